@@ -1,0 +1,1 @@
+"""The sample feature: a chat that loses nothing. Removable."""

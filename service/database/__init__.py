@@ -1,0 +1,1 @@
+"""The only door to SQL: one call is one function, one transaction, one thread hop."""

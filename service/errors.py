@@ -1,0 +1,132 @@
+"""The errors a client can cause or must be told, as a tree, and their one mapping to replies.
+
+A class per thing the caller can do about it:
+
+    ServiceError
+    ├── Refused                 4xx: sending the same again will not help
+    │   ├── Invalid             400
+    │   ├── Forbidden           403
+    │   ├── NotFound            404
+    │   ├── RequestTimeout      408
+    │   ├── Conflict            409
+    │   ├── TooLarge            413
+    │   ├── UnsupportedMedia    415
+    │   └── Misdirected         421
+    └── Unavailable             503: the same request may be sent again, after `retry_after` seconds
+        ├── RateLimited         429
+        ├── Busy                503  no database slot in time; nothing was sent
+        ├── DatabaseAway        503  no connection to PostgreSQL; not committed
+        ├── OutcomeUnknown      503  the line died between COMMIT and its answer
+        └── DeadlineExceeded    504  the request took too long; its query is gone
+
+The message is shown to the client: what was wrong, the offending value, what would be right; never a secret.
+"""
+
+import http
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """Root of the tree. `str(error)` is shown to the client."""
+
+    status: ClassVar[int] = 500
+    retry_after: float | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the reply; `Retry-After` is whole seconds, at least 1 (RFC 9110, 10.2.3)."""
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+
+
+class Refused(ServiceError):
+    """The request itself is at fault; sending the same again will not help."""
+
+    status = 400
+
+
+class Invalid(Refused):
+    """A value is missing or outside its range; the message names it."""
+
+
+class Forbidden(Refused):
+    status = 403
+
+
+class NotFound(Refused):
+    status = 404
+
+
+class RequestTimeout(Refused):
+    """The client took too long to send its request."""
+
+    status = 408
+
+
+class Conflict(Refused):
+    status = 409
+
+
+class TooLarge(Refused):
+    status = 413
+
+
+class UnsupportedMedia(Refused):
+    status = 415
+
+
+class Misdirected(Refused):
+    """The Host is not one of ours (RFC 9110, 15.5.20)."""
+
+    status = 421
+
+
+class Unavailable(ServiceError):
+    """Nothing is wrong with the request; it may be sent again after `retry_after` seconds."""
+
+    status = 503
+
+    def __init__(self, message: str, *, retry_after: float = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    status = 429
+
+
+class Busy(Unavailable):
+    """No database slot within the wait; nothing was sent to the database."""
+
+
+class DatabaseAway(Unavailable):
+    """PostgreSQL cannot be reached, or the connection was lost; the unit is not committed."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The line died, or had to be cut, between sending COMMIT and its answer: it may be committed or not."""
+
+
+class DeadlineExceeded(Unavailable):
+    status = 504
+
+
+def problem(
+    status: int, detail: str, *, instance: str = "", request_id: str = "", extra: Mapping[str, Any] = {}
+) -> dict[str, Any]:
+    """Return the members of a problem document (RFC 9457) for a status and what the client should know."""
+    try:
+        title = http.HTTPStatus(status).phrase
+    except ValueError:
+        title = "Unknown Status"
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if instance:
+        document["instance"] = instance
+    if request_id:
+        document["request_id"] = request_id
+    return document | dict(extra)

@@ -1,0 +1,27 @@
+"""What a feature is given, and what a feature is.
+
+A feature is a scope: an async context manager that takes Resources and yields its routes. What it opens before the
+yield is up before the first request; what it closes after it is gone before the database closes.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from quart import Blueprint
+
+from service.database import Database
+from service.lifecycle import Lifecycle
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What main has opened, for features to use and not to close."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    database: Database
+
+
+type Feature = Callable[[Resources], AbstractAsyncContextManager[Blueprint]]

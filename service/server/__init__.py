@@ -1,0 +1,1 @@
+"""Hypercorn's Trio worker, made safe."""

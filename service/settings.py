@@ -4,16 +4,13 @@ A setting is an opinion that an operator can have; anything else is a constant w
 """
 
 import ipaddress
-import os
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -74,7 +71,12 @@ class Settings(BaseSettings):
     """One frozen object, made in `__main__` and passed down. Durations are seconds, sizes are bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     bind: Bind = Field("127.0.0.1:8000", description="Where the public listener is; port 0 takes a free one.")
@@ -123,10 +125,15 @@ class Settings(BaseSettings):
         20, ge=0.1, le=3600, description="How long a client may take over a request's body; then 408."
     )
     write_timeout: Seconds = Field(
-        10, ge=0.1, le=600, description="How long one write may wait for a client that does not read; then it is let go."
+        10,
+        ge=0.1,
+        le=600,
+        description="How long one write may wait for a client that does not read; then it is let go.",
     )
     websocket_max_bytes: int = Field(65_536, ge=128, le=1 << 24, description="A larger message closes with 1009.")
-    max_websockets: int = Field(10_000, ge=0, le=1_000_000, description="Open websockets; beyond it 503 at the upgrade.")
+    max_websockets: int = Field(
+        10_000, ge=0, le=1_000_000, description="Open websockets; beyond it 503 at the upgrade."
+    )
     max_websockets_per_address: int = Field(
         0, ge=0, le=1_000_000, description="The same for one client address; 0 is no limit."
     )
@@ -145,14 +152,18 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Names = Field((), description="Host names served, without a port; empty is any. Else 421.")
     trusted_proxies: Networks = Field(
-        (), description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed; empty is none."
+        (),
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed; empty is none.",
     )
 
     drain_delay: Seconds = Field(
         5, ge=0, le=600, description="After SIGTERM, how long everything is still accepted while routers take notice."
     )
     drain_spread: Seconds = Field(
-        5, ge=0, le=600, description="Over how long open websockets are told to reconnect, so that they do not all at once."
+        5,
+        ge=0,
+        le=600,
+        description="Over how long open websockets are told to reconnect, so that they do not all at once.",
     )
     graceful_timeout: Seconds = Field(
         15, ge=0.1, le=3600, description="How long requests in flight may take to end; not below the request deadline."

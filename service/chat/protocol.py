@@ -157,6 +157,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages of a room in order, and where the room stood when they were read; also the reply of GET .../messages.
+
+    `oldest` is the oldest seq kept, head + 1 when nothing is.
+    """
+
+    room: str
+    epoch: str
+    head: int
+    oldest: int
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
     type: Literal["left"] = "left"
     room: str

@@ -101,6 +101,14 @@ class Room:
     def hear_of(self, seq: int) -> None:
         self.newest = max(self.newest, seq)
 
+    def believe(self) -> None:
+        """Take the head for the newest again; whoever reads on says so before it reads, and hints may follow."""
+        self.newest = self.head
+
+    def doubt(self) -> None:
+        """Have the room read, though nobody said that it has gone on."""
+        self.hear_of(self.head + 1)
+
     def take(self, page: Page) -> None:
         """Take in what was read from the table after this room's head."""
         if page.epoch != self.epoch or page.oldest > self.head + 1:

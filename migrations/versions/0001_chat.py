@@ -15,10 +15,10 @@ breaking = None
 def upgrade() -> None:
     op.create_table(
         "chat_epoch",
-        sa.Column("only", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("singleton", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("epoch", sa.Text(), nullable=False),
-        sa.CheckConstraint("only", name="one_row"),
-        sa.PrimaryKeyConstraint("only"),
+        sa.CheckConstraint("singleton", name="one_row"),
+        sa.PrimaryKeyConstraint("singleton"),
     )
     # made by the server: one value per database, however often this file is run or printed as SQL
     op.execute("INSERT INTO chat_epoch (epoch) VALUES (replace(gen_random_uuid()::text, '-', ''))")

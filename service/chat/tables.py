@@ -11,10 +11,9 @@ Name = sa.Text(collation="C")  # compared byte by byte: cheap, and in the same o
 epoch_table = sa.Table(
     "chat_epoch",
     metadata,
-    sa.Column(
-        "only", sa.Boolean, sa.CheckConstraint("only", name="one_row"), primary_key=True, server_default=sa.true()
-    ),
+    sa.Column("singleton", sa.Boolean, primary_key=True, server_default=sa.true()),
     sa.Column("epoch", sa.Text, nullable=False),
+    sa.CheckConstraint("singleton", name="one_row"),
 )
 
 # Never deleted: a room that came back would start at 1 again.

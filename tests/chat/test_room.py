@@ -239,7 +239,7 @@ class World(RuleBasedStateMachine):
         if entries is None:
             if self.epoch != self.room.epoch or self.oldest > seat.cursor + 1:
                 self.room.take(self.read(self.room.head))
-                if not seat.live and self.oldest > seat.cursor + 1:
+                if self.oldest > seat.cursor + 1:
                     seat.skip()
                 return
             entries = [Entry(row) for row in self.rows(seat.cursor, self.room.head)]

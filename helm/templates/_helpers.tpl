@@ -74,8 +74,8 @@ annotations:
 {{- define "trireme.configEnv" -}}
 {{- range $name, $value := omit .root.Values.config .skip }}
 {{- if not (kindIs "invalid" $value) }}
-- name: SERVICE_{{ upper $name }}
-  value: {{ kindIs "slice" $value | ternary (join "," $value) (kindIs "string" $value | ternary $value (toJson $value)) | quote }}
+- name: {{ $name }}
+  value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

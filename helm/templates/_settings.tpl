@@ -4,7 +4,7 @@
   "drain_margin": 5.0,
   "request_deadline": 10,
   "owned": {
-    "SERVICE_BIND": "service.port, or a port of your own by extraObjects",
+    "SERVICE_BIND": "service.port",
     "SERVICE_MANAGEMENT_BIND": "the port named management, 9000",
     "SERVICE_READY_FILE": "the readiness probe",
     "SERVICE_DRAIN_DELAY": "drain.delay",

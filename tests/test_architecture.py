@@ -26,7 +26,10 @@ KNOWN = frozenset().union(*LAYERS)
 # Which module may use what only one part of the service is to know.
 RESERVED = {
     "trio.to_thread": {"database"},
-    "os.environ": {"settings"},
+    "os.environ": {
+        "settings",
+        "database",
+    },  # database/launch.py hands it on to PostgreSQL's programs, and reads nothing
     "os.getenv": {"settings"},
     "trio.open_signal_receiver": {"main"},
     "trio.run": {"__main__"},

@@ -16,14 +16,13 @@ def test_phases_only_move_forward() -> None:
 
 
 def test_ready_comes_once_and_ends_with_the_drain() -> None:
-    lifecycle = Lifecycle()
+    lifecycle, seen = Lifecycle(), []
+    moves = [lifecycle.mark_ready, lifecycle.start_draining, lifecycle.mark_ready]
+    for move in moves:
+        move()
+        seen.append((lifecycle.ready, lifecycle.draining, lifecycle.leaving))
 
-    assert not lifecycle.ready
-    lifecycle.mark_ready()
-    assert lifecycle.ready
-    lifecycle.start_draining()
-    assert not lifecycle.ready
-    assert not lifecycle.leaving
+    assert seen == [(True, False, False), (False, True, False), (False, True, False)]
 
 
 async def test_those_who_wait_are_woken_by_their_phase_only() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from service.commands import settings as texts
 from service.settings import Settings, SettingsError, load_settings, unknown_names
-from service.settings_words import edit_distance
+from service.settings_words import describe_range, edit_distance
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,7 +138,7 @@ def test_every_setting_has_a_reason_and_a_range(field: str) -> None:
     info = Settings.model_fields[field]
 
     assert (info.description or "").endswith(".")
-    assert "None" not in texts.describe_range(info)
+    assert "None" not in describe_range(info)
 
 
 def test_the_readme_has_the_table_of_settings() -> None:

@@ -21,10 +21,8 @@ def markdown() -> str:
     """Return the table of settings in the README."""
     lines = ["| variable | default | may be | what it decides |", "|---|---|---|---|"]
     for field, info in Settings.model_fields.items():
-        default = shown(info.default)
-        lines.append(
-            f"| `{variable(field)}` | {f'`{default}`' if default else 'unset'} | {describe_range(info)} | {info.description} |"
-        )
+        default = f"`{shown(info.default)}`" if shown(info.default) else "unset"
+        lines.append(f"| `{variable(field)}` | {default} | {describe_range(info)} | {info.description} |")
     return "\n".join(lines)
 
 

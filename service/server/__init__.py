@@ -1,1 +1,27 @@
-"""Hypercorn's Trio worker, made safe."""
+"""Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
+
+from service.server.application import Application
+from service.server.frames import Frame, encode_frame
+from service.server.listener import listener_url, open_listener
+from service.server.outbox import TooSlowError
+from service.server.statistics import Statistics
+from service.server.versions import WrongVersionsError, check_versions
+from service.server.websocket import FrameOutbox, Websocket
+from service.server.websockets import Websockets
+from service.server.worker import serve
+
+__all__ = [
+    "Application",
+    "Frame",
+    "FrameOutbox",
+    "Statistics",
+    "TooSlowError",
+    "Websocket",
+    "Websockets",
+    "WrongVersionsError",
+    "check_versions",
+    "encode_frame",
+    "listener_url",
+    "open_listener",
+    "serve",
+]

@@ -1,0 +1,60 @@
+"""How Alembic runs the migrations: for `service migrate`, which brings its connection, and for `alembic` itself."""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection
+
+from service.database import metadata
+from service.database.migrate import open_migrator
+from service.database.record import record_state
+from service.database.schema import STATE_TABLE
+from service.settings import Settings
+
+if importlib.util.find_spec("service.features"):
+    importlib.import_module("service.features")  # the features' tables register with metadata
+
+
+def include_name(name: str | None, kind: str, _: Any) -> bool:
+    return (kind, name) != ("table", STATE_TABLE)  # ours, not a feature's: autogenerate would drop it
+
+
+@contextmanager
+def connect() -> Iterator[Connection]:
+    if given := context.config.attributes.get("connection"):
+        yield given
+    else:
+        with open_migrator(Settings()) as connection:
+            yield connection
+
+
+def run_online() -> None:
+    with connect() as connection:
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            include_name=include_name,
+            on_version_apply=record_state,
+            transaction_per_migration=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+def run_offline() -> None:
+    """Print the SQL instead of running it: for reading, and for its linter."""
+    context.configure(
+        dialect_name="postgresql", literal_binds=True, on_version_apply=record_state, transaction_per_migration=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run_online()

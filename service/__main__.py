@@ -1,0 +1,175 @@
+"""The command line, and the only `trio.run`. `service` and `python -m service` are the same.
+
+A verb imports what it needs when it runs, so that `--help` and the short verbs start fast.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+# As PID 1 a signal that comes before its handler is lost, and the imports below take most of a second. Nothing is
+# open yet, so there is nothing to drain. main replaces this before it opens anything.
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+
+import structlog  # noqa: E402  # after the handlers
+import trio  # noqa: E402
+import typer  # noqa: E402
+
+from service.settings import Settings, SettingsError, load_settings, unknown_names  # noqa: E402
+
+if TYPE_CHECKING:
+    from service.main import Urls
+    from service.resources import Feature
+
+CRASHED, WRONG = 1, 2
+
+cli = typer.Typer(
+    help="Trireme: a service on QuartTrio, Hypercorn's Trio worker and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@cli.command()
+def dev(
+    data: Annotated[Path, typer.Option(help="Where the PostgreSQL of this verb keeps its data.")] = Path(".data"),
+) -> None:
+    """Serve with a PostgreSQL of its own, migrated, logging for people. With SERVICE_DATABASE_URL set: with that one.
+
+    Example: SERVICE_BIND=127.0.0.1:8001 service dev
+    """
+    from service.commands.dev import development_database, development_settings, welcome
+
+    settings, origins = development_settings(*load_or_exit())
+    prepare_logs(settings)
+    with development_database(settings, data) as (settings, end):
+        process(settings, origins, end=end, on_ready=welcome)
+
+
+@cli.command()
+def serve() -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Waits, alive and not started, for a schema that it serves.
+
+    Example: SERVICE_DATABASE_URL=postgresql://app@db.example.org/app service serve
+    """
+    settings, origins = load_or_exit()
+    require_database(settings)
+    prepare_logs(settings)
+    process(settings, origins)
+
+
+@cli.command()
+def migrate(
+    breaking: Annotated[
+        bool, typer.Option(help="Also apply migrations that stop serving the release before this one.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")] = 60,
+) -> None:
+    """Bring the schema to this code's head. Safe to run anywhere at any time; several at once queue.
+
+    Example: service migrate --wait 300
+    """
+    from service.database import MigrationRefused, ServerAway, migrate
+
+    settings, _ = load_or_exit()
+    require_database(settings)
+    prepare_logs(settings)
+    try:
+        typer.echo(migrate(settings, breaking=breaking, wait=wait).line)
+    except (MigrationRefused, ServerAway) as error:
+        fail(str(error), CRASHED)
+
+
+@cli.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table in the README.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="The file .env.example.")] = False,
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="The chart's schema of `config`.")] = False,
+) -> None:
+    """Print the effective settings and where each came from, passwords replaced.
+
+    Example: SERVICE_LOG_LEVEL=debug service settings
+    """
+    from service.commands import settings as texts
+
+    if markdown or env or json_schema:
+        typer.echo(texts.markdown() if markdown else texts.env() if env else texts.json_schema())
+    else:
+        typer.echo(texts.table(*load_or_exit()))
+
+
+@cli.command()
+def check() -> None:
+    """The doctor: settings, ports, descriptors, database, schema, clock; a line each, with what to do. 1 if one fails.
+
+    Example: service check
+    """
+    from service.commands.check import findings
+
+    settings, _ = load_or_exit()
+    found = trio.run(findings, settings)
+    for finding in found:
+        typer.echo(finding)
+    sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
+
+
+def load_or_exit() -> tuple[Settings, dict[str, str]]:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        fail(str(error), WRONG)
+
+
+def require_database(settings: Settings) -> None:
+    if settings.database_url is None:
+        fail("SERVICE_DATABASE_URL: must be set; `service dev` brings a PostgreSQL of its own", WRONG)
+
+
+def prepare_logs(settings: Settings) -> None:
+    from service.logs import configure_logs
+
+    configure_logs(settings.log_level, settings.log_format)
+    for name in unknown_names():
+        structlog.get_logger(__name__).warning("unknown setting ignored", variable=name)
+
+
+def process(
+    settings: Settings,
+    origins: Mapping[str, str],
+    *,
+    end: Callable[[int], object] = os._exit,
+    on_ready: "Callable[[Urls], object]" = lambda _: None,
+    features: "Sequence[Feature] | None" = None,
+) -> None:
+    """Run main to its end; exits with 2 for what the operator can mend in the settings, with 1 for a crash."""
+    from service.features import FEATURES
+    from service.main import main
+
+    served = FEATURES if features is None else features
+    try:
+        trio.run(partial(main, settings, served, origins=origins, end=end, on_ready=on_ready))
+    except* SettingsError as group:
+        fail("\n".join(str(error) for error in group.exceptions), WRONG)
+    except* Exception:
+        structlog.get_logger(__name__).critical("crashed", exc_info=True)
+        sys.exit(CRASHED)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+def run() -> None:
+    cli(prog_name="service")
+
+
+if __name__ == "__main__":
+    run()

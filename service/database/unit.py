@@ -1,0 +1,149 @@
+"""One unit of work: one function, one transaction, one thread; and what orders its cancellation against the rest.
+
+Two sides share a Unit. Its thread attaches a line, runs the function, detaches and commits. Its task, once cancelled,
+asks the server to cancel what an attached line runs, again and again until the thread has ended. A line is detached
+only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the line's next unit.
+"""
+
+import enum
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+from psycopg.pq.abc import PGconn
+
+from service.database.line import Line
+from service.database.wire import request_cancel
+
+GRACE = 0.5  # seconds that a server has to answer a cancel request before the line is cut
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
+
+_current = threading.local()
+
+
+class Stopped(BaseException):
+    """Ends a unit between two statements, once its caller has gone. Not an Exception: a unit should not catch it."""
+
+
+class Outcome(enum.StrEnum):
+    COMMITTED = "committed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+
+
+class Unit:
+    """Also the limiter of its own thread, as that is how Trio tells that the thread has ended."""
+
+    __slots__ = (
+        "_attached", "_cancelling", "_changed", "_ended", "_line", "_running", "_stopped",
+        "cancels_sent", "committed", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
+    )  # fmt: skip
+
+    def __init__(self, line: Line, *, transactional: bool) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._line = line
+        self._attached = False
+        self._cancelling = False
+        self._stopped = False
+        self._running = False
+        self._ended: trio.Event | None = None
+        self.transactional = transactional
+        self.committed = False
+        self.outcome_unknown = False
+        self.value: Any = None
+        self.cancels_sent = 0
+        self.tainted = False  # a cancel request may still be on its way: the line is not to be used again
+        self.was_cut = False
+
+    # on the thread
+
+    def __enter__(self) -> Self:
+        """Let a cancel reach the line from now on. Raises Stopped when the caller has gone already."""
+        with self._changed:
+            self._refuse_stopped()
+            self._attached = True
+        _current.unit = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let no cancel reach the line any more. Raises Stopped when one was asked for: nothing is committed."""
+        _current.unit = None
+        with self._changed:
+            while self._cancelling:
+                self._changed.wait()
+            self._attached = False
+            if error is None:
+                self._refuse_stopped()
+
+    def _refuse_stopped(self) -> None:
+        if self._stopped:
+            raise Stopped
+
+    # in the task
+
+    async def acquire_on_behalf_of(self, _borrower: object) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._running = True
+
+    def release_on_behalf_of(self, _borrower: object) -> None:
+        self._running = False
+        if self._ended is not None:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """End the unit and wait until its thread has ended; within GRACE as far as it depends on the server."""
+        with self._changed:
+            self._stopped = True
+        if not self._running:
+            return
+        self._ended = trio.Event()
+        with trio.move_on_after(GRACE):
+            await self._cancel_until_ended(self._ended)
+            return
+        self._line.cut()
+        self.was_cut = True
+        await self._ended.wait()
+
+    async def _cancel_until_ended(self, ended: trio.Event) -> None:
+        pause = FIRST_PAUSE
+        while not ended.is_set():
+            await self._cancel_once()
+            with trio.move_on_after(pause):
+                await ended.wait()
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _cancel_once(self) -> None:
+        with self._changed:
+            if not self._attached:
+                return
+            self._cancelling = True
+            pgconn: PGconn = self._line.pgconn
+        try:
+            self.cancels_sent += 1
+            if not await request_cancel(pgconn):
+                self.tainted = True
+        finally:
+            with self._changed:
+                self._cancelling = False
+                self._changed.notify_all()
+
+
+def current_unit() -> Unit | None:
+    """Return the unit that runs on this thread."""
+    unit: Unit | None = getattr(_current, "unit", None)
+    return unit
+
+
+def refuse_stopped(*_: object) -> None:
+    """Stop between two statements: a listener for SQLAlchemy's `before_cursor_execute`."""
+    if (unit := current_unit()) is not None:
+        unit._refuse_stopped()
+
+
+def refuse_commit(_: object) -> None:
+    """Refuse a commit inside a unit: a listener for SQLAlchemy's `commit`."""
+    raise RuntimeError("a unit of work does not commit: it is one transaction, and database.run commits it")

@@ -1,0 +1,6 @@
+"""The table of contents: one line per feature. They open in this order and close in the reverse one."""
+
+from service.hello import open_hello
+from service.resources import Feature
+
+FEATURES: tuple[Feature, ...] = (open_hello,)

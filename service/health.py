@@ -1,0 +1,96 @@
+"""Health: plain answers from memory, mounted by both listeners. Only `/healthz` may ask the database.
+
+A probe answers "should this be restarted, or sent traffic", which a dependency must not decide; `/healthz` is for
+people and monitors.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quart import Blueprint, Response
+
+from service.database import Database
+from service.lifecycle import Lifecycle, Phase
+from service.settings import Settings
+
+type Answer = tuple[int, bytes]
+type Probe = Callable[[], Answer]
+
+
+class Health:
+    """What the endpoints say. Reads memory; `check` alone looks at the database, one look at a time."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, database: Database) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._database = database
+
+    def live(self) -> Answer:
+        """The event loop answers; nothing else counts, not even a drain."""
+        return _answer("")
+
+    def started(self) -> Answer:
+        return _answer("" if self._lifecycle.phase is not Phase.STARTING else "starting")
+
+    def ready(self) -> Answer:
+        return _answer(self._why_not_ready())
+
+    async def check(self) -> dict[str, dict[str, Any]]:
+        """Look now, and return each check with its state; ages and durations are seconds."""
+        await self._database.look()
+        seen = self._database.condition
+        looked = {"age": round(seen.age, 3), "duration": round(seen.duration, 3)}
+        return {
+            "process": {"ok": True, "state": str(self._lifecycle.phase), "age": 0, "duration": 0},
+            "database": {"ok": seen.reachable, "state": "reachable" if seen.reachable else seen.error, **looked},
+            "schema": {
+                "ok": seen.served,
+                "state": str(seen.schema or "unknown"),
+                "revision": seen.revision,
+                "head": seen.head,
+                **looked,
+            },
+        }
+
+    def _why_not_ready(self) -> str:
+        if not self._lifecycle.ready:
+            return str(self._lifecycle.phase)
+        if not self._database.condition.served:
+            return "schema"
+        if self._settings.readiness_requires_database and not self._database.condition.reachable:
+            return "database"
+        return ""
+
+
+def public_probes(health: Health) -> Mapping[str, Probe]:
+    return {"/livez": health.live, "/readyz": health.ready}
+
+
+def management_probes(health: Health) -> Mapping[str, Probe]:
+    return {**public_probes(health), "/startupz": health.started}
+
+
+def create_routes(health: Health, *, in_full: bool) -> Blueprint:
+    """Return `/healthz`; `in_full` is for the operator's listener, elsewhere it says states only."""
+    routes = Blueprint("health", __name__)
+
+    @routes.get("/healthz")
+    async def healthz() -> Response:
+        checks = await health.check()
+        ok = all(check["ok"] for check in checks.values())
+        shown: Mapping[str, Any] = checks if in_full else {name: _word(check["ok"]) for name, check in checks.items()}
+        body = json.dumps({"status": _word(ok), "checks": shown})
+        return Response(body, 200 if ok else 503, {"Cache-Control": "no-store"}, content_type="application/json")
+
+    return routes
+
+
+def _answer(why_not: str) -> Answer:
+    if why_not:
+        return 503, json.dumps({"status": "fail", "reason": why_not}).encode()
+    return 200, b'{"status": "ok"}'
+
+
+def _word(ok: object) -> str:
+    return "ok" if ok else "fail"

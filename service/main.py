@@ -1,0 +1,198 @@
+"""The life of the process, top to bottom; the only place that opens things.
+
+Everything is a scope inside the one before it: what opens first closes last, and any crash ends the process.
+From outside in: signals, management listener, database, features, public listener.
+"""
+
+import errno
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import structlog
+import trio
+from quart import Blueprint
+
+from service.app import create_app
+from service.database import open_database
+from service.features import FEATURES
+from service.health import Health, Probe, management_probes, public_probes
+from service.health import create_routes as create_health
+from service.lifecycle import Lifecycle
+from service.management import create_routes as create_management
+from service.requests import ASGI, around
+from service.resources import Feature, Resources
+from service.server import Statistics, Websockets, check_versions, listener_url, open_listener, serve
+from service.settings import Settings, SettingsError, variable
+
+log = structlog.get_logger(__name__)
+
+# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
+ECHO = 0.5
+# How long a websocket may take over its goodbye after its moment has come: 1 s for what was read, 1 s for the close.
+LAST_WORDS = 2.0
+RESTART, INTERNAL_ERROR = 1012, 1011  # websocket close codes, RFC 6455 and IANA's registry
+
+# `serve` with everything that both listeners share.
+type Listen = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where the process answers, once it is ready."""
+
+    public: str
+    management: str
+
+
+async def main(
+    settings: Settings,
+    features: Sequence[Feature] = FEATURES,
+    *,
+    origins: Mapping[str, str] = {},
+    end: Callable[[int], object] = os._exit,
+    on_ready: Callable[[Urls], object] = lambda _: None,
+) -> None:
+    """Serve until a signal, then drain, and return; raises what crashed a task, and SettingsError for a taken port.
+
+    `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
+    """
+    check_versions()
+    lifecycle = Lifecycle()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals, lifecycle, settings.drain_bound, end)
+            await live(settings, features, lifecycle, origins, on_ready)
+            nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def obey(signals: AsyncIterator[int], lifecycle: Lifecycle, bound: float, end: Callable[[int], object]) -> None:
+    """Drain at the first signal; end the process at the second, or when the drain takes longer than `bound` seconds."""
+    first = await anext(signals)
+    heard = trio.current_time()
+    log.info("draining", signal=signal.Signals(first).name, at_most=bound)
+    lifecycle.start_draining()
+    with trio.move_on_after(bound):
+        async for number in signals:
+            if trio.current_time() - heard > ECHO:
+                log.warning("second signal: ending at once", signal=signal.Signals(number).name)
+                end(128 + number)  # as PID 1 the default action of a second signal would be ignored
+    log.error("the drain exceeded its bound: ending at once", seconds=bound)
+    end(1)
+
+
+async def live(
+    settings: Settings,
+    features: Sequence[Feature],
+    lifecycle: Lifecycle,
+    origins: Mapping[str, str],
+    on_ready: Callable[[Urls], object],
+) -> None:
+    """Open everything in order, be ready until the drain is over, and close everything in reverse."""
+    with (
+        bound("management_bind", settings.management_bind) as operators,
+        bound("bind", settings.bind) as public,
+    ):
+        listen = partial(serve, settings=settings, statistics=Statistics(), lifecycle=lifecycle)
+        async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
+            health = Health(settings, lifecycle, database)
+            routes = [create_management(settings, origins, lifecycle, database), create_health(health, in_full=True)]
+            await start(around(create_app(routes, settings)), management_probes(health))
+            log.info("waiting for the schema")
+            if not await unless_draining(lifecycle, database.wait_served):
+                return
+            resources = Resources(settings, lifecycle, database)
+            async with open_features(features, resources) as blueprints:
+                app = around(create_app([*blueprints, create_health(health, in_full=False)], settings))
+                async with open_public(partial(listen, app, public, probes=public_probes(health))) as websockets:
+                    lifecycle.mark_ready()
+                    await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
+                    await lifecycle.wait_draining()
+                    await drain(settings, lifecycle, websockets)
+
+
+@contextmanager
+def bound(field: str, address: str) -> Iterator[socket.socket]:
+    """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
+    try:
+        listener = open_listener(address)
+    except OSError as error:
+        reason = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
+    with listener:
+        yield listener
+
+
+async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[None]]) -> bool:
+    """Return True once `wait` has returned, or False as soon as the drain starts."""
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await lifecycle.wait_draining()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        await wait()
+        nursery.cancel_scope.cancel()
+    return not lifecycle.draining
+
+
+@asynccontextmanager
+async def open_management(listen: Listen) -> AsyncIterator[Callable[[ASGI, Mapping[str, Probe]], Awaitable[None]]]:
+    """Yield what starts the operator's listener; it answers until everything inside this scope is closed."""
+    closing = trio.Event()
+
+    async def start(app: ASGI, probes: Mapping[str, Probe]) -> None:
+        await nursery.start(partial(listen, app, probes=probes, shutdown=closing.wait))
+
+    async with trio.open_nursery() as nursery:
+        yield start
+        closing.set()
+
+
+@asynccontextmanager
+async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
+    """Serve inside this scope; at its end no more is accepted and requests in flight end, at a crash all at once."""
+    websockets, closing = Websockets(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(listen, websockets=websockets, shutdown=closing.wait))
+        try:
+            yield websockets
+        except BaseException:
+            with trio.move_on_after(1, shield=True):
+                await websockets.close_all(INTERNAL_ERROR)
+            raise
+        closing.set()
+
+
+@asynccontextmanager
+async def open_features(features: Sequence[Feature], resources: Resources) -> AsyncIterator[list[Blueprint]]:
+    """Open the features in order, and close them in reverse."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(feature(resources)) for feature in features]
+
+
+async def drain(settings: Settings, lifecycle: Lifecycle, websockets: Websockets) -> None:
+    """Let routers take notice, then send the websockets away; requests in flight end as the listener closes."""
+    await trio.sleep(settings.drain_delay)
+    lifecycle.start_leaving()
+    log.info("leaving", websockets=websockets.count)
+    with trio.move_on_after(settings.drain_spread + LAST_WORDS):
+        await websockets.wait_empty()
+    await websockets.close_all(RESTART)
+
+
+async def announce(settings: Settings, urls: Urls, on_ready: Callable[[Urls], object]) -> None:
+    """Say where the service answers: in the log, in the file for scripts, and to whoever started it."""
+    log.info("ready", **asdict(urls))
+    if settings.ready_file is not None:
+        unfinished = trio.Path(settings.ready_file.with_name(settings.ready_file.name + ".new"))
+        await unfinished.write_text(json.dumps(asdict(urls)))
+        await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
+    on_ready(urls)

@@ -1,0 +1,77 @@
+"""A request's body, taken from the client as the handler takes it, and never kept beyond the limit."""
+
+import math
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+import trio
+from hypercorn.typing import ASGIReceiveEvent
+from quart.wrappers.base import ClientDisconnectedError
+from quart_trio.wrappers.request import TrioBody, TrioRequest
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+
+class Body(TrioBody):
+    """Quart's body, pulled: what the handler does not read stays with the client (README.md, B6 and C1)."""
+
+    _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
+    _patience = math.inf
+    _size = 0
+
+    def pull_from(self, receive: Callable[[], Awaitable[ASGIReceiveEvent]], *, patience: float) -> None:
+        """Read from `receive`, and wait `patience` seconds for the client in all; then RequestTimeout."""
+        self._receive = receive
+        self._patience = patience
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._receive is None:
+            return super().__await__()
+        return self._read_all().__await__()
+
+    async def __anext__(self) -> bytes:
+        if self._receive is None:
+            return await super().__anext__()
+        while not self._complete.is_set():
+            if data := await self._pull():
+                return data
+        raise StopAsyncIteration
+
+    async def _read_all(self) -> bytes:
+        if self._data is None:
+            parts = []
+            while not self._complete.is_set():
+                parts.append(await self._pull())
+            self._data = b"".join(parts)
+        return self._data
+
+    async def _pull(self) -> bytes:
+        if self._must_raise is not None:
+            raise self._must_raise
+        message = await self._wait_for_client()
+        if message["type"] != "http.request":
+            raise ClientDisconnectedError
+        data = message["body"]
+        self._size += len(data)
+        if self._max_content_length is not None and self._size > self._max_content_length:
+            self._must_raise = RequestEntityTooLarge(f"a body has at most {self._max_content_length} bytes")
+            raise self._must_raise
+        if not message["more_body"]:
+            self._complete.set()
+        return data
+
+    async def _wait_for_client(self) -> ASGIReceiveEvent:
+        assert self._receive is not None  # noqa: S101  # who calls this has looked
+        started = trio.current_time()
+        with trio.move_on_after(self._patience) as waiting:
+            message = await self._receive()
+        if waiting.cancelled_caught:
+            self._must_raise = RequestTimeout("the body did not come in time")
+            raise self._must_raise
+        # Only the waiting counts, so that a handler that takes its time between two reads costs the client nothing.
+        self._patience -= trio.current_time() - started
+        return message
+
+
+class Request(TrioRequest):
+    body_class = Body
+    body: Body

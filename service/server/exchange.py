@@ -1,0 +1,96 @@
+"""One request, or one websocket, between the task that reads the socket and the task that runs the app.
+
+What the peer sent and the app has not taken yet is bounded here; beyond that the reader waits, and TCP holds the rest
+back. When the peer is gone the app is cancelled here, so that no task of the framework has to wait for that.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.task_group import TaskGroup, _handle
+from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
+
+# One message is always taken, so these bound what waits to them and one message more.
+MAX_MESSAGES = 64
+MAX_BYTES = 131_072
+
+
+class Exchange:
+    """An inbox with a bound, and the scope in which the app runs."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self._messages: deque[tuple[ASGIReceiveEvent, int]] = deque()
+        self._bytes = 0
+        self._last: ASGIReceiveEvent | None = None
+        self._arrived = trio.Event()
+        self._taken = trio.Event()
+
+    async def __call__(self, message: ASGIReceiveEvent) -> None:
+        """Hand a message to the app; waits while too much is waiting, and not a checkpoint otherwise."""
+        size = _size(message)
+        while self._last is None and self._is_full(size):
+            self._taken = trio.Event()
+            await self._taken.wait()
+        if self._last is None:
+            self._messages.append((message, size))
+            self._bytes += size
+            self._arrived.set()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Return the next message; after `close`, and what had come before it, the last one again and again."""
+        if not self._messages and self._last is None:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        if not self._messages:
+            await trio.lowlevel.checkpoint()  # an app that asks again and again must not stop the others
+            assert self._last is not None  # noqa: S101  # one of the two woke us
+            return self._last
+        message, size = self._messages.popleft()
+        self._bytes -= size
+        self._taken.set()
+        return message
+
+    def close(self, last: ASGIReceiveEvent) -> None:
+        """Let the app take what is waiting, and then `last`. What the reader still hands over is dropped."""
+        if self._last is None:
+            self._last = last
+            self._arrived.set()
+            self._taken.set()
+
+    async def run(
+        self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
+    ) -> None:
+        """Run the app for this exchange; ends quietly when `self.scope` is cancelled."""
+        with self.scope:
+            await _handle(app, config, scope, self.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+
+    def _is_full(self, size: int) -> bool:
+        if not self._messages:
+            return False
+        return len(self._messages) >= MAX_MESSAGES or self._bytes + size > MAX_BYTES
+
+
+def _size(message: Any) -> int:
+    return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
+
+
+class ConnectionTasks(TaskGroup):
+    """Hypercorn's task group of a connection, whose apps run in an Exchange instead of behind a channel."""
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        exchange = Exchange()
+        self.spawn(exchange.run, app, config, scope, send)
+        return exchange
+
+    def start_soon(self, function: Callable[[], Any]) -> None:
+        self.spawn(function)

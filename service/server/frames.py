@@ -1,0 +1,27 @@
+"""A websocket message as it goes over the wire, encoded once for however many sockets it is sent to."""
+
+from dataclasses import dataclass
+
+_FINAL_TEXT = 0x81  # FIN and the opcode of text, RFC 6455, 5.2; a server's frames carry no mask
+_SHORT, _TWO_BYTES, _EIGHT_BYTES = 125, 126, 127
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One whole text message. A droppable one is the first to go when a member reads too slowly."""
+
+    data: bytes
+    droppable: bool = False
+
+
+def encode_frame(text: str, *, droppable: bool = False) -> Frame:
+    """Return `text` as a frame; raises UnicodeEncodeError when it holds a lone surrogate."""
+    payload = text.encode()
+    length = len(payload)
+    if length <= _SHORT:
+        header = bytes((_FINAL_TEXT, length))
+    elif length < 1 << 16:
+        header = bytes((_FINAL_TEXT, _TWO_BYTES)) + length.to_bytes(2)
+    else:
+        header = bytes((_FINAL_TEXT, _EIGHT_BYTES)) + length.to_bytes(8)
+    return Frame(header + payload, droppable)

@@ -1,0 +1,203 @@
+"""Everything that is written to one socket, in one order.
+
+Written straight to the socket while it takes it; what it does not take waits here and is written by one task of the
+connection, which lives only that long. A peer has `write_timeout` seconds for each PIECE of bytes: one that does not
+read is let go, and so is one that reads a trickle. Whoever waits in `send` may be cancelled: a message once begun is
+still written whole, so the stream stays in step.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+PIECE = 65_536
+MAX_FRAMES = 256
+MAX_BYTES = 1 << 20
+
+
+class TooSlowError(Exception):
+    """A member does not read what it is sent: its outbox is full."""
+
+
+class _Entry:
+    __slots__ = ("data", "droppable", "written")
+
+    def __init__(self, data: bytes | memoryview, *, droppable: bool, written: trio.Event | None) -> None:
+        self.data = data
+        self.droppable = droppable
+        self.written = written
+
+
+class Outbox:
+    """Of one connection. `fail` is called once, with a reason, when the peer is gone or reads too slowly."""
+
+    def __init__(
+        self,
+        socket: trio.socket.SocketType,
+        *,
+        start_soon: Callable[[Callable[[], object]], None],
+        fail: Callable[[str], None],
+        write_timeout: float,
+        max_frames: int = MAX_FRAMES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._socket = socket
+        self._start_soon = start_soon
+        self._fail = fail
+        self._write_timeout = write_timeout
+        self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._entries: deque[_Entry] = deque()
+        self._waiting_bytes = 0
+        self._head_begun = False
+        self._draining = False
+        self._closed = False
+        self.overflowed = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._waiting_bytes
+
+    def send_nowait(self, data: bytes, *, droppable: bool = False) -> None:
+        """Write or queue `data`; raises TooSlowError when the queue is full. Plain `def`: nothing can come between.
+
+        To make room, droppable entries that wait go first; a droppable one that finds no room is dropped itself.
+        """
+        if self._entries:
+            if self._is_full(len(data)):
+                if droppable:
+                    return
+                self._drop_droppable()
+                if self._is_full(len(data)):
+                    self.overflowed = True
+                    raise TooSlowError
+            self._append(data, droppable=droppable)
+        elif not self._closed:
+            written = self._write(data)
+            if written < len(data):
+                self._append_rest(data, written, droppable=droppable)
+
+    def push(self, data: bytes) -> None:
+        """Write or queue `data` whatever waits already: for the few frames that a connection's protocol needs."""
+        if self._entries:
+            self._append(data)
+        elif not self._closed:
+            written = self._write(data)
+            if written < len(data):
+                self._append_rest(data, written)
+
+    async def send(self, data: bytes) -> None:
+        """Write `data` and return when the socket has taken all of it, or the connection has failed.
+
+        Not a checkpoint while the socket takes everything at once.
+        """
+        self.push(data)
+        await self.wait_empty()
+
+    async def wait_empty(self) -> None:
+        """Return when what is waiting now has been taken by the socket, or is given up."""
+        if self._entries:
+            last = self._entries[-1]
+            if last.written is None:
+                last.written = trio.Event()
+            await last.written.wait()
+
+    def discard(self) -> None:
+        """Forget what waits, save the rest of an entry that is partly written."""
+        keep = [self._entries.popleft()] if self._head_begun else []
+        self._forget()
+        for entry in keep:
+            self._entries.append(entry)
+            self._waiting_bytes += len(entry.data)
+
+    def close(self) -> None:
+        """Write nothing any more and let go whoever waits."""
+        self._closed = True
+        self._forget()
+
+    def _is_full(self, more: int) -> bool:
+        return len(self._entries) >= self._max_frames or self._waiting_bytes + more > self._max_bytes
+
+    def _append(self, data: bytes | memoryview, *, droppable: bool = False) -> None:
+        self._entries.append(_Entry(data, droppable=droppable, written=None))
+        self._waiting_bytes += len(data)
+
+    def _append_rest(self, data: bytes, written: int, *, droppable: bool = False) -> None:
+        if self._closed:
+            return
+        self._head_begun = written > 0
+        self._append(memoryview(data)[written:], droppable=droppable)
+        if not self._draining:
+            self._draining = True
+            self._start_soon(self._drain)
+
+    def _drop_droppable(self) -> None:
+        begun = self._entries[0] if self._head_begun else None
+        kept = [entry for entry in self._entries if entry is begun or not entry.droppable]
+        self._entries = deque(kept)
+        self._waiting_bytes = sum(len(entry.data) for entry in kept)
+
+    def _forget(self) -> None:
+        for entry in self._entries:
+            if entry.written is not None:
+                entry.written.set()
+        self._entries.clear()
+        self._waiting_bytes = 0
+
+    def _write(self, data: bytes | memoryview) -> int:
+        try:
+            # Asked for anew each time: the number of a socket that was closed may belong to another by now.
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._give_up("gone")
+            return 0
+
+    async def _drain(self) -> None:
+        try:
+            while self._entries:
+                with trio.move_on_after(self._write_timeout) as patience:
+                    await self._write_piece()
+                if patience.cancelled_caught:
+                    self._give_up("write timeout")
+        finally:
+            self._draining = False
+
+    async def _write_piece(self) -> None:
+        left = PIECE
+        while self._entries and left > 0:
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except (OSError, trio.ClosedResourceError):
+                self._give_up("gone")
+            left -= self._flush()
+
+    def _flush(self) -> int:
+        """Write what the socket takes now; return the number of bytes."""
+        total = 0
+        while self._entries:
+            entry = self._entries[0]
+            written = self._write(entry.data)
+            if not self._entries:  # given up
+                break
+            total += written
+            self._waiting_bytes -= written
+            if written < len(entry.data):
+                if written:
+                    self._head_begun = True
+                    entry.data = memoryview(entry.data)[written:]
+                break
+            self._entries.popleft()
+            self._head_begun = False
+            if entry.written is not None:
+                entry.written.set()
+        return total
+
+    def _give_up(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._fail(reason)

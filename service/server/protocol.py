@@ -1,0 +1,153 @@
+"""HTTP/1.1 on one connection: Hypercorn's, without HTTP/2, with limits, and with one write for a response.
+
+Probes are answered here, ahead of every task and every framework: they must answer when nothing else does.
+"""
+
+from typing import TYPE_CHECKING, cast
+
+import h11
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import EndBody, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request as StreamRequest
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.typing import H11SendableEvent
+
+from service.server.config import MAX_HEADER_BYTES, ServerConfig
+from service.server.http_stream import HttpStream
+from service.server.websocket_stream import WebsocketStream
+
+if TYPE_CHECKING:
+    from service.server.connection import Connection  # it makes us
+
+# Up to here a copy costs less than a second write.
+JOIN_LIMIT = 65_536
+
+
+class Protocol(H11Protocol):
+    """See README.md: A5, B5, C5, B7."""
+
+    config: ServerConfig
+    connection: h11.Connection | H11WSConnection
+    stream: HttpStream | WebsocketStream | None
+    transport: "Connection"
+    _held: bytes = b""
+
+    @property
+    def has_partial_request(self) -> bool:
+        """Whether the beginning of a request is here, and not the end of its headers."""
+        return self.stream is None and bool(self.connection.trailing_data[0])
+
+    async def refuse(self, status: int) -> None:
+        """Answer what could not become a request with a bare status, and close."""
+        if self.stream is None and self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self._send_error_response(status)
+        await self.send(Closed())
+
+    def abandon(self) -> None:
+        """The server is ending under this connection: tell a websocket so, without waiting."""
+        if isinstance(self.stream, WebsocketStream):
+            self.stream.abandon()
+
+    async def flush(self) -> None:
+        """Write what is held back."""
+        held, self._held = self._held, b""
+        if held:
+            await self.send(RawData(held))
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and event.status_code >= 200 and self._must_close:
+            event.headers.append((b"connection", b"close"))
+        await super().stream_send(event)
+        if isinstance(event, EndBody):
+            await self.flush()
+
+    @property
+    def _must_close(self) -> bool:
+        return self.config.lifecycle.draining or self.config.closing or isinstance(self.stream, WebsocketStream)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """Hold back the head of a response until its first body, so that both are one write."""
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.InformationalResponse):
+            await self.send(RawData(data))
+        elif len(self._held) + len(data) <= JOIN_LIMIT:
+            self._held += data
+        else:
+            await self.flush()
+            await self.send(RawData(data))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        await super()._send_error_response(status_code)
+        await self.flush()
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Never change over to HTTP/2: `h2c` and `PRI` are requests like others."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEADER_BYTES:
+            # h11 limits only what is incomplete; headers that come in one packet would pass.
+            await self.refuse(431)
+            return
+        if (probe := self.config.probes.get(request.target)) and request.method == b"GET":
+            await self._answer_probe(*probe())
+            return
+        kind: type[HttpStream | WebsocketStream] = HttpStream
+        if _is_upgrade(request):
+            kind = WebsocketStream
+            self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        self.stream = kind(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.stream.transport = self.transport
+        self.keep_alive_requests += 1
+        await self.stream.handle(
+            StreamRequest(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    async def _answer_probe(self, status: int, body: bytes) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", str(len(body)).encode()),
+            *self.config.response_headers("h11"),
+        ]
+        if self._must_close:
+            headers.append((b"connection", b"close"))
+        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+        await self.flush()
+        self.connection.next_event()
+        if self.connection.their_state is h11.DONE:  # and not busy with a body that nobody expects
+            await self._maybe_recycle()
+        else:
+            await self.send(Closed())
+
+
+def _is_upgrade(request: h11.Request) -> bool:
+    if request.method != b"GET":
+        return False
+    fields = {name: value.lower() for name, value in request.headers if name in {b"upgrade", b"connection"}}
+    tokens = {token.strip() for token in fields.get(b"connection", b"").split(b",")}
+    return fields.get(b"upgrade") == b"websocket" and b"upgrade" in tokens

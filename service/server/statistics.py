@@ -1,0 +1,30 @@
+"""What the server counts about itself: plain numbers of one process, read by whoever exports them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Statistics:
+    """One per process, shared by its listeners. Counters only rise; `*_open` and `requests_in_flight` are gauges."""
+
+    connections_open: int = 0
+    connections_accepted: int = 0
+    connection_errors: Counter[str] = field(default_factory=Counter)  # by the exception's class: what the barrier held
+    dropped: Counter[str] = field(default_factory=Counter)  # connections let go by the server, by reason
+    application_errors: int = 0  # exceptions that left the framework
+    requests_in_flight: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # ahead of the framework, by reason
+    websockets_open: int = 0
+    websockets_peak: int = 0
+    websockets_too_slow: int = 0
+    closes: Counter[int] = field(default_factory=Counter)  # websockets closed, by code; 1006 is without a close frame
+
+    @property
+    def write_timeouts(self) -> int:
+        """Connections dropped because the peer did not read in time."""
+        return self.dropped["write timeout"]
+
+    def count_websocket(self) -> None:
+        self.websockets_open += 1
+        self.websockets_peak = max(self.websockets_peak, self.websockets_open)

@@ -1,0 +1,97 @@
+"""Features that only tests have: slow, streaming, crashing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from quart import Blueprint, request, websocket
+
+from service.app import no_deadline
+from service.errors import Invalid
+from service.resources import Resources
+
+
+class Planted(Exception):
+    """An error that a test has planted."""
+
+
+@asynccontextmanager
+async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield routes that take their time and a websocket that waits for the end."""
+    routes = Blueprint("slow", __name__)
+
+    @routes.get("/slow")
+    async def slow() -> str:
+        await trio.sleep(float(request.args["seconds"]))
+        return "done"
+
+    @routes.get("/stream")
+    @no_deadline
+    async def stream() -> AsyncIterator[bytes]:
+        await trio.sleep(float(request.args["seconds"]))
+
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b"part\n"
+
+        return parts()
+
+    @routes.get("/refuse")
+    async def refuse() -> str:
+        raise Invalid("seconds: must be a number")
+
+    @routes.get("/crash")
+    async def crash() -> str:
+        raise Planted("postgresql://me:hunter2@h/db")
+
+    @routes.get("/crash-group")
+    async def crash_group() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refuse)
+            nursery.start_soon(_crash)
+        return ""
+
+    @routes.websocket("/wait")
+    async def wait() -> None:
+        await websocket.accept()
+        await websocket.send("waiting")
+        await trio.sleep_forever()
+
+    yield routes
+
+
+@asynccontextmanager
+async def open_crashing(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route that makes a background task of this feature crash."""
+    routes = Blueprint("crashing", __name__)
+    fuse = trio.Event()
+
+    async def background() -> None:
+        await fuse.wait()
+        raise Planted("in the background")
+
+    @routes.post("/light")
+    async def light() -> str:
+        fuse.set()
+        return "lit"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background)
+        yield routes
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_stubborn(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield nothing of use, and never close."""
+    yield Blueprint("stubborn", __name__)
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
+async def _refuse() -> None:
+    raise Invalid("a group of two")
+
+
+async def _crash() -> None:
+    raise Planted("a group of two")

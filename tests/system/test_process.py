@@ -1,0 +1,210 @@
+"""The process as a supervisor sees it: starts, signals, exit codes."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, open_websocket_url
+
+from service.settings import DRAIN_MARGIN
+from tests.processes import SERVICE, environment, ready, run_to_end, started
+
+QUICK = {"drain_delay": 0, "drain_spread": 0}
+WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
+
+
+def websocket_url(url: str, path: str) -> str:
+    return url.replace("http://", "ws://") + path
+
+
+def close_code(closed: ConnectionClosed) -> int:
+    return closed.reason.code if closed.reason else 1006
+
+
+async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service:
+        async with httpx2.AsyncClient() as client:
+            for url in (service.public, service.management):
+                for probe in ("/livez", "/readyz", "/healthz"):
+                    answer = await client.get(url + probe)
+                    assert (answer.status_code, answer.json()["status"]) == (200, "ok"), probe
+                    assert answer.headers["cache-control"] == "no-store"
+            assert (await client.get(service.management + "/startupz")).status_code == 200
+            assert (await client.get(service.public + "/startupz")).status_code == 404
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+        assert [line["event"] for line in service.events()][-1] == "stopped"
+        assert service.events("ready")[0]["public"] == service.public
+        assert not [line for line in service.events() if line["level"] in {"warning", "error", "critical"}]
+
+
+async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
+    settings = {"drain_delay": 1, "drain_spread": 0.5, "graceful_timeout": 10}
+    async with (
+        ready(tmp_path, "open_slow", command=WITH_FEATURES, database_url=database_url, **settings) as service,
+        httpx2.AsyncClient(timeout=20) as client,
+        open_websocket_url(websocket_url(service.public, "/wait")) as waiting,
+    ):
+        assert await waiting.get_message() == "waiting"
+        async with trio.open_nursery() as nursery:
+            answers: list[httpx2.Response] = []
+
+            async def request() -> None:
+                answers.append(await client.get(service.public + "/slow?seconds=2"))
+
+            nursery.start_soon(request)
+            await trio.sleep(0.3)
+            service.send(signal.SIGTERM)
+            told = time.monotonic()
+            await service.wait_event("draining")
+
+            async with httpx2.AsyncClient() as other:
+                for url in (service.public, service.management):
+                    assert (await other.get(url + "/readyz")).json() == {"status": "fail", "reason": "draining"}
+                    assert (await other.get(url + "/livez")).status_code == 200
+                late = await other.get(service.public + "/slow?seconds=0")
+                assert (late.status_code, late.headers["connection"]) == (200, "close")
+            with pytest.raises(ConnectionClosed) as closed:
+                await waiting.get_message()
+            assert close_code(closed.value) == 1012
+        assert await service.wait_end() == 0
+
+        assert [answer.status_code for answer in answers] == [200]
+        assert time.monotonic() - told < 1 + 0.5 + 10 + DRAIN_MARGIN
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path, database_url: str, number: signal.Signals) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, drain_delay=60, graceful_timeout=60) as service:
+        service.send(number)
+        await service.wait_event("draining")
+        service.send(number)  # an echo of the first, as from a terminal and a parent at once
+        await trio.sleep(0.7)
+        assert service.process.poll() is None
+        service.send(number)
+
+        assert await service.wait_end(5) == 128 + number
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_signals_work_as_pid_1(tmp_path: Path, database_url: str, signals: int) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Urpf", "true"], check=False).returncode:
+        pytest.skip("needs unshare and the right to make a pid namespace")
+    command = (unshare, "-Urpf", "--kill-child", *SERVICE)
+    delay = 0 if signals == 1 else 60
+    async with ready(
+        tmp_path, "serve", command=command, database_url=database_url, drain_delay=delay, graceful_timeout=60
+    ) as service:
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        first = int(children[0])
+        os.kill(first, signal.SIGTERM)
+        if signals == 2:
+            await service.wait_event("draining")
+            await trio.sleep(0.7)
+            os.kill(first, signal.SIGTERM)
+
+        assert await service.wait_end(10) == (0 if signals == 1 else 128 + signal.SIGTERM)
+
+
+async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, empty_database_url: str) -> None:
+    with started(tmp_path, "serve", database_url=empty_database_url) as service:
+        await service.wait_event("waiting for the schema")
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end(5) == 0
+
+
+async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, database_url: str) -> None:
+    settings = {**QUICK, "graceful_timeout": 1, "request_deadline": 1}
+    async with ready(
+        tmp_path, "open_stubborn", command=WITH_FEATURES, database_url=database_url, **settings
+    ) as service:
+        service.send(signal.SIGTERM)
+        begun = time.monotonic()
+
+        assert await service.wait_end(15) == 1
+        assert time.monotonic() - begun < 1 + DRAIN_MARGIN + 2
+        assert "the drain exceeded its bound" in service.log.read_text()
+
+
+async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:
+    features = ("open_crashing", "open_slow")
+    async with (
+        ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url) as service,
+        httpx2.AsyncClient() as client,
+        open_websocket_url(websocket_url(service.public, "/wait")) as waiting,
+    ):
+        await waiting.get_message()
+        await client.post(service.public + "/light", json={})
+        with trio.fail_after(3), pytest.raises(ConnectionClosed) as closed:
+            await waiting.get_message()
+
+        assert close_code(closed.value) == 1011
+        assert await service.wait_end(5) == 1
+        [crash] = service.events("crashed")
+        assert "Planted: in the background" in crash["exception"]
+
+
+def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:
+    done = run_to_end(tmp_path, "serve", bnid="x")
+
+    assert done.returncode == 2
+    assert done.stderr == "SERVICE_BNID: no such setting; did you mean SERVICE_BIND?\n"
+
+
+def test_a_wrong_value_stops_the_start(tmp_path: Path) -> None:
+    done = run_to_end(tmp_path, "serve", max_requests="lots", database_url="postgresql://me:hunter2@h/db")
+
+    assert done.returncode == 2
+    assert done.stderr == "SERVICE_MAX_REQUESTS: 'lots' must be a whole number from 1 to 100000\n"
+
+
+def test_serve_without_a_database_names_what_to_do(tmp_path: Path) -> None:
+    done = run_to_end(tmp_path, "serve")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SERVICE_DATABASE_URL" in done.stderr
+    assert "service dev" in done.stderr
+
+
+@pytest.mark.parametrize("setting", ["bind", "management_bind"])
+def test_a_taken_port_names_its_setting(tmp_path: Path, database_url: str, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        binds = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", setting: address}
+        done = run_to_end(tmp_path, "serve", database_url=database_url, **binds)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"SERVICE_{setting.upper()}: {address} is already in use"
+
+
+def test_the_password_appears_in_no_output(tmp_path: Path) -> None:
+    secret = "postgresql://me:hunter2@127.0.0.1:1/db"
+    for verb in (["settings"], ["check"], ["migrate", "--wait", "0"]):
+        done = run_to_end(tmp_path, *verb, database_url=secret, log_level="debug")
+        assert "hunter2" not in done.stdout + done.stderr, verb
+
+
+@pytest.mark.parametrize("verb", ["dev", "serve", "migrate", "settings", "check"])
+def test_every_verb_has_help_with_an_example(tmp_path: Path, verb: str) -> None:
+    done = run_to_end(tmp_path, verb, "--help")
+
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+
+
+def test_service_and_python_m_service_are_the_same(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "service"
+    done = subprocess.run([script, "--help"], env=environment(), capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout == run_to_end(tmp_path, "--help").stdout

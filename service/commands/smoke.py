@@ -1,0 +1,147 @@
+"""`service smoke`, for `helm test`: every replica behind a name answers, and one passes on what another was told.
+
+A client of its own, small enough to read: it checks the service by what is on the wire, not by the service's code.
+"""
+
+import json
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Message, Ping, RejectConnection, Request
+
+PROBES = ("/livez", "/readyz", "/healthz")
+ROOM = "smoke"  # kept apart from where people write
+PATIENCE = 10  # seconds for one answer
+DISCOVERY = 30  # seconds until as many replicas as promised have an address
+
+
+class SmokeError(Exception):
+    """What did not work, with the address of the replica that it did not work on."""
+
+
+async def smoke(url: str, *, replicas: int, host: str = "", health_only: bool = False) -> AsyncIterator[str]:
+    """Yield a line for each thing that works; raises SmokeError for the first that does not.
+
+    `url` leads to the replicas one by one, as the name of a headless Service does. `host` is sent as Host.
+    """
+    place = urlsplit(url)
+    host = host or place.netloc
+    addresses = await _find(place, replicas)
+    for address in addresses:
+        for probe in PROBES:
+            await _get(address, host, probe)
+        yield f"ok    {address[0]} answers {' '.join(PROBES)}"
+    if health_only:
+        return
+    for told, other in zip(addresses, addresses[1:] + addresses[:1], strict=True):
+        await _cross(told, other, host)
+        yield f"ok    a message sent to {told[0]} was stored and came out of {other[0]}"
+
+
+async def _find(place: SplitResult, replicas: int) -> list[tuple[str, int]]:
+    """Return the addresses behind a name, once there are at least as many as wanted."""
+    found: list[tuple[str, int]] = []
+    reason = ""
+    with trio.move_on_after(DISCOVERY):
+        while len(found) < replicas:
+            try:
+                infos = await trio.socket.getaddrinfo(place.hostname, place.port or 80, type=socket.SOCK_STREAM)
+                found = sorted({(str(info[4][0]), int(info[4][1])) for info in infos})
+            except OSError as error:
+                reason = f": {error}"
+            if len(found) < replicas:
+                await trio.sleep(1)
+    if len(found) < replicas:
+        raise SmokeError(f"{place.hostname} leads to {len(found)} replicas, and {replicas} were promised{reason}")
+    return found
+
+
+@asynccontextmanager
+async def _connect(address: tuple[str, int]) -> AsyncIterator[trio.SocketStream]:
+    try:
+        with trio.fail_after(PATIENCE):
+            stream = await trio.open_tcp_stream(*address)
+    except (OSError, trio.TooSlowError) as error:
+        raise SmokeError(f"{address[0]}:{address[1]} takes no connection: {str(error) or "too slow"}") from error
+    async with stream:
+        try:
+            yield stream
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            raise SmokeError(f"{address[0]}:{address[1]} did not answer within {PATIENCE} s, or hung up") from error
+
+
+async def _get(address: tuple[str, int], host: str, path: str) -> None:
+    async with _connect(address) as stream:
+        with trio.fail_after(PATIENCE):
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join([part async for part in stream])
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b"\r\n")[0].decode(errors="replace")
+    if not status.startswith("HTTP/1.1 200"):
+        raise SmokeError(f"{address[0]}:{address[1]}{path} says {status!r}: {body[:200].decode(errors='replace')}")
+
+
+async def _cross(told: tuple[str, int], other: tuple[str, int], host: str) -> None:
+    """Send a message to one replica, and wait for its ack there and for itself from the other."""
+    message = {"type": "send", "room": ROOM, "id": f"smoke-{uuid.uuid4()}", "text": f"smoke test of {told[0]}"}
+    async with _connect(other) as there, _connect(told) as here:
+        listener, sender = _Chat(there, host), _Chat(here, host)
+        with trio.fail_after(PATIENCE):
+            for chat in (listener, sender):
+                await chat.open()
+                await chat.send({"type": "join", "room": ROOM, "ref": "smoke"})
+                await chat.wait_for("joined", ref="smoke")
+            await sender.send(message)
+            await sender.wait_for("ack", id=message["id"])
+            await listener.wait_for("message", id=message["id"])
+
+
+class _Chat:
+    """One websocket that speaks chat.v1; only as much of it as a smoke test needs."""
+
+    def __init__(self, stream: trio.SocketStream, host: str) -> None:
+        self._stream = stream
+        self._host = host
+        self._connection = WSConnection(ConnectionType.CLIENT)
+        self._text = ""
+
+    async def open(self) -> None:
+        request = Request(host=self._host, target="/ws?name=smoke", subprotocols=["chat.v1"])
+        await self._stream.send_all(self._connection.send(request))
+        await self.wait_for("hello")
+
+    async def send(self, frame: dict[str, Any]) -> None:
+        await self._stream.send_all(self._connection.send(Message(data=json.dumps(frame))))
+
+    async def wait_for(self, type_: str, **fields: str) -> None:
+        """Read until a frame of this type with these fields comes; raises SmokeError for a refusal or a close."""
+        wanted = {"type": type_, **fields}
+        while True:
+            for event in self._connection.events():
+                match event:
+                    case AcceptConnection():
+                        pass
+                    case RejectConnection() | CloseConnection():
+                        raise SmokeError(f"waiting for {type_!r}: the websocket was closed by {event}")
+                    case Ping():
+                        await self._stream.send_all(self._connection.send(event.response()))
+                    case Message() if (frame := self._whole(event)) is not None:
+                        if frame["type"] == "error":
+                            raise SmokeError(f"waiting for {type_!r}: {frame['code']}: {frame['message']}")
+                        if wanted.items() <= frame.items():
+                            return
+            self._connection.receive_data(await self._stream.receive_some() or None)
+
+    def _whole(self, event: Message[Any]) -> dict[str, Any] | None:
+        self._text += event.data
+        if not event.message_finished:
+            return None
+        frame: dict[str, Any] = json.loads(self._text)
+        self._text = ""
+        return frame

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, cast
 
+import psycopg
 import structlog
 import trio
 from sqlalchemy import Connection, Engine, event
@@ -18,7 +19,7 @@ from service.database.listen import Wakeups
 from service.database.pool import Pool
 from service.database.schema import find_migrations, read_code_schema
 from service.database.slots import Slots
-from service.database.statistics import Counters, Statistics, UnitObserver
+from service.database.statistics import Counters, Outcome, Statistics, UnitObserver
 from service.database.unit import Unit, refuse_commit, refuse_stopped
 from service.database.watch import Condition, Watch
 from service.database.work import DeadAtBegin, perform
@@ -56,21 +57,13 @@ class Database:
         The one exception to that is OutcomeUnknown. Raises Busy and DatabaseAway before or without committing, and what
         the function raises. A unit that collides with another is run again, so it does SQL and nothing else.
         """
-        for attempt in range(MOST_TRIES):
-            try:
-                return await self._unit(function, args, kwargs, transactional=True)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in COLLISIONS:
-                    raise
-            self._counters.retried += 1
-            await trio.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-        raise Busy(f"the unit collided with others {MOST_TRIES} times")
+        return await self._retried(function, args, kwargs, transactional=True)
 
     async def read[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function that only selects; each statement sees what is committed by then. Raises as `run` does."""
-        return await self._unit(function, args, kwargs, transactional=False)
+        return await self._retried(function, args, kwargs, transactional=False)
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
@@ -101,7 +94,6 @@ class Database:
             connections_idle=self._pool.idle,
             connections_limit=slots.size,
             waiting=slots.waiting,
-            busy=slots.refused,
             cancels_sent=counters.cancels_sent,
             lines_cut=counters.lines_cut,
             lines_replaced=counters.lines_replaced + self._pool.replaced,
@@ -109,24 +101,42 @@ class Database:
             units=dict(counters.units),
         )
 
-    async def _unit[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._slots.acquire()
-        started = time.perf_counter()
-        outcome = "failed"
+    async def _retried[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
+        for attempt in range(MOST_TRIES):
+            try:
+                return await self._unit(function, args, kwargs, transactional)
+            except (DBAPIError, psycopg.Error) as error:
+                if getattr(getattr(error, "orig", error), "sqlstate", None) not in COLLISIONS:
+                    raise
+            self._counters.retried += 1
+            await trio.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+        raise Busy(f"the unit collided with others {MOST_TRIES} times")
+
+    async def _unit[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        outcome, started = Outcome.FAILED, None
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._slots.acquire()
+            started = time.perf_counter()
             value = await self._on_a_line(function, args, kwargs, transactional)
         except trio.Cancelled:
-            outcome = "cancelled"
+            outcome = Outcome.CANCELLED
             raise
         except OutcomeUnknown:
-            outcome = "unknown"
+            outcome = Outcome.UNKNOWN
+            raise
+        except Busy:
+            outcome = Outcome.BUSY
             raise
         else:
-            outcome = "committed" if transactional else "read"
+            outcome = Outcome.COMMITTED if transactional else Outcome.READ
             return value
         finally:
-            self._account(function, outcome, time.perf_counter() - started)
+            seconds = 0.0
+            if started is not None:
+                seconds = time.perf_counter() - started
+                self._slots.release(seconds)
+            self._account(function, outcome, seconds)
 
     async def _on_a_line[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
         line = await self._pool.take()
@@ -134,7 +144,7 @@ class Database:
             return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
         except DeadAtBegin:
             self._counters.lines_replaced += 1
-        line = await self._pool.open()
+        line = await self._pool.take_new()
         try:
             return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
         except DeadAtBegin as error:
@@ -163,8 +173,7 @@ class Database:
                 line.close()
             self._pool.give(line)
 
-    def _account(self, function: Callable[..., Any], outcome: str, seconds: float) -> None:
-        self._slots.release(seconds)
+    def _account(self, function: Callable[..., Any], outcome: Outcome, seconds: float) -> None:
         self._counters.units[outcome] += 1
         if seconds < self._slow and self.on_unit is None:
             return
@@ -184,9 +193,9 @@ async def open_database(
     engine = create_line_engine()
     event.listen(engine, "before_cursor_execute", refuse_stopped)
     event.listen(engine, "commit", refuse_commit)
-    pool = Pool(Address.pool(settings))
     watch = Watch(Address.pool(settings), code)
     async with trio.open_nursery() as nursery:
+        pool = Pool(Address.pool(settings), nursery)
         nursery.start_soon(watch.run)
         try:
             yield Database(settings, engine, pool, watch, on_unit)

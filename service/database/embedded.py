@@ -25,7 +25,7 @@ from service.database.launch import EmbeddedUnavailable, find_binaries, launch, 
 
 START_LIMIT = 30.0
 # An owner that was killed a moment ago leaves a server that is still going down: worth waiting for.
-LOCK_LIMIT = 5.0
+LOCK_LIMIT = 3.0
 FAST_STOP, HARD_STOP = 5.0, 8.0  # seconds; PostgreSQL itself kills stuck children 5 s after SIGQUIT
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un on Linux
 SOCKET_NAME = "/.s.PGSQL.65535"

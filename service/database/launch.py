@@ -51,7 +51,7 @@ def launch(
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=[inherit.fileno()] if inherit else [],
-            env=os.environ | {"LC_ALL": "C", "USER": "postgres"},
+            env={"LC_ALL": "C", "PATH": os.defpath, "USER": "postgres"},
         )
     except subprocess.SubprocessError:
         raise EmbeddedUnavailable(

@@ -72,7 +72,10 @@ class Line:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Close it, also when that was done before."""
         self._socket.close()
+        if self._proxied is not None:
+            self._proxied.close()  # SQLAlchemy's accounts
         self.dbapi.close()
 
 
@@ -83,6 +86,7 @@ def create_line_engine() -> Engine:
         creator=_hand_over,
         poolclass=NullPool,
         pool_reset_on_return=None,
+        hide_parameters=True,  # users' values do not belong into errors that are logged
         use_native_hstore=False,
     )
 

@@ -25,7 +25,6 @@ class Slots:
         self.size = size
         self.wait = wait
         self.used = 0
-        self.refused = 0
         self._mean = 0.0
         self._queue: deque[_Waiter] = deque()
 
@@ -45,7 +44,6 @@ class Slots:
             return
         expected = self.expected_wait
         if expected > self.wait or not await self._wait_turn():
-            self.refused += 1
             raise Busy(f"all {self.size} database connections are in use", retry_after=max(1.0, expected))
 
     async def _wait_turn(self) -> bool:

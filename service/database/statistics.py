@@ -1,10 +1,24 @@
 """Plain numbers about the database's use, for the metrics to read; counting costs next to nothing."""
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-# Called at the end of each unit with its function's name, its outcome and its seconds; must be quick and not raise.
-type UnitObserver = Callable[[str, str, float], None]
+
+class Outcome(enum.StrEnum):
+    """How a unit ended. What was retried counts once for each try."""
+
+    COMMITTED = "committed"
+    READ = "read"
+    CANCELLED = "cancelled"  # by its caller; also while it waited
+    UNKNOWN = "unknown"  # the line died between COMMIT and its answer
+    FAILED = "failed"
+    BUSY = "busy"  # no connection in time
+
+
+# Called at the end of each unit with its function's name, its outcome and the seconds it took without the wait for a
+# connection. It must be quick and not raise.
+type UnitObserver = Callable[[str, Outcome, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +29,16 @@ class Statistics:
     connections_idle: int
     connections_limit: int
     waiting: int
-    busy: int  # units refused for want of a connection
     cancels_sent: int
     lines_cut: int  # connections ended by us, as the server did not answer
     lines_replaced: int  # connections that the server had ended while idle
     retried: int  # units run again after a serialization failure or a deadlock
-    units: Mapping[str, int]  # by outcome: committed, read, cancelled, unknown, failed
+    units: Mapping[Outcome, int]
+
+    @property
+    def busy(self) -> int:
+        """Units refused for want of a connection."""
+        return self.units[Outcome.BUSY]
 
 
 @dataclass(slots=True)
@@ -31,6 +49,4 @@ class Counters:
     lines_cut: int = 0
     lines_replaced: int = 0
     retried: int = 0
-    units: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("committed", "read", "cancelled", "unknown", "failed"), 0)
-    )
+    units: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))

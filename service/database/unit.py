@@ -5,7 +5,6 @@ asks the server to cancel what an attached line runs, again and again until the 
 only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the line's next unit.
 """
 
-import enum
 import threading
 from types import TracebackType
 from typing import Any, Self
@@ -24,13 +23,6 @@ _current = threading.local()
 
 class Stopped(BaseException):
     """Ends a unit between two statements, once its caller has gone. Not an Exception: a unit should not catch it."""
-
-
-class Outcome(enum.StrEnum):
-    COMMITTED = "committed"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-    FAILED = "failed"
 
 
 class Unit:

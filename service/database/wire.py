@@ -88,17 +88,19 @@ async def execute(pgconn: PGconn, statement: str) -> PGresult:
     pgconn.send_query(statement.encode())
     while pgconn.flush():
         await trio.lowlevel.wait_writable(pgconn.socket)
-    results: list[PGresult] = []
-    while True:
-        while pgconn.is_busy():
-            await trio.lowlevel.wait_readable(pgconn.socket)
-            pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            return results[-1]
-        if result.status not in PASSED:
-            raise psycopg.errors.error_from_result(result)
-        results.append(result)
+    last = None
+    while (result := await _next_result(pgconn)) is not None:
+        last = result  # all are taken, so that the connection is free for the next statement
+    if last is None or last.status not in PASSED:
+        raise psycopg.errors.error_from_result(last) if last else psycopg.OperationalError("no answer")
+    return last
+
+
+async def _next_result(pgconn: PGconn) -> PGresult | None:
+    while pgconn.is_busy():
+        await trio.lowlevel.wait_readable(pgconn.socket)
+        pgconn.consume_input()
+    return pgconn.get_result()
 
 
 async def request_cancel(pgconn: PGconn) -> bool:

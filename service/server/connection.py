@@ -16,7 +16,6 @@ import trio
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState, WorkerContext
-from hypercorn.utils import parse_socket_addr
 
 from service.server.config import ServerConfig
 from service.server.exchange import ConnectionTasks
@@ -108,8 +107,8 @@ class Connection(TCPServer):
             self.read_scope.deadline = trio.current_time() + patience
 
     async def _converse(self) -> None:
-        client = parse_socket_addr(self.stream.socket.family, self.stream.socket.getpeername())
-        server = parse_socket_addr(self.stream.socket.family, self.stream.socket.getsockname())
+        client = _address(self.stream.socket.getpeername())
+        server = _address(self.stream.socket.getsockname())
         async with self._tasks:
             self.protocol = Protocol(
                 self.app,
@@ -190,3 +189,8 @@ class Connection(TCPServer):
     def _report(self, error: Exception) -> None:
         self.config.statistics.connection_errors[type(error).__name__] += 1
         log.error("connection failed", exc_info=error)
+
+
+def _address(name: tuple[str, int]) -> tuple[str, int]:
+    """Return host and port; a listener on [::] shows IPv4 clients as ::ffff:192.0.2.1."""
+    return name[0].removeprefix("::ffff:"), name[1]

@@ -1,0 +1,73 @@
+"""Who the client is behind proxies that we trust, and only behind them: `X-Forwarded-For` and `X-Forwarded-Proto`.
+
+Anybody can write these headers. They are believed as far as addresses of our own proxies vouch for them, read from the
+right: the first address that is not one of ours is the client.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+
+type Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramework:
+    """Wrap `app` so that `client` and `scheme` of its scopes are the client's; without proxies it is `app` itself."""
+    networks = [ipaddress.ip_network(proxy) for proxy in trusted_proxies]
+    if not networks:
+        return app
+
+    async def believe(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "lifespan" and scope["client"] and is_trusted(scope["client"][0], networks):
+            hops = _values(scope["headers"], b"x-forwarded-for")
+            scope["client"] = (client_address(scope["client"][0], hops, networks), 0)
+            protocols = _values(scope["headers"], b"x-forwarded-proto")
+            if protocols and protocols[-1] in {"http", "https"}:
+                scope["scheme"] = scheme_of(scope["type"], protocols[-1])
+        await app(scope, receive, send)
+
+    return believe
+
+
+def client_address(peer: str, hops: Sequence[str], trusted: Networks) -> str:
+    """Return the right-most untrusted address of `hops`; `peer`, which is trusted, is the hop after the last."""
+    client = peer
+    for hop in reversed(hops):
+        address = _address(hop)
+        if address is None:
+            break  # who wrote this is not to be believed any further
+        client = address
+        if not is_trusted(address, trusted):
+            break
+    return client
+
+
+def is_trusted(address: str, trusted: Networks) -> bool:
+    """Whether an address lies in one of the networks."""
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in trusted)
+
+
+def scheme_of(kind: str, protocol: str) -> str:
+    """Return the scope's scheme for what a proxy says of the client's connection."""
+    return protocol if kind == "http" else {"http": "ws", "https": "wss"}[protocol]
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    lines = (value.decode("latin1") for header, value in headers if header == name)
+    return [value.strip() for line in lines for value in line.split(",") if value.strip()]
+
+
+def _address(hop: str) -> str | None:
+    """Return the address in `1.2.3.4`, `1.2.3.4:567`, `::1` or `[::1]:567`; None for anything else."""
+    if hop.startswith("["):
+        hop = hop[1:].partition("]")[0]
+    elif hop.count(":") == 1:
+        hop = hop.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(hop)
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

@@ -6,14 +6,14 @@ A client of its own, small enough to read: it checks the service by what is on t
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import trio
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Message, Ping, RejectConnection, Request
+from wsproto.events import CloseConnection, Message, Ping, RejectConnection, Request
 
 PROBES = ("/livez", "/readyz", "/healthz")
 ROOM = "smoke"  # kept apart from where people write
@@ -68,7 +68,7 @@ async def _connect(address: tuple[str, int]) -> AsyncIterator[trio.SocketStream]
         with trio.fail_after(PATIENCE):
             stream = await trio.open_tcp_stream(*address)
     except (OSError, trio.TooSlowError) as error:
-        raise SmokeError(f"{address[0]}:{address[1]} takes no connection: {str(error) or "too slow"}") from error
+        raise SmokeError(f"{address[0]}:{address[1]} takes no connection: {str(error) or 'too slow'}") from error
     async with stream:
         try:
             yield stream
@@ -91,57 +91,71 @@ async def _cross(told: tuple[str, int], other: tuple[str, int], host: str) -> No
     """Send a message to one replica, and wait for its ack there and for itself from the other."""
     message = {"type": "send", "room": ROOM, "id": f"smoke-{uuid.uuid4()}", "text": f"smoke test of {told[0]}"}
     async with _connect(other) as there, _connect(told) as here:
-        listener, sender = _Chat(there, host), _Chat(here, host)
+        listener, sender = Chat(there, host), Chat(here, host)
         with trio.fail_after(PATIENCE):
             for chat in (listener, sender):
-                await chat.open()
+                await chat.open(name="smoke")
                 await chat.send({"type": "join", "room": ROOM, "ref": "smoke"})
-                await chat.wait_for("joined", ref="smoke")
+                await chat.wait_for("joined")
             await sender.send(message)
             await sender.wait_for("ack", id=message["id"])
             await listener.wait_for("message", id=message["id"])
 
 
-class _Chat:
-    """One websocket that speaks chat.v1; only as much of it as a smoke test needs."""
+class ClosedError(SmokeError):
+    """The websocket was refused (an HTTP status) or closed (a close code)."""
 
-    def __init__(self, stream: trio.SocketStream, host: str) -> None:
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the websocket was closed with {code}")
+        self.code = code
+
+
+class Chat:
+    """One websocket that speaks chat.v1: only as much of it as it takes to try a service from outside."""
+
+    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
         self._stream = stream
         self._host = host
         self._connection = WSConnection(ConnectionType.CLIENT)
-        self._text = ""
+        self._frames = self._read()
 
-    async def open(self) -> None:
-        request = Request(host=self._host, target="/ws?name=smoke", subprotocols=["chat.v1"])
+    async def open(self, *, name: str) -> None:
+        request = Request(host=self._host, target=f"/ws?name={name}", subprotocols=["chat.v1"])
         await self._stream.send_all(self._connection.send(request))
         await self.wait_for("hello")
 
     async def send(self, frame: dict[str, Any]) -> None:
         await self._stream.send_all(self._connection.send(Message(data=json.dumps(frame))))
 
-    async def wait_for(self, type_: str, **fields: str) -> None:
-        """Read until a frame of this type with these fields comes; raises SmokeError for a refusal or a close."""
+    async def receive(self) -> dict[str, Any]:
+        """Return the next frame; raises ClosedError, and SmokeError for an error that the service reports."""
+        frame = await anext(self._frames)
+        if frame["type"] == "error":
+            raise SmokeError(f"{frame['code']}: {frame['message']}")
+        return frame
+
+    async def wait_for(self, type_: str, **fields: str) -> dict[str, Any]:
+        """Skip frames until one of this type with these fields comes."""
         wanted = {"type": type_, **fields}
+        while not wanted.items() <= (frame := await self.receive()).items():
+            pass
+        return frame
+
+    async def _read(self) -> AsyncGenerator[dict[str, Any]]:
+        text = ""
         while True:
             for event in self._connection.events():
                 match event:
-                    case AcceptConnection():
-                        pass
-                    case RejectConnection() | CloseConnection():
-                        raise SmokeError(f"waiting for {type_!r}: the websocket was closed by {event}")
+                    case RejectConnection():
+                        raise ClosedError(event.status_code)
+                    case CloseConnection():
+                        raise ClosedError(event.code)
                     case Ping():
                         await self._stream.send_all(self._connection.send(event.response()))
-                    case Message() if (frame := self._whole(event)) is not None:
-                        if frame["type"] == "error":
-                            raise SmokeError(f"waiting for {type_!r}: {frame['code']}: {frame['message']}")
-                        if wanted.items() <= frame.items():
-                            return
-            self._connection.receive_data(await self._stream.receive_some() or None)
-
-    def _whole(self, event: Message[Any]) -> dict[str, Any] | None:
-        self._text += event.data
-        if not event.message_finished:
-            return None
-        frame: dict[str, Any] = json.loads(self._text)
-        self._text = ""
-        return frame
+                    case Message():
+                        text += event.data
+                        if event.message_finished:
+                            yield json.loads(text)
+                            text = ""
+            received = bytes(await self._stream.receive_some())
+            self._connection.receive_data(received or None)  # None is the end of the stream

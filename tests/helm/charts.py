@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import helm_python
 import yaml
 
 ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent  # where the linters are that come as packages
 CHART = ROOT / "helm"
 PRODUCTION = CHART / "values-production.yaml"
 SHAPES = [*sorted((CHART / "ci").glob("*-values.yaml")), PRODUCTION]

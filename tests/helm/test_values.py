@@ -1,4 +1,4 @@
-"""What the values may be: wrong ones stop the install with one clear sentence, and generated files agree with sources."""
+"""What values may be: wrong ones stop the install with one clear sentence; generated files agree with their sources."""
 
 import math
 from pathlib import Path
@@ -40,14 +40,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_DRAIN_DELAY", "value": "1"}]}, "set by the chart"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_BIND", "value": ":1"}]}, "use service.port"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_LOG_LEVEL", "value": "info"}]}, "use config.SERVICE_LOG_LEVEL"),
-    (OUTSIDE | {"drain": {"gracefulTimeout": 5}}, "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10"),
+    (
+        OUTSIDE | {"drain": {"gracefulTimeout": 5}},
+        "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10",
+    ),
     (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
     (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
     (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 0}}, "no node could ever be drained"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "no node could ever be drained"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
-    (OUTSIDE | {"autoscaling": {"minReplicas": 11}}, "autoscaling.minReplicas is 11, above autoscaling.maxReplicas, 10"),
+    (
+        OUTSIDE | {"autoscaling": {"minReplicas": 11}},
+        "autoscaling.minReplicas is 11, above autoscaling.maxReplicas, 10",
+    ),
     (OUTSIDE | {"autoscaling": {"enabled": True, "targetCPU": None}}, "nothing to scale by"),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),

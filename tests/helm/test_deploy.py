@@ -1,12 +1,16 @@
 """The image's recipe, the compose file and the balancer: linted, and held against the settings and the chart."""
 
+import re
 import subprocess
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 import yaml
 
+from helm.generate import Value, parse_values
+from service.__main__ import cli
 from service.settings import Settings
 from tests.helm.charts import BIN, CHART, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
@@ -112,3 +116,43 @@ def test_the_balancer_asks_what_the_service_answers() -> None:
     # A replica that is told to go must be out of rotation before it stops to accept.
     assert "inter 1s fall 1" in balancer
     assert Settings.model_fields["drain_delay"].default > 2
+
+
+RUNBOOK = (DEPLOY / "runbook.md").read_text()
+SECTIONS = re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.splitlines()[0])
+def test_a_section_of_the_runbook_has_a_command_and_what_follows(section: str) -> None:
+    before, _, after = section.partition("```sh\n")
+    command, _, seen = after.partition("```\n")
+
+    assert before.strip().count("\n") == 0, "a symptom, and at once the command"
+    assert command
+    assert seen.strip()
+
+
+def test_the_runbook_names_only_what_exists() -> None:
+    verbs = {command.name or command.callback.__name__ for command in cli.registered_commands if command.callback}
+    values = {value.path for value in every_value()}
+
+    assert set(re.findall(r"`?service ([a-z]+)(?:`| \||\n)", RUNBOOK)) <= verbs
+    assert set(re.findall(r"SERVICE_[A-Z_]+[A-Z]", RUNBOOK)) <= SETTINGS.keys()
+    named = re.findall(r"`((?:drain|migration|database|autoscaling|resources|image)\.[A-Za-z.]+)`", RUNBOOK)
+    assert len(named) > 4
+    assert {name for name in named if not any(name.startswith(path) for path in values)} == set()
+
+
+def test_the_runbook_greps_for_events_that_are_logged() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+
+    for event in re.findall(r"-e '([^']+)'|grep '([^']+)'", RUNBOOK):
+        assert f'"{event[0] or event[1]}"' in code
+
+
+def every_value() -> Iterator[Value]:
+    pending = parse_values((CHART / "values.yaml").read_text())
+    while pending:
+        value = pending.pop()
+        pending += value.children
+        yield value

@@ -122,7 +122,9 @@ def check() -> None:
 
 @cli.command()
 def smoke(
-    url: Annotated[str, typer.Argument(help="A name that leads to the replicas one by one, with the public port.")],
+    urls: Annotated[
+        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
+    ],
     replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
     host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
     health: Annotated[bool, typer.Option("--health", help="Ask the probes alone.")] = False,
@@ -134,7 +136,7 @@ def smoke(
     from service.commands.smoke import SmokeError, smoke
 
     async def tell() -> None:
-        async for line in smoke(url, replicas=replicas, host=host, health_only=health):
+        async for line in smoke(urls, replicas=replicas, host=host, health_only=health):
             typer.echo(line)
 
     try:

@@ -6,7 +6,7 @@ A client of its own, small enough to read: it checks the service by what is on t
 import json
 import socket
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -18,52 +18,58 @@ from wsproto.events import CloseConnection, Message, Ping, RejectConnection, Req
 PROBES = ("/livez", "/readyz", "/healthz")
 ROOM = "smoke"  # kept apart from where people write
 PATIENCE = 10  # seconds for one answer
-DISCOVERY = 30  # seconds until as many replicas as promised have an address
+DISCOVERY = 15  # seconds until as many replicas as promised have an address
+
+
+type Address = tuple[str, int]
 
 
 class SmokeError(Exception):
     """What did not work, with the address of the replica that it did not work on."""
 
 
-async def smoke(url: str, *, replicas: int, host: str = "", health_only: bool = False) -> AsyncIterator[str]:
+async def smoke(urls: Sequence[str], *, replicas: int, host: str = "", health_only: bool = False) -> AsyncIterator[str]:
     """Yield a line for each thing that works; raises SmokeError for the first that does not.
 
-    `url` leads to the replicas one by one, as the name of a headless Service does. `host` is sent as Host.
+    `urls` lead to the replicas one by one, as the name of a headless Service does. `host` is sent as Host.
     """
-    place = urlsplit(url)
-    host = host or place.netloc
-    addresses = await _find(place, replicas)
+    host = host or urlsplit(urls[0]).netloc
+    addresses = await _find([urlsplit(url) for url in urls], replicas)
     for address in addresses:
         for probe in PROBES:
             await _get(address, host, probe)
-        yield f"ok    {address[0]} answers {' '.join(PROBES)}"
+        yield f"ok    {address[0]}:{address[1]} answers {' '.join(PROBES)}"
     if health_only:
         return
     for told, other in zip(addresses, addresses[1:] + addresses[:1], strict=True):
         await _cross(told, other, host)
-        yield f"ok    a message sent to {told[0]} was stored and came out of {other[0]}"
+        yield f"ok    a message sent to {told[0]}:{told[1]} came out of {other[0]}:{other[1]}"
 
 
-async def _find(place: SplitResult, replicas: int) -> list[tuple[str, int]]:
-    """Return the addresses behind a name, once there are at least as many as wanted."""
-    found: list[tuple[str, int]] = []
+async def _find(places: Sequence[SplitResult], replicas: int) -> list[Address]:
+    """Return the addresses behind the names, once there are at least as many as wanted."""
+    names = ", ".join(place.netloc for place in places)
+    found: list[Address] = []
     reason = ""
     with trio.move_on_after(DISCOVERY):
-        while len(found) < replicas:
+        while True:
             try:
-                infos = await trio.socket.getaddrinfo(place.hostname, place.port or 80, type=socket.SOCK_STREAM)
-                found = sorted({(str(info[4][0]), int(info[4][1])) for info in infos})
+                found = sorted({address for place in places for address in await _resolve(place)})
             except OSError as error:
                 reason = f": {error}"
-            if len(found) < replicas:
-                await trio.sleep(1)
-    if len(found) < replicas:
-        raise SmokeError(f"{place.hostname} leads to {len(found)} replicas, and {replicas} were promised{reason}")
-    return found
+            if len(found) >= replicas:
+                return found
+            await trio.sleep(1)
+    raise SmokeError(f"{names} leads to {len(found)} replicas, and {replicas} were promised{reason}")
+
+
+async def _resolve(place: SplitResult) -> list[Address]:
+    infos = await trio.socket.getaddrinfo(place.hostname, place.port or 80, type=socket.SOCK_STREAM)
+    return [(str(info[4][0]), int(info[4][1])) for info in infos]
 
 
 @asynccontextmanager
-async def _connect(address: tuple[str, int]) -> AsyncIterator[trio.SocketStream]:
+async def _connect(address: Address) -> AsyncIterator[trio.SocketStream]:
     try:
         with trio.fail_after(PATIENCE):
             stream = await trio.open_tcp_stream(*address)
@@ -76,7 +82,7 @@ async def _connect(address: tuple[str, int]) -> AsyncIterator[trio.SocketStream]
             raise SmokeError(f"{address[0]}:{address[1]} did not answer within {PATIENCE} s, or hung up") from error
 
 
-async def _get(address: tuple[str, int], host: str, path: str) -> None:
+async def _get(address: Address, host: str, path: str) -> None:
     async with _connect(address) as stream:
         with trio.fail_after(PATIENCE):
             await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -87,9 +93,9 @@ async def _get(address: tuple[str, int], host: str, path: str) -> None:
         raise SmokeError(f"{address[0]}:{address[1]}{path} says {status!r}: {body[:200].decode(errors='replace')}")
 
 
-async def _cross(told: tuple[str, int], other: tuple[str, int], host: str) -> None:
+async def _cross(told: Address, other: Address, host: str) -> None:
     """Send a message to one replica, and wait for its ack there and for itself from the other."""
-    message = {"type": "send", "room": ROOM, "id": f"smoke-{uuid.uuid4()}", "text": f"smoke test of {told[0]}"}
+    message = {"type": "send", "room": ROOM, "id": f"smoke-{uuid.uuid4()}", "text": "smoke test"}
     async with _connect(other) as there, _connect(told) as here:
         listener, sender = Chat(there, host), Chat(here, host)
         with trio.fail_after(PATIENCE):

@@ -45,4 +45,5 @@ else
 	echo "no Python >= 3.13 here: asking uv to download one" >&2
 	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
 fi
-exec "$uv" sync --quiet --locked "$@"
+# Bytecode is compiled once here rather than by whoever starts first, or never where PYTHONDONTWRITEBYTECODE is set.
+exec "$uv" sync --quiet --locked --compile-bytecode "$@"

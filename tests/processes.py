@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 SERVICE = (sys.executable, "-m", "service")
 ROOT = Path(__file__).parent.parent
@@ -131,3 +132,15 @@ def descendants(pid: int) -> list[int]:
         wave = [child for child, parent in parents.items() if parent in wave]
         found += wave
     return found
+
+
+@asynccontextmanager
+async def open_websocket(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
+    """Open a websocket at `path` of a service whose URL is `url`, and leave no socket behind."""
+    async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
+        yield connection
+    await trio.aclose_forcefully(connection._stream)  # it forgets its socket when the server closes first
+
+
+def close_code(closed: ConnectionClosed) -> int:
+    return closed.reason.code if closed.reason else 1006

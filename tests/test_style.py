@@ -8,6 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+SOURCES = sorted(
+    str(path.relative_to(ROOT)) for name in ("service", "migrations") for path in (ROOT / name).rglob("*.py")
+)
 
 
 @pytest.mark.parametrize(
@@ -15,7 +18,8 @@ BIN = Path(sys.executable).parent
     [
         ("ruff", "check", "--no-cache"),
         ("ruff", "format", "--check", "--no-cache"),
-        ("flake8-async", "--enable=ASYNC", "--disable=ASYNC9", "service", "tests", "migrations"),
+        # Quart sends a plain function to a thread, so a handler or a feature's scope is async even when nothing blocks.
+        ("flake8-async", "--disable=ASYNC124,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913", *SOURCES),
         ("mypy", "--no-error-summary"),
     ],
     ids=lambda command: " ".join(command[:2]),

@@ -20,7 +20,7 @@ from service.server.websockets import Websockets
 from service.settings import Settings
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     app: ASGIFramework,
     listener: socket.socket,
     *,

@@ -168,6 +168,7 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
         limits=RateLimits(0),
     )
     listener = open_listener("127.0.0.1:0")
+    listener.listen()  # sooner than `serve` does it, for whoever reads the port
     print(listener_url(listener).rpartition(":")[2], flush=True)
 
     async def leave() -> None:

@@ -12,21 +12,13 @@ from pathlib import Path
 import httpx2
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, open_websocket_url
+from trio_websocket import ConnectionClosed
 
 from service.settings import DRAIN_MARGIN
-from tests.processes import SERVICE, environment, ready, run_to_end, started
+from tests.processes import SERVICE, close_code, environment, open_websocket, ready, run_to_end, started
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
-
-
-def websocket_url(url: str, path: str) -> str:
-    return url.replace("http://", "ws://") + path
-
-
-def close_code(closed: ConnectionClosed) -> int:
-    return closed.reason.code if closed.reason else 1006
 
 
 async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> None:
@@ -52,7 +44,7 @@ async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, 
     async with (
         ready(tmp_path, "open_slow", command=WITH_FEATURES, database_url=database_url, **settings) as service,
         httpx2.AsyncClient(timeout=20) as client,
-        open_websocket_url(websocket_url(service.public, "/wait")) as waiting,
+        open_websocket(service.public, "/wait") as waiting,
     ):
         assert await waiting.get_message() == "waiting"
         async with trio.open_nursery() as nursery:
@@ -142,7 +134,7 @@ async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, d
     async with (
         ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url) as service,
         httpx2.AsyncClient() as client,
-        open_websocket_url(websocket_url(service.public, "/wait")) as waiting,
+        open_websocket(service.public, "/wait") as waiting,
     ):
         await waiting.get_message()
         await client.post(service.public + "/light", json={})

@@ -60,6 +60,7 @@ class Websocket(TrioWebsocket):
                 data = message["bytes"] if message["bytes"] is not None else message["text"]
                 return cast(str | bytes, data)
             if message["type"] == "websocket.disconnect":
+                await self._stream.answer_close()
                 raise ClientDisconnectedError
 
     async def send(self, data: str | bytes) -> None:

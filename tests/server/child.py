@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypercorn.trio
 import trio
@@ -16,15 +16,16 @@ from hypercorn.config import Config
 from quart import abort, request, websocket
 from quart_trio import QuartTrio
 
-from service.lifecycle import Lifecycle
-from service.server import Application, RateLimits, Statistics, Websockets, guard, listener_url, open_listener, serve
-from service.settings import Settings
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 CHUNK = bytes(65_536)
 
 
-def make_settings(**changes: Any) -> Settings:
+def make_settings(**changes: Any) -> "Settings":
     """Return settings that no environment of the machine reaches into."""
+    from service.settings import Settings  # not at the top: the stack as it comes starts in half the time without it
+
     return Settings.model_construct(**Settings.model_construct().model_dump() | changes)
 
 
@@ -145,6 +146,18 @@ async def _start_bare(app: Any, config: Config, stop: trio.Event, *, task_status
 
 
 async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
+    from service.lifecycle import Lifecycle
+    from service.server import (
+        Application,
+        RateLimits,
+        Statistics,
+        Websockets,
+        guard,
+        listener_url,
+        open_listener,
+        serve,
+    )
+
     settings = make_settings(**options)
     statistics, lifecycle, websockets = Statistics(), Lifecycle(), Websockets()
     app = guard(

@@ -34,6 +34,10 @@ class Child:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
+    def forget_peak(self) -> None:
+        """Let `peak_rss` start anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     @property
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

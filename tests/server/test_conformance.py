@@ -10,6 +10,7 @@ from tests.server.conftest import running
 from tests.server.wire import BINARY, CLOSE, PING, PONG, TEXT, frame, upgrade
 
 CONTINUATION = 0x0
+STOP = frame(CLOSE, b"\x0f\xff")
 MAX = 65_536  # the setting's default
 EURO = "€".encode()
 
@@ -129,17 +130,15 @@ async def test_frames(safe_app: Application, name: str) -> None:
         async with running(safe_app) as server, await server.connect() as client:
             reader = await upgrade(client)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_send, client, case)
+                nursery.start_soon(_send, client, case.sent if case.code else case.sent + STOP, case.chop)
                 for expected in case.echoed:
                     assert await reader.frame() == expected
-                if case.code is None:
-                    await client.send_all(frame(CLOSE, b"\x0f\xff"))
                 assert await reader.close_code() == (case.code or 4095)
                 assert await reader.rest() == b""
 
     assert not server.statistics.connection_errors
 
 
-async def _send(client: trio.SocketStream, case: Case) -> None:
-    for start in range(0, len(case.sent), case.chop):
-        await client.send_all(case.sent[start : start + case.chop])
+async def _send(client: trio.SocketStream, data: bytes, chop: int) -> None:
+    for start in range(0, len(data), chop):
+        await client.send_all(data[start : start + chop])

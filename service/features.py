@@ -1,6 +1,10 @@
 """The table of contents: one line per feature. They open in this order and close in the reverse one."""
 
+from service.chat import open_chat  # sample
 from service.hello import open_hello
 from service.resources import Feature
 
-FEATURES: tuple[Feature, ...] = (open_hello,)
+FEATURES: tuple[Feature, ...] = (
+    open_hello,
+    open_chat,  # sample
+)

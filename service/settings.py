@@ -142,6 +142,13 @@ class Settings(BaseSettings):
         15, ge=0.1, le=3600, description="How long requests in flight may take to end; not below the request deadline."
     )
 
+    chat_retention: Seconds = Field(  # sample
+        30 * 86_400,
+        ge=60,
+        le=3_650 * 86_400,
+        description="How long the chat keeps a message.",  # sample
+    )  # sample
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="For machines, or for people.")
 

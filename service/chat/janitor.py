@@ -1,0 +1,36 @@
+"""Retention: what is older than the setting goes, a few rows at a time, while nobody waits for it."""
+
+import structlog
+import trio
+
+from service.chat import store
+from service.database import Database
+from service.errors import Unavailable
+
+ROUND = 60.0  # seconds between two rounds over all rooms
+PAUSE = 0.05  # seconds between two deletions, so that a round leaves the database to those who wait for it
+
+log = structlog.get_logger(__name__)
+
+
+async def sweep(database: Database, *, retention: float, every: float = ROUND) -> None:
+    """Delete for ever what is older than `retention` seconds. Replicas that do the same at once cost only time."""
+    while True:
+        try:
+            if deleted := await sweep_once(database, retention=retention):
+                log.info("old messages deleted", count=deleted)
+        except Unavailable:
+            pass  # the next round finds the same and more
+        await trio.sleep(every)
+
+
+async def sweep_once(database: Database, *, retention: float) -> int:
+    """Go once over all rooms; return how many messages are gone."""
+    after: str | None = ""
+    total = 0
+    while after is not None:
+        last, deleted = await database.run(store.delete_old, age=retention, after=after)
+        total += deleted
+        after = after if deleted else last  # where something was, there may be more
+        await trio.sleep(PAUSE)
+    return total

@@ -1,0 +1,72 @@
+"""What the chat reads: plain functions of a connection, each one statement, so that a page and its head agree."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.engine import Row
+
+from service.chat.protocol import BIGGEST, Message, Page
+
+# A row for each room even when it has no message to give. LATERAL: the limit is for each room.
+_PAGES = """
+    SELECT asked.room, (SELECT epoch FROM chat_epoch) AS epoch, coalesce(room.seq, 0) AS head,
+        coalesce((SELECT min(seq) FROM chat_message WHERE room = asked.room), room.seq + 1, 1) AS oldest,
+        message.seq, message.id, message.author, message.text, message.at
+    FROM unnest(CAST(:rooms AS text[]), CAST(:bounds AS bigint[])) AS asked(room, bound)
+    LEFT JOIN chat_room room ON room.name = asked.room
+    LEFT JOIN LATERAL (
+        SELECT * FROM chat_message WHERE room = asked.room AND seq {comparison} asked.bound
+        ORDER BY seq {direction} LIMIT :limit
+    ) message ON true
+    ORDER BY asked.room, message.seq"""
+_AFTER = sa.text(_PAGES.format(comparison=">", direction="ASC"))
+_BEFORE = sa.text(_PAGES.format(comparison="<", direction="DESC"))
+_AHEAD = sa.text("""
+    SELECT epoch.epoch, room.name, room.seq FROM chat_epoch epoch
+    LEFT JOIN (
+        chat_room room JOIN unnest(CAST(:rooms AS text[]), CAST(:heads AS bigint[])) AS known(name, head)
+        ON room.name = known.name AND room.seq > known.head
+    ) ON true""")
+
+
+def select_after(connection: Connection, cursors: Mapping[str, int], *, limit: int) -> list[Page]:
+    """Return for each room the first messages after a seq, at most `limit`, in ascending order."""
+    bounds = {"rooms": list(cursors), "bounds": list(cursors.values()), "limit": limit}
+    return _pages(connection.execute(_AFTER, bounds).all())
+
+
+def select_before(connection: Connection, *, room: str, before: int = BIGGEST, limit: int) -> Page:
+    """Return the last messages before a seq, at most `limit`, in ascending order."""
+    (page,) = _pages(connection.execute(_BEFORE, {"rooms": [room], "bounds": [before], "limit": limit}).all())
+    return page
+
+
+def select_ahead(connection: Connection, heads: Mapping[str, int]) -> tuple[str, dict[str, int]]:
+    """Return the epoch, and the head of each of these rooms that has gone beyond the given one."""
+    rows = connection.execute(_AHEAD, {"rooms": list(heads), "heads": list(heads.values())}).all()
+    return rows[0].epoch, {row.name: row.seq for row in rows if row.name is not None}
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a moment as clients get it: UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _pages(rows: Sequence[Row[Any]]) -> list[Page]:
+    return [_page(list(of_room)) for _, of_room in groupby(rows, key=lambda row: row.room)]
+
+
+def _page(rows: Sequence[Row[Any]]) -> Page:
+    first = rows[0]
+    messages = tuple(
+        Message(
+            room=row.room, epoch=row.epoch, seq=row.seq, id=row.id, author=row.author, text=row.text, at=rfc3339(row.at)
+        )
+        for row in rows
+        if row.seq is not None
+    )
+    return Page(room=first.room, epoch=first.epoch, head=first.head, oldest=first.oldest, messages=messages)

@@ -1,0 +1,222 @@
+"""The frames of `chat.v1`, in and out, with their limits. Pure: text in, dataclasses out.
+
+The dataclasses are the one declaration of the protocol: they validate what clients send, write what the server sends,
+and JSON Schema is made from them. No sockets, no SQL, no clock.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+SUBPROTOCOL = "chat.v1"
+MAX_TEXT = 4_000  # code points
+MAX_LABEL = 64  # characters of an id or a ref
+MAX_NAME = 64
+MAX_ROOMS = 32  # of one connection
+MAX_STRIKES = 10  # bad frames in a row
+ROOM_PATTERN = r"^[a-z0-9-]{1,64}$"
+BIGGEST = 2**63 - 1  # what PostgreSQL's bigint holds
+
+
+class Close(enum.IntEnum):
+    """Close codes; those from 4000 are ours and tell a client whether to come back."""
+
+    POLICY = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    RESTART = 1012  # reconnect and resume
+    TRY_AGAIN_LATER = 1013  # simple mode only: it has no frame to say that a text was not stored
+    TOO_SLOW = 4008  # reconnect and resume
+    SILENT = 4408
+    RATE = 4429
+
+
+type RoomName = Annotated[str, Field(pattern=ROOM_PATTERN)]
+type Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00]*$")]
+type Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
+type Seq = Annotated[int, Field(strict=True, ge=0, le=BIGGEST)]
+type Stamp = (
+    Annotated[int, Field(strict=True, ge=-BIGGEST, le=BIGGEST)]
+    | Annotated[float, Field(strict=True, gt=-BIGGEST, lt=BIGGEST)]
+    | Annotated[str, Field(max_length=MAX_LABEL)]
+)
+
+
+# What clients send.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """Where a member wants to go on: after `seq`. Seq 0 asks for all that is kept, whatever the epoch."""
+
+    epoch: Label | None = None
+    seq: Seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    type: Literal["join"] = "join"
+    room: RoomName
+    ref: Label
+    since: Since | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    type: Literal["send"] = "send"
+    room: RoomName
+    id: Label
+    text: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    type: Literal["leave"] = "leave"
+    room: RoomName
+    ref: Label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    type: Literal["ping"] = "ping"
+    t: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong:
+    type: Literal["pong"] = "pong"
+    t: Stamp
+
+
+type ClientFrame = Annotated[Join | Send | Leave | Ping | Pong, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """The body of POST /api/rooms/{room}/messages."""
+
+    text: Text
+    id: Label | None = None
+    author: Annotated[str | None, Field(alias="from")] = None
+
+
+# What the server sends.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    n: int
+    per_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    type: Literal["hello"] = "hello"
+    protocol: str = SUBPROTOCOL
+    server: str
+    session: str
+    heartbeat_ms: int
+    max_bytes: int
+    rate: Rate | None  # None is no limit
+    retention_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The next `message.seq` of the room is `start + 1`; with `gap`, older ones come by HTTP."""
+
+    type: Literal["joined"] = "joined"
+    ref: str
+    room: str
+    epoch: str
+    start: Annotated[int, Field(alias="from")]
+    head: int
+    gap: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Sent only after COMMIT. `dup` says that the id was stored before, by this or an earlier send."""
+
+    type: Literal["ack"] = "ack"
+    id: str
+    room: str
+    epoch: str
+    seq: int
+    dup: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    type: Literal["message"] = "message"
+    room: str
+    epoch: str
+    seq: int
+    id: str
+    author: Annotated[str, Field(alias="from")]
+    text: str
+    at: str  # RFC 3339, UTC, milliseconds; PostgreSQL's clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages of a room in order, and where the room stood when they were read; also the reply of GET .../messages.
+
+    `oldest` is the oldest seq kept, head + 1 when nothing is.
+    """
+
+    room: str
+    epoch: str
+    head: int
+    oldest: int
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    type: Literal["left"] = "left"
+    room: str
+    ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    type: Literal["presence"] = "presence"
+    room: str
+    count: int
+
+
+type Code = Literal["bad_frame", "unknown_type", "too_large", "rate_limited", "not_joined", "unavailable", "conflict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """What was wrong with one frame; `id` or `ref` says which, where the frame had a sane one."""
+
+    type: Literal["error"] = "error"
+    code: Code
+    message: str
+    retryable: bool = False
+    retry_after_ms: int | None = None
+    id: str | None = None
+    ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bye:
+    type: Literal["bye"] = "bye"
+    reason: str
+    reconnect_after_ms: tuple[int, int]
+
+
+type ServerFrame = Hello | Joined | Ack | Message | Left | Presence | Error | Ping | Pong | Bye
+
+CLIENT_FRAMES: TypeAdapter[Join | Send | Leave | Ping | Pong] = TypeAdapter(ClientFrame)
+SERVER_FRAMES: dict[type[Any], TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Hello, Joined, Ack, Message, Left, Presence, Error, Ping, Pong, Bye)
+}
+POST: TypeAdapter[Post] = TypeAdapter(Post)
+PAGE: TypeAdapter[Page] = TypeAdapter(Page)
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """Return a frame as JSON in UTF-8, without the fields that are None."""
+    return SERVER_FRAMES[type(frame)].dump_json(frame, by_alias=True, exclude_none=True)

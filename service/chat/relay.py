@@ -1,0 +1,60 @@
+"""What other replicas commit: listen for hints, read on by seq, and look each second whatever was heard.
+
+A notification says only that a room has come to a seq; what is delivered is read from the table. So one that is lost,
+doubled or made up costs at most a second, and the second also brings up a new epoch.
+"""
+
+from itertools import batched
+
+import structlog
+import trio
+
+from service.chat import pages
+from service.chat.rooms import Rooms
+from service.chat.tables import CHANNEL
+from service.database import Database
+from service.errors import Unavailable
+
+TICK = 1.0  # seconds
+ROOMS_AT_ONCE = 1_000
+
+log = structlog.get_logger(__name__)
+
+
+async def listen(database: Database, rooms: Rooms) -> None:
+    async with database.listen(CHANNEL) as wakeups:
+        async for payloads in wakeups:
+            if payloads is None:  # some may have been missed
+                await look(database, rooms)
+            for payload in payloads or ():
+                name, _, seq = payload.partition(":")
+                if seq.isascii() and seq.isdecimal():
+                    rooms.hear_of(name, int(seq))
+
+
+async def tick(database: Database, rooms: Rooms, *, seconds: float = TICK) -> None:
+    while True:
+        await trio.sleep(seconds)
+        rooms.close_empty()
+        await look(database, rooms)
+
+
+async def read_on(rooms: Rooms) -> None:
+    while True:
+        await rooms.wait_behind()
+        await rooms.read_on()
+
+
+async def look(database: Database, rooms: Rooms) -> None:
+    """Find out which rooms have gone on, and whether the epoch is a new one; when it cannot, the next tick will."""
+    for some in batched(rooms, ROOMS_AT_ONCE, strict=False):
+        try:
+            epoch, ahead = await database.read(pages.select_ahead, {room.name: room.head for room in some})
+        except Unavailable:
+            return  # the database door logs its outages
+        for room in some:
+            if room.epoch != epoch:
+                room.doubt()
+                rooms.hear_of(room.name, room.newest)
+        for name, seq in ahead.items():
+            rooms.hear_of(name, seq)

@@ -1,0 +1,162 @@
+"""A room as this process knows it: who is in it, how far its messages have come, and who gets which.
+
+Every method is a plain `def`: nobody can interleave, so all members see one order. No sockets, no SQL, no clock.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from service.chat.protocol import Joined, Message, Page, Since
+from service.chat.tail import Budget, Entry, Tail
+
+
+class Member(Protocol):
+    """Whoever sits in a room. Neither method waits or raises: a member that can't keep up lets itself go."""
+
+    def deliver(self, entry: Entry) -> None: ...
+
+    def move(self, joined: Joined) -> None:
+        """Take notice that the seat was put elsewhere, because what follows its cursor is gone."""
+
+
+class Seat:
+    """A member's place in a room: the last seq it was given, and whether it gets messages as they come."""
+
+    __slots__ = ("cursor", "epoch", "live", "member", "ref", "room")
+
+    def __init__(self, room: "Room", member: Member, *, ref: str, cursor: int) -> None:
+        self.room = room
+        self.member = member
+        self.ref = ref
+        self.epoch = room.epoch
+        self.cursor = cursor
+        self.live = False
+
+    def advance(self, entry: Entry) -> bool:
+        """Give the member the next message of its catch-up. False when it is not the next one any more.
+
+        The cursor moves in the same breath, and live messages only come once it has reached the room's head: there is
+        no moment in which one could be missed or given twice.
+        """
+        if self.live or entry.message.epoch != self.epoch or entry.seq != self.cursor + 1:
+            return False
+        self.cursor = entry.seq
+        self.member.deliver(entry)
+        self.settle()
+        return True
+
+    def settle(self) -> None:
+        self.live = self.cursor == self.room.head
+
+    def skip(self) -> None:
+        """Go on at the room's head and say so: a gap is never silent."""
+        self.epoch, self.cursor, self.live = self.room.epoch, self.room.head, True
+        self.member.move(self.joined(gap=True))
+
+    def joined(self, *, gap: bool) -> Joined:
+        room = self.room
+        return Joined(ref=self.ref, room=room.name, epoch=room.epoch, start=self.cursor, head=room.head, gap=gap)
+
+
+class Room:
+    """Made from a first page; afterwards its head only rises, but for a new epoch."""
+
+    def __init__(self, page: Page, budget: Budget) -> None:
+        self.name = page.room
+        self.epoch = page.epoch
+        self.head = page.head
+        self.oldest = page.oldest
+        self.newest = page.head  # the highest seq heard of; beyond `head` while this process has not read it yet
+        self.tail = Tail(budget)
+        self._seats: dict[Seat, None] = {}  # a set that keeps its order, so that runs repeat
+
+    @property
+    def size(self) -> int:
+        return len(self._seats)
+
+    @property
+    def members(self) -> Iterable[Member]:
+        return [seat.member for seat in self._seats]
+
+    @property
+    def behind(self) -> bool:
+        return self.newest > self.head
+
+    def answers(self, since: Since | None) -> bool:
+        """True when a join can be decided from memory; otherwise what the table holds must be looked at first."""
+        if since is None:
+            return True
+        return since.epoch == self.epoch and 0 < since.seq <= self.head and self.recent(since.seq) is not None
+
+    def join(self, member: Member, *, ref: str, since: Since | None) -> tuple[Seat, Joined]:
+        cursor, gap = start(since, epoch=self.epoch, head=self.head, oldest=self.oldest)
+        seat = Seat(self, member, ref=ref, cursor=cursor)
+        seat.settle()
+        self._seats[seat] = None
+        return seat, seat.joined(gap=gap)
+
+    def leave(self, seat: Seat) -> None:
+        self._seats.pop(seat, None)
+
+    def hear_of(self, seq: int) -> None:
+        self.newest = max(self.newest, seq)
+
+    def believe(self) -> None:
+        """Take the head for the newest again; whoever reads on says so before it reads, and hints may follow."""
+        self.newest = self.head
+
+    def doubt(self) -> None:
+        """Have the room read, though nobody said that it has gone on."""
+        self.hear_of(self.head + 1)
+
+    def take(self, page: Page) -> None:
+        """Take in what was read from the table after this room's head."""
+        if page.epoch != self.epoch or page.oldest > self.head + 1:
+            self._restart(page)
+            return
+        self.oldest = page.oldest
+        self.hear_of(page.head)
+        self.extend(page.messages)
+
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Deliver the messages that follow the head. Known ones are skipped; after a hole the rest waits for a page."""
+        for message in messages:
+            self.hear_of(message.seq)
+            if message.seq == self.head + 1 and message.epoch == self.epoch:
+                self._deliver(Entry(message))
+
+    def recent(self, after: int, *, limit: int = 64) -> list[Entry] | None:
+        """Return entries after a seq from memory, none when it is the head; None when they must be read."""
+        return [] if after >= self.head else self.tail.after(after, limit=limit)
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        self.tail.prepend((entry for entry in entries if entry.message.epoch == self.epoch), head=self.head)
+
+    def close(self) -> None:
+        self.tail.clear()
+
+    def _deliver(self, entry: Entry) -> None:
+        self.head = entry.seq
+        self.tail.append(entry)
+        for seat in tuple(self._seats):
+            if seat.live:
+                seat.cursor = entry.seq
+                seat.member.deliver(entry)
+
+    def _restart(self, page: Page) -> None:
+        """A new epoch, or messages removed before this process read them: everybody goes on at the new head."""
+        self.epoch, self.head, self.oldest, self.newest = page.epoch, page.head, page.oldest, page.head
+        self.tail.clear()
+        for seat in tuple(self._seats):
+            seat.skip()
+
+
+def start(since: Since | None, *, epoch: str, head: int, oldest: int) -> tuple[int, bool]:
+    """Decide where a joining member goes on: (the seq before its first message, whether something is missing)."""
+    if since is None:
+        return head, False
+    if since.seq == 0:
+        return oldest - 1, False
+    if since.epoch == epoch and oldest - 1 <= since.seq <= head:
+        return since.seq, False
+    return head, True

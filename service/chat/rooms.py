@@ -1,0 +1,159 @@
+"""The rooms that have members in this process: opened from the table, read on when behind, closed when empty."""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import trio
+
+from service.chat import pages
+from service.chat.protocol import Message, Since
+from service.chat.room import Room, Seat
+from service.chat.tail import Budget, Entry
+from service.database import Database
+from service.errors import Unavailable
+
+PAGE = 100  # messages of a room read at once
+ROOMS_AT_ONCE = 64  # read in one query
+TAILS = 32 << 20  # bytes of recent messages kept, over all rooms
+PAUSE = 0.2  # seconds, half to one and a half of it, before a read that could not be is tried again
+
+
+class _Look:
+    """Those who ask at the same time where a room stands; one reading, begun after they asked, answers them all."""
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.started = 0
+        self.interested = 0
+        self.newest = 0  # heard of while the room was being opened
+
+
+class Rooms:
+    """One per process. `readers` members at most read the table for their catch-up at the same time."""
+
+    def __init__(self, database: Database, *, readers: int) -> None:
+        self._database = database
+        self._rooms: dict[str, Room] = {}
+        self._looks: dict[str, _Look] = {}
+        self._budget = Budget(TAILS)
+        self._readers = trio.CapacityLimiter(readers)  # so that those who write find a free connection
+        self._behind = trio.Event()
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(tuple(self._rooms.values()))
+
+    async def open_room(self, name: str, since: Since | None) -> Room:
+        """Return a room in a state that can answer a join. Raises Unavailable.
+
+        Join it before the next await: a room without members may be closed at any time.
+        """
+        await trio.lowlevel.checkpoint()
+        room = self._rooms.get(name)
+        if room is None or not room.answers(since):
+            room = await self._look(name)
+        return room
+
+    def close_empty(self) -> None:
+        for room in self:
+            if not room.size:
+                room.close()
+                del self._rooms[room.name]
+
+    def offer(self, messages: Sequence[Message]) -> None:
+        """Deliver what this process has committed; there is no need to read it back."""
+        for message in messages:
+            if (room := self._rooms.get(message.room)) is not None:
+                room.extend((message,))
+            self.hear_of(message.room, message.seq)
+
+    def hear_of(self, name: str, seq: int) -> None:
+        """Take a hint that a room has come to a seq; if it is news, the room will be read on."""
+        if (look := self._looks.get(name)) is not None:
+            look.newest = max(look.newest, seq)
+        if (room := self._rooms.get(name)) is not None:
+            room.hear_of(seq)
+            if room.behind:
+                self._behind.set()
+
+    async def wait_behind(self) -> None:
+        """Return when a room is known to have gone on."""
+        await self._behind.wait()
+        self._behind = trio.Event()
+
+    async def read_on(self) -> None:
+        """Bring the rooms that are behind up to what the table holds."""
+        while behind := list(islice((room for room in self if room.behind), ROOMS_AT_ONCE)):
+            cursors = {room.name: room.head for room in behind}
+            for room in behind:
+                room.believe()
+            try:
+                found = await self._database.read(pages.select_after, cursors, limit=PAGE)
+            except Unavailable:
+                for room in behind:
+                    room.doubt()
+                await trio.sleep(_jittered(PAUSE))
+                continue
+            for page in found:
+                if (room_now := self._rooms.get(page.room)) is not None:
+                    room_now.take(page)
+
+    async def next_entries(self, seat: Seat) -> Sequence[Entry]:
+        """Return some of what a seat has still to catch up with; nothing once it is live, or was moved on."""
+        while not seat.live:
+            entries: Sequence[Entry] | None = seat.room.recent(seat.cursor)
+            if entries is None:
+                async with self._readers:
+                    entries = seat.room.recent(seat.cursor)  # what others have read while this one waited
+                    if entries is None:
+                        entries = await self._read_for(seat)
+            if entries is not None:
+                return entries
+            await trio.sleep(_jittered(PAUSE))
+        return ()
+
+    async def _read_for(self, seat: Seat) -> Sequence[Entry] | None:
+        room, cursor = seat.room, seat.cursor
+        try:
+            (page,) = await self._database.read(pages.select_after, {room.name: cursor}, limit=PAGE)
+        except Unavailable:
+            return None
+        if page.epoch != room.epoch:
+            room.take(page)  # a new epoch: moves every seat
+        elif page.oldest > cursor + 1 and not seat.live:
+            seat.skip()  # removed since the join
+        entries = [Entry(message) for message in page.messages if message.seq <= room.head]
+        room.remember(entries)
+        return entries
+
+    async def _look(self, name: str) -> Room:
+        look = self._looks.setdefault(name, _Look())
+        look.interested += 1
+        wanted = look.started + 1
+        try:
+            async with look.lock:
+                room = self._rooms.get(name)
+                if room is None or look.started < wanted:
+                    look.started += 1
+                    room = await self._read_room(name)
+                return room
+        finally:
+            look.interested -= 1
+            if not look.interested:
+                del self._looks[name]
+
+    async def _read_room(self, name: str) -> Room:
+        known = self._rooms.get(name)
+        after, limit = (known.head, PAGE) if known is not None else (0, 0)
+        (page,) = await self._database.read(pages.select_after, {name: after}, limit=limit)
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(page, self._budget)
+        else:
+            room.take(page)
+        self.hear_of(name, self._looks[name].newest)
+        return room
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311  spreads the tries, keeps no secret

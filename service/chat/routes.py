@@ -1,0 +1,70 @@
+"""The chat as a feature: what lives as long as it does, and its routes. Start reading here."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
+
+import trio
+from quart import Blueprint, websocket
+
+from service.chat import janitor, relay
+from service.chat.authors import identify
+from service.chat.connection import Chat
+from service.chat.conversation import Conversation
+from service.chat.history import add_history
+from service.chat.protocol import SUBPROTOCOL
+from service.chat.rooms import Rooms
+from service.chat.simple import SimpleConversation
+from service.chat.writer import Writer
+from service.errors import Invalid
+from service.resources import Resources
+from service.server import RateLimits, Websocket
+
+HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
+
+
+@asynccontextmanager
+async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
+    settings, database = resources.settings, resources.database
+    rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
+    writer = Writer(database, rooms.offer)
+    chat = Chat(
+        settings=settings,
+        lifecycle=resources.lifecycle,
+        rooms=rooms,
+        writer=writer,
+        limits=RateLimits(settings.rate_per_address),
+        replica=secrets.token_hex(4),
+        heartbeat=heartbeat,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.listen, database, rooms)
+        nursery.start_soon(relay.tick, database, rooms)
+        nursery.start_soon(relay.read_on, rooms)
+        nursery.start_soon(writer.run)
+        nursery.start_soon(partial(janitor.sweep, database, retention=settings.chat_retention))
+        nursery.start_soon(chat.say_goodbye)
+        yield create_routes(resources, chat)
+        nursery.cancel_scope.cancel()
+
+
+def create_routes(resources: Resources, chat: Chat) -> Blueprint:
+    blueprint = Blueprint("chat", __name__)
+    add_history(blueprint, chat, resources.database)
+
+    @blueprint.websocket("/ws")
+    async def converse() -> None:
+        """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
+        socket = cast(Websocket, websocket._get_current_object())
+        author = identify(socket)
+        if not socket.requested_subprotocols:
+            await SimpleConversation(chat, socket, author).run()
+        elif SUBPROTOCOL in socket.requested_subprotocols:
+            await socket.accept(subprotocol=SUBPROTOCOL)
+            await Conversation(chat, socket, author, secrets.token_hex(8)).run()
+        else:
+            raise Invalid(f"subprotocol: must be {SUBPROTOCOL}, or none for plain texts")
+
+    return blueprint

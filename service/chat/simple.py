@@ -1,0 +1,84 @@
+"""The simple mode, the announcement's example: every text goes to all others in the lobby, and that is all.
+
+Its messages are stored and relayed like any other, so members of both modes, on all replicas, see each other's.
+"""
+
+import secrets
+
+import trio
+
+from service.chat.authors import Author
+from service.chat.backlog import Answer
+from service.chat.connection import FLOODING, Chat, Connection, Ending
+from service.chat.limits import Patience
+from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Message
+from service.chat.store import Draft
+from service.chat.tail import Entry
+from service.server import Frame, TokenBucket, Websocket, encode_frame
+
+LOBBY = "lobby"
+NOT_A_TEXT = Ending(Close.POLICY, f"a message is a text of 1 to {MAX_TEXT} characters, without NUL")
+NOT_STORED = Ending(Close.TRY_AGAIN_LATER, "the last message could not be stored; try again later")
+
+
+class SimpleConversation:
+    """A member of the lobby that is shown texts alone, and not its own."""
+
+    def __init__(self, chat: Chat, socket: Websocket, author: Author) -> None:
+        self._chat = chat
+        self._socket = socket
+        self._author = author
+        self._connection = Connection(chat, socket)
+        self._own: set[str] = set()  # ids of what it sent and has not come by yet
+        self._rate = TokenBucket(chat.settings.rate_per_connection, now=trio.current_time())
+        self._patience = Patience()
+
+    async def run(self) -> None:
+        room = await self._chat.rooms.open_room(LOBBY, None)
+        seat, _ = room.join(self, ref="", since=None)
+        try:
+            await self._socket.accept()  # not sooner: while the database is away the upgrade is answered 503
+            await self._connection.run(self._receive, self._say_goodbye)
+        finally:
+            room.leave(seat)
+
+    def deliver(self, entry: Entry) -> None:
+        if entry.message.id in self._own:
+            self._own.discard(entry.message.id)
+        else:
+            self._connection.send_frame(entry.frame(encode_text))
+
+    def move(self, joined: Joined) -> None:
+        """A gap is nothing that this mode could say."""
+
+    async def _receive(self, _: trio.Nursery) -> None:
+        while True:
+            text = await self._socket.receive()
+            if not isinstance(text, str) or not 0 < len(text) <= MAX_TEXT or "\0" in text:
+                self._connection.end(NOT_A_TEXT)
+                return
+            await self._wait_for_rate()
+            self._submit(text)
+
+    async def _wait_for_rate(self) -> None:
+        """Hold a fast sender back: without error frames to tell it, dropping its texts would be silent."""
+        while wait := self._rate.take(trio.current_time()) or self._chat.limits.take(self._connection.address):
+            if self._patience.refuse(trio.current_time()):
+                self._connection.end(FLOODING)
+            await trio.sleep(wait)
+
+    def _submit(self, text: str) -> None:
+        draft = Draft(room=LOBBY, id=secrets.token_hex(16), author=self._author.name, text=text)
+        self._own.add(draft.id)
+        self._chat.writer.submit(draft, owner=self, answer=self._answer)
+
+    def _answer(self, answer: Answer) -> None:
+        if isinstance(answer, Error):
+            self._connection.end(NOT_STORED)
+
+    async def _say_goodbye(self, ending: Ending) -> None:
+        """Leave it to the close code: this mode has no frames."""
+
+
+def encode_text(message: Message) -> Frame:
+    return encode_frame(message.text)

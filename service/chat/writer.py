@@ -1,0 +1,165 @@
+"""Many sends, one transaction: whatever comes while a commit runs goes into the next one.
+
+A sender is answered after `database.run` has returned, which it does only after COMMIT: nothing is acked that could
+still be lost. Within ANSWER_LIMIT each is answered in any case; a send of unknown fate is safe to repeat with its id.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import psycopg
+import structlog
+import trio
+from sqlalchemy.exc import DBAPIError
+
+from service.chat import store
+from service.chat.backlog import Answer, Backlog, Full, Pending
+from service.chat.protocol import Ack, Error, Message
+from service.chat.store import Appended, Draft, Refusal, Stored
+from service.database import Database
+from service.errors import Unavailable
+
+ANSWER_LIMIT = 2.5  # seconds; clients are promised 3
+SWEEP = 0.1  # seconds between two looks for overdue sends
+UNIT_LIMIT = 2.0  # seconds for one transaction; cancelling it takes half a second at most
+MAX_SKIPS = 3  # after so many batches that found it locked, a room is waited for alone
+LOCK_TIMEOUT = 0.5  # seconds of such a wait; then the next locked room has its turn
+MAX_ALONE = 4  # rooms waited for at the same time, each on a connection
+RETRY_AFTER_MS = 500
+
+log = structlog.get_logger(__name__)
+
+
+class Writer:
+    """One per process. `offer` gets what was committed, in order, for the members that are here."""
+
+    def __init__(self, database: Database, offer: Callable[[Sequence[Message]], None]) -> None:
+        self._database = database
+        self._offer = offer
+        self._backlog = Backlog()
+        self._arrived = trio.Event()
+        self._skips: Counter[str] = Counter()
+        self._alone = trio.CapacityLimiter(MAX_ALONE)
+
+    @property
+    def waiting(self) -> int:
+        """Sends that are not answered yet."""
+        return len(self._backlog)
+
+    def submit(self, draft: Draft, *, owner: object, answer: Callable[[Answer], None]) -> None:
+        """Hand a draft over; `answer` is called once, perhaps at once. Plain `def`: a receive loop never waits here."""
+        pending = Pending(draft=draft, owner=owner, answer=answer, deadline=trio.current_time() + ANSWER_LIMIT)
+        try:
+            self._backlog.add(pending)
+        except Full:
+            answer(unavailable(draft, "too many sends are waiting"))
+        else:
+            self._arrived.set()
+
+    async def post(self, draft: Draft) -> Answer:
+        """Hand a draft over and wait for its answer, at most ANSWER_LIMIT seconds."""
+        answers: list[Answer] = []
+        answered = trio.Event()
+
+        def answer(answer: Answer) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self.submit(draft, owner=answered, answer=answer)
+        await answered.wait()
+        return answers[0]
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            while True:
+                await self._arrived.wait()
+                self._arrived = trio.Event()
+                while batch := self._backlog.take():
+                    for room in await self._store(batch, store.append):
+                        nursery.start_soon(self._write_alone, room)
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP)
+            for pending in self._backlog.overdue(trio.current_time()):
+                self._refuse(pending, "the database took too long; the message may be stored or not")
+
+    async def _write_alone(self, room: str) -> None:
+        """Wait for a locked room, or make a new one, beside the common batches."""
+        while True:
+            async with self._alone:
+                batch = self._backlog.take(only=room)
+                if not batch:
+                    self._backlog.release(room)
+                    return
+                await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+
+    async def _store(self, batch: Sequence[Pending], unit: Callable[..., Appended], **options: float) -> list[str]:
+        """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on."""
+        batch = [pending for pending in batch if not pending.answered]
+        if not batch:
+            return []
+        try:
+            with trio.fail_after(UNIT_LIMIT):
+                appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
+        except (Unavailable, trio.TooSlowError) as error:
+            for pending in batch:
+                self._refuse(pending, str(error) or "the database took too long")
+            return []
+        except (DBAPIError, psycopg.Error) as error:
+            if isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable):
+                self._backlog.put_back(batch)  # until its senders' deadline
+                return []
+            return await self._store_one_by_one(batch, unit, options, error)
+        return self._settle(batch, appended)
+
+    async def _store_one_by_one(
+        self, batch: Sequence[Pending], unit: Callable[..., Appended], options: dict[str, float], error: Exception
+    ) -> list[str]:
+        """Find the send that PostgreSQL refuses: the others of its batch are not to suffer."""
+        if len(batch) > 1:
+            return [room for pending in batch for room in await self._store([pending], unit, **options)]
+        for pending in batch:
+            log.error("message not stored", exc_info=error)
+            self._backlog.answer(pending, unavailable(pending.draft, "the message cannot be stored", retryable=False))
+        return []
+
+    def _settle(self, batch: Sequence[Pending], appended: Appended) -> list[str]:
+        again: dict[str, list[Pending]] = {}
+        for pending, result in zip(batch, appended.results, strict=True):
+            draft = pending.draft
+            if isinstance(result, Stored):
+                ack = Ack(id=draft.id, room=draft.room, epoch=appended.epoch, seq=result.seq, dup=result.dup)
+                self._backlog.answer(pending, ack)
+                self._skips.pop(draft.room, None)
+            elif result is Refusal.CONFLICT:
+                message = f"id: {draft.id!r} was used for another text in this room"
+                self._backlog.answer(pending, Error(code="conflict", message=message, id=draft.id))
+            else:
+                again.setdefault(draft.room, []).append(pending)
+                self._skips[draft.room] = MAX_SKIPS if result is Refusal.NEW_ROOM else self._skips[draft.room]
+        self._offer(appended.messages)
+        self._backlog.put_back(pending for of_room in again.values() for pending in of_room)
+        return [room for room in again if self._must_wait_alone(room)]
+
+    def _must_wait_alone(self, room: str) -> bool:
+        self._skips[room] += 1
+        if self._skips[room] < MAX_SKIPS or self._backlog.is_held(room):
+            return False
+        del self._skips[room]
+        self._backlog.hold(room)
+        return True
+
+    def _refuse(self, pending: Pending, why: str) -> None:
+        self._backlog.answer(pending, unavailable(pending.draft, why))
+
+
+def unavailable(draft: Draft, why: str, *, retryable: bool = True) -> Error:
+    return Error(
+        code="unavailable",
+        message=f"{why}; it may be sent again with the same id" if retryable else why,
+        retryable=retryable,
+        retry_after_ms=RETRY_AFTER_MS if retryable else None,
+        id=draft.id,
+    )

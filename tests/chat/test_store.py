@@ -1,0 +1,285 @@
+"""What is stored, on a real PostgreSQL: dense seqs, repeats, locks that are not waited for, retention."""
+
+import time
+from datetime import timedelta
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+import trio
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from service.chat import pages, store
+from service.chat.protocol import Page
+from service.chat.store import Appended, Draft, Refusal, Stored
+from service.chat.tables import CHANNEL
+from service.database import Database
+from tests.chat.worlds import note
+
+LIMIT = 20
+
+
+def texts(page: Page) -> list[str]:
+    return [message.text for message in page.messages]
+
+
+async def write(database: Database, *drafts: Draft) -> Appended:
+    """Store drafts whose rooms may be new."""
+    for room in {draft.room for draft in drafts}:
+        await database.run(store.append_waiting, [draft for draft in drafts if draft.room == room], lock_timeout=1)
+    return await database.run(store.append, drafts)  # all of them repeats now
+
+
+async def page_of(database: Database, room: str, *, after: int = 0, limit: int = 100) -> Page:
+    (page,) = await database.read(pages.select_after, {room: after}, limit=limit)
+    return page
+
+
+def age(connection: Connection, room: str, seq: int, *, days: float) -> None:
+    connection.execute(
+        sa.text("UPDATE chat_message SET at = now() - :age WHERE room = :room AND seq <= :seq"),
+        {"age": timedelta(days=days), "room": room, "seq": seq},
+    )
+    connection.commit()
+
+
+async def test_seqs_are_dense_from_1_in_each_room(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a", room="one"), note("b", room="two"))
+
+        appended = await database.run(
+            store.append, [note("c", room="one"), note("d", room="two"), note("e", room="one")]
+        )
+
+        assert appended.results == [Stored(2, dup=False), Stored(2, dup=False), Stored(3, dup=False)]
+        assert texts(await page_of(database, "one")) == ["text of a", "text of c", "text of e"]
+        assert [message.seq for message in (await page_of(database, "one")).messages] == [1, 2, 3]
+
+
+async def test_what_is_returned_to_be_delivered_is_what_the_table_holds(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+
+        appended = await database.run(store.append, [note("b"), note("c", text="é\u2028𝄞\t\\ '\"%s")])
+
+        page = await page_of(database, "lobby", after=1)
+        assert tuple(appended.messages) == page.messages
+        assert (page.epoch, page.head, page.oldest) == (appended.epoch, 3, 1)
+
+
+async def test_a_repeated_id_is_the_same_message(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+
+        appended = await database.run(store.append, [note("a"), note("b"), note("b", author="somebody else")])
+
+        assert appended.results == [Stored(1, dup=True), Stored(2, dup=False), Stored(2, dup=True)]
+        assert len(appended.messages) == 1
+
+
+async def test_an_id_belongs_to_one_text_and_to_one_room(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"), note("x", room="other"))
+
+        appended = await database.run(
+            store.append,
+            [
+                note("a", text="another"),
+                note("b"),
+                note("b", text="another"),
+                note("a", room="other"),
+            ],
+        )
+
+        assert appended.results == [Refusal.CONFLICT, Stored(2, dup=False), Refusal.CONFLICT, Stored(2, dup=False)]
+
+
+async def test_a_new_room_is_made_only_by_who_may_wait(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        refused = await database.run(store.append, [note("a", room="new")])
+        unknown = await page_of(database, "new")
+        made = await database.run(store.append_waiting, [note("a", room="new")], lock_timeout=1)
+
+        assert refused.results == [Refusal.NEW_ROOM]
+        assert (unknown.head, unknown.oldest, unknown.messages) == (0, 1, ())
+        assert made.results == [Stored(1, dup=False)]
+
+
+async def test_a_locked_room_holds_up_no_other(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a", room="locked"), note("a", room="open"))
+        outside.execute(sa.text("SELECT * FROM chat_room WHERE name = 'locked' FOR UPDATE"))
+        started = time.perf_counter()
+
+        appended = await database.run(store.append, [note("b", room="locked"), note("b", room="open")])
+
+        assert appended.results == [Refusal.LOCKED, Stored(2, dup=False)]
+        assert time.perf_counter() - started < 1
+
+
+async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+        outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
+
+        with pytest.raises((OperationalError, psycopg.errors.LockNotAvailable)) as caught:
+            await database.run(store.append_waiting, [note("b")], lock_timeout=0.1)
+
+        assert isinstance(getattr(caught.value, "orig", caught.value), psycopg.errors.LockNotAvailable)
+        outside.rollback()
+        assert (await page_of(database, "lobby")).head == 1
+
+
+async def test_concurrent_batches_keep_the_order_dense(database: Database) -> None:
+    """Eight writers in two rooms: what a writer got as seq is where the message is, and nothing is missing."""
+    got: dict[tuple[str, str], int] = {}
+
+    async def write_some(writer: int) -> None:
+        for number in range(12):
+            drafts = [note(f"{writer}-{number}-{room}", room=room) for room in ("one", "two")]
+            while drafts:
+                appended = await database.run(store.append, drafts)
+                left = []
+                for sent, result in zip(drafts, appended.results, strict=True):
+                    if isinstance(result, Stored):
+                        got[sent.room, sent.id] = result.seq
+                    else:
+                        left.append(sent)
+                drafts = left
+
+    with trio.fail_after(LIMIT):
+        await write(database, note("first", room="one"), note("first", room="two"))
+        async with trio.open_nursery() as nursery:
+            for writer in range(8):
+                nursery.start_soon(write_some, writer)
+
+        for room in ("one", "two"):
+            page = await page_of(database, room, after=1, limit=1000)
+            assert [message.seq for message in page.messages] == list(range(2, 98))
+            assert {message.id: message.seq for message in page.messages} == {
+                id_: seq for (of, id_), seq in got.items() if of == room
+            }
+
+
+async def test_each_batch_gives_one_hint_for_each_room(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a", room="one"), note("a", room="two"))
+        async with database.listen(CHANNEL) as wakeups:
+            assert await anext(wakeups) is None
+
+            await database.run(store.append, [note("b", room="one"), note("b", room="two"), note("c", room="two")])
+
+            assert await anext(wakeups) == frozenset({"one:2", "two:3"})
+
+
+async def test_pages_go_forward_and_back_and_end(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, *[note(str(number)) for number in range(1, 8)])
+
+        first = await page_of(database, "lobby", limit=3)
+        middle = await page_of(database, "lobby", after=3, limit=3)
+        last = await database.read(pages.select_before, room="lobby", limit=2)
+        before = await database.read(pages.select_before, room="lobby", before=3, limit=5)
+        beyond = await page_of(database, "lobby", after=7)
+
+        assert [[message.seq for message in page.messages] for page in (first, middle, last, before, beyond)] == [
+            [1, 2, 3], [4, 5, 6], [6, 7], [1, 2], [],
+        ]  # fmt: skip
+        assert {page.head for page in (first, middle, last, before, beyond)} == {7}
+
+
+async def test_one_query_reads_many_rooms_and_finds_those_that_went_on(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        appended = await write(database, note("a", room="one"), note("b", room="one"), note("a", room="two"))
+
+        found = await database.read(pages.select_after, {"one": 1, "two": 1, "unknown": 0}, limit=10)
+        epoch, ahead = await database.read(pages.select_ahead, {"one": 1, "two": 1, "unknown": 0})
+
+        assert [(page.room, page.head, len(page.messages)) for page in found] == [
+            ("one", 2, 1),
+            ("two", 1, 0),
+            ("unknown", 0, 0),
+        ]
+        assert (epoch, ahead) == (appended.epoch, {"one": 2})
+
+
+async def test_retention_takes_the_first_messages_and_leaves_head_and_epoch(
+    database: Database, outside: Connection
+) -> None:
+    with trio.fail_after(LIMIT):
+        before = await write(database, *[note(str(number)) for number in range(1, 8)])
+        age(outside, "lobby", 4, days=31)
+
+        deleted = await database.run(store.delete_old, age=30 * 86_400, after="")
+        again = await database.run(store.delete_old, age=30 * 86_400, after="lobby")
+
+        page = await page_of(database, "lobby")
+        assert deleted == ("lobby", 4)
+        assert again == (None, 0)
+        assert (page.oldest, page.head, page.epoch) == (5, 7, before.epoch)
+        assert [message.seq for message in page.messages] == [5, 6, 7]
+
+
+async def test_retention_never_makes_a_hole_whatever_the_clock_said(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, *[note(str(number)) for number in range(1, 6)])
+        age(outside, "lobby", 4, days=31)
+        age(outside, "lobby", 2, days=1)  # the server's clock had been ahead
+
+        assert await database.run(store.delete_old, age=30 * 86_400, after="") == ("lobby", 0)
+
+
+async def test_retention_of_everything_keeps_the_head(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("1"), note("2"))
+        age(outside, "lobby", 2, days=31)
+
+        await database.run(store.delete_old, age=30 * 86_400, after="")
+        appended = await database.run(store.append, [note("3")])
+
+        page = await page_of(database, "lobby")
+        assert appended.results == [Stored(3, dup=False)]
+        assert (page.oldest, page.head) == (3, 3)
+
+
+async def test_retention_waits_for_no_writer_and_no_writer_for_it(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, *[note(str(number)) for number in range(1, 6)])
+        age(outside, "lobby", 3, days=31)
+        outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
+        assert await database.run(store.delete_old, age=30 * 86_400, after="") == ("lobby", 3)
+        outside.rollback()
+
+        store.delete_old(outside, age=0, after="")  # and leaves its transaction open
+        with trio.fail_after(2):
+            appended = await database.run(store.append, [note("6"), note("5")])
+
+        assert appended.results == [Stored(6, dup=False), Stored(5, dup=True)]
+
+
+async def test_the_epoch_changes_only_when_it_is_renewed(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        appended = await write(database, note("a"))
+        epoch = await database.run(store.renew_epoch)
+
+        page = await page_of(database, "lobby")
+        assert page.epoch == epoch != appended.epoch
+        assert page.head == 1
+        assert len(epoch) == 32
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_retention_goes_on_room_by_room(database: Database, outside: Connection, limit: int) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, *[note(str(number), room=room) for number in range(3) for room in ("a", "b", "c")])
+        for room in "abc":
+            age(outside, room, 2, days=31)
+
+        after: str | None = ""
+        total = 0
+        while after is not None:
+            after, deleted = await database.run(store.delete_old, age=30 * 86_400, after=after, rooms=limit, each=100)
+            total += deleted
+
+        assert total == 6

@@ -25,8 +25,6 @@ EXTENSION = "trireme.websocket"
 CLOSE_WAIT = 1.0
 # What came before a clean close is still handled, for at most this long.
 LAST_MESSAGES = 1.0
-# How long a handler may leave a full inbox alone while more is coming in.
-UNTAKEN = 10.0
 
 
 class WebsocketStream(WSStream):
@@ -78,8 +76,7 @@ class WebsocketStream(WSStream):
     def abandon(self) -> None:
         """Say goodbye without waiting: the server is ending under us."""
         if self.state is ASGIWebsocketState.CONNECTED:
-            leaving = self.config.lifecycle.draining
-            self._say_close(CloseReason.SERVICE_RESTART if leaving else CloseReason.INTERNAL_ERROR)
+            self._say_close(self._unplanned)
 
     async def handle(self, event: Event) -> None:
         if self.closed:
@@ -103,6 +100,11 @@ class WebsocketStream(WSStream):
             await self.close(message.get("code") or CloseReason.NORMAL_CLOSURE, message.get("reason") or "")
         elif message["type"] != "websocket.send" or self.state is ASGIWebsocketState.CONNECTED:
             await super().app_send(message)
+
+    @property
+    def _unplanned(self) -> CloseReason:
+        """The code for an end that the handler did not choose."""
+        return CloseReason.SERVICE_RESTART if self.config.lifecycle.draining else CloseReason.INTERNAL_ERROR
 
     async def _begin(self, request: Request) -> None:
         await super().handle(request)
@@ -143,7 +145,7 @@ class WebsocketStream(WSStream):
         if self.state is ASGIWebsocketState.HANDSHAKE:
             await self._send_error_response(500)
         else:
-            await self.close(CloseReason.INTERNAL_ERROR)
+            await self.close(self._unplanned)
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _handle_events(self) -> None:
@@ -169,7 +171,7 @@ class WebsocketStream(WSStream):
         if event.message_finished:
             message = self.buffer.to_message()
             self.buffer.clear()
-            with trio.move_on_after(UNTAKEN) as patience:
+            with trio.move_on_after(self.config.untaken_timeout) as patience:
                 await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
             if patience.cancelled_caught:
                 await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")

@@ -120,6 +120,31 @@ def check() -> None:
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
 
 
+@cli.command()
+def smoke(
+    urls: Annotated[
+        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
+    ],
+    replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
+    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+    health: Annotated[bool, typer.Option("--health", help="Ask the probes alone.")] = False,
+) -> None:
+    """Try running replicas: each answers its probes, and passes on a message that another was told. 1 if one fails.
+
+    Example: service smoke http://chat-management:8000
+    """
+    from service.commands.smoke import SmokeError, smoke
+
+    async def tell() -> None:
+        async for line in smoke(urls, replicas=replicas, host=host, health_only=health):
+            typer.echo(line)
+
+    try:
+        trio.run(tell)
+    except SmokeError as error:
+        fail(str(error), CRASHED)
+
+
 def load_or_exit() -> tuple[Settings, dict[str, str]]:
     try:
         return load_settings()

@@ -10,7 +10,9 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from service.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
-from service.server import Application
+from service.lifecycle import Lifecycle
+from service.requests import ASGI, around
+from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,14 @@ def create_app(blueprints: Iterable[Blueprint], settings: Settings) -> Applicati
     app.register_error_handler(HTTPException, reply_to_http_exception)
     app.register_error_handler(500, reply_to_crash)
     return app
+
+
+def surround(
+    app: Application, settings: Settings, *, lifecycle: Lifecycle, statistics: Statistics, limits: RateLimits
+) -> ASGI:
+    """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
+    guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
+    return forwarded(around(guarded), settings.trusted_proxies)
 
 
 class _App(Application):

@@ -18,7 +18,7 @@ import structlog
 import trio
 from quart import Blueprint
 
-from service.app import create_app
+from service.app import create_app, surround
 from service.database import open_database
 from service.features import FEATURES
 from service.health import Health, Probe, management_probes, public_probes
@@ -27,7 +27,7 @@ from service.lifecycle import Lifecycle
 from service.management import create_routes as create_management
 from service.requests import ASGI, around
 from service.resources import Feature, Resources
-from service.server import Statistics, Websockets, check_versions, listener_url, open_listener, serve
+from service.server import RateLimits, Statistics, Websockets, check_versions, listener_url, open_listener, serve
 from service.settings import Settings, SettingsError, variable
 
 log = structlog.get_logger(__name__)
@@ -99,7 +99,8 @@ async def live(
         bound("management_bind", settings.management_bind) as operators,
         bound("bind", settings.bind) as public,
     ):
-        listen = partial(serve, settings=settings, statistics=Statistics(), lifecycle=lifecycle)
+        statistics, limits = Statistics(), RateLimits(settings.rate_per_address)
+        listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
         async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
             health = Health(settings, lifecycle, database)
             routes = [create_management(settings, origins, lifecycle, database), create_health(health, in_full=True)]
@@ -107,10 +108,11 @@ async def live(
             log.info("waiting for the schema")
             if not await unless_draining(lifecycle, database.wait_served):
                 return
-            resources = Resources(settings, lifecycle, database)
+            resources = Resources(settings, lifecycle, database, limits)
             async with open_features(features, resources) as blueprints:
-                app = around(create_app([*blueprints, create_health(health, in_full=False)], settings))
-                async with open_public(partial(listen, app, public, probes=public_probes(health))) as websockets:
+                app = create_app([*blueprints, create_health(health, in_full=False)], settings)
+                served = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
+                async with open_public(partial(listen, served, public, probes=public_probes(health))) as websockets:
                     lifecycle.mark_ready()
                     await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
                     await lifecycle.wait_draining()

@@ -29,13 +29,19 @@ def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaita
 
     @functools.wraps(view)
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        peer = (request.scope.get("client") or ("",))[0]
-        host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-        if not (_is_address(peer, loopback=True) and (host == "localhost" or _is_address(host.strip("[]")))):
+        peer = request.scope.get("client") or ("",)
+        if not may_inspect(str(peer[0]), request.headers.get("Host", "")):
             raise Forbidden("only for a loopback peer that asks for localhost: use kubectl port-forward or exec")
         return await view(*args, **kwargs)
 
     return checked
+
+
+def may_inspect(peer: str, host: str) -> bool:
+    """Return whether a peer's address and the Host it asks for are those of somebody on this machine."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    address = _address(peer)
+    return address is not None and address.is_loopback and (name == "localhost" or _address(name) is not None)
 
 
 def create_routes(
@@ -69,10 +75,9 @@ def create_routes(
     return routes
 
 
-def _is_address(text: str, *, loopback: bool = False) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address  # ::ffff:127.0.0.1 on a socket that serves both
-    return mapped.is_loopback or not loopback
+        return None
+    return getattr(address, "ipv4_mapped", None) or address  # ::ffff:127.0.0.1 on a socket that serves both

@@ -12,6 +12,7 @@ from quart import Blueprint
 
 from service.database import Database
 from service.lifecycle import Lifecycle
+from service.server import RateLimits
 from service.settings import Settings
 
 
@@ -22,6 +23,7 @@ class Resources:
     settings: Settings
     lifecycle: Lifecycle
     database: Database
+    limits: RateLimits  # of each client address; whoever lets a client do more than ask takes a token
 
 
 type Feature = Callable[[Resources], AbstractAsyncContextManager[Blueprint]]

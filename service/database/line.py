@@ -57,14 +57,13 @@ class Line:
     def found_dead(self) -> bool:
         """Look, without a round trip, whether the server ended this idle connection."""
         try:
-            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                return True
-            self.pgconn.consume_input()  # a notice, a changed parameter, or the server's last words
+            while self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                self.pgconn.consume_input()  # a notice, a changed parameter, or the server's last words
         except BlockingIOError:
-            return False  # silence: the sound of health
+            return not self.usable  # silence: the sound of health
         except (OSError, psycopg.OperationalError):
-            return True
-        return not self.usable
+            pass
+        return True
 
     def cut(self) -> None:
         """End the connection under whoever uses it; from any thread."""

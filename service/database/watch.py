@@ -1,5 +1,6 @@
 """What is known about the database now: reachable, and with which schema. One task, one connection outside the pool."""
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 
@@ -87,13 +88,19 @@ class Watch:
 
     async def _ask(self) -> Condition:
         try:
-            if self._pgconn is None:
-                self._pgconn = await connect(self._address.parameters)
-            revision, serves_from = await _select_state(self._pgconn)
+            revision, serves_from = await self._select_state()
         except (ConnectFailed, PasswordUnreadable, psycopg.Error) as error:
             return replace(self.condition, reachable=False, error=_one_line(error))
         state = decide(self._code, revision, serves_from)
         return Condition(True, state, revision, serves_from, self._code.head, error="")
+
+    async def _select_state(self) -> tuple[str | None, str | None]:
+        if self._pgconn is not None:
+            with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
+                return await _select_state(self._pgconn)
+            self._close()
+        self._pgconn = await connect(self._address.parameters)
+        return await _select_state(self._pgconn)
 
     def _publish(self, condition: Condition) -> None:
         before, self.condition = self.condition, condition

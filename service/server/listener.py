@@ -16,7 +16,7 @@ NOT_SENT_LOW_WATER = 131_072
 
 
 def open_listener(bind: str) -> socket.socket:
-    """Return a listening socket for `host:port` or `[ipv6]:port`; port 0 takes a free one.
+    """Return a socket bound to `host:port` or `[ipv6]:port`, which listens once it is served; port 0 takes a free one.
 
     `[::]` is IPv4 too, and on a machine without IPv6 it is IPv4 alone. Raises OSError: EADDRINUSE for a taken port.
     """
@@ -24,11 +24,11 @@ def open_listener(bind: str) -> socket.socket:
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return _listen(family, host, int(port))
+        return _bind(family, host, int(port))
     except OSError as error:
         if host != "::" or error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
             raise
-        return _listen(socket.AF_INET, "0.0.0.0", int(port))  # noqa: S104  # what [::] means where there is no IPv6
+        return _bind(socket.AF_INET, "0.0.0.0", int(port))  # noqa: S104  # what [::] means where there is no IPv6
 
 
 def listener_url(listener: socket.socket) -> str:
@@ -38,7 +38,7 @@ def listener_url(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
-def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,7 +47,6 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
         _bound_silence(listener)
         address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
         listener.bind(address)
-        listener.listen(BACKLOG)
         listener.setblocking(False)
         stack.pop_all()
         return listener

@@ -18,7 +18,8 @@ class OwnServer:
         self.data = data
         self.bindir = bindir
         self.port = _free_port()
-        self.settings = {"listen_addresses": "127.0.0.1", "port": str(self.port)}
+        # What is committed must survive an immediate stop.
+        self.settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "synchronous_commit": "on"}
         self._embedded: Embedded | None = None
         self._scope = ExitStack()
 

@@ -5,7 +5,7 @@ import trio
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from service.database import open_database
+from service.database import Outcome, open_database
 from tests.database.units import count, create_table, insert
 from tests.database_fixtures import MakeSettings
 
@@ -32,7 +32,7 @@ async def test_a_unit_that_raises_is_not_committed(make_settings: MakeSettings) 
                 await database.run(insert_and_fail)
 
             assert await database.read(count) == 0
-            assert database.statistics().units["failed"] == 1
+            assert database.statistics().units[Outcome.FAILED] == 1
 
 
 async def test_read_cannot_write_in_tests(make_settings: MakeSettings) -> None:

@@ -1,10 +1,21 @@
-"""Units of work that tests run: a table of numbers, and a query that lasts."""
+"""Units of work that tests run: a table of numbers, and queries that last."""
 
 from sqlalchemy import Connection, text
+
+SLOW_COMMIT = """
+CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON numbers
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_a_while()
+"""
 
 
 def create_table(connection: Connection) -> None:
     connection.execute(text("CREATE TABLE numbers (number bigint PRIMARY KEY)"))
+
+
+def make_commits_slow(connection: Connection, *, seconds: float) -> None:
+    connection.exec_driver_sql(SLOW_COMMIT.format(seconds=seconds))
 
 
 def insert(connection: Connection, *, number: int) -> int:
@@ -12,9 +23,28 @@ def insert(connection: Connection, *, number: int) -> int:
     return number
 
 
+def insert_and_sleep(connection: Connection, *, number: int, sleeps: int = 1, seconds: float = 0) -> int:
+    insert(connection, number=number)
+    for _ in range(sleeps):
+        sleep(connection, seconds)
+    return number
+
+
+def select_numbers(connection: Connection) -> set[int]:
+    return set(connection.execute(text("SELECT number FROM numbers")).scalars())
+
+
 def count(connection: Connection) -> int:
-    return int(connection.execute(text("SELECT count(*) FROM numbers")).scalar_one())
+    return len(select_numbers(connection))
+
+
+def select_one(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT 1")).scalar_one())
 
 
 def sleep(connection: Connection, seconds: float) -> None:
     connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+
+def notify(connection: Connection, *, channel: str, payload: str) -> None:
+    connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})

@@ -1,6 +1,5 @@
 """Members that behave as a client should: resume on a random replica, resend what is not acked, write down all."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +7,9 @@ from random import Random
 from typing import Any
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
 
 from tests.system.checker import Acked, Got, History, Joined
+from tests.wire import Closed, Line, Refused, open_line
 
 PING = 0.5  # seconds between two pings, so that something comes
 SILENT = 2.5  # seconds of silence after which the line is given up
@@ -40,6 +39,7 @@ class Member:
     closes: Counter[int] = field(default_factory=Counter)
     byes: list[dict[str, Any]] = field(default_factory=list)
     returned: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # seconds after which bye
+    refusals: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stalled: bool = False  # while True it does not read
     _numbers: int = 0
@@ -49,7 +49,7 @@ class Member:
         while True:
             try:
                 await self._connect_once(writing)
-            except* (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError, trio.BrokenResourceError) as group:
+            except* (Closed, Refused, OSError, trio.TooSlowError) as group:
                 self._note(group)
             await trio.sleep(self._patience())
 
@@ -63,10 +63,7 @@ class Member:
         return self.random.uniform(0.05, 0.4)
 
     async def _connect_once(self, writing: Callable[[], bool]) -> None:
-        url = self.random.choice(self.urls()).replace("http", "ws") + f"/ws?name={self.name}"
-        async with open_websocket_url(
-            url, subprotocols=["chat.v1"], connect_timeout=2, disconnect_timeout=0.5
-        ) as socket:
+        async with open_line(self.random.choice(self.urls()), f"/ws?name={self.name}", limit=2.5) as socket:
             if self._said_bye is not None:
                 self.returned.append((trio.current_time() - self._said_bye[0], self._said_bye[1]))
                 self._said_bye = None
@@ -78,36 +75,36 @@ class Member:
                     nursery.start_soon(self._write, socket, writing)
                 await self._read(socket, nursery)
 
-    async def _join(self, socket: WebSocketConnection, room: str) -> None:
+    async def _join(self, socket: Line, room: str) -> None:
         since = self.cursors.get(room)
         asked = {"epoch": since[0], "seq": since[1]} if since else {"seq": 0}
         await send(socket, type="join", room=room, ref=room, since=asked)
 
-    async def _ping(self, socket: WebSocketConnection) -> None:
+    async def _ping(self, socket: Line) -> None:
         while True:
             await trio.sleep(PING)
             await send(socket, type="ping", t=1)
 
-    async def _write(self, socket: WebSocketConnection, writing: Callable[[], bool]) -> None:
+    async def _write(self, socket: Line, writing: Callable[[], bool]) -> None:
         for (room, id_), text in list(self.unacked.items()):  # of an earlier connection, and not acked there
             await send(socket, type="send", room=room, id=id_, text=text)
         while self.pause and writing():
             await trio.sleep(self.random.uniform(0.5, 1.5) * self.pause)
             await self._send_new(socket)
 
-    async def _send_new(self, socket: WebSocketConnection) -> None:
+    async def _send_new(self, socket: Line) -> None:
         self._numbers += 1
         room, id_ = self.random.choice(self.rooms), f"{self.name}-{self._numbers}"
         text = f"{self.random.choice(TEXTS)} {self._numbers}"
         self.history.sent[room, id_] = self.unacked[room, id_] = text
         await send(socket, type="send", room=room, id=id_, text=text)
 
-    async def _read(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
+    async def _read(self, socket: Line, nursery: trio.Nursery) -> None:
         while True:
             while self.stalled:
                 await trio.sleep(0.05)
             with trio.fail_after(SILENT):
-                frame = json.loads(await socket.get_message())
+                frame = await socket.frame()
             match frame["type"]:
                 case "joined":
                     self._take_joined(frame)
@@ -134,7 +131,7 @@ class Member:
         self.history.members.setdefault(self.name, []).append(got)
         self.cursors[got.room] = got.epoch, got.seq
 
-    async def _take_error(self, socket: WebSocketConnection, frame: dict[str, Any]) -> None:
+    async def _take_error(self, socket: Line, frame: dict[str, Any]) -> None:
         if not frame["retryable"]:
             self.wrong.append(f"{self.name}: {frame}")
             return
@@ -146,15 +143,15 @@ class Member:
                 await send(socket, type="send", room=room, id=id_, text=text)
 
     def _note(self, group: BaseExceptionGroup[Exception]) -> None:
-        closed = group.subgroup(ConnectionClosed)
+        closed = group.subgroup(Closed)
         if closed is not None:
             error = next(iter(leaves(closed)))
             reason = getattr(error, "reason", None)
             self.closes[reason.code if reason else 1006] += 1
 
 
-async def send(socket: WebSocketConnection, **frame: Any) -> None:
-    await socket.send_message(json.dumps(frame))
+async def send(socket: Line, **frame: Any) -> None:
+    await socket.send(frame)
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

@@ -21,6 +21,7 @@ class Storm:
     seed: int
     members: list[Member] = field(default_factory=list)
     history: History = field(default_factory=History)
+    quiet_after: float = float("inf")  # seconds from the last new message until all was acked and everywhere
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -50,7 +51,9 @@ class Storm:
             await trio.sleep(margin)
             writing = False
             with trio.move_on_after(QUIET_LIMIT):
+                begun = trio.current_time()
                 await self._wait_complete()
+                self.quiet_after = trio.current_time() - begun
             nursery.cancel_scope.cancel()
         await self.read_rooms()
 
@@ -96,6 +99,6 @@ class Storm:
         closes = sum((member.closes for member in self.members), start=type(self.members[0].closes)())
         dups = sum(ack.dup for ack in self.history.acks)
         return (
-            f"seed {self.seed}: {len(self.history.sent)} sent, {len(self.history.acks)} acks ({dups} repeats), "
+            f"seed {self.seed}: quiet after {self.quiet_after:.1f} s, {len(self.history.sent)} sent, {len(self.history.acks)} acks ({dups} repeats), "
             f"{sum(len(seen) for seen in self.history.members.values())} frames at members, closes {dict(closes)}"
         )

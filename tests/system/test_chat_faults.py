@@ -119,7 +119,9 @@ async def run_storm(
 
             async def all_of_them(storm: Storm) -> None:
                 for fault in faults:
+                    begun = trio.current_time()
                     await getattr(todo, fault)(storm)
+                    sys.stdout.write(f"{fault}: {trio.current_time() - begun:.1f} s\n")
                     await trio.sleep(0.3)
 
             await storm.rage(all_of_them)

@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+# One image runs every verb: serve (the default), migrate, check, smoke. Built by `make image`.
+# PYTHON_IMAGE may carry a digest (python:3.13-slim-trixie@sha256:...); the release workflow passes one.
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS build
+ARG UV_VERSION=0.13.9
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m pip install --root-user-action=ignore "uv==${UV_VERSION}"
+WORKDIR /app
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PYTHON=python3
+# What others wrote changes seldom: a layer of its own.
+RUN --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=bind,source=pyproject.toml,target=/app/pyproject.toml \
+    --mount=type=bind,source=uv.lock,target=/app/uv.lock \
+    uv sync --locked --no-dev --no-editable --no-install-project
+COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY service service
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv sync --locked --no-dev --no-editable
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="trireme" \
+      org.opencontainers.image.description="A service on QuartTrio, Hypercorn's Trio worker and PostgreSQL" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+WORKDIR /app
+COPY --from=build /app/.venv .venv
+COPY migrations migrations
+# The root may be read-only, and /tmp is the only place to write; in a container both listeners face outside.
+ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    SERVICE_BIND=[::]:8000 SERVICE_MANAGEMENT_BIND=[::]:9000
+EXPOSE 8000 9000
+USER 65532:65532
+# No shell in between: the service is PID 1 and takes SIGTERM itself.
+ENTRYPOINT ["service"]
+CMD ["serve"]

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Build the image with docker, podman or buildah, whichever is there: sh deploy/build-image.sh [arguments of the builder].
+# IMAGE names it (trireme:VERSION); PYTHON_IMAGE replaces the base, by tag or by digest.
+set -eu
+cd "$(dirname "$0")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
+revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+image=${IMAGE:-trireme:$version}
+
+if docker version >/dev/null 2>&1; then
+	build="docker build"
+elif command -v podman >/dev/null 2>&1; then
+	build="podman build"
+elif command -v buildah >/dev/null 2>&1; then
+	build="buildah build --layers"
+else
+	echo "building an image needs docker (with its daemon), podman or buildah: none of them is here" >&2
+	exit 1
+fi
+
+# shellcheck disable=SC2086  # two words on purpose
+$build --tag "$image" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
+	${PYTHON_IMAGE:+--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE"} "$@" .
+echo "built $image"

@@ -1,0 +1,149 @@
+"""Makes what the chart says twice: values.schema.json, the values table of README.md and templates/_settings.tpl.
+
+Sources: the comments in values.yaml, and service/settings.py. Run `python helm/generate.py` after changing one of them;
+a test compares. Not part of the packaged chart.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).parent
+sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
+
+from service.commands.settings import json_schema  # noqa: E402  # after the path above
+from service.settings import DRAIN_MARGIN, Settings, variable  # noqa: E402  # the same
+
+# Settings that the chart sets itself, and what to use in their place.
+OWNED = {
+    "SERVICE_BIND": "service.port",
+    "SERVICE_MANAGEMENT_BIND": "the port named management, 9000",
+    "SERVICE_READY_FILE": "the readiness probe",
+    "SERVICE_DRAIN_DELAY": "drain.delay",
+    "SERVICE_DRAIN_SPREAD": "drain.spread",
+    "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
+    "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
+    "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey",
+}
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+BEGIN, END = "<!-- values: made by generate.py -->\n", "<!-- end of values -->\n"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A key of values.yaml, with what its comment says; `children` when the schema looks inside."""
+
+    path: str
+    default: Any
+    description: str
+    extra: dict[str, Any]
+    children: list["Value"] = field(default_factory=list)
+
+
+def parse_values(text: str) -> list[Value]:
+    """Read values.yaml into a tree. A mapping is looked into unless it is empty or its comment gives it a type."""
+    lines = text.splitlines()
+    return _parse(yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text), lines, "")
+
+
+def _parse(node: Any, data: dict[str, Any], lines: list[str], prefix: str) -> list[Value]:
+    values = []
+    for key_node, value_node in node.value:
+        key = key_node.value
+        description, extra = _comment_above(lines, key_node.start_mark.line)
+        descend = isinstance(data[key], dict) and data[key] and "type" not in extra
+        children = _parse(value_node, data[key], lines, f"{prefix}{key}.") if descend else []
+        values.append(Value(prefix + key, data[key], description, extra, children))
+    return values
+
+
+def _comment_above(lines: list[str], number: int) -> tuple[str, dict[str, Any]]:
+    comments: list[str] = []
+    while number and lines[number - 1].lstrip().startswith("#"):
+        number -= 1
+        comments.insert(0, lines[number].strip().removeprefix("#").strip())
+    extra: dict[str, Any] = {}
+    for line in comments:
+        if line.startswith("@schema "):
+            extra |= json.loads(line.removeprefix("@schema "))
+    return " ".join(line for line in comments if not line.startswith("@schema ")), extra
+
+
+def make_schema(values: list[Value]) -> dict[str, Any]:
+    root = _object(values)
+    # A parent chart passes both to its subcharts.
+    root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart"} | root
+
+
+def _object(values: list[Value]) -> dict[str, Any]:
+    properties = {value.path.rpartition(".")[2]: _schema(value) for value in values}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _schema(value: Value) -> dict[str, Any]:
+    if value.children:
+        return _object(value.children)
+    extra = dict(value.extra)
+    if setting := extra.pop("settings", None):
+        known = json.loads(json_schema())["properties"]
+        if setting == "config":
+            free = {name: schema for name, schema in known.items() if name not in OWNED}
+            extra |= {"additionalProperties": False, "properties": free}
+        else:
+            extra |= {key: limit for key, limit in known[setting].items() if key != "description"}
+    return {"description": value.description, "type": TYPES.get(type(value.default))} | extra
+
+
+def make_table(values: list[Value]) -> str:
+    rows = [
+        f"| `{one.path}` | `{_cell(json.dumps(one.default))}` | {_cell(one.description)} |" for one in _leaves(values)
+    ]
+    return "\n".join(["| value | default | what it does |", "|---|---|---|", *rows]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _leaves(values: list[Value]) -> Iterator[Value]:
+    for value in values:
+        if value.children:
+            yield from _leaves(value.children)
+        else:
+            yield value
+
+
+def make_settings_template() -> str:
+    facts = {
+        "drain_margin": DRAIN_MARGIN,
+        "request_deadline": Settings.model_fields["request_deadline"].default,
+        "owned": OWNED,
+        "config": [variable(name) for name in Settings.model_fields if variable(name) not in OWNED],
+    }
+    note = "{{/* What the templates know of service/settings.py. Made by `python helm/generate.py`. */}}"
+    return f'{note}\n{{{{- define "trireme.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
+
+
+def outputs() -> dict[Path, str]:
+    """Return what each generated file should hold."""
+    values = parse_values((CHART / "values.yaml").read_text())
+    readme = (CHART / "README.md").read_text()
+    table = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
+    return {
+        CHART / "values.schema.json": json.dumps(make_schema(values), indent=2) + "\n",
+        CHART / "README.md": table.sub(lambda _: BEGIN + make_table(values) + END, readme),
+        CHART / "templates" / "_settings.tpl": make_settings_template(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in outputs().items():
+        path.write_text(text)

@@ -1,0 +1,206 @@
+{{- define "trireme.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 45 characters: a StatefulSet's pods carry its name plus 11 in a label of at most 63. */}}
+{{- define "trireme.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What a selector may hold: never a version, since selectors cannot change. Takes (dict "root" $ "component" "..."). */}}
+{{- define "trireme.selector" -}}
+app.kubernetes.io/name: {{ include "trireme.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "trireme.podLabels" -}}
+{{ include "trireme.selector" . }}
+app.kubernetes.io/version: {{ include "trireme.version" .root | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "trireme.labels" -}}
+{{ include "trireme.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
+{{- end -}}
+
+{{/* The metadata of an object. Takes root, component, and by choice suffix and annotations. */}}
+{{- define "trireme.metadata" -}}
+name: {{ include "trireme.fullname" .root }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "trireme.labels" . | nindent 2 }}
+{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "trireme.version" -}}
+{{- default .Chart.AppVersion .Values.image.tag -}}
+{{- end -}}
+
+{{- define "trireme.image" -}}
+{{- .Values.image.repository }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- end -}}
+
+{{- define "trireme.serviceAccountName" -}}
+{{- $made := .Values.serviceAccount.create | ternary (include "trireme.fullname" .) "default" -}}
+{{- default $made .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* The longest drain there can be, in whole seconds: service.settings.Settings.drain_bound, rounded up. */}}
+{{- define "trireme.grace" -}}
+{{- $margin := (include "trireme.settings" . | fromJson).drain_margin -}}
+{{- ceil (addf .Values.drain.delay .Values.drain.spread .Values.drain.gracefulTimeout $margin) | int -}}
+{{- end -}}
+
+{{/* How many pods are sure to run: what a disruption budget may count from. */}}
+{{- define "trireme.minimum" -}}
+{{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas .Values.replicaCount | int -}}
+{{- end -}}
+
+{{- define "trireme.databaseSecret" -}}
+{{- .Values.database.trial.enabled | ternary (printf "%s-trial" (include "trireme.fullname" .)) .Values.database.existingSecret -}}
+{{- end -}}
+
+{{/* Settings from `config`. JSON, since 1048576 would otherwise come out as 1.048576e+06. Takes root and skip. */}}
+{{- define "trireme.configEnv" -}}
+{{- range $name, $value := omit .root.Values.config .skip }}
+{{- if not (kindIs "invalid" $value) }}
+- name: {{ $name }}
+  value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "trireme.passwordFileEnv" -}}
+{{- if .Values.database.passwordKey }}
+- name: SERVICE_DATABASE_PASSWORD_FILE
+  value: /run/database/password
+{{- end }}
+{{- end -}}
+
+{{/* The environment of a serving process. Where extraEnv names the same, it wins: a name may stand there only once. */}}
+{{- define "trireme.env" -}}
+{{- $extra := list }}
+{{- range .Values.extraEnv }}
+{{- $extra = append $extra .name }}
+{{- end }}
+{{- $env := list }}
+{{- range include "trireme.ownEnv" . | fromYamlArray }}
+{{- if not (has .name $extra) }}
+{{- $env = append $env . }}
+{{- end }}
+{{- end }}
+{{- concat $env .Values.extraEnv | toYaml }}
+{{- end -}}
+
+{{- define "trireme.ownEnv" -}}
+# The chart owns these: ports, probes and the grace period go with them.
+- name: SERVICE_BIND
+  value: "[::]:8000"
+- name: SERVICE_MANAGEMENT_BIND
+  value: "[::]:9000"
+- name: SERVICE_DRAIN_DELAY
+  value: {{ .Values.drain.delay | toJson | quote }}
+- name: SERVICE_DRAIN_SPREAD
+  value: {{ .Values.drain.spread | toJson | quote }}
+- name: SERVICE_GRACEFUL_TIMEOUT
+  value: {{ .Values.drain.gracefulTimeout | toJson | quote }}
+{{- include "trireme.configEnv" (dict "root" . "skip" "") }}
+- name: SERVICE_DATABASE_URL
+  valueFrom:
+    secretKeyRef: {name: {{ include "trireme.databaseSecret" . }}, key: {{ .Values.database.urlKey }}}
+{{- with .Values.database.directUrlKey }}
+- name: SERVICE_DATABASE_DIRECT_URL
+  valueFrom:
+    secretKeyRef: {name: {{ include "trireme.databaseSecret" $ }}, key: {{ . }}}
+{{- end }}
+{{- include "trireme.passwordFileEnv" . }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef: {fieldPath: spec.nodeName}
+- name: OTEL_SERVICE_NAME
+  value: {{ include "trireme.fullname" . }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),service.version={{ include "trireme.version" . }}
+{{- with .Values.otlpEndpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* A container of the service's image, without name, arguments, environment and resources. */}}
+{{- define "trireme.container" -}}
+image: {{ include "trireme.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+terminationMessagePolicy: FallbackToLogsOnError
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  {{- if .Values.database.passwordKey }}
+  - {name: database-password, mountPath: /run/database, readOnly: true}
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* What all pods of the service's image share. Takes root and serviceAccountName. */}}
+{{- define "trireme.pod" -}}
+{{- with .root.Values -}}
+serviceAccountName: {{ $.serviceAccountName }}
+automountServiceAccountToken: false
+# A Service named "service" would otherwise put SERVICE_* names of its own into the environment.
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .podSecurityContext | nindent 2 }}
+{{- with .imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+volumes:
+  - name: tmp
+    emptyDir: {sizeLimit: {{ .tmpSize }}}
+  {{- if .database.passwordKey }}
+  - name: database-password
+    secret:
+      secretName: {{ include "trireme.databaseSecret" $.root }}
+      defaultMode: 0440
+      items: [{key: {{ .database.passwordKey }}, path: password}]
+  {{- end }}
+  {{- with .extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}

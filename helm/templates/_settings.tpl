@@ -1,0 +1,42 @@
+{{/* What the templates know of service/settings.py. Made by `python helm/generate.py`. */}}
+{{- define "trireme.settings" -}}
+{
+  "drain_margin": 5.0,
+  "request_deadline": 10,
+  "owned": {
+    "SERVICE_BIND": "service.port",
+    "SERVICE_MANAGEMENT_BIND": "the port named management, 9000",
+    "SERVICE_READY_FILE": "the readiness probe",
+    "SERVICE_DRAIN_DELAY": "drain.delay",
+    "SERVICE_DRAIN_SPREAD": "drain.spread",
+    "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
+    "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
+    "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey"
+  },
+  "config": [
+    "SERVICE_DATABASE_POOLED",
+    "SERVICE_DATABASE_CONNECTIONS",
+    "SERVICE_DATABASE_QUEUE_WAIT",
+    "SERVICE_DATABASE_SLOW_UNIT",
+    "SERVICE_READINESS_REQUIRES_DATABASE",
+    "SERVICE_REQUEST_DEADLINE",
+    "SERVICE_MAX_REQUESTS",
+    "SERVICE_MAX_BODY_BYTES",
+    "SERVICE_HEADER_TIMEOUT",
+    "SERVICE_BODY_TIMEOUT",
+    "SERVICE_WRITE_TIMEOUT",
+    "SERVICE_WEBSOCKET_MAX_BYTES",
+    "SERVICE_MAX_WEBSOCKETS",
+    "SERVICE_MAX_WEBSOCKETS_PER_ADDRESS",
+    "SERVICE_RATE_PER_CONNECTION",
+    "SERVICE_RATE_PER_ADDRESS",
+    "SERVICE_ALLOWED_ORIGINS",
+    "SERVICE_ALLOWED_HOSTS",
+    "SERVICE_TRUSTED_PROXIES",
+    "SERVICE_CHAT_RETENTION",
+    "SERVICE_LOG_LEVEL",
+    "SERVICE_LOG_FORMAT"
+  ]
+}
+{{- end -}}

@@ -1,0 +1,85 @@
+"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, and break a line at a chosen word."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import trio
+
+
+class Proxy:
+    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.silent = False
+        self._trap = b""
+        self._forward_trapped = False
+        self._lines: set[trio.CancelScope] = set()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def cut(self) -> None:
+        """Break all lines."""
+        for scope in self._lines:
+            scope.cancel()
+
+    def break_at(self, word: bytes, *, forward: bool) -> None:
+        """Break the next line on which a client says `word`, after the server got it or before."""
+        self._trap, self._forward_trapped = word, forward
+
+    async def serve(self, client: trio.SocketStream) -> None:
+        with trio.CancelScope() as scope:
+            line = _Line(scope)
+            self._lines.add(scope)
+            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                if self.silent:
+                    await trio.sleep_forever()
+                async with (
+                    client,
+                    await trio.open_tcp_stream("127.0.0.1", self.target) as server,
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(self._upstream, client, server, line)
+                    await self._pump(server, client, line)
+                    nursery.cancel_scope.cancel()
+        self._lines.discard(scope)
+
+    async def _upstream(self, client: trio.SocketStream, server: trio.SocketStream, line: "_Line") -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await client.receive_some():
+                if self._trap and self._trap in data:
+                    self._trap = b""
+                    if self._forward_trapped:
+                        line.mute = True
+                        await server.send_all(data)
+                        await trio.sleep(0.05)  # the server acts on it; its answer is lost
+                    break
+                await server.send_all(data)
+        line.scope.cancel()
+
+    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, line: "_Line") -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await source.receive_some():
+                if line.mute:
+                    continue
+                await sink.send_all(data)
+
+
+@dataclass
+class _Line:
+    scope: trio.CancelScope
+    mute: bool = False  # the client hears nothing more from the server
+
+
+@asynccontextmanager
+async def open_proxy(target: int) -> AsyncIterator[Proxy]:
+    proxy = Proxy(target)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        proxy.port = listeners[0].socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, proxy.serve, listeners)
+        yield proxy
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,158 @@
+"""The image's recipe, the compose file and the balancer: linted, and held against the settings and the chart."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+import yaml
+
+from helm.generate import Value, parse_values
+from service.__main__ import cli
+from service.settings import Settings
+from tests.helm.charts import BIN, CHART, ROOT
+from tests.helm.rules_of_pods import SETTINGS, settings_of
+
+DEPLOY = ROOT / "deploy"
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    program = str(BIN / command[0])
+    return subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def test_the_dockerfile_is_clean() -> None:
+    done = run("hadolint", "--failure-threshold", "style", "Dockerfile")
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "USER 65532:65532",
+        'ENTRYPOINT ["service"]',
+        'CMD ["serve"]',
+        "FROM ${PYTHON_IMAGE} AS build",
+        "COPY --from=build /app/.venv .venv",
+        "COPY migrations migrations",
+    ],
+)
+def test_the_dockerfile_says(line: str) -> None:
+    assert line in (ROOT / "Dockerfile").read_text().splitlines()
+
+
+def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
+    syncs = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if "uv sync" in line]
+
+    assert len(syncs) == 2
+    assert all("--locked --no-dev --no-editable" in line and "--group" not in line for line in syncs)
+
+
+def test_only_what_the_image_needs_is_sent_to_the_builder() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+
+    assert rules[0] == "*"
+    assert let_in == {"pyproject.toml", "uv.lock", "README.md", "LICENSE", "service", "migrations"}
+    assert all((ROOT / name).exists() for name in let_in)
+    assert not any(fnmatch(secret, rule) for secret in (".env", ".git", ".data") for rule in let_in)
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_names_settings_that_exist_and_fit(compose: dict[str, Any]) -> None:
+    for name in ("migrate", "service"):
+        environment = compose["services"][name]["environment"]
+        assert environment.keys() <= SETTINGS.keys()
+        assert environment["SERVICE_DATABASE_URL"]
+        settings_of({"env": [{"name": key, "value": value} for key, value in environment.items()]})
+
+
+def test_compose_waits_as_long_as_the_drain_may_take(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["service"]["environment"]
+    told = settings_of({"env": [{"name": key, "value": value} for key, value in environment.items()]})
+
+    assert compose["services"]["service"]["stop_grace_period"] == f"{told.drain_bound:g}s"
+
+
+def test_compose_locks_the_service_up_as_the_chart_does(compose: dict[str, Any]) -> None:
+    for name in ("migrate", "service"):
+        service = compose["services"][name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["user"] == "65532:65532"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    assert compose["services"]["service"]["deploy"]["replicas"] == 2
+    assert "ports" not in compose["services"]["service"]
+
+
+def test_compose_runs_the_chart_and_the_images_version(compose: dict[str, Any]) -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    trial = yaml.safe_load((CHART / "values.yaml").read_text())["database"]["trial"]
+
+    assert compose["services"]["service"]["image"] == f"trireme:{chart['appVersion']}"
+    assert compose["services"]["postgres"]["image"] == trial["image"]
+
+
+def test_the_balancer_asks_what_the_service_answers() -> None:
+    balancer = (DEPLOY / "balancer.cfg").read_text()
+
+    assert "uri /readyz" in balancer
+    assert "check port 9000" in balancer
+    assert "service:8000" in balancer
+    # A replica that is told to go must be out of rotation before it stops to accept.
+    assert "inter 1s fall 1" in balancer
+    assert Settings.model_fields["drain_delay"].default > 2
+
+
+RUNBOOK = (DEPLOY / "runbook.md").read_text()
+SECTIONS = re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.splitlines()[0])
+def test_a_section_of_the_runbook_has_a_command_and_what_follows(section: str) -> None:
+    before, _, after = section.partition("```sh\n")
+    command, _, seen = after.partition("```\n")
+
+    assert before.strip().count("\n") == 0, "a symptom, and at once the command"
+    assert command
+    assert seen.strip()
+
+
+def test_the_runbook_names_only_what_exists() -> None:
+    verbs = {command.name or command.callback.__name__ for command in cli.registered_commands if command.callback}
+    values = {value.path for value in every_value()}
+
+    assert set(re.findall(r"`?service ([a-z]+)(?:`| \||\n)", RUNBOOK)) <= verbs
+    assert set(re.findall(r"SERVICE_[A-Z_]+[A-Z]", RUNBOOK)) <= SETTINGS.keys()
+    named = re.findall(r"`((?:drain|migration|database|autoscaling|resources|image)\.[A-Za-z.]+)`", RUNBOOK)
+    assert len(named) > 4
+    assert {name for name in named if not any(name.startswith(path) for path in values)} == set()
+
+
+def test_the_runbook_greps_for_events_that_are_logged() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
+
+    for event in re.findall(r"-e '([^']+)'|grep '([^']+)'", RUNBOOK):
+        assert f'"{event[0] or event[1]}"' in code
+
+
+def every_value() -> Iterator[Value]:
+    pending = parse_values((CHART / "values.yaml").read_text())
+    while pending:
+        value = pending.pop()
+        pending += value.children
+        yield value

@@ -1,0 +1,70 @@
+"""Each shape in helm/ci, and the values for production, held against the rules, strict lint and the API's schemas."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
+import pytest
+import yaml
+
+from tests.helm.charts import CHART, SHAPES, VERSIONS, load_shape
+from tests.helm.rules import RULES
+
+FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "ScaledObject"}
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
+def test_a_shape_keeps_every_rule(path: Path) -> None:
+    shape = load_shape(path)
+
+    assert [f"{name}: {problem}" for name, rule in RULES.items() for problem in rule(shape)] == []
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
+def test_a_shape_lints_strictly(path: Path) -> None:
+    report = helm_python.lint(CHART, yaml.safe_load(path.read_text()), strict=True)
+
+    worse_than_advice = [message for message in report["messages"] if message["severity"] > 1]
+    assert (worse_than_advice, report["errors"]) == ([], [])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
+def test_a_shape_is_what_the_api_takes(path: Path, version: str) -> None:
+    for one in load_shape(path).release.objects:
+        if one["kind"] not in FOREIGN:
+            validate(json.dumps(one), version)
+
+
+@functools.cache  # many shapes share objects, and a schema takes long to read
+def validate(document: str, version: str) -> Any:
+    return kubernetes_validate.validate(json.loads(document), version, strict=True)
+
+
+def test_the_oldest_version_is_the_one_that_the_chart_admits() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+    assert chart["kubeVersion"] == f">={VERSIONS[0]}.0-0"
+    assert kubernetes_validate.latest_version().startswith(VERSIONS[1])
+
+
+def test_a_wrong_field_is_seen_by_the_validation() -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"sessionAffinty": "None"}}
+
+    with pytest.raises(kubernetes_validate.ValidationError, match="sessionAffinty"):
+        validate(json.dumps(service), VERSIONS[1])
+
+
+def test_the_chart_packages_without_what_only_developers_need(tmp_path: Path) -> None:
+    with helm_python.Chart.load(helm_python.package(CHART, destination=tmp_path)) as packed:
+        names = {file["name"] for file in packed.files}
+
+    assert "values-production.yaml" in names
+    assert not {name for name in names if name.startswith("ci/") or name.endswith(".py")}
+
+
+def test_production_values_fit_on_a_screen() -> None:
+    assert len((CHART / "values-production.yaml").read_text().splitlines()) <= 50

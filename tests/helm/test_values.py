@@ -1,0 +1,198 @@
+"""What values may be: wrong ones stop the install with one clear sentence; generated files agree with their sources."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helm.generate import OWNED, outputs, parse_values
+from service.settings import Settings, variable
+from tests.helm.charts import CHART, copy_chart, render
+from tests.helm.rules_of_pods import settings_of
+
+OUTSIDE = {"database": {"existingSecret": "db"}}
+TRIAL = {"database": {"trial": {"enabled": True}}}
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    # what the schema says, made from the settings class
+    (OUTSIDE | {"config": {"SERVICE_REQEST_DEADLINE": 5}}, "'SERVICE_REQEST_DEADLINE' not allowed"),
+    (OUTSIDE | {"config": {"SERVICE_MAX_REQUESTS": "many"}}, "got string, want integer"),
+    (OUTSIDE | {"config": {"SERVICE_MAX_REQUESTS": 0}}, "got 0, want 1"),
+    (OUTSIDE | {"config": {"SERVICE_LOG_LEVEL": "loud"}}, "'debug', 'info', 'warning', 'error'"),
+    (OUTSIDE | {"config": {"SERVICE_DRAIN_DELAY": 5}}, "'SERVICE_DRAIN_DELAY' not allowed"),
+    (OUTSIDE | {"config": {"SERVICE_DATABASE_URL": "postgresql://a"}}, "'SERVICE_DATABASE_URL' not allowed"),
+    (OUTSIDE | {"drain": {"delay": 601}}, "got 601, want 600"),
+    (OUTSIDE | {"replicas": 3}, "'replicas' not allowed"),
+    (OUTSIDE | {"replicaCount": "3"}, "got string, want integer"),
+    (OUTSIDE | {"migration": {"mode": "sometimes"}}, "'job', 'hook', 'off'"),
+    (OUTSIDE | {"image": {"digest": "latest"}}, "does not match pattern"),
+    ({"database": {"trial": {"enabled": True, "replicas": 2}}}, "'replicas' not allowed"),
+    # what values are together
+    ({}, "no database: create a Secret"),
+    ({"database": {"existingSecret": "db", "trial": {"enabled": True}}}, "choose one database"),
+    (TRIAL | {"migration": {"mode": "hook"}}, "migration.mode=hook runs before anything of this release exists"),
+    ({"database": {"trial": {"enabled": True}, "passwordKey": "a"}}, "the trial database has neither"),
+    (OUTSIDE | {"config": {"SERVICE_DATABASE_POOLED": True}}, "need an address past the pooler"),
+    (OUTSIDE | {"extraEnv": [{"name": "SERVICE_DRAIN_DELAY", "value": "1"}]}, "set by the chart"),
+    (OUTSIDE | {"extraEnv": [{"name": "SERVICE_BIND", "value": ":1"}]}, "use service.port"),
+    (OUTSIDE | {"extraEnv": [{"name": "SERVICE_LOG_LEVEL", "value": "info"}]}, "use config.SERVICE_LOG_LEVEL"),
+    (
+        OUTSIDE | {"drain": {"gracefulTimeout": 5}},
+        "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10",
+    ),
+    (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
+    (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
+    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 0}}, "no node could ever be drained"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "no node could ever be drained"),
+    (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
+    (
+        OUTSIDE | {"autoscaling": {"minReplicas": 11}},
+        "autoscaling.minReplicas is 11, above autoscaling.maxReplicas, 10",
+    ),
+    (OUTSIDE | {"autoscaling": {"enabled": True, "targetCPU": None}}, "nothing to scale by"),
+    (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
+    (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
+    (OUTSIDE | {"ingress": {"enabled": True}}, "ingress.hosts is empty"),
+    (OUTSIDE | {"monitoring": {"serviceMonitor": True, "podMonitor": True}}, "each pod would be read twice"),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_a_wrong_value_stops_the_install_with_one_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(helm_python.HelmError) as caught:
+        render(CHART, values)
+
+    message = str(caught.value)
+    assert sentence in message
+    lines = message.splitlines()
+    assert len([line for line in lines if line.startswith("- at ")] or lines) == 1
+
+
+def test_every_problem_is_named_at_once() -> None:
+    with pytest.raises(helm_python.HelmError) as caught:
+        render(CHART, {"ingress": {"enabled": True}})
+
+    assert "no database" in str(caught.value)
+    assert "ingress.hosts" in str(caught.value)
+
+
+def test_a_parent_chart_may_pass_what_helm_passes() -> None:
+    assert render(CHART, TRIAL | {"global": {"anything": 1}, "enabled": True}).objects
+
+
+@pytest.mark.parametrize("name", sorted(OWNED))
+def test_a_setting_that_the_chart_owns_is_neither_in_config_nor_in_extra(name: str) -> None:
+    with pytest.raises(helm_python.HelmError, match="set by the chart"):
+        render(CHART, OUTSIDE | {"extraEnv": [{"name": name, "value": "1"}]})
+    with pytest.raises(helm_python.HelmError, match="not allowed"):
+        render(CHART, OUTSIDE | {"config": {name: "1"}})
+
+
+seconds = st.one_of(st.integers(0, 600), st.floats(0, 600, allow_subnormal=False).map(lambda value: round(value, 3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(delay=seconds, spread=seconds, graceful=seconds.map(lambda value: value + 0.1))
+def test_the_grace_is_the_drain_for_any_settings(delay: float, spread: float, graceful: float) -> None:
+    drain = {"delay": delay, "spread": spread, "gracefulTimeout": graceful}
+    deadline = {"SERVICE_REQUEST_DEADLINE": 0.1}
+
+    pod = render(CHART, OUTSIDE | {"drain": drain, "config": deadline}).server
+
+    told = settings_of(pod.spec["containers"][0])
+    assert (told.drain_delay, told.drain_spread, told.graceful_timeout) == (delay, spread, graceful)
+    assert math.isclose(pod.spec["terminationGracePeriodSeconds"], math.ceil(round(told.drain_bound, 6)))
+
+
+def numbers(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    low, high = schema["minimum"], schema["maximum"]
+    if schema["type"] == "integer":
+        return st.integers(low, high)
+    return st.floats(low, high, allow_subnormal=False)
+
+
+def test_numbers_reach_the_service_as_they_were_written() -> None:
+    """1048576 must not become 1.048576e+06, which is no whole number to the service."""
+    ranged = {name: schema for name, schema in config_schema().items() if "minimum" in schema}
+    assert len(ranged) > 5
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.fixed_dictionaries({}, optional={name: numbers(schema) for name, schema in ranged.items()}))
+    def check(config: dict[str, float]) -> None:
+        drain = {"gracefulTimeout": 3600}
+        told = settings_of(render(CHART, OUTSIDE | {"config": config, "drain": drain}).server.spec["containers"][0])
+        assert {name: getattr(told, name.removeprefix("SERVICE_").lower()) for name in config} == config
+
+    check()
+
+
+def config_schema() -> dict[str, Any]:
+    with helm_python.Chart.load(CHART) as chart:
+        schema = chart.schema
+    assert schema is not None
+    properties: dict[str, Any] = schema["properties"]["config"]["properties"]
+    return properties
+
+
+def test_every_setting_is_in_config_or_has_its_place_in_the_values() -> None:
+    assert {variable(name) for name in Settings.model_fields} == config_schema().keys() | OWNED.keys()
+
+
+@pytest.mark.parametrize("path", [path.relative_to(CHART) for path in outputs()], ids=str)
+def test_generated_files_agree_with_their_sources(path: Path) -> None:
+    assert (CHART / path).read_text() == outputs()[CHART / path], "run: python helm/generate.py"
+
+
+def test_a_new_value_without_words_is_seen() -> None:
+    assert [value.description for value in parse_values("a: 1\n# What b is.\nb: 2\n")] == ["", "What b is."]
+
+
+def test_every_value_is_described() -> None:
+    def undescribed(values: list[Any]) -> list[str]:
+        return [
+            path
+            for value in values
+            for path in (undescribed(value.children) if value.children else [value.path] * (not value.description))
+        ]
+
+    assert undescribed(parse_values((CHART / "values.yaml").read_text())) == []
+
+
+def test_the_margin_of_the_drain_is_the_services_own(tmp_path: Path) -> None:
+    broken = copy_chart(tmp_path / "chart", "templates/_settings.tpl", '"drain_margin": 5.0', '"drain_margin": 4.0')
+
+    told = render(broken, OUTSIDE).server
+
+    assert told.spec["terminationGracePeriodSeconds"] != settings_of(told.spec["containers"][0]).drain_bound
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (TRIAL, "curl -s http://127.0.0.1:8000/livez"),
+        (TRIAL, "The trial database is for trying out"),
+        (TRIAL, "Nobody is authenticated"),
+        (TRIAL, "component=migration"),
+        (TRIAL | {"replicaCount": 1}, "Fewer than two replicas"),
+        (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),
+        (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "no TLS"),
+        (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
+        (OUTSIDE | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
+        (OUTSIDE | {"migration": {"mode": "off"}}, "once somebody has run `service migrate`"),
+    ],
+)
+def test_the_notes_say_what_to_do_and_what_is_unsafe(values: dict[str, Any], said: str) -> None:
+    assert said in render(CHART, values).notes
+
+
+def test_the_notes_do_not_warn_of_what_is_safe() -> None:
+    notes = render(CHART, OUTSIDE | {"networkPolicy": {"enabled": True}}).notes
+
+    assert "trial" not in notes
+    assert "replicas" not in notes
+    assert "9000: networkPolicy" not in notes

@@ -143,11 +143,11 @@ class Member:
                 await send(socket, type="send", room=room, id=id_, text=text)
 
     def _note(self, group: BaseExceptionGroup[Exception]) -> None:
-        closed = group.subgroup(Closed)
-        if closed is not None:
-            error = next(iter(leaves(closed)))
-            reason = getattr(error, "reason", None)
-            self.closes[reason.code if reason else 1006] += 1
+        for error in leaves(group):
+            if isinstance(error, Closed):
+                self.closes[error.code] += 1
+            elif isinstance(error, Refused):
+                self.refusals.append(error.status)
 
 
 async def send(socket: Line, **frame: Any) -> None:

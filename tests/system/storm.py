@@ -98,7 +98,8 @@ class Storm:
     def summary(self) -> str:
         closes = sum((member.closes for member in self.members), start=type(self.members[0].closes)())
         dups = sum(ack.dup for ack in self.history.acks)
+        frames = sum(len(seen) for seen in self.history.members.values())
         return (
-            f"seed {self.seed}: quiet after {self.quiet_after:.1f} s, {len(self.history.sent)} sent, {len(self.history.acks)} acks ({dups} repeats), "
-            f"{sum(len(seen) for seen in self.history.members.values())} frames at members, closes {dict(closes)}"
+            f"seed {self.seed}: {len(self.history.sent)} sent, {len(self.history.acks)} acks ({dups} repeats), "
+            f"{frames} frames at members, closes {dict(closes)}, quiet after {self.quiet_after:.1f} s"
         )

@@ -1,0 +1,1 @@
+"""Measures: ratios of interleaved runs, never bare times."""

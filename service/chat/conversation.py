@@ -26,6 +26,7 @@ from service.chat.protocol import (
     Message,
     Ping,
     Pong,
+    Presence,
     Rate,
     Send,
     ServerFrame,
@@ -92,8 +93,8 @@ class Conversation:
     def move(self, joined: Joined) -> None:
         self._send(joined)
 
-    def count(self, frame: Frame) -> None:
-        self._connection.send_frame(frame)
+    def count(self, presence: Presence) -> None:
+        self._connection.send_frame(encode_frame(encode(presence).decode(), droppable=True))
 
     # what clients send
 
@@ -192,6 +193,8 @@ class Conversation:
                 return  # left, or joined again, in the moment in which the room was opened
             membership.seat, joined = room.join(self, ref=frame.ref, since=frame.since)
             self._send(joined)
+            if room.present is not None:
+                self.count(room.present)
             await self._catch_up(membership.seat)
 
     def _fail_join(self, membership: Membership, frame: Join, error: Unavailable) -> None:

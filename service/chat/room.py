@@ -6,7 +6,7 @@ Every method is a plain `def`: nobody can interleave, so all members see one ord
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from service.chat.protocol import Joined, Message, Page, Since
+from service.chat.protocol import Joined, Message, Page, Presence, Since
 from service.chat.tail import Budget, Entry, Tail
 
 
@@ -17,6 +17,9 @@ class Member(Protocol):
 
     def move(self, joined: Joined) -> None:
         """Take notice that the seat was put elsewhere, because what follows its cursor is gone."""
+
+    def count(self, presence: Presence) -> None:
+        """Take notice of how many members the room has; may be dropped."""
 
 
 class Seat:
@@ -68,15 +71,12 @@ class Room:
         self.oldest = page.oldest
         self.newest = page.head  # the highest seq heard of; beyond `head` while this process has not read it yet
         self.tail = Tail(budget)
+        self.present: Presence | None = None  # as last told
         self._seats: dict[Seat, None] = {}  # a set that keeps its order, so that runs repeat
 
     @property
     def size(self) -> int:
         return len(self._seats)
-
-    @property
-    def members(self) -> Iterable[Member]:
-        return [seat.member for seat in self._seats]
 
     @property
     def behind(self) -> bool:
@@ -124,6 +124,12 @@ class Room:
             self.hear_of(message.seq)
             if message.seq == self.head + 1 and message.epoch == self.epoch:
                 self._deliver(Entry(message))
+
+    def count(self, total: int) -> None:
+        presence = Presence(room=self.name, count=total)
+        self.present = presence
+        for seat in tuple(self._seats):
+            seat.member.count(presence)
 
     def recent(self, after: int, *, limit: int = 64) -> list[Entry] | None:
         """Return entries after a seq from memory, none when it is the head; None when they must be read."""

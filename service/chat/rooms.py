@@ -76,6 +76,11 @@ class Rooms:
             if room.behind:
                 self._behind.set()
 
+    def count(self, name: str, total: int) -> None:
+        """Tell a room's members how many there are, here and elsewhere."""
+        if (room := self._rooms.get(name)) is not None:
+            room.count(total)
+
     async def wait_behind(self) -> None:
         """Return when a room is known to have gone on."""
         await self._behind.wait()

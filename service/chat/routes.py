@@ -14,6 +14,7 @@ from service.chat.authors import identify
 from service.chat.connection import Chat
 from service.chat.conversation import Conversation
 from service.chat.history import add_history
+from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
 from service.chat.simple import SimpleConversation
@@ -30,18 +31,20 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     writer = Writer(database, rooms.offer)
+    replica = secrets.token_hex(4)
+    presence = Presence(replica)
     chat = Chat(
         settings=settings,
         lifecycle=resources.lifecycle,
         rooms=rooms,
         writer=writer,
         limits=resources.limits,
-        replica=secrets.token_hex(4),
+        replica=replica,
         heartbeat=heartbeat,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(relay.listen, database, rooms)
-        nursery.start_soon(relay.tick, database, rooms)
+        nursery.start_soon(relay.listen, database, rooms, presence)
+        nursery.start_soon(relay.tick, database, rooms, presence)
         nursery.start_soon(relay.read_on, rooms)
         nursery.start_soon(writer.run)
         nursery.start_soon(partial(janitor.sweep, database, retention=settings.chat_retention))

@@ -11,7 +11,7 @@ from service.chat.authors import Author
 from service.chat.backlog import Answer
 from service.chat.connection import FLOODING, Chat, Connection, Ending
 from service.chat.limits import Patience
-from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Message
+from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Message, Presence
 from service.chat.store import Draft
 from service.chat.tail import Entry
 from service.server import Frame, TokenBucket, Websocket, encode_frame
@@ -50,6 +50,9 @@ class SimpleConversation:
 
     def move(self, joined: Joined) -> None:
         """A gap is nothing that this mode could say."""
+
+    def count(self, presence: Presence) -> None:
+        """Nor is a number of members."""
 
     async def _receive(self, _: trio.Nursery) -> None:
         while True:

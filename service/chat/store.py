@@ -182,6 +182,14 @@ def delete_old(
     return last, deleted
 
 
+def notify(connection: Connection, payloads: Sequence[str]) -> None:
+    """Send notifications that stand for nothing stored."""
+    connection.execute(
+        sa.text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload"),
+        {"channel": CHANNEL, "payloads": list(payloads)},
+    )
+
+
 def renew_epoch(connection: Connection) -> str:
     """Make a new epoch, after a restore or a failover that lost commits. Running replicas see it at their next tick."""
     fresh = sa.func.replace(sa.cast(sa.func.gen_random_uuid(), sa.Text), "-", "")

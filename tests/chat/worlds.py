@@ -1,6 +1,6 @@
 """Fakes and makers for the pure tests of the chat: a member that writes down what it gets, messages, pages."""
 
-from service.chat.protocol import Joined, Message, Page
+from service.chat.protocol import Joined, Message, Page, Presence
 from service.chat.room import Room, Seat
 from service.chat.store import Draft
 from service.chat.tail import Budget, Entry
@@ -45,6 +45,9 @@ class Listener:
 
     def move(self, joined: Joined) -> None:
         self.moves.append(joined)
+
+    def count(self, presence: Presence) -> None:
+        pass
 
 
 def catch_up(seat: Seat, rows: tuple[Message, ...]) -> None:

@@ -1,6 +1,6 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
-    python -m bench [probes] [http] [fanout] [database]
+    python -m bench [probes] [http] [fanout] [database] [units] [chat]
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted.
@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients
+from bench import chat, clients  # sample
+from bench import database as units
 from bench.measure import Server, ratio, server, show
 from service.database import open_embedded
 
@@ -103,7 +104,14 @@ def fanout() -> None:
             room.close()
 
 
-ALL = {"probes": probes, "http": http, "fanout": fanout, "database": database}
+ALL = {
+    "probes": probes,
+    "http": http,
+    "fanout": fanout,
+    "database": database,
+    "units": units.main,
+    "chat": lambda: chat.main([]),  # sample
+}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from service.chat.history import add_history
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
 from service.chat.simple import SimpleConversation
+from service.chat.statistics import Statistics, show
 from service.chat.writer import Writer
 from service.errors import Invalid
 from service.resources import Resources
@@ -29,7 +30,8 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
-    writer = Writer(database, rooms.offer)
+    statistics = Statistics()
+    writer = Writer(database, rooms.offer, statistics)
     chat = Chat(
         settings=settings,
         lifecycle=resources.lifecycle,
@@ -38,7 +40,9 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         limits=RateLimits(settings.rate_per_address),
         replica=secrets.token_hex(4),
         heartbeat=heartbeat,
+        statistics=statistics,
     )
+    show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay.listen, database, rooms)
         nursery.start_soon(relay.tick, database, rooms)

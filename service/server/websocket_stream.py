@@ -40,6 +40,9 @@ class WebsocketStream(WSStream):
         super().__init__(*args)  # type: ignore[arg-type]  # as the base class
         self._peer_closed = trio.Event()
         self._deaf = False
+        self.frames_sent = 0
+        self.close_code = 0  # 0 while it is open
+        self.close_reason = ""  # ours; a peer's is its own text, and nobody's to keep
 
     @property
     def last_received(self) -> float:
@@ -52,6 +55,7 @@ class WebsocketStream(WSStream):
             return
         try:
             self.transport.outbox.send_nowait(frame.data, droppable=frame.droppable)
+            self.frames_sent += 1
         except TooSlowError:
             self.config.statistics.websockets_too_slow += 1
             raise
@@ -102,6 +106,7 @@ class WebsocketStream(WSStream):
         elif message["type"] == "websocket.close" and self.state is not ASGIWebsocketState.HANDSHAKE:
             await self.close(message.get("code") or CloseReason.NORMAL_CLOSURE, message.get("reason") or "")
         elif message["type"] != "websocket.send" or self.state is ASGIWebsocketState.CONNECTED:
+            self.frames_sent += message["type"] == "websocket.send"
             await super().app_send(message)
 
     async def _begin(self, request: Request) -> None:
@@ -115,7 +120,7 @@ class WebsocketStream(WSStream):
         """Tell the app. After a clean close it may handle what came before; otherwise it is cancelled at once."""
         clean = self._peer_closed.is_set()
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
-            self.config.statistics.closes[CloseReason.ABNORMAL_CLOSURE] += 1
+            self._count_close(CloseReason.ABNORMAL_CLOSURE)
         if self in self.config.websockets:
             self.config.websockets.discard(self)
             self.config.statistics.websockets_open -= 1
@@ -188,7 +193,7 @@ class WebsocketStream(WSStream):
         self._peer_closed.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING:
             self._write(event.response())
-            self.config.statistics.closes[int(event.code)] += 1
+            self._count_close(event.code)
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     def _answer_ping(self, ping: Ping) -> None:
@@ -201,6 +206,10 @@ class WebsocketStream(WSStream):
         if self.transport.outbox.overflowed:
             self.transport.outbox.discard()  # or the close frame would never arrive
         self._write(CloseConnection(code=code, reason=reason))
+        self._count_close(code, reason)
+
+    def _count_close(self, code: int, reason: str = "") -> None:
+        self.close_code, self.close_reason = int(code), reason
         self.config.statistics.closes[int(code)] += 1
 
     def _write(self, event: CloseConnection) -> None:

@@ -132,7 +132,6 @@ async def live(
             ]
             seldom = HEALTHZ, METRICS
             await start(around(create_app(routes, settings), seldom=seldom), management_probes(health))
-            log.info("waiting for the schema")
             if not await unless_draining(lifecycle, database.wait_served):
                 return
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)

@@ -173,9 +173,10 @@ class Database:
             how = Cancelled.CUT if unit.was_cut else Cancelled.TOO_LATE if unit.committed else Cancelled.STOPPED
             self._counters.cancels[how] += 1
             if unit.committed:
-                return cast("T", unit.value)  # it was too late to cancel; the next checkpoint delivers it
+                return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
             if unit.outcome_unknown:
-                raise OutcomeUnknown("the connection was cut while committing: it may be committed or not") from None
+                why = "the connection was cut while committing: it may be committed or not"
+                raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
             raise
         finally:
             del self._running[unit]

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ type Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+async def lines(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Lines]:
     """Log as JSON, and yield what reads the lines since the last time."""
     configure_logs("info", "json")
     yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -27,7 +27,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     logging.captureWarnings(False)
 
 
-def test_lines_of_libraries_are_json_as_well(lines: Lines) -> None:
+async def test_lines_of_libraries_are_json_as_well(lines: Lines) -> None:
     logging.getLogger("some.library").warning("lost %s of\n%s", 1, "\udcff\x00")
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -92,15 +92,16 @@ async def test_ten_thousand_paths_methods_and_headers_add_no_series() -> None:
 
     await ask("GET")
     await ask("BREW")
+    statistics.closes.update(range(1000, 1016))
+    statistics.closes.update((4008, 4408, 4429, 4999))  # those with a series of their own, and one without
     before = samples(metrics.text().decode())
     for number in range(10_000):
         await ask(f"BREW{number}" if number % 2 else "GET")
-        statistics.closes[3000 + number % 2000] += 1
+        statistics.closes[1016 + number % 3984] += 1
     after = samples(metrics.text().decode())
 
-    grown = after.keys() - before.keys()
-    assert grown == {'websocket_closes_total{code="other"}'}
-    assert after['websocket_closes_total{code="other"}'] == 10_000
+    assert after.keys() == before.keys()
+    assert sum(value for series, value in after.items() if series.startswith("websocket_closes_total")) == 10_020
     other = 'http_request_method="_OTHER",http_response_status_code="404",http_route="unmatched"'
     assert after[f"http_server_request_duration_seconds_count{{{other}}}"] == 5_001
 
@@ -119,7 +120,8 @@ async def test_over_real_sockets_as_well(make_settings: MakeSettings) -> None:
             await ask(f"/nowhere/{number}", ("GET", f"BREW{number}")[number % 2])
         after = samples((await client.get(urls.management + "/metrics")).text)
 
-    assert {series.partition("{")[0] for series in after.keys() - before.keys()} <= {"database_unit_seconds"}
+    # Units of the background may run for the first time meanwhile; their names come from code.
+    assert not [series for series in after.keys() - before.keys() if not series.startswith("database_unit_seconds")]
 
 
 def test_numbers_are_read_at_each_scrape() -> None:

@@ -16,6 +16,9 @@ const PING_PATIENCE = 4_000; // ms
 const $ = (id) => document.getElementById(id);
 const between = (low, high) => low + Math.random() * (high - low);
 
+// crypto.randomUUID is there on https and localhost only.
+const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
+
 // ---- what outlives the page
 
 function recall(store, key, otherwise) {
@@ -49,7 +52,7 @@ class Line {
   }
 
   connect() {
-    clearTimeout(this.timer);
+    this.forget();
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}/ws?name=${encodeURIComponent(this.name)}`, PROTOCOL);
     this.socket = socket;
@@ -130,7 +133,7 @@ class Line {
     } catch {
       this.reason = "The server does not answer.";
     }
-    this.onState();
+    this.onState(this.state);
   }
 
   cut() {
@@ -142,9 +145,7 @@ class Line {
 
   rename(name) {
     this.name = name;
-    if (this.state === "cut") return;
-    this.forget();
-    this.connect();
+    if (this.state !== "cut") this.connect();
   }
 
   forget() {
@@ -186,9 +187,8 @@ class Room {
 
   join() {
     this.joined = false;
-    this.ref = crypto.randomUUID?.() ?? String(Math.random());
+    this.ref = makeId();
     const since = this.last === null ? {} : { since: { epoch: this.epoch, seq: this.last } };
-    this.askedSince = this.last;
     line.send({ type: "join", room: this.name, ref: this.ref, ...since });
   }
 
@@ -205,8 +205,17 @@ class Room {
       if (frame.from > 0) this.loadEarlier();
       if (this.lostSight) note(this, "The server no longer keeps what came in between; the room goes on from here.");
     }
-    for (const one of this.pending) if (one.tick === "sent") one.tick = "kept";
     this.flush();
+  }
+
+  // What was sent and not answered is sent again: its id makes that safe.
+  onLost() {
+    this.joined = false;
+    for (const one of this.pending) {
+      clearTimeout(one.timer);
+      if (one.tick === "sent") one.tick = "kept";
+    }
+    showPending(this);
   }
 
   // One at a time: a repeat then never comes behind what was written after it.
@@ -220,7 +229,7 @@ class Room {
   }
 
   write(text) {
-    const id = crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16)).join("");
+    const id = makeId();
     remember(id);
     this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept" });
     this.changed();
@@ -269,7 +278,7 @@ class Room {
     this.messages.push(message);
     const one = this.pending.find((candidate) => candidate.id === message.id);
     if (one) this.drop(one);
-    if (this.messages.length > MAX_SHOWN + PAGE) {
+    if (this.messages.length > MAX_SHOWN + PAGE && (this !== current || atEnd())) {
       this.messages.splice(0, PAGE);
       this.beginning = false;
     }
@@ -336,7 +345,7 @@ function saneName(name) {
 function paintAvatar(element, name) {
   let hash = 7;
   for (const c of name) hash = (hash * 31 + c.codePointAt(0)) % 9973;
-  element.style.setProperty("--hue", hash % 360);
+  element.style.setProperty("--hue", (hash * 137) % 360); // names that differ by little differ by much
   const words = name.split(" ").filter(Boolean);
   element.textContent = [words[0], words.length > 1 ? words.at(-1) : ""].map((word) => [...(word ?? "")][0] ?? "").join("").toUpperCase();
 }
@@ -346,6 +355,8 @@ function paintAvatar(element, name) {
 const rooms = new Map();
 let current = null;
 let line = null;
+
+const sum = (property) => [...rooms.values()].reduce((total, room) => total + room[property], 0);
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -379,9 +390,14 @@ function messageNode(message, previous) {
   if (isLarge(message.text)) node.classList.add("large");
   const avatar = element("span", { className: follows ? "" : "avatar", ariaHidden: "true" });
   if (!follows) paintAvatar(avatar, message.from);
-  const meta = element("span", { className: "meta" }, element("time", { dateTime: message.at, title: new Date(message.at).toLocaleString() }, clock(message.at)), element("code", { title: "its place in the room's one order" }, `#${message.seq}`));
+  const time = element("time", { dateTime: message.at, title: new Date(message.at).toLocaleString() }, clock(message.at));
+  const seq = element("code", { title: "its place in the room's one order" }, `#${message.seq}`);
+  const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
   node.append(avatar);
-  if (!follows && !mine) node.append(element("div", { className: "who", title: "a name is a claim; nobody has checked it" }, element("bdi", {}, message.from)));
+  if (!follows && !mine) {
+    const who = element("bdi", { title: "a name is a claim; nobody has checked it" }, message.from);
+    node.append(element("div", { className: "who" }, who, time));
+  }
   node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);
   if (mine) {
     node.dataset.tick = "acked";
@@ -428,7 +444,7 @@ function showMessage(room, message) {
   if (room !== current) return;
   const stick = atEnd() || isMine(message);
   append(message, room.messages.at(-2)).classList.add("fresh");
-  while ($("log").children.length > MAX_SHOWN + 2 * PAGE) $("log").firstElementChild.remove();
+  while (stick && $("log").children.length > MAX_SHOWN + 2 * PAGE) $("log").firstElementChild.remove();
   showEdges();
   if (stick) toEnd();
   else {
@@ -457,7 +473,7 @@ function showEdges() {
   $("empty").hidden = !(nothing && current.beginning);
   $("earlier").hidden = !current.messages.length || current.beginning;
   $("start").hidden = !current.messages.length || !current.beginning;
-  $("subtitle").textContent = current.count ? `${current.count} here now` : "a room is open to everybody who knows its name";
+  $("subtitle").textContent = current.count ? `${current.count} here now` : "open to everybody who knows its name";
 }
 
 function showRoom({ keepPlace = false } = {}) {
@@ -482,12 +498,13 @@ function showRooms() {
   $("rooms").replaceChildren(...[...rooms.values()].map((room) => {
     const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name));
     if (room.unread) open.append(element("b", { title: "unread" }, room.unread > 99 ? "99+" : String(room.unread)));
-    const item = element("li", { className: room === current ? "current" : "" }, open);
     if (room === current) open.ariaCurrent = "true";
-    if (rooms.size > 1) item.append(element("button", { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) }, "×"));
+    const item = element("li", { className: room === current ? "current" : "" }, open);
+    const away = { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) };
+    if (rooms.size > 1) item.append(element("button", away, "×"));
     return item;
   }));
-  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  const unread = sum("unread");
   $("elsewhere").hidden = !unread;
   $("elsewhere").textContent = unread > 99 ? "99+" : unread;
   document.title = `${unread ? `(${unread}) ` : ""}${current.name} · Trireme`;
@@ -496,13 +513,13 @@ function showRooms() {
 
 function showFacts() {
   $("fact-seq").textContent = `#${current.last ?? 0}`;
-  $("fact-waiting").textContent = [...rooms.values()].reduce((sum, room) => sum + room.waiting, 0);
+  $("fact-waiting").textContent = sum("waiting");
   $("fact-reconnects").textContent = Math.max(0, (line?.made ?? 0) - 1);
 }
 
 function statusText() {
   const seconds = Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000));
-  const waiting = [...rooms.values()].reduce((sum, room) => sum + room.waiting, 0);
+  const waiting = sum("waiting");
   const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
   switch (line.state) {
     case "connecting": return line.made ? `Connecting again…${waiting ? kept : ""}` : "Connecting…";
@@ -530,8 +547,13 @@ function showStatus() {
 }
 showStatus.backUntil = 0;
 
+// Epochs and ids are long and say nothing to a reader but which is which.
+const shortened = (_, value) => (typeof value === "string" && /^[0-9a-f-]{24,}$/.test(value) ? `${value.slice(0, 8)}…` : value);
+
+const inWords = ({ type, ...rest }) => JSON.stringify(rest, shortened, 1).replace(/\n\s*/g, " ").slice(0, 600);
+
 function showFrame(direction, frame) {
-  const shown = typeof frame === "string" ? frame : JSON.stringify({ ...frame, type: undefined });
+  const shown = typeof frame === "string" ? frame : inWords(frame);
   const mark = { in: "←", out: "→", event: "·" }[direction];
   $("frames").prepend(element("li", { className: direction }, element("b", {}, `${mark} ${frame.type ?? ""}`), shown));
   while ($("frames").children.length > 80) $("frames").lastElementChild.remove();
@@ -548,7 +570,7 @@ let lostAt = 0;
 function onState(before) {
   if (before === "open" && line.state !== "open") lostAt = Date.now();
   if (line.state === "open" && before !== "open") for (const room of rooms.values()) room.join();
-  if (line.state !== "open") for (const room of rooms.values()) room.joined = false;
+  if (before === "open" && line.state !== "open") for (const room of rooms.values()) room.onLost();
   showStatus();
 }
 
@@ -580,7 +602,8 @@ function onError(frame, room) {
   if (frame.id) for (const one of rooms.values()) one.onError(frame);
   else if (room) {
     room.trouble = frame.message;
-    if (frame.retryable) setTimeout(() => line.state === "open" && !room.joined && room.join(), between(1, 1.5) * (frame.retry_after_ms ?? 1000));
+    const again = () => line.state === "open" && !room.joined && room.join();
+    if (frame.retryable) setTimeout(again, between(1, 1.5) * (frame.retry_after_ms ?? 1000));
   }
 }
 
@@ -588,7 +611,8 @@ function welcomeBack(room) {
   if (!lostAt || room.lostSight) return;
   const seconds = Math.max(1, Math.round((Date.now() - lostAt) / 1000));
   const missed = room.caughtUp === 1 ? "one message has" : `${room.caughtUp} messages have`;
-  showStatus.back = `Back after ${seconds} s, at replica ${line.replica}: ${room.caughtUp > 0 ? `${missed} come in meanwhile` : "you missed nothing"}.`;
+  const told = room.caughtUp > 0 ? `${missed} come in meanwhile` : "you missed nothing";
+  showStatus.back = `Back after ${seconds} s, at replica ${line.replica}: ${told}.`;
   showStatus.backUntil = Date.now() + 6_000;
   lostAt = 0;
 }
@@ -665,6 +689,11 @@ function drawer(kind, open) {
   if (kind === "wired") keep(localStorage, "wired", open);
 }
 
+function closeDrawers() {
+  drawer("roomy", false);
+  if (innerWidth <= 1080) drawer("wired", false);
+}
+
 function switchRoom(step) {
   const names = [...rooms.keys()];
   enter(names[(names.indexOf(current.name) + step + names.length) % names.length]);
@@ -672,8 +701,7 @@ function switchRoom(step) {
 
 function onKey(event) {
   if (event.key === "Escape") {
-    drawer("roomy", false);
-    if (innerWidth <= 1080) drawer("wired", false);
+    closeDrawers();
     $("text").focus();
   } else if (event.altKey && ["ArrowUp", "ArrowDown"].includes(event.key)) {
     event.preventDefault();
@@ -694,7 +722,7 @@ function listen() {
   $("name").onchange = rename;
   $("new-room").onsubmit = (event) => {
     event.preventDefault();
-    const wanted = $("room-name").value.trim().toLowerCase().replace(/^#/, "").replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+    const wanted = $("room-name").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
     if (enter(wanted)) $("room-name").value = "";
   };
   $("earlier").onclick = () => current.loadEarlier();
@@ -710,10 +738,11 @@ function listen() {
   document.querySelector("[data-open=sidebar]").onclick = () => { drawer("roomy", true); document.querySelector("#rooms .open").focus(); };
   document.querySelector("[data-close=sidebar]").onclick = () => drawer("roomy", false);
   document.querySelector("[data-close=wire]").onclick = () => drawer("wired", false);
-  document.onclick = (event) => { if (event.target === document.body) { drawer("roomy", false); if (innerWidth <= 1080) drawer("wired", false); } };
+  document.onclick = (event) => { if (event.target === document.body) closeDrawers(); }; // beside an open one
   document.onkeydown = onKey;
   document.onvisibilitychange = () => { if (!document.hidden) { showRooms(); line.probe(); } };
   window.ononline = window.onoffline = () => line.probe();
+  window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
   window.onhashchange = () => enter(location.hash.slice(1));
 }
 

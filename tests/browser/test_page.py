@@ -1,0 +1,264 @@
+"""The page as people have it: in a browser, against real processes, over kills and restarts."""
+
+import itertools
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+from playwright.sync_api import Page
+
+from tests.browser.balancer import Balancer, balanced
+from tests.browser.conftest import OpenPage
+from tests.processes import Process, started
+
+QUICK = {"drain_delay": 0, "drain_spread": 0.5}
+ROOM = "lobby"
+
+
+class Replicas:
+    """Two processes of the service on ports of their own, behind one address."""
+
+    def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
+        self._directory, self._database_url, self._stack = directory, database_url, stack
+        self.ports = _free_ports(2)
+        self.running = [self.start(number) for number in range(2)]
+        self.balancer: Balancer = stack.enter_context(balanced(*self.ports))
+
+    @property
+    def url(self) -> str:
+        return self.balancer.url
+
+    def start(self, number: int) -> Process:
+        bind = {"bind": f"127.0.0.1:{self.ports[number]}", "database_url": self._database_url}
+        service = started(self._directory, "serve", name=f"replica{number}", **bind, **QUICK)
+        replica = self._stack.enter_context(service)
+        trio.run(replica.wait_ready)
+        return replica
+
+    def kill(self, number: int) -> None:
+        self.running[number].send(signal.SIGKILL)
+        self.running[number].process.wait(5)
+
+    def roll(self, number: int) -> None:
+        """Restart one as a rollout does: out of rotation, drained, and back."""
+        self.balancer.ports.remove(self.ports[number])
+        self.running[number].send(signal.SIGTERM)
+        assert trio.run(self.running[number].wait_end) == 0
+        self.bring_back(number)
+        self.balancer.ports.append(self.ports[number])
+
+    def bring_back(self, number: int) -> None:
+        self.running[number] = self.start(number)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def open_replicas(directory: Path, database_url: str) -> Iterator[Replicas]:
+    with ExitStack() as stack:
+        yield Replicas(directory, database_url, stack)
+
+
+@pytest.fixture
+def service(tmp_path: Path, database_url: str) -> Iterator[str]:
+    with started(tmp_path, "serve", database_url=database_url, **QUICK) as process:
+        trio.run(process.wait_ready)
+        yield process.public
+
+
+def write(page: Page, text: str) -> None:
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def shown(page: Page) -> list[tuple[int, str]]:
+    """Return what the page shows as stored, from top to bottom: seq and text."""
+    pairs: list[tuple[int, str]] = page.locator("#log .message").evaluate_all(
+        "nodes => nodes.map(node => [Number(node.dataset.seq), node.querySelector('.bubble').textContent])"
+    )
+    return [(seq, text) for seq, text in pairs]
+
+
+def wait_shown(page: Page, count: int) -> list[tuple[int, str]]:
+    page.wait_for_function(
+        "count => document.querySelectorAll('#log .message').length >= count"
+        " && !document.querySelector('#pending').children.length",
+        arg=count,
+        timeout=25_000,
+    )
+    return shown(page)
+
+
+def test_two_people_chat_and_text_stays_text(service: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(service, "Ada"), open_page(service, "Ben")
+    write(ada, "<img src=x onerror=alert(1)> & <b>bold</b>")
+    ben.wait_for_selector("[data-seq='1']")
+    write(ben, "seen")
+    ada.wait_for_selector("[data-seq='2']")
+    ada.wait_for_selector("#pending", state="attached")
+
+    assert shown(ada) == shown(ben) == [(1, "<img src=x onerror=alert(1)> & <b>bold</b>"), (2, "seen")]
+    assert ben.locator("[data-seq='1'] .who bdi").inner_text() == "Ada"
+    assert ada.locator("[data-seq='1']").get_attribute("data-tick") == "acked"
+    assert ada.locator("#log img, #log b").count() == 0
+    assert "every name in here is a claim" in ada.inner_text("#claim")
+
+
+def test_what_is_written_with_the_line_cut_is_kept_over_a_reload_and_sent_once(
+    service: str, open_page: OpenPage
+) -> None:
+    ada, ben = open_page(service, "Ada"), open_page(service, "Ben", viewport={"width": 1400, "height": 800})
+    ben.click("#cut")
+    write(ben, "one")
+    write(ben, "two")
+    write(ada, "meanwhile")
+    ada.wait_for_selector("[data-seq='1']")
+
+    assert ben.locator("#pending [data-tick=kept]").count() == 2
+    assert ben.inner_text("#status-text") == "You cut the line. 2 waiting here."
+
+    ben.on("dialog", lambda dialog: dialog.accept())  # it asks before it goes with something unsent
+    ben.reload()
+
+    assert wait_shown(ben, 3) == wait_shown(ada, 3) == [(1, "meanwhile"), (2, "one"), (3, "two")]
+
+
+def test_older_messages_come_by_http(service: str, open_page: OpenPage) -> None:
+    for number in range(1, 121):
+        httpx2.post(f"{service}/api/rooms/{ROOM}/messages", json={"text": f"message {number}", "from": "Ada"})
+    page = open_page(service, "Ben")
+    first = wait_shown(page, 50)
+    page.click("#earlier")
+    page.wait_for_selector("[data-seq='21']")
+    page.click("#earlier")
+    page.wait_for_selector("#start:not([hidden])")
+
+    assert [seq for seq, _ in first] == list(range(71, 121))
+    assert shown(page) == [(number, f"message {number}") for number in range(1, 121)]
+
+
+def test_a_killed_replica_that_comes_back_costs_no_message(
+    tmp_path: Path, database_url: str, open_page: OpenPage
+) -> None:
+    numbers = itertools.count(1)
+    with open_replicas(tmp_path, database_url) as replicas:
+        pages = [open_page(replicas.url, "Ada"), open_page(replicas.url, "Ben")]
+        replica_of = [page.inner_text("#fact-replica") for page in pages]
+
+        def both_write() -> None:
+            for page in pages:
+                write(page, f"message {next(numbers)}")
+
+        both_write()
+        for number in (0, 1):
+            replicas.kill(number)
+            both_write()
+            pages[0].wait_for_selector("#status[data-state=open]")
+            both_write()
+            replicas.bring_back(number)
+            both_write()
+        expected = next(numbers) - 1
+        left, right = (wait_shown(page, expected) for page in pages)
+
+    assert len(set(replica_of)) == 2  # else a kill would have met nobody
+    assert left == right
+    assert [seq for seq, _ in left] == list(range(1, expected + 1))
+    assert {text for _, text in left} == {f"message {number}" for number in range(1, expected + 1)}
+
+
+def test_a_rolling_restart_is_told_and_costs_no_message(tmp_path: Path, database_url: str, open_page: OpenPage) -> None:
+    with open_replicas(tmp_path, database_url) as replicas:
+        pages = [open_page(replicas.url, "Ada"), open_page(replicas.url, "Ben")]
+        for page in pages:
+            page.evaluate(
+                """() => {
+                    window.states = [];
+                    const status = document.getElementById("status");
+                    const note = () => states.push(status.dataset.state);
+                    new MutationObserver(note).observe(status, { attributeFilter: ["data-state"] });
+                }"""
+            )
+        write(pages[0], "before")
+        for number in (0, 1):
+            replicas.roll(number)
+            write(pages[number], f"after {number}")
+        left, right = (wait_shown(page, 3) for page in pages)
+        states = {state for page in pages for state in page.evaluate("states")}
+
+    assert left == right
+    assert [seq for seq, _ in left] == [1, 2, 3]
+    assert "draining" in states
+    assert "offline" not in states
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1360, 820), (390, 780)], ids=["desktop", "phone"])
+def test_it_fits_and_can_be_read(service: str, open_page: OpenPage, size: tuple[int, int], scheme: str) -> None:
+    page = open_page(service, "Ada", viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    write(page, "x" * 300)
+    wait_shown(page, 1)
+    overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    contrasts: dict[str, float] = page.evaluate(CONTRASTS)
+
+    assert overflow <= 0
+    assert page.locator("#send").is_visible()
+    assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}  # WCAG 2.2, 1.4.3
+
+
+# The colours of the palette as the browser makes them, text against what is behind it.
+CONTRASTS = """() => {
+    const context = document.createElement("canvas").getContext("2d");
+    const probe = document.body.appendChild(document.createElement("i"));
+    const luminance = (name) => {
+        probe.style.color = `var(--${name})`;
+        context.fillStyle = getComputedStyle(probe).color;
+        context.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map(
+            (part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const pairs = ["ink paper", "ink panel", "ink card", "soft paper", "soft panel", "soft card", "on-sea sea",
+        "clay paper", "clay panel", "paper clay", "good paper", "warn panel", "bad paper"];
+    return Object.fromEntries(pairs.map((pair) => [pair, ratio(...pair.split(" ").map(luminance))]));
+}"""
+
+
+def test_the_keyboard_is_enough(service: str, open_page: OpenPage) -> None:
+    page = open_page(service, "Ada")
+    page.locator("#scroller").focus()
+    page.keyboard.type("to the lobby")  # typing anywhere goes into the message
+    page.keyboard.press("Enter")
+    wait_shown(page, 1)
+    page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.type("to the harbour")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("in two lines")
+    page.keyboard.press("Enter")
+
+    assert page.inner_text("#title") == "harbour"
+    assert wait_shown(page, 1) == [(1, "to the harbour\nin two lines")]
+
+
+def test_the_drawers_of_a_phone(service: str, open_page: OpenPage) -> None:
+    page = open_page(service, "Ada", viewport={"width": 390, "height": 780}, has_touch=True)
+    page.tap(".menu")
+    page.fill("#room-name", "The Galley!")
+    page.press("#room-name", "Enter")
+    page.wait_for_selector("#sidebar", state="hidden")
+    page.tap("#wire-toggle")
+    page.wait_for_selector("#wire")
+    page.keyboard.press("Escape")
+
+    assert page.inner_text("#title") == "the-galley"
+    assert page.url.endswith("#the-galley")
+    assert page.locator("#wire").is_hidden()

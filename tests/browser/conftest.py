@@ -1,5 +1,6 @@
 """A headless Chromium, and pages in it that may not say a word on their console."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,10 +12,16 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 type OpenPage = Callable[..., Page]
 
@@ -43,9 +50,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             page = context.new_page()
             page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.add_init_script(f"localStorage.setItem('trireme.name', '{json.dumps(name)}')")
             page.goto(url)
-            page.fill("#name", name)
-            page.press("#name", "Enter")
             page.wait_for_selector("#status[data-state=open]")
             return page
 

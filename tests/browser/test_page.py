@@ -1,6 +1,7 @@
 """The page as people have it: in a browser, against real processes, over kills and restarts."""
 
 import itertools
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from playwright.sync_api import Page
 
 from tests.browser.balancer import Balancer, balanced
 from tests.browser.conftest import OpenPage
+from tests.database_fixtures import fresh_database
 from tests.processes import Process, started
 
 QUICK = {"drain_delay": 0, "drain_spread": 0.5}
-ROOM = "lobby"
 
 
 class Replicas:
@@ -68,11 +69,22 @@ def open_replicas(directory: Path, database_url: str) -> Iterator[Replicas]:
         yield Replicas(directory, database_url, stack)
 
 
-@pytest.fixture
-def service(tmp_path: Path, database_url: str) -> Iterator[str]:
-    with started(tmp_path, "serve", database_url=database_url, **QUICK) as process:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("service")
+    with (
+        fresh_database(server_url, template) as database_url,
+        started(directory, "serve", database_url=database_url, rate_per_address=0, **QUICK) as process,
+    ):
         trio.run(process.wait_ready)
         yield process.public
+
+
+@pytest.fixture
+def room(address: str, request: pytest.FixtureRequest) -> str:
+    """Return where a room is that this test has for itself."""
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:64]
+    return f"{address}/#{name}"
 
 
 def write(page: Page, text: str) -> None:
@@ -98,8 +110,8 @@ def wait_shown(page: Page, count: int) -> list[tuple[int, str]]:
     return shown(page)
 
 
-def test_two_people_chat_and_text_stays_text(service: str, open_page: OpenPage) -> None:
-    ada, ben = open_page(service, "Ada"), open_page(service, "Ben")
+def test_two_people_chat_and_text_stays_text(room: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(room, "Ada"), open_page(room, "Ben")
     write(ada, "<img src=x onerror=alert(1)> & <b>bold</b>")
     ben.wait_for_selector("[data-seq='1']")
     write(ben, "seen")
@@ -113,10 +125,8 @@ def test_two_people_chat_and_text_stays_text(service: str, open_page: OpenPage) 
     assert "every name in here is a claim" in ada.inner_text("#claim")
 
 
-def test_what_is_written_with_the_line_cut_is_kept_over_a_reload_and_sent_once(
-    service: str, open_page: OpenPage
-) -> None:
-    ada, ben = open_page(service, "Ada"), open_page(service, "Ben", viewport={"width": 1400, "height": 800})
+def test_what_is_written_with_the_line_cut_is_kept_over_a_reload_and_sent_once(room: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(room, "Ada"), open_page(room, "Ben", viewport={"width": 1400, "height": 800})
     ben.click("#cut")
     write(ben, "one")
     write(ben, "two")
@@ -132,10 +142,12 @@ def test_what_is_written_with_the_line_cut_is_kept_over_a_reload_and_sent_once(
     assert wait_shown(ben, 3) == wait_shown(ada, 3) == [(1, "meanwhile"), (2, "one"), (3, "two")]
 
 
-def test_older_messages_come_by_http(service: str, open_page: OpenPage) -> None:
-    for number in range(1, 121):
-        httpx2.post(f"{service}/api/rooms/{ROOM}/messages", json={"text": f"message {number}", "from": "Ada"})
-    page = open_page(service, "Ben")
+def test_older_messages_come_by_http(room: str, open_page: OpenPage) -> None:
+    messages = room.replace("/#", "/api/rooms/") + "/messages"
+    with httpx2.Client() as client:
+        for number in range(1, 121):
+            client.post(messages, json={"text": f"message {number}", "from": "Ada"}).raise_for_status()
+    page = open_page(room, "Ben")
     first = wait_shown(page, 50)
     page.click("#earlier")
     page.wait_for_selector("[data-seq='21']")
@@ -202,8 +214,8 @@ def test_a_rolling_restart_is_told_and_costs_no_message(tmp_path: Path, database
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1360, 820), (390, 780)], ids=["desktop", "phone"])
-def test_it_fits_and_can_be_read(service: str, open_page: OpenPage, size: tuple[int, int], scheme: str) -> None:
-    page = open_page(service, "Ada", viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+def test_it_fits_and_can_be_read(room: str, open_page: OpenPage, size: tuple[int, int], scheme: str) -> None:
+    page = open_page(room, "Ada", viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     write(page, "x" * 300)
     wait_shown(page, 1)
     overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -216,7 +228,7 @@ def test_it_fits_and_can_be_read(service: str, open_page: OpenPage, size: tuple[
 
 # The colours of the palette as the browser makes them, text against what is behind it.
 CONTRASTS = """() => {
-    const context = document.createElement("canvas").getContext("2d");
+    const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const probe = document.body.appendChild(document.createElement("i"));
     const luminance = (name) => {
         probe.style.color = `var(--${name})`;
@@ -233,24 +245,24 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_the_keyboard_is_enough(service: str, open_page: OpenPage) -> None:
-    page = open_page(service, "Ada")
+def test_the_keyboard_is_enough(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada")
     page.locator("#scroller").focus()
-    page.keyboard.type("to the lobby")  # typing anywhere goes into the message
+    page.keyboard.type("to this room")  # typing anywhere goes into the message
     page.keyboard.press("Enter")
     wait_shown(page, 1)
     page.keyboard.press("Alt+ArrowDown")
-    page.keyboard.type("to the harbour")
+    page.keyboard.type("to the next room")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("in two lines")
     page.keyboard.press("Enter")
 
-    assert page.inner_text("#title") == "harbour"
-    assert wait_shown(page, 1) == [(1, "to the harbour\nin two lines")]
+    assert page.inner_text("#title") == "lobby"  # round from the last to the first
+    assert wait_shown(page, 1)[-1][1] == "to the next room\nin two lines"
 
 
-def test_the_drawers_of_a_phone(service: str, open_page: OpenPage) -> None:
-    page = open_page(service, "Ada", viewport={"width": 390, "height": 780}, has_touch=True)
+def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada", viewport={"width": 390, "height": 780}, has_touch=True)
     page.tap(".menu")
     page.fill("#room-name", "The Galley!")
     page.press("#room-name", "Enter")

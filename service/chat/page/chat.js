@@ -465,7 +465,7 @@ function showPending(room) {
     if (stick) toEnd();
     showEdges();
   }
-  showFacts();
+  if (line) showStatus();
 }
 
 function showEdges() {

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # bin/setup gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run test install check bench drill image help
+.PHONY: run test install check generate bench drill image help
 SETUP := sh deploy/setup.sh
 
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
@@ -21,6 +21,10 @@ check: ## style and types only, in seconds
 install: ## the runtime environment in .venv, so that `.venv/bin/service serve` runs
 	@$(SETUP) --inexact
 
+generate: ## README table, .env.example and chart schema, from the settings class
+	@$(SETUP) --group dev --group helm
+	@exec .venv/bin/python deploy/generate.py
+
 bench: ## ratios of interleaved runs, never bare times
 	@$(SETUP) --group dev --group bench
 	@exec .venv/bin/python -m bench
@@ -28,6 +32,9 @@ bench: ## ratios of interleaved runs, never bare times
 drill: ## the long fault tests: ten seeds of everything that can be killed
 	@$(SETUP) --group dev
 	@exec .venv/bin/pytest -m drill
+
+image: ## the container image, with docker, podman or buildah
+	@exec sh deploy/build-image.sh
 
 help: ## this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10

@@ -105,7 +105,6 @@ async def live(
             health = Health(settings, lifecycle, database)
             routes = [create_management(settings, origins, lifecycle, database), create_health(health, in_full=True)]
             await start(around(create_app(routes, settings)), management_probes(health))
-            log.info("waiting for the schema")
             if not await unless_draining(lifecycle, database.wait_served):
                 return
             resources = Resources(settings, lifecycle, database, limits)

@@ -145,6 +145,14 @@ def own_server(request: pytest.FixtureRequest, clusters: Callable[[Path], Path])
         yield server
 
 
+@pytest.fixture
+def one_server(clusters: Callable[[Path], Path]) -> Iterator[OwnServer]:
+    """Yield the same, for what does not depend on the version."""
+    with closing(OwnServer(clusters(find_binaries()), find_binaries())) as server:
+        server.start()
+        yield server
+
+
 def _with_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 

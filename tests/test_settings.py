@@ -142,8 +142,8 @@ def test_every_setting_has_a_reason_and_a_range(field: str) -> None:
 
 
 def test_the_readme_has_the_table_of_settings() -> None:
-    assert texts.markdown() in (ROOT / "README.md").read_text(), "paste the output of: service settings --markdown"
+    assert texts.markdown() in (ROOT / "README.md").read_text(), "run: make generate"
 
 
 def test_the_example_environment_is_current() -> None:
-    assert texts.env() + "\n" == (ROOT / ".env.example").read_text(), "run: service settings --env > .env.example"
+    assert texts.env() + "\n" == (ROOT / ".env.example").read_text(), "run: make generate"

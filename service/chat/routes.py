@@ -21,7 +21,7 @@ from service.chat.simple import SimpleConversation
 from service.chat.writer import Writer
 from service.errors import Invalid
 from service.resources import Resources
-from service.server import RateLimits, Websocket
+from service.server import Websocket
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
 
@@ -36,7 +36,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         lifecycle=resources.lifecycle,
         rooms=rooms,
         writer=writer,
-        limits=RateLimits(settings.rate_per_address),
+        limits=resources.limits,
         replica=secrets.token_hex(4),
         heartbeat=heartbeat,
     )

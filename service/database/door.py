@@ -162,9 +162,10 @@ class Database:
             with trio.CancelScope(shield=True):  # bounded: see Unit.stop
                 await unit.stop()
             if unit.committed:
-                return cast("T", unit.value)  # it was too late to cancel; the next checkpoint delivers it
+                return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
             if unit.outcome_unknown:
-                raise OutcomeUnknown("the connection was cut while committing: it may be committed or not") from None
+                why = "the connection was cut while committing: it may be committed or not"
+                raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
             raise
         finally:
             self._counters.cancels_sent += unit.cancels_sent

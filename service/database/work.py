@@ -48,7 +48,8 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
     except BaseException as error:
         _roll_back(line)
         if line.broken and isinstance(error, DBAPIError | psycopg.Error | LineLost):
-            raise DatabaseAway("the connection to PostgreSQL was lost; nothing is committed") from error
+            lost = "the connection to PostgreSQL was lost; nothing is committed"
+            raise DatabaseAway(lost) from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
         raise
     if not line.usable:
         _roll_back(line)

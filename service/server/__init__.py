@@ -10,7 +10,7 @@ from service.server.outbox import TooSlowError
 from service.server.rates import RateLimits, TokenBucket
 from service.server.statistics import Statistics
 from service.server.versions import WrongVersionsError, check_versions
-from service.server.websocket import FrameOutbox, Websocket
+from service.server.websocket import FrameOutbox, Websocket, websocket
 from service.server.websockets import Websockets
 from service.server.worker import serve
 
@@ -33,4 +33,5 @@ __all__ = [
     "listener_url",
     "open_listener",
     "serve",
+    "websocket",
 ]

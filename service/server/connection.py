@@ -122,6 +122,7 @@ class Connection(TCPServer):
                 send=self.protocol_send,
             )
             self.protocol.transport = self
+            await self.protocol.initiate()
             try:
                 await self._read_data()
             except trio.Cancelled:

@@ -66,7 +66,7 @@ class Exchange:
     ) -> None:
         """Run the app for this exchange; ends quietly when `self.scope` is cancelled."""
         with self.scope:
-            await _handle(app, config, scope, self.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+            await _handle(app, config, scope, self.receive, send, _refuse_thread, _refuse_thread)
 
     def _is_full(self, size: int) -> bool:
         if not self._messages:
@@ -94,3 +94,8 @@ class ConnectionTasks(TaskGroup):
 
     def start_soon(self, function: Callable[[], Any]) -> None:
         self.spawn(function)
+
+
+def _refuse_thread(*_: object, **__: object) -> Any:
+    """Stand in for what Hypercorn hands to WSGI applications, which `serve` does not take."""
+    raise RuntimeError("an ASGI application runs in the event loop")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-_FINAL_TEXT = 0x81  # FIN and the opcode of text, RFC 6455, 5.2; a server's frames carry no mask
+_TEXT, _BINARY = 0x81, 0x82  # FIN and the opcode, RFC 6455, 5.2; a server's frames carry no mask
 _SHORT, _TWO_BYTES, _EIGHT_BYTES = 125, 126, 127
 
 
@@ -16,12 +16,17 @@ class Frame:
 
 def encode_frame(text: str, *, droppable: bool = False) -> Frame:
     """Return `text` as a frame; raises UnicodeEncodeError when it holds a lone surrogate."""
-    payload = text.encode()
+    return Frame(encode_message(text), droppable)
+
+
+def encode_message(message: str | bytes) -> bytes:
+    """Return a whole message as the bytes of one frame."""
+    opcode, payload = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
     length = len(payload)
     if length <= _SHORT:
-        header = bytes((_FINAL_TEXT, length))
+        header = bytes((opcode, length))
     elif length < 1 << 16:
-        header = bytes((_FINAL_TEXT, _TWO_BYTES)) + length.to_bytes(2)
+        header = bytes((opcode, _TWO_BYTES)) + length.to_bytes(2)
     else:
-        header = bytes((_FINAL_TEXT, _EIGHT_BYTES)) + length.to_bytes(8)
-    return Frame(header + payload, droppable)
+        header = bytes((opcode, _EIGHT_BYTES)) + length.to_bytes(8)
+    return header + payload

@@ -6,7 +6,7 @@ Probes are answered here, ahead of every task and every framework: they must ans
 from typing import TYPE_CHECKING, cast
 
 import h11
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Request as StreamRequest
@@ -24,14 +24,28 @@ if TYPE_CHECKING:
 JOIN_LIMIT = 65_536
 
 
+class H11Connection(h11.Connection):
+    """h11's, to which bytes behind a last request are not an error that takes the place of its answer."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
 class Protocol(H11Protocol):
-    """See README.md: A5, B5, C5, B7."""
+    """See README.md: A5, B5, C5."""
 
     config: ServerConfig
     connection: h11.Connection | H11WSConnection
     stream: HttpStream | WebsocketStream | None
     transport: "Connection"
     _held: bytes = b""
+
+    async def initiate(self) -> None:
+        self.connection = H11Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+
+    async def handle(self, event: Event) -> None:
+        if not isinstance(event, RawData) or self.connection.their_state is not h11.MUST_CLOSE:
+            await super().handle(event)
 
     @property
     def has_partial_request(self) -> bool:

@@ -4,6 +4,7 @@ A mend reaches into what it mends; on another version it may mend nothing, in si
 tests/server first: the tests that show a trap on the stack as it comes say which mends may go.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from types import MappingProxyType
 
@@ -16,12 +17,12 @@ class WrongVersionsError(Exception):
     """The installed packages are not those that the mends were written against."""
 
 
-def check_versions() -> None:
+def check_versions(needed: Mapping[str, str] = WRITTEN_AGAINST) -> None:
     """Raise WrongVersionsError, naming each package that differs, what is installed and what is needed."""
     wrong = [
-        f"{name} is {version(name)}, service/server was written against {needed}"
-        for name, needed in WRITTEN_AGAINST.items()
-        if version(name) != needed
+        f"{name} is {version(name)}, service/server was written against {wanted}"
+        for name, wanted in needed.items()
+        if version(name) != wanted
     ]
     if wrong:
         raise WrongVersionsError("; ".join(wrong) + " (see service/server/README.md)")

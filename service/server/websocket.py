@@ -1,8 +1,10 @@
 """The `websocket` that handlers see, and how the framework runs a conversation on it."""
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any, Protocol, cast
 
+import quart
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable
 from quart.wrappers.base import ClientDisconnectedError
@@ -58,6 +60,7 @@ class Websocket(TrioWebsocket):
                 data = message["bytes"] if message["bytes"] is not None else message["text"]
                 return cast(str | bytes, data)
             if message["type"] == "websocket.disconnect":
+                await self._stream.answer_close()
                 raise ClientDisconnectedError
 
     async def send(self, data: str | bytes) -> None:
@@ -78,6 +81,10 @@ class Websocket(TrioWebsocket):
             await super().close(code, reason)
 
 
+# Quart's proxy for the current task's websocket, under the type that it has in an Application.
+websocket = cast(Websocket, quart.websocket)
+
+
 class WebsocketConnection(TrioASGIWebsocketConnection):
     """Quart's, without its nursery and its unbounded buffer, and with a close code that tells the truth."""
 
@@ -86,11 +93,11 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         if stream is None:  # some other server: a test client of the framework's
             await super().__call__(receive, send)
             return
-        websocket = cast(Websocket, self._create_websocket_from_scope(send))
-        websocket.attach(stream, receive)
-        response = await self.app.handle_websocket(websocket)
+        member = cast(Websocket, self._create_websocket_from_scope(send))
+        member.attach(stream, receive)
+        response = await self.app.handle_websocket(member)
         if self._accepted:
-            await websocket.close(1000 if response is None else 1011 if response.status_code >= 500 else 1008)
+            await member.close(1000 if response is None else 1011 if response.status_code >= 500 else 1008)
         elif response is not None:
             await self._refuse(send, response)
 
@@ -98,5 +105,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         """Answer the upgrade with a status and a body, as any request."""
         headers = [(key.lower().encode(), value.encode()) for key, value in response.headers.items()]
         await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
-        body = await response.get_data(as_text=False)
+        body = response.get_data(as_text=False)
+        if isawaitable(body):  # Werkzeug's responses, which stand for HTTP exceptions, give it at once
+            body = await body
         await send({"type": "websocket.http.response.body", "body": body, "more_body": False})

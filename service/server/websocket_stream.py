@@ -14,7 +14,7 @@ from wsproto.utilities import LocalProtocolError
 
 from service.server.config import ServerConfig
 from service.server.exchange import Exchange
-from service.server.frames import Frame
+from service.server.frames import Frame, encode_message
 from service.server.outbox import TooSlowError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ EXTENSION = "trireme.websocket"
 CLOSE_WAIT = 1.0
 # What came before a clean close is still handled, for at most this long.
 LAST_MESSAGES = 1.0
-# How long a handler may leave a full inbox alone while more is coming in.
-UNTAKEN = 10.0
+# A packet may hold ten thousand frames; after so many of them others have their turn.
+FRAMES_IN_A_ROW = 32
 
 
 class WebsocketStream(WSStream):
@@ -40,6 +40,7 @@ class WebsocketStream(WSStream):
         super().__init__(*args)  # type: ignore[arg-type]  # as the base class
         self._peer_closed = trio.Event()
         self._deaf = False
+        self._goodbye: CloseConnection | None = None  # our answer to the peer's close, while it has to wait
 
     @property
     def last_received(self) -> float:
@@ -69,6 +70,15 @@ class WebsocketStream(WSStream):
         with trio.move_on_after(CLOSE_WAIT):
             await self._peer_closed.wait()
 
+    async def answer_close(self) -> None:
+        """Answer the peer's close: the handler has had all that came before it."""
+        if self._goodbye is not None:
+            goodbye, self._goodbye = self._goodbye, None
+            if self.state is ASGIWebsocketState.CONNECTED:
+                self.state = ASGIWebsocketState.CLOSED
+                self._write(goodbye)
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
     async def shut(self, code: int, reason: str) -> None:
         """Close, and end the handler."""
         await self.close(code, reason)
@@ -78,8 +88,7 @@ class WebsocketStream(WSStream):
     def abandon(self) -> None:
         """Say goodbye without waiting: the server is ending under us."""
         if self.state is ASGIWebsocketState.CONNECTED:
-            leaving = self.config.lifecycle.draining
-            self._say_close(CloseReason.SERVICE_RESTART if leaving else CloseReason.INTERNAL_ERROR)
+            self._say_close(self._unplanned)
 
     async def handle(self, event: Event) -> None:
         if self.closed:
@@ -101,8 +110,16 @@ class WebsocketStream(WSStream):
             await self._finish()
         elif message["type"] == "websocket.close" and self.state is not ASGIWebsocketState.HANDSHAKE:
             await self.close(message.get("code") or CloseReason.NORMAL_CLOSURE, message.get("reason") or "")
-        elif message["type"] != "websocket.send" or self.state is ASGIWebsocketState.CONNECTED:
+        elif message["type"] != "websocket.send":
             await super().app_send(message)
+        elif self.state is ASGIWebsocketState.CONNECTED:
+            data = message["text"] if message["bytes"] is None else message["bytes"]
+            await self.transport.outbox.send(encode_message(data))  # type: ignore[arg-type]  # one of them is there
+
+    @property
+    def _unplanned(self) -> CloseReason:
+        """The code for an end that the handler did not choose."""
+        return CloseReason.SERVICE_RESTART if self.config.lifecycle.draining else CloseReason.INTERNAL_ERROR
 
     async def _begin(self, request: Request) -> None:
         await super().handle(request)
@@ -114,6 +131,7 @@ class WebsocketStream(WSStream):
     def _end(self) -> None:
         """Tell the app. After a clean close it may handle what came before; otherwise it is cancelled at once."""
         clean = self._peer_closed.is_set()
+        self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
             self.config.statistics.closes[CloseReason.ABNORMAL_CLOSURE] += 1
         if self in self.config.websockets:
@@ -123,7 +141,8 @@ class WebsocketStream(WSStream):
         self.state = ASGIWebsocketState.CLOSED
         if self.app_put is not None:
             self.app_put.close({"type": "websocket.disconnect", "code": 1000 if clean else 1006})
-            self.app_put.scope.deadline = trio.current_time() + (LAST_MESSAGES if clean else 0)
+            if not clean:
+                self.app_put.scope.cancel()
 
     async def _refuse_early_data(self) -> None:
         """A client must wait for our half of the handshake; what it sends before is no frame (RFC 6455, 4.1)."""
@@ -142,12 +161,17 @@ class WebsocketStream(WSStream):
         """The app has returned."""
         if self.state is ASGIWebsocketState.HANDSHAKE:
             await self._send_error_response(500)
+        elif self._goodbye is not None:
+            await self.answer_close()
+            return
         else:
-            await self.close(CloseReason.INTERNAL_ERROR)
+            await self.close(self._unplanned)
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _handle_events(self) -> None:
-        for event in self.connection.events():
+        for number, event in enumerate(self.connection.events(), start=1):
+            if number % FRAMES_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
             if isinstance(event, Message):
                 await self._take(event)
             elif isinstance(event, Ping):
@@ -169,7 +193,7 @@ class WebsocketStream(WSStream):
         if event.message_finished:
             message = self.buffer.to_message()
             self.buffer.clear()
-            with trio.move_on_after(UNTAKEN) as patience:
+            with trio.move_on_after(self.config.untaken_timeout) as patience:
                 await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
             if patience.cancelled_caught:
                 await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
@@ -186,10 +210,13 @@ class WebsocketStream(WSStream):
             await self._reject(event.code, event.reason or "")
             return
         self._peer_closed.set()
-        if self.connection.state is ConnectionState.REMOTE_CLOSING:
-            self._write(event.response())
+        if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
             self.config.statistics.closes[int(event.code)] += 1
-        await self.send(StreamClosed(stream_id=self.stream_id))
+            self._goodbye = event.response()
+            self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
+            self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
+        else:
+            await self.send(StreamClosed(stream_id=self.stream_id))
 
     def _answer_ping(self, ping: Ping) -> None:
         # Closing, or not reading: either way it will not see this pong.

@@ -13,14 +13,14 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIFramework
 
 from service.lifecycle import Lifecycle
-from service.server.config import KEEP_ALIVE_TIMEOUT, Probe, ServerConfig
+from service.server.config import KEEP_ALIVE_TIMEOUT, UNTAKEN_TIMEOUT, Probe, ServerConfig
 from service.server.connection import Connection
 from service.server.statistics import Statistics
 from service.server.websockets import Websockets
 from service.settings import Settings
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     app: ASGIFramework,
     listener: socket.socket,
     *,
@@ -31,13 +31,15 @@ async def serve(
     websockets: Websockets | None = None,
     probes: Mapping[str, Probe] | None = None,
     keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT,
+    untaken_timeout: float = UNTAKEN_TIMEOUT,
     graceful_timeout: float | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `listener`, which is closed when it returns: after `shutdown` returns and the rest is done.
 
     Then requests in flight have `graceful_timeout` seconds (default: the setting) to end. `probes` are answered
-    ahead of everything. `nursery.start` returns the addresses as a list of URLs.
+    ahead of everything. A websocket whose handler takes nothing for `untaken_timeout` seconds while more is coming in
+    is closed. `nursery.start` returns the addresses as a list of URLs.
     """
     run.TCPServer = _connection  # type: ignore[attr-defined,assignment]  # there is no seam for it
     config = ServerConfig(
@@ -49,6 +51,7 @@ async def serve(
         probes=probes or {},
     )
     config.keep_alive_timeout = keep_alive_timeout
+    config.untaken_timeout = untaken_timeout
     config.graceful_timeout = settings.graceful_timeout if graceful_timeout is None else graceful_timeout
     await serve_hypercorn(
         app, config, shutdown_trigger=partial(_shut_down, config, shutdown), mode="asgi", task_status=task_status

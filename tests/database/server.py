@@ -17,7 +17,7 @@ class OwnServer:
     def __init__(self, data: Path, bindir: Path) -> None:
         self.data = data
         self.bindir = bindir
-        self.port = _free_port()
+        self.port = free_port()
         # What is committed must survive an immediate stop.
         self.settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "synchronous_commit": "on"}
         self._embedded: Embedded | None = None
@@ -55,7 +55,7 @@ class OwnServer:
         shutil.rmtree(self.data)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -109,6 +109,7 @@ def render(chart: Path, values: dict[str, Any], *, revision: int = 1) -> Release
     return Release(objects, merged, notes)
 
 
+@functools.cache  # what it renders is kept with it, and many tests look at the same
 def load_shape(path: Path, chart: Path = CHART) -> Shape:
     return Shape(chart, yaml.safe_load(path.read_text()))
 

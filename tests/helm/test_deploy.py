@@ -1,17 +1,23 @@
 """The image's recipe, the compose file and the balancer: linted, and held against the settings and the chart."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from helm.generate import Value, parse_values
 from service.__main__ import cli
+from service.database import find_migrations, migrate
+from service.database.schema import read_code_schema
 from service.settings import Settings
+from tests.database_fixtures import MakeSettings
 from tests.helm.charts import BIN, CHART, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
 
@@ -116,6 +122,26 @@ def test_the_balancer_asks_what_the_service_answers() -> None:
     # A replica that is told to go must be out of rotation before it stops to accept.
     assert "inter 1s fall 1" in balancer
     assert Settings.model_fields["drain_delay"].default > 2
+
+
+def test_the_next_release_of_the_cluster_test_still_serves_this_one(
+    tmp_path: Path, empty_database_url: str, make_settings: MakeSettings
+) -> None:
+    """What deploy/kind.sh puts into its second image: install, upgrade, and a rollback whose Job has nothing to do."""
+    written = re.search(
+        r"<<MIGRATION \S+/(\S+)\n(.*?)^MIGRATION$", (DEPLOY / "kind.sh").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert written
+    settings = make_settings(database_url=SecretStr(empty_database_url))
+    following = tmp_path / "migrations"
+    shutil.copytree(find_migrations(), following)
+    head = str(read_code_schema(find_migrations()).head)
+    (following / "versions" / written[1]).write_text(written[2].replace("$head", head))
+
+    told = [migrate(settings, migrations=release).line for release in (find_migrations(), following, find_migrations())]
+
+    assert told[:2] == [f"migrated from nothing to {head}", f"migrated from {head} to 9999_next"]
+    assert told[2].startswith("nothing to do: the schema is at 9999_next, newer than this code's")
 
 
 RUNBOOK = (DEPLOY / "runbook.md").read_text()

@@ -171,6 +171,23 @@ def test_the_margin_of_the_drain_is_the_services_own(tmp_path: Path) -> None:
     assert told.spec["terminationGracePeriodSeconds"] != settings_of(told.spec["containers"][0]).drain_bound
 
 
+def test_a_probe_can_be_removed_and_replaced() -> None:
+    replaced = {"httpGet": None, "exec": {"command": ["true"]}, "periodSeconds": 7}
+
+    container = render(CHART, OUTSIDE | {"livenessProbe": None, "readinessProbe": replaced}).server.containers[0]
+
+    assert "livenessProbe" not in container
+    assert container["readinessProbe"].items() >= {"exec": {"command": ["true"]}, "periodSeconds": 7}.items()
+    assert "httpGet" not in container["readinessProbe"]
+
+
+def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
+    release = render(CHART, OUTSIDE | {"podSpec": {"dnsPolicy": "Default", "automountServiceAccountToken": True}})
+
+    assert {pod.spec["dnsPolicy"] for pod in release.pods} == {"Default"}
+    assert all(pod.spec["automountServiceAccountToken"] for pod in release.pods)  # merged last
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

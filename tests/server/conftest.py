@@ -5,26 +5,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypercorn.trio
 import pytest
 import trio
+from quart_trio import QuartTrio
 
 from service.lifecycle import Lifecycle
 from service.server import Application, Statistics, Websockets, open_listener, serve
 from service.settings import Settings
-
-SECONDS = 10
-
-
-def make_settings(**changes: Any) -> Settings:
-    """Return settings that no environment of the machine reaches into."""
-    return Settings(**Settings.model_construct().model_dump() | changes)
+from tests.server.child import add_routes, bare_config, make_settings
 
 
 @dataclass
 class Server:
     """A running server and what a test looks at."""
 
-    address: tuple[str, int]
+    port: int
     statistics: Statistics = field(default_factory=Statistics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     websockets: Websockets = field(default_factory=Websockets)
@@ -32,14 +28,14 @@ class Server:
     stopped: trio.Event = field(default_factory=trio.Event)
 
     async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream(*self.address)
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
 
 
 @asynccontextmanager
 async def running(app: Any, settings: Settings | None = None, **options: Any) -> AsyncIterator[Server]:
-    """Serve `app` for the length of the block."""
+    """Serve `app` on our server for the length of the block."""
     listener = open_listener("127.0.0.1:0")
-    server = Server(listener.getsockname())
+    server = Server(listener.getsockname()[1])
 
     async def run(*, task_status: trio.TaskStatus[Any]) -> None:
         await serve(
@@ -62,6 +58,35 @@ async def running(app: Any, settings: Settings | None = None, **options: Any) ->
             nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def running_bare(app: Any, **options: Any) -> AsyncIterator[Server]:
+    """Serve `app` on Hypercorn's Trio worker as it comes."""
+    stop = trio.Event()
+
+    async def run(*, task_status: trio.TaskStatus[Any]) -> None:
+        config = bare_config(quiet=True, **options)
+        await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(run)
+            yield Server(int(addresses[0].rpartition(":")[2]), stop=stop)
+            nursery.cancel_scope.cancel()
+
+
 @pytest.fixture
 def app() -> Application:
+    """An app of ours without routes."""
     return Application("tests", settings=make_settings())
+
+
+@pytest.fixture
+def safe_app() -> Application:
+    """The child's app, in this process, on our base."""
+    return add_routes(Application("safe", settings=make_settings()))
+
+
+@pytest.fixture
+def bare_app() -> QuartTrio:
+    """The child's app, in this process, as the framework comes."""
+    return add_routes(QuartTrio("bare"))

@@ -29,7 +29,7 @@ async def test_requests_and_a_websocket_are_served_and_the_server_stops(app: App
             assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
             assert await client.receive_some() == b""
 
-        async with open_websocket_url(f"ws://127.0.0.1:{server.address[1]}/ws") as member:
+        async with open_websocket_url(f"ws://127.0.0.1:{server.port}/ws") as member:
             for message in ("hi", b"bytes", b"", ""):
                 await member.send_message(message)
                 assert await member.get_message() == message

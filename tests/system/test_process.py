@@ -110,10 +110,31 @@ async def test_signals_work_as_pid_1(tmp_path: Path, database_url: str, signals:
 
 async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, empty_database_url: str) -> None:
     with started(tmp_path, "serve", database_url=empty_database_url) as service:
-        await service.wait_event("waiting for the schema")
+        await service.wait_event("schema seen")
         service.send(signal.SIGTERM)
 
         assert await service.wait_end(5) == 0
+
+
+async def test_it_waits_alive_and_not_started_until_its_schema_is_there(
+    tmp_path: Path, empty_database_url: str
+) -> None:
+    host = f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # no other test's
+    binds = {"bind": f"{host}:18000", "management_bind": f"{host}:19000"}
+    with started(tmp_path, "serve", database_url=empty_database_url, **binds) as service:
+        seen = await service.wait_event("schema seen")
+        async with httpx2.AsyncClient(base_url=f"http://{host}:19000") as operator:
+            probes = {path: (await operator.get(path)).status_code for path in ("/livez", "/startupz", "/readyz")}
+            with pytest.raises(httpx2.ConnectError):  # nothing listens yet that would let a client hang
+                await operator.get(f"http://{host}:18000/readyz")
+            migrated = run_to_end(tmp_path, "migrate", database_url=empty_database_url)
+            await service.wait_ready()
+            ready_now = (await operator.get("/readyz")).status_code
+
+    assert "run `service migrate`" in seen["meaning"]
+    assert probes == {"/livez": 200, "/startupz": 503, "/readyz": 503}
+    assert (migrated.returncode, migrated.stdout) == (0, "migrated from nothing to 0001\n")
+    assert ready_now == 200
 
 
 async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, database_url: str) -> None:

@@ -1,0 +1,89 @@
+"""D2, D3: at SIGTERM every websocket is told, what was accepted is answered, and idle connections are let go."""
+
+from pathlib import Path
+
+import trio
+
+from service.server import Application
+from tests.server.conftest import running
+from tests.server.processes import Child, child
+from tests.server.wire import CLOSE, Reader, frame, get, upgrade
+
+MEMBERS = 500
+
+
+async def test_at_sigterm_all_of_500_websockets_see_1012_and_no_request_is_lost(tmp_path: Path) -> None:
+    codes: list[int | str] = []
+    answers: list[bytes] = []
+    heads: list[bytes] = []
+    joined = 0
+
+    async def member(server: Child) -> None:
+        nonlocal joined
+        async with await server.connect() as client:
+            reader = await upgrade(client)
+            joined += 1
+            try:
+                codes.append(await reader.close_code())
+                await client.send_all(frame(CLOSE, b"\x03\xf4"))
+                await reader.rest()
+            except (EOFError, trio.BrokenResourceError) as error:
+                codes.append(type(error).__name__)
+
+    async def caller(server: Child) -> None:
+        async with await server.connect() as client:
+            await client.send_all(get("/slow/1.0"))
+            _, head, body = await Reader(client).response()
+            heads.append(head.lower())
+            answers.append(body)
+
+    async with child("safe", tmp_path / "log") as server, trio.open_nursery() as nursery:
+        for _ in range(MEMBERS):
+            nursery.start_soon(member, server)
+        while joined < MEMBERS:
+            await trio.sleep(0.02)
+        idle = await server.connect()
+        for _ in range(50):
+            nursery.start_soon(caller, server)
+        await trio.sleep(0.3)
+        started = trio.current_time()
+        server.terminate()
+        assert await server.is_gone_within(10)
+        print(f"drained {MEMBERS} websockets and 50 requests in {trio.current_time() - started:.2f} s")
+        assert await idle.receive_some() == b""
+        await idle.aclose()
+
+    assert server.process.returncode == 0
+    assert codes == [1012] * MEMBERS
+    assert answers == [b"done"] * 50
+    assert all(b"connection: close" in head for head in heads)
+
+
+async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_is_answered(
+    safe_app: Application,
+) -> None:
+    async with running(safe_app) as server, await server.connect() as idle, await server.connect() as late:
+        for client in (idle, late):
+            await client.send_all(get("/"))
+            await Reader(client).response()
+        await late.send_all(get("/"))
+        server.stop.set()
+        started = trio.current_time()
+        with trio.fail_after(2):
+            assert (await Reader(late).response())[2] == b"hello"
+            assert await late.receive_some() == b""
+            assert await idle.receive_some() == b""
+            await idle.aclose()
+            await late.aclose()
+            await server.stopped.wait()
+
+    assert trio.current_time() - started < 1
+
+
+async def test_what_takes_longer_than_the_grace_is_cut(safe_app: Application) -> None:
+    async with running(safe_app, graceful_timeout=0.3) as server, await server.connect() as client:
+        await client.send_all(get("/slow/60.0"))
+        await trio.sleep(0.1)
+        server.stop.set()
+        with trio.fail_after(2):
+            await server.stopped.wait()

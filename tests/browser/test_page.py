@@ -5,8 +5,9 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,7 +19,7 @@ from tests.browser.conftest import OpenPage
 from tests.database_fixtures import fresh_database
 from tests.processes import Process, started
 
-QUICK = {"drain_delay": 0, "drain_spread": 0.5}
+QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0.5, "rate_per_address": 0}
 
 
 class Replicas:
@@ -27,19 +28,19 @@ class Replicas:
     def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
         self._directory, self._database_url, self._stack = directory, database_url, stack
         self.ports = _free_ports(2)
-        self.running = [self.start(number) for number in range(2)]
+        self.running = [self._start(number) for number in range(2)]
+        for replica in self.running:
+            trio.run(replica.wait_ready)
         self.balancer: Balancer = stack.enter_context(balanced(*self.ports))
 
-    @property
-    def url(self) -> str:
-        return self.balancer.url
-
-    def start(self, number: int) -> Process:
+    def _start(self, number: int) -> Process:
         bind = {"bind": f"127.0.0.1:{self.ports[number]}", "database_url": self._database_url}
         service = started(self._directory, "serve", name=f"replica{number}", **bind, **QUICK)
-        replica = self._stack.enter_context(service)
-        trio.run(replica.wait_ready)
-        return replica
+        return self._stack.enter_context(service)
+
+    def bring_back(self, number: int) -> None:
+        self.running[number] = self._start(number)
+        trio.run(self.running[number].wait_ready)
 
     def kill(self, number: int) -> None:
         self.running[number].send(signal.SIGKILL)
@@ -53,9 +54,6 @@ class Replicas:
         self.bring_back(number)
         self.balancer.ports.append(self.ports[number])
 
-    def bring_back(self, number: int) -> None:
-        self.running[number] = self.start(number)
-
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
@@ -63,28 +61,17 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-@contextmanager
-def open_replicas(directory: Path, database_url: str) -> Iterator[Replicas]:
-    with ExitStack() as stack:
-        yield Replicas(directory, database_url, stack)
-
-
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("service")
-    with (
-        fresh_database(server_url, template) as database_url,
-        started(directory, "serve", database_url=database_url, rate_per_address=0, **QUICK) as process,
-    ):
-        trio.run(process.wait_ready)
-        yield process.public
+def replicas(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Replicas]:
+    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
+        yield Replicas(tmp_path_factory.mktemp("replicas"), database_url, stack)
 
 
 @pytest.fixture
-def room(address: str, request: pytest.FixtureRequest) -> str:
+def room(replicas: Replicas, request: pytest.FixtureRequest) -> str:
     """Return where a room is that this test has for itself."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:64]
-    return f"{address}/#{name}"
+    return f"{replicas.balancer.url}/#{name}"
 
 
 def write(page: Page, text: str) -> None:
@@ -158,58 +145,56 @@ def test_older_messages_come_by_http(room: str, open_page: OpenPage) -> None:
     assert shown(page) == [(number, f"message {number}") for number in range(1, 121)]
 
 
-def test_a_killed_replica_that_comes_back_costs_no_message(
-    tmp_path: Path, database_url: str, open_page: OpenPage
-) -> None:
+def test_a_killed_replica_that_comes_back_costs_no_message(replicas: Replicas, room: str, open_page: OpenPage) -> None:
     numbers = itertools.count(1)
-    with open_replicas(tmp_path, database_url) as replicas:
-        pages = [open_page(replicas.url, "Ada"), open_page(replicas.url, "Ben")]
-        replica_of = [page.inner_text("#fact-replica") for page in pages]
+    pages = [open_page(room, "Ada"), open_page(room, "Ben")]
+    replica_of = [page.inner_text("#fact-replica") for page in pages]
 
-        def both_write() -> None:
-            for page in pages:
-                write(page, f"message {next(numbers)}")
-
-        both_write()
-        for number in (0, 1):
-            replicas.kill(number)
-            both_write()
-            pages[0].wait_for_selector("#status[data-state=open]")
-            both_write()
-            replicas.bring_back(number)
-            both_write()
-        expected = next(numbers) - 1
-        left, right = (wait_shown(page, expected) for page in pages)
-
-    assert len(set(replica_of)) == 2  # else a kill would have met nobody
-    assert left == right
-    assert [seq for seq, _ in left] == list(range(1, expected + 1))
-    assert {text for _, text in left} == {f"message {number}" for number in range(1, expected + 1)}
-
-
-def test_a_rolling_restart_is_told_and_costs_no_message(tmp_path: Path, database_url: str, open_page: OpenPage) -> None:
-    with open_replicas(tmp_path, database_url) as replicas:
-        pages = [open_page(replicas.url, "Ada"), open_page(replicas.url, "Ben")]
+    def both_write() -> None:
         for page in pages:
-            page.evaluate(
-                """() => {
-                    window.states = [];
-                    const status = document.getElementById("status");
-                    const note = () => states.push(status.dataset.state);
-                    new MutationObserver(note).observe(status, { attributeFilter: ["data-state"] });
-                }"""
-            )
-        write(pages[0], "before")
-        for number in (0, 1):
-            replicas.roll(number)
-            write(pages[number], f"after {number}")
-        left, right = (wait_shown(page, 3) for page in pages)
-        states = {state for page in pages for state in page.evaluate("states")}
+            write(page, f"message {next(numbers)}")
+
+    both_write()
+    replicas.kill(0)
+    both_write()
+    for page in pages:
+        page.wait_for_selector("#status[data-state=open]")
+    both_write()
+    replicas.bring_back(0)
+    both_write()
+    left, right = (wait_shown(page, 8) for page in pages)
+    reconnects = [page.inner_text("#fact-reconnects") for page in pages]
+
+    assert len(set(replica_of)) == 2
+    assert sorted(reconnects) == ["0", "1"]  # the kill met one of the two
+    assert left == right
+    assert [seq for seq, _ in left] == list(range(1, 9))
+    assert {text for _, text in left} == {f"message {number}" for number in range(1, 9)}
+
+
+def test_a_rolling_restart_is_told_and_costs_no_message(replicas: Replicas, room: str, open_page: OpenPage) -> None:
+    pages = [open_page(room, "Ada"), open_page(room, "Ben")]
+    for page in pages:
+        page.evaluate(NOTE_STATES)
+    write(pages[0], "before")
+    for number in (0, 1):
+        replicas.roll(number)
+        write(pages[number], f"after {number}")
+    left, right = (wait_shown(page, 3) for page in pages)
+    states = {state for page in pages for state in page.evaluate("states")}
 
     assert left == right
     assert [seq for seq, _ in left] == [1, 2, 3]
     assert "draining" in states
     assert "offline" not in states
+
+
+NOTE_STATES = """() => {
+    window.states = [];
+    const status = document.getElementById("status");
+    const note = () => states.push(status.dataset.state);
+    new MutationObserver(note).observe(status, { attributeFilter: ["data-state"] });
+}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,1 @@
+"""Ratios measured in one run, interleaved; never bare absolute times."""

@@ -11,6 +11,7 @@ from quart import Blueprint, websocket
 
 from service.chat import janitor, relay
 from service.chat.authors import identify
+from service.chat.browser import add_page
 from service.chat.connection import Chat
 from service.chat.conversation import Conversation
 from service.chat.history import add_history
@@ -59,6 +60,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
 def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     blueprint = Blueprint("chat", __name__)
     add_history(blueprint, chat, resources.database)
+    add_page(blueprint)
 
     @blueprint.websocket("/ws")
     async def converse() -> None:

@@ -8,7 +8,7 @@ does not tilt it much; PostgreSQL's own time is not counted.
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def fanout() -> None:
             room.close()
 
 
-ALL = {
+ALL: dict[str, Callable[[], None]] = {
     "probes": probes,
     "http": http,
     "fanout": fanout,

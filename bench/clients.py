@@ -24,13 +24,13 @@ def requests(port: int, request: bytes, number: int, connections: int = 16) -> f
     left -= connections
     while waiting:
         for key, _ in selector.select():
-            client = key.fileobj
-            assert isinstance(client, socket.socket)
-            answer = _response(client)
+            answering = key.fileobj
+            assert isinstance(answering, socket.socket)
+            answer = _response(answering)
             assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")), answer
             if left > 0:
                 left -= 1
-                client.sendall(request)
+                answering.sendall(request)
             else:
                 waiting -= 1
     took = time.perf_counter() - started

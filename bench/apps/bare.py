@@ -3,11 +3,11 @@
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
-from quart import Response, websocket
+from quart import Response, Websocket, websocket
 from quart_trio import QuartTrio
 
 app = QuartTrio(__name__)
-members: set[object] = set()
+members: set[Websocket] = set()
 
 
 @app.get("/livez")
@@ -22,7 +22,7 @@ async def hello() -> dict[str, str]:
 
 @app.websocket("/ws")
 async def room() -> None:
-    member = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
+    member = websocket._get_current_object()
     await websocket.accept()
     members.add(member)
     try:

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, text
 from service.app import create_app, surround
 from service.database import Database, open_database
 from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.readings import show_server
 from service.server import (
     FrameOutbox,
     RateLimits,
@@ -90,6 +92,7 @@ async def main(database_url: str) -> None:
             lifecycle=lifecycle,
             statistics=statistics,
             limits=limits,
+            observe=show_server(Metrics(), statistics),
         )
         listener = open_listener("127.0.0.1:0")
         print(listener_url(listener).rpartition(":")[2], flush=True)

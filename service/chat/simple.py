@@ -43,7 +43,7 @@ class SimpleConversation:
             room.leave(seat)
 
     def deliver(self, entry: Entry) -> None:
-        if entry.message.id in self._own:
+        if self._own and entry.message.id in self._own:
             self._own.discard(entry.message.id)
         else:
             self._connection.send_frame(entry.frame(encode_text))

@@ -4,16 +4,19 @@ Every method is a plain `def`: nobody can interleave, so all members see one ord
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import batched
 from typing import Protocol
 
 from service.chat.protocol import Joined, Message, Page, Presence, Since
-from service.chat.tail import Budget, Entry, Tail
+from service.chat.tail import Budget, Burst, Entry, Tail
+
+BURST = 8  # messages of one write at most: 8 of the longest are an eighth of an outbox
 
 
 class Member(Protocol):
     """Whoever sits in a room. Neither method waits or raises: a member that can't keep up lets itself go."""
 
-    def deliver(self, entry: Entry) -> None: ...
+    def deliver(self, burst: Burst) -> None: ...
 
     def move(self, joined: Joined) -> None:
         """Take notice that the seat was put elsewhere, because what follows its cursor is gone."""
@@ -44,7 +47,7 @@ class Seat:
         if self.live or entry.message.epoch != self.epoch or entry.seq != self.cursor + 1:
             return False
         self.cursor = entry.seq
-        self.member.deliver(entry)
+        self.member.deliver(Burst((entry,)))
         self.settle()
         return True
 
@@ -120,10 +123,15 @@ class Room:
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Deliver the messages that follow the head. Known ones are skipped; after a hole the rest waits for a page."""
+        fresh: list[Entry] = []
         for message in messages:
             self.hear_of(message.seq)
             if message.seq == self.head + 1 and message.epoch == self.epoch:
-                self._deliver(Entry(message))
+                self.head = message.seq
+                fresh.append(Entry(message))
+                self.tail.append(fresh[-1])
+        for burst in batched(fresh, BURST, strict=False):
+            self._deliver(Burst(burst))
 
     def count(self, total: int) -> None:
         presence = Presence(room=self.name, count=total)
@@ -141,13 +149,12 @@ class Room:
     def close(self) -> None:
         self.tail.clear()
 
-    def _deliver(self, entry: Entry) -> None:
-        self.head = entry.seq
-        self.tail.append(entry)
+    def _deliver(self, burst: Burst) -> None:
+        before, last = burst.entries[0].seq - 1, burst.entries[-1].seq
         for seat in tuple(self._seats):
-            if seat.live:
-                seat.cursor = entry.seq
-                seat.member.deliver(entry)
+            if seat.live and seat.cursor == before:
+                seat.cursor = last
+                seat.member.deliver(burst)
 
     def _restart(self, page: Page) -> None:
         """A new epoch, or messages removed before this process read them: everybody goes on at the new head."""

@@ -3,7 +3,7 @@
 from service.chat.protocol import Joined, Message, Page, Presence
 from service.chat.room import Room, Seat
 from service.chat.store import Draft
-from service.chat.tail import Budget, Entry
+from service.chat.tail import Budget, Burst, Entry
 
 EPOCH = "e1"
 
@@ -40,8 +40,8 @@ class Listener:
         self.got: list[int] = []
         self.moves: list[Joined] = []
 
-    def deliver(self, entry: Entry) -> None:
-        self.got.append(entry.seq)
+    def deliver(self, burst: Burst) -> None:
+        self.got += [entry.seq for entry in burst.entries]
 
     def move(self, joined: Joined) -> None:
         self.moves.append(joined)

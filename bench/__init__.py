@@ -1,1 +1,1 @@
-"""Measures: ratios of interleaved runs, never bare times."""
+"""What this stack costs beside others, as ratios of runs made in one sitting; see __main__.py."""

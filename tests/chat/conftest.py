@@ -12,7 +12,11 @@ from sqlalchemy import Connection, create_engine
 from service.chat import open_chat
 from service.database import Database, open_database
 from service.lifecycle import Lifecycle
+from service.logs import LogLevel
 from service.main import Urls, live
+from service.management import Inside
+from service.metrics import Metrics
+from service.watchdog import Watchdog
 from tests.database_fixtures import MakeSettings
 
 
@@ -59,7 +63,9 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
                 ready.set()
 
             feature = partial(open_chat, heartbeat=heartbeat)
-            nursery.start_soon(live, make_settings(**quick | settings), [feature], lifecycle, {}, on_ready)
+            made = make_settings(**quick | settings)
+            inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
+            nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))
             with trio.fail_after(10):
                 await ready.wait()
             return Running(urls[0].public, lifecycle)

@@ -199,7 +199,8 @@ async def deliver(url: str, *, members: int, stalled: int, messages: int, pause:
 
     async def read(line: Line) -> None:
         while True:
-            delays.append(time.perf_counter() - float((await line.receive()).split()[0]))
+            sent = float((await line.receive()).split()[0])
+            delays.append(time.perf_counter() - sent)
 
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         silent: list[Line] = []

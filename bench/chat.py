@@ -199,7 +199,8 @@ async def deliver(url: str, *, members: int, stalled: int, messages: int, pause:
 
     async def read(line: Line) -> None:
         while True:
-            delays.append(time.perf_counter() - float((await line.receive()).split()[0]))
+            sent = float((await line.receive()).split()[0])
+            delays.append(time.perf_counter() - sent)
 
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         silent: list[Line] = []
@@ -233,10 +234,10 @@ async def is_closed(line: Line) -> bool:
 async def measure_stall(url: str, directory: Path) -> None:
     async with ready(directory, "serve", database_url=url, **UNLIMITED) as service:
         ratios = []
-        for _ in range(3):
+        for _ in range(2):
             p99 = []
             for stalled in (0, 50):
-                delays, gone = await deliver(service.public, members=500, stalled=stalled, messages=600, pause=0.05)
+                delays, gone = await deliver(service.public, members=500, stalled=stalled, messages=450, pause=0.05)
                 p99.append(statistics.quantiles(delays, n=100)[98])
                 tell(f"  {stalled} of 500 stalled: p99 {p99[-1] * 1000:.0f} ms, {gone} let go")
             ratios.append(p99[1] / p99[0])
@@ -271,7 +272,11 @@ async def measure_idle(url: str, directory: Path, *, members: int = 10_000) -> N
         used, cpu = resident_kib(pid) - before, cpu_seconds(pid)
         await trio.sleep(5)
         per_second = (cpu_seconds(pid) - cpu) / 5
+<<<<<<< HEAD
         tell(f"{members} idle members: {used / members:.1f} KiB each, {per_second:.1%} of a core; open in {took:.0f} s")
+=======
+        tell(f"{members} idle: {used / members:.1f} KiB each, {per_second:.1%} of a core, open after {took:.0f} s")
+>>>>>>> chat
 
 
 async def measure_storm(url: str, directory: Path, *, members: int = 2_000, missed: int = 50) -> None:

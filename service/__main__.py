@@ -145,6 +145,20 @@ def smoke(
         fail(str(error), CRASHED)
 
 
+@cli.command()  # sample
+def epoch() -> None:  # sample
+    """Begin a new epoch of the chat: after a restore, or a failover that lost commits. Replicas take it up at once.
+
+    Example: service epoch
+    """  # sample
+    from service.commands.epoch import epoch  # sample
+
+    settings, _ = load_or_exit()  # sample
+    require_database(settings)  # sample
+    prepare_logs(settings)  # sample
+    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")  # sample
+
+
 def load_or_exit() -> tuple[Settings, dict[str, str]]:
     try:
         return load_settings()

@@ -6,6 +6,6 @@ from service.settings import Settings
 
 
 async def epoch(settings: Settings) -> str:
-    """Make and return a new epoch. Raises DatabaseAway."""
+    """Make and return a new epoch, which running replicas take up within a second or two. Raises DatabaseAway."""
     async with open_database(settings) as database:
         return await database.run(renew_epoch)

@@ -8,6 +8,7 @@ import httpx2
 import trio
 
 from service.chat.connection import RESTART
+from tests.system.checker import Acked
 from tests.system.cluster import open_cluster
 from tests.system.storm import ROOMS, Storm
 
@@ -25,7 +26,11 @@ async def call(storm: Storm, number: int, answers: Counter[str]) -> None:
             url = f"{storm.random.choice(storm.cluster.urls())}/api/rooms/{room}/messages"
             storm.history.sent[room, id_] = text
             try:
-                answers[str((await client.post(url, json={"text": text, "id": id_})).status_code)] += 1
+                posted = await client.post(url, json={"text": text, "id": id_})
+                answers[str(posted.status_code)] += 1
+                if posted.is_success:
+                    ack = posted.json()
+                    storm.history.acks.append(Acked(room, id_, ack["epoch"], ack["seq"], ack["dup"]))
                 answers[str((await client.get(url)).status_code)] += 1
             except httpx2.HTTPError as error:
                 answers[repr(error)] += 1

@@ -272,11 +272,7 @@ async def measure_idle(url: str, directory: Path, *, members: int = 10_000) -> N
         used, cpu = resident_kib(pid) - before, cpu_seconds(pid)
         await trio.sleep(5)
         per_second = (cpu_seconds(pid) - cpu) / 5
-<<<<<<< HEAD
-        tell(f"{members} idle members: {used / members:.1f} KiB each, {per_second:.1%} of a core; open in {took:.0f} s")
-=======
         tell(f"{members} idle: {used / members:.1f} KiB each, {per_second:.1%} of a core, open after {took:.0f} s")
->>>>>>> chat
 
 
 async def measure_storm(url: str, directory: Path, *, members: int = 2_000, missed: int = 50) -> None:

@@ -23,6 +23,7 @@ SILENCE = 2.5  # heartbeats without a sign of life
 CONNECT_PATIENCE = 8.0  # seconds until hello
 ANSWER_PATIENCE = 10.0  # seconds; the server answers each send within 3
 BACKOFF = (0.4, 15.0)  # seconds, first and longest
+CALM = 2.5  # seconds after which a server that was sent too much counts anew
 LAST_SENDS = 30.0  # seconds for what is not stored at the end of the input
 
 # How a conversation may be lost; each of them is answered by another one.
@@ -132,7 +133,7 @@ class Member:
 
     async def _take_error(self, frame: Frame, client: WebsocketClient) -> None:
         self._show(f"* {frame['code']}: {frame['message']}")
-        pause = frame.get("retry_after_ms", 1000) / 1000
+        pause = max(frame.get("retry_after_ms", 1000) / 1000, CALM if frame["code"] == "rate_limited" else 0)
         if frame.get("id") in self._kept and frame["retryable"]:
             self._retry_after = pause
             self._change()

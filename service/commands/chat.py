@@ -40,7 +40,7 @@ class Member:
         self._url, self._room, self._name, self._show = url, room, name, show
         self._since: Frame = {}
         self._kept: dict[str, str] = {}  # id → text, in order
-        self._own: set[str] = set()
+        self._own: set[str] = set()  # those that have not come by as a message
         self._changed = trio.Event()
         self._retry_after = 0.0
         self._pause: tuple[float, float] | None = None  # when to come back, as the server said
@@ -56,7 +56,8 @@ class Member:
         return len(self._kept)
 
     async def wait_stored(self) -> None:
-        while self._kept:
+        """Return once all is acked and has come by; the two come in either order."""
+        while self._kept or self._own:
             await self._changed.wait()
 
     async def run(self) -> None:
@@ -120,6 +121,8 @@ class Member:
                 self._since = {"since": {"epoch": frame["epoch"], "seq": frame["seq"]}}
                 author = "you" if frame["id"] in self._own else frame["from"]
                 self._show(f"#{frame['seq']} {author}: {frame['text']}")
+                self._own.discard(frame["id"])
+                self._change()
             case "ack":
                 self._drop(frame["id"])
             case "error":
@@ -138,6 +141,7 @@ class Member:
             self._retry_after = pause
             self._change()
         elif frame.get("id") in self._kept:
+            self._own.discard(frame["id"])
             self._drop(frame["id"])
         elif frame.get("ref") == "join":
             await trio.sleep(pause)

@@ -120,6 +120,26 @@ def check() -> None:
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
 
 
+@cli.command()  # sample
+def chat(
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8000",
+    room: Annotated[str, typer.Option(help="1 to 64 of a-z, 0-9 and -.")] = "lobby",
+    name: Annotated[str, typer.Option(help="Who to be; nobody checks it.")] = "terminal",
+) -> None:
+    """Chat from a terminal, over restarts of the service; the end of the input ends it. 1 if a line was not stored.
+
+    Example: service chat http://127.0.0.1:8000 --room lobby --name ada
+    """
+    from service.commands.chat import chat
+
+    try:
+        unstored = trio.run(partial(chat, url, room=room, name=name))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    if unstored:
+        fail(f"{unstored} lines were not stored", CRASHED)
+
+
 @cli.command()
 def smoke(
     urls: Annotated[

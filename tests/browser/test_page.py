@@ -14,7 +14,7 @@ import pytest
 import trio
 from playwright.sync_api import Page
 
-from tests.browser.balancer import Balancer, balanced
+from tests.balancer import Balancer, balanced
 from tests.browser.conftest import OpenPage
 from tests.database_fixtures import fresh_database
 from tests.processes import Process, started

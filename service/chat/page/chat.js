@@ -10,6 +10,7 @@ const PAGE = 50;
 const CONNECT_PATIENCE = 8_000; // ms
 const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
 const SILENCE = 2.5; // heartbeats without a frame
+const CALM = 2_500; // ms after which a server that was sent too much counts anew
 const BACKOFF = [400, 15_000]; // ms, first and longest
 const PING_PATIENCE = 4_000; // ms
 
@@ -256,7 +257,7 @@ class Room {
     } else if (frame.retryable) {
       one.tick = "kept";
       this.trouble = frame.code === "unavailable" ? frame.message : "";
-      this.pause(frame.retry_after_ms ?? 1000);
+      this.pause(Math.max(frame.retry_after_ms ?? 1000, frame.code === "rate_limited" ? CALM : 0));
     } else Object.assign(one, { tick: "failed", reason: frame.message });
     this.changed();
     this.flush();

@@ -19,13 +19,14 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from service.commands.load_check import Checker
-from service.commands.smoke import Chat, SmokeError
+from service.commands.websocket_client import ClosedError, WebsocketClient, open_stream
 
 ANSWER_LIMIT = 5.0  # seconds for a send's answer; the service promises 3
 SETTLE = 10.0  # seconds at the end for what is still on its way
 CONNECTIONS = 20  # of HTTP
+SILENCE = 60.0  # seconds; the service pings each 20
 PAUSE = 0.2  # seconds before a reconnect
-LOST_LINE = (SmokeError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+LOST_LINE = (ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,7 @@ async def run_load(plan: Plan, show: Callable[[Report, float], object]) -> Repor
             for number in range(CONNECTIONS if plan.http else 0):
                 work.start_soon(run.ask, number)
         with trio.move_on_after(SETTLE):
-            while run.unanswered or run.checker.missing():
-                await trio.sleep(0.1)
+            await run.wait_settled()
         nursery.cancel_scope.cancel()
     report.violations = run.checker.violations(unanswered=len(run.unanswered))
     report.told_gaps, report.repeats = run.checker.told_gaps, run.checker.repeats
@@ -116,6 +116,14 @@ async def _tell(run: "_Run", show: Callable[[Report, float], object]) -> None:
         await trio.sleep(0.2)
 
 
+async def _wait_for(chat: WebsocketClient, kind: str) -> dict[str, Any]:
+    """Return the next frame of a kind, for as long as nothing that counts can come; raises ClosedError for an error."""
+    while (frame := await chat.receive())["type"] != kind:
+        if frame["type"] == "error":
+            raise ClosedError(1006)  # the database may be away: try again
+    return frame
+
+
 class _Run:
     def __init__(self, plan: Plan, report: Report) -> None:
         self.plan = plan
@@ -126,10 +134,8 @@ class _Run:
         self.started = 0.0
         self._name = f"load-{uuid.uuid4().hex[:8]}"
         self._begun: dict[str, float] = {}
-        self._chats: dict[int, Chat] = {}
-        place = urlsplit(plan.url)
-        self._address = (place.hostname or "", place.port or 80)
-        self._host = plan.host or place.netloc
+        self._chats: dict[int, WebsocketClient] = {}
+        self._host = plan.host or urlsplit(plan.url).netloc
         if not plan.members:
             self.all_joined.set()
 
@@ -144,22 +150,24 @@ class _Run:
             try:
                 async with self._connected(number) as chat:
                     while True:
-                        self._take(number, await chat.receive_any())
+                        self._take(number, await chat.receive())
             except LOST_LINE:
                 self.report.reconnects += 1
                 await trio.sleep(PAUSE)
 
     @asynccontextmanager
-    async def _connected(self, number: int) -> AsyncIterator[Chat]:
-        room, stream = self.room(number), await trio.open_tcp_stream(*self._address)
-        async with stream:
-            chat = Chat(stream, self._host)
+    async def _connected(self, number: int) -> AsyncIterator[WebsocketClient]:
+        room = self.room(number)
+        async with open_stream(self.plan.url) as stream:
+            chat = WebsocketClient(stream, self._host)
+            chat.patience = SILENCE
+            since = self.checker.since(number, room)
+            resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
             with trio.fail_after(ANSWER_LIMIT):
-                await chat.open(name=f"load-{number}")
-                since = self.checker.since(number, room)
-                resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
+                await chat.request(f"/ws?name=load-{number}", subprotocol="chat.v1")
+                await _wait_for(chat, "hello")
                 await chat.send({"type": "join", "room": room, "ref": "load", **resume})
-                joined = await chat.wait_for("joined")
+                joined = await _wait_for(chat, "joined")
             self.checker.joined(number, room, joined["epoch"], joined["from"], gap=joined["gap"])
             self._chats[number] = chat
             if len(self._chats) == self.plan.members:
@@ -207,6 +215,11 @@ class _Run:
             with suppress(*LOST_LINE, LocalProtocolError):  # the line is ending; over the next one it is repeated
                 await chat.send(frame)
 
+    async def wait_settled(self) -> None:
+        """Return when every send is answered, and everybody has what was acked."""
+        while self.unanswered or self.checker.missing():
+            await trio.sleep(0.1)  # noqa: ASYNC110  there is no event to wait for, and it is the end of the run
+
     # HTTP
 
     async def ask(self, number: int) -> None:
@@ -215,8 +228,7 @@ class _Run:
         due = self.started + pace * number / CONNECTIONS
         while due < self.started + self.plan.duration:
             try:
-                stream = await trio.open_tcp_stream(*self._address)
-                async with stream:
+                async with open_stream(self.plan.url) as stream:
                     connection = h11.Connection(h11.CLIENT)
                     while due < self.started + self.plan.duration and connection.our_state is h11.IDLE:
                         await trio.sleep_until(due)
@@ -226,7 +238,7 @@ class _Run:
                 self.report.statuses["broken"] += 1
                 due = max(due, trio.current_time() + PAUSE)
 
-    async def _get(self, stream: trio.SocketStream, connection: h11.Connection) -> None:
+    async def _get(self, stream: trio.abc.Stream, connection: h11.Connection) -> None:
         begun = time.perf_counter()
         request = h11.Request(method="GET", target=self.plan.path, headers=[("Host", self._host)])
         with trio.fail_after(ANSWER_LIMIT * 4):

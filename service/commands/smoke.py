@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
+from wsproto.events import CloseConnection, Message, Ping, RejectConnection, Request
 
 PROBES = ("/livez", "/readyz", "/healthz")
 ROOM = "smoke"  # kept apart from where people write
@@ -124,26 +124,21 @@ class Chat:
         self._host = host
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._frames = self._read()
-        self._sending = trio.Lock()  # the answer to a ping must not come in between
 
     async def open(self, *, name: str) -> None:
         request = Request(host=self._host, target=f"/ws?name={name}", subprotocols=["chat.v1"])
-        await self._send(request)
+        await self._stream.send_all(self._connection.send(request))
         await self.wait_for("hello")
 
     async def send(self, frame: dict[str, Any]) -> None:
-        await self._send(Message(data=json.dumps(frame)))
+        await self._stream.send_all(self._connection.send(Message(data=json.dumps(frame))))
 
     async def receive(self) -> dict[str, Any]:
         """Return the next frame; raises ClosedError, and SmokeError for an error that the service reports."""
-        frame = await self.receive_any()
+        frame = await anext(self._frames)
         if frame["type"] == "error":
             raise SmokeError(f"{frame['code']}: {frame['message']}")
         return frame
-
-    async def receive_any(self) -> dict[str, Any]:
-        """Return the next frame, an error as well; raises ClosedError."""
-        return await anext(self._frames)
 
     async def wait_for(self, type_: str, **fields: str) -> dict[str, Any]:
         """Skip frames until one of this type with these fields comes."""
@@ -151,10 +146,6 @@ class Chat:
         while not wanted.items() <= (frame := await self.receive()).items():
             pass
         return frame
-
-    async def _send(self, event: Event) -> None:
-        async with self._sending:
-            await self._stream.send_all(self._connection.send(event))
 
     async def _read(self) -> AsyncGenerator[dict[str, Any]]:
         text = ""
@@ -166,7 +157,7 @@ class Chat:
                     case CloseConnection():
                         raise ClosedError(event.code)
                     case Ping():
-                        await self._send(event.response())
+                        await self._stream.send_all(self._connection.send(event.response()))
                     case Message():
                         text += event.data
                         if event.message_finished:

@@ -1,4 +1,4 @@
-"""The verbs that are clients of a running service. Like those in `__main__`, each imports what it needs when it runs."""
+"""The verbs that are clients of a running service; as in `__main__`, each imports what it needs when it runs."""
 
 import sys
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def loglevel(
 
 
 @clients.command()
-def load(
+def load(  # noqa: PLR0917  options, not arguments
     url: Annotated[str, typer.Argument(help="The public listener.")] = "http://127.0.0.1:8000",
     members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50,
     writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10,

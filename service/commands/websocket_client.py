@@ -1,0 +1,90 @@
+"""A websocket as a client holds one: wsproto over a Trio stream, a JSON object per text frame, and nothing else."""
+
+import json
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
+
+
+class ClosedError(Exception):
+    """The websocket was refused (an HTTP status) or closed (a close code; 1006 without one)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the websocket was closed with {code}" if code >= 1000 else f"refused with status {code}")
+        self.code = code
+
+
+class WebsocketClient:
+    """One websocket. `receive` is for one task; `send` may be called by any."""
+
+    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
+        self.patience = float("inf")  # seconds for which the peer, its pings included, may be silent
+        self._stream = stream
+        self._host = host
+        self._connection = WSConnection(ConnectionType.CLIENT)
+        self._writing = trio.Lock()
+        self._received: deque[dict[str, Any]] = deque()
+        self._text = ""
+        self._closed: ClosedError | None = None
+
+    async def request(self, target: str, *, subprotocol: str) -> None:
+        """Ask for the upgrade; what came of it shows at `receive`."""
+        await self._write(Request(host=self._host, target=target, subprotocols=[subprotocol]))
+
+    async def send(self, frame: dict[str, Any]) -> None:
+        await self._write(Message(data=json.dumps(frame)))
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next frame; raises ClosedError, and trio.TooSlowError after `patience` without a sign of life."""
+        while not self._received:
+            if self._closed is not None:
+                raise self._closed
+            with trio.fail_after(self.patience):
+                data = bytes(await self._stream.receive_some())
+            self._connection.receive_data(data or None)  # None is the end of the stream
+            for event in self._connection.events():
+                await self._handle(event)
+        return self._received.popleft()
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case RejectConnection():
+                self._closed = ClosedError(event.status_code)
+            case CloseConnection():
+                self._closed = ClosedError(event.code)  # raised once what came before it has been read
+            case Ping():
+                await self._write(event.response())
+            case Message():
+                self._text += event.data
+                if event.message_finished:
+                    self._received.append(json.loads(self._text))
+                    self._text = ""
+
+    async def _write(self, event: Event) -> None:
+        async with self._writing:
+            await self._stream.send_all(self._connection.send(event))
+
+
+@asynccontextmanager
+async def open_stream(url: str) -> AsyncIterator[trio.abc.Stream]:
+    """Connect to where an http or https URL leads. Raises OSError."""
+    where = urlsplit(url)
+    secure = where.scheme in {"https", "wss"}
+    port = where.port or (443 if secure else 80)
+    host = where.hostname or "127.0.0.1"
+    if not secure:
+        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+    else:
+        context = ssl.create_default_context()
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+    try:
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)  # nobody waits for a peer that may be gone

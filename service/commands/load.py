@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import trio
 from wsproto.utilities import LocalProtocolError
 
 from service.commands.load_check import Checker
+from service.commands.load_http import get
 from service.commands.websocket_client import ClosedError, WebsocketClient, open_stream
 
 ANSWER_LIMIT = 5.0  # seconds for a send's answer; the service promises 3
@@ -70,10 +71,11 @@ class Report:
 
     def json(self) -> str:
         times = {"ack": self.ack_times, "delivery": self.delivery_times, "http": self.http_times}
-        document = asdict(self) | {"seconds": {name: percentiles(values) for name, values in times.items()}}
-        for name in times:
-            del document[f"{name}_times"]
-        return json.dumps(document | {"kept": self.kept})
+        counts = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name != "plan" and not f.name.endswith("_times")
+        }
+        seconds = {name: percentiles(values) for name, values in times.items()}
+        return json.dumps({"plan": asdict(self.plan), **counts, "seconds": seconds, "kept": self.kept})
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -217,8 +219,8 @@ class _Run:
 
     async def wait_settled(self) -> None:
         """Return when every send is answered, and everybody has what was acked."""
-        while self.unanswered or self.checker.missing():
-            await trio.sleep(0.1)  # noqa: ASYNC110  there is no event to wait for, and it is the end of the run
+        while self.unanswered or self.checker.missing():  # noqa: ASYNC110  it has no event, and is the end of the run
+            await trio.sleep(0.1)
 
     # HTTP
 
@@ -233,21 +235,10 @@ class _Run:
                     while due < self.started + self.plan.duration and connection.our_state is h11.IDLE:
                         await trio.sleep_until(due)
                         due += pace
-                        await self._get(stream, connection)
+                        begun = time.perf_counter()
+                        status = await get(stream, connection, host=self._host, path=self.plan.path)
+                        self.report.statuses[str(status)] += 1
+                        self.report.http_times.append(time.perf_counter() - begun)
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError):
                 self.report.statuses["broken"] += 1
-                due = max(due, trio.current_time() + PAUSE)
-
-    async def _get(self, stream: trio.abc.Stream, connection: h11.Connection) -> None:
-        begun = time.perf_counter()
-        request = h11.Request(method="GET", target=self.plan.path, headers=[("Host", self._host)])
-        with trio.fail_after(ANSWER_LIMIT * 4):
-            await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-            while type(event := connection.next_event()) is not h11.EndOfMessage:
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await stream.receive_some())
-                elif isinstance(event, h11.Response):
-                    self.report.statuses[str(event.status_code)] += 1
-        self.report.http_times.append(time.perf_counter() - begun)
-        if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
-            connection.start_next_cycle()
+                await trio.sleep(PAUSE)

@@ -20,6 +20,7 @@ import structlog  # noqa: E402  # after the handlers
 import trio  # noqa: E402
 import typer  # noqa: E402
 
+from service.commands.verbs import clients  # noqa: E402
 from service.settings import Settings, SettingsError, load_settings, unknown_names  # noqa: E402
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(clients)
 
 
 @cli.command()

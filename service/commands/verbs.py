@@ -1,0 +1,98 @@
+"""The verbs that are clients of a running service; as in `__main__`, each imports what it needs when it runs."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import typer
+
+clients = typer.Typer()
+
+Management = Annotated[str, typer.Argument(help="The management listener: this machine's, or a port-forward to it.")]
+LOCAL = "http://127.0.0.1:9000"
+
+
+@clients.command()
+def info(url: Management = LOCAL) -> None:
+    """Print what a running service is: version, revision, dependencies, phase, schema.
+
+    Example: kubectl exec deploy/chat-trireme -- service info
+    """
+    from service.commands.inspect import facts
+
+    tell(lambda: facts(url))
+
+
+@clients.command()
+def tasks(
+    url: Management = LOCAL,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print who waits for what in a running service: tasks, cancel scopes, threads, units of work.
+
+    Example: service tasks http://localhost:9000
+    """
+    from service.commands.inspect import ask
+
+    tell(lambda: ask(url, "/tasks", accept="application/json" if json else "text/plain"))
+
+
+@clients.command()
+def loglevel(
+    url: Management = LOCAL,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option("--set", help="The level from now on.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="After which the usual level returns.")] = 300,
+) -> None:
+    """Print the log level of a running service, or change it for some time.
+
+    Example: service loglevel --set debug --seconds 60
+    """
+    from service.commands.inspect import ask, change_level
+
+    tell(lambda: ask(url, "/loglevel") if level is None else change_level(url, level, seconds))
+
+
+@clients.command()
+def load(  # noqa: PLR0917  options, not arguments
+    url: Annotated[str, typer.Argument(help="The public listener.")] = "http://127.0.0.1:8000",
+    members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50,
+    writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10,
+    rooms: Annotated[int, typer.Option(min=1, help="Over so many rooms.")] = 5,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, of all writers together.")] = 50,
+    http: Annotated[float, typer.Option(min=0, help="GETs a second; 0 leaves them out.")] = 50,
+    path: Annotated[str, typer.Option(help="What they ask for.")] = "/api/hello",
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10,
+    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+) -> None:
+    """Load a running service and check what it promises; 1 if a message was lost, doubled or out of order.
+
+    Sends count against SERVICE_RATE_PER_ADDRESS: set it to 0 to load a service from one machine in earnest.
+
+    Example: service load http://127.0.0.1:8000 --members 200 --rate 80 --duration 30
+    """
+    import trio
+
+    from service.commands.load import Plan, run_load
+    from service.commands.load_report import bars, text
+
+    plan = Plan(
+        url=url, members=members, writers=min(writers, members), rooms=rooms,
+        rate=rate, http=http, path=path, duration=duration, host=host,
+    )  # fmt: skip
+    with bars(plan) as show:
+        report = trio.run(run_load, plan, show)
+    typer.echo(report.json() if json else text(report))
+    sys.exit(0 if report.kept else 1)
+
+
+def tell(answer: Callable[[], str]) -> None:
+    from service.commands.inspect import AskError
+
+    try:
+        typer.echo(answer())
+    except AskError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(1)

@@ -32,7 +32,7 @@ COPY --from=build /app/.venv .venv
 COPY migrations migrations
 # The root may be read-only, and /tmp is the only place to write; in a container both listeners face outside.
 ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
-    SERVICE_BIND=[::]:8000 SERVICE_MANAGEMENT_BIND=[::]:9000
+    SERVICE_BIND=[::]:8000 SERVICE_MANAGEMENT_BIND=[::]:9000 SERVICE_REVISION=${REVISION}
 EXPOSE 8000 9000
 USER 65532:65532
 # No shell in between: the service is PID 1 and takes SIGTERM itself.

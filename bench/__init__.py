@@ -1,1 +1,1 @@
-"""Ratios measured in one run, interleaved; never bare absolute times."""
+"""What this stack costs beside others, as ratios of runs made in one sitting; see __main__.py."""

@@ -1,6 +1,7 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import structlog
 import trio
@@ -11,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from service.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
 from service.lifecycle import Lifecycle
-from service.requests import ASGI, around
+from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
 
@@ -36,11 +37,17 @@ def create_app(blueprints: Iterable[Blueprint], settings: Settings) -> Applicati
 
 
 def surround(
-    app: Application, settings: Settings, *, lifecycle: Lifecycle, statistics: Statistics, limits: RateLimits
+    app: Application,
+    settings: Settings,
+    *,
+    lifecycle: Lifecycle,
+    statistics: Statistics,
+    limits: RateLimits,
+    observe: RequestObserver = lambda *_: None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
     guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
-    return forwarded(around(guarded), settings.trusted_proxies)
+    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,)), settings.trusted_proxies)
 
 
 class _App(Application):
@@ -58,6 +65,12 @@ class _App(Application):
         with trio.move_on_after(self._request_deadline):
             return await super().dispatch_request(ctx)
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
+
+    def log_exception(self, ctx: AppContext, exception_info: Any) -> None:
+        """Log what no handler took, once; the framework's own line would show the path, which clients write."""
+        asked = ctx.request if ctx.has_request else ctx.websocket
+        route = asked.url_rule.rule if asked.url_rule else ""
+        log.error("unhandled error", route=route, exc_info=exception_info)
 
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:

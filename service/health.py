@@ -8,11 +8,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
 from quart import Blueprint, Response
 
 from service.database import Database
 from service.lifecycle import Lifecycle, Phase
 from service.settings import Settings
+from service.watchdog import Watchdog
+
+log = structlog.get_logger(__name__)
 
 type Answer = tuple[int, bytes]
 type Probe = Callable[[], Answer]
@@ -21,10 +25,13 @@ type Probe = Callable[[], Answer]
 class Health:
     """What the endpoints say. Reads memory; `check` alone looks at the database, one look at a time."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, database: Database) -> None:
+    def __init__(
+        self, settings: Settings, lifecycle: Lifecycle, database: Database, watchdog: Watchdog | None = None
+    ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._database = database
+        self._watchdog = watchdog or Watchdog(0)
 
     def live(self) -> Answer:
         """The event loop answers; nothing else counts, not even a drain."""
@@ -43,6 +50,7 @@ class Health:
         looked = {"age": round(seen.age, 3), "duration": round(seen.duration, 3)}
         return {
             "process": {"ok": True, "state": str(self._lifecycle.phase), "age": 0, "duration": 0},
+            "event_loop": self._watchdog.condition(),
             "database": {"ok": seen.reachable, "state": "reachable" if seen.reachable else seen.error, **looked},
             "schema": {
                 "ok": seen.served,
@@ -64,11 +72,30 @@ class Health:
 
 
 def public_probes(health: Health) -> Mapping[str, Probe]:
-    return {"/livez": health.live, "/readyz": health.ready}
+    return {"/livez": health.live, "/readyz": _told("/readyz", health.ready)}
 
 
 def management_probes(health: Health) -> Mapping[str, Probe]:
-    return {**public_probes(health), "/startupz": health.started}
+    return {**public_probes(health), "/startupz": _told("/startupz", health.started)}
+
+
+def _told(path: str, probe: Probe) -> Probe:
+    """Return the probe with a line in the log each time that it answers otherwise than the last time."""
+    last: Answer | None = None
+
+    def asked() -> Answer:
+        nonlocal last
+        answer = probe()
+        if answer != last:
+            last = answer
+            log.info("probe changed", probe=path, status=answer[0], **_reason(answer[1]))
+        return answer
+
+    return asked
+
+
+def _reason(body: bytes) -> dict[str, str]:
+    return {key: value for key, value in json.loads(body).items() if key == "reason"}
 
 
 def create_routes(health: Health, *, in_full: bool) -> Blueprint:

@@ -19,16 +19,22 @@ import trio
 from quart import Blueprint
 
 from service.app import create_app, surround
-from service.database import open_database
+from service.database import Database, open_database
 from service.features import FEATURES
 from service.health import Health, Probe, management_probes, public_probes
 from service.health import create_routes as create_health
 from service.lifecycle import Lifecycle
+from service.logs import LogLevel
+from service.management import METRICS, Inside
 from service.management import create_routes as create_management
-from service.requests import ASGI, around
+from service.metrics import Metrics
+from service.readings import show_database, show_process, show_server
+from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.resources import Feature, Resources
 from service.server import RateLimits, Statistics, Websockets, check_versions, listener_url, open_listener, serve
 from service.settings import Settings, SettingsError, variable
+from service.tasks import task_tree
+from service.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +70,26 @@ async def main(
     """
     check_versions()
     lifecycle = Lifecycle()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step))
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(signal.SIGUSR1) as questions,
+    ):
+        log.info("starting", version=inside.version, revision=settings.revision)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey, signals, lifecycle, settings.drain_bound, end)
-            await live(settings, features, lifecycle, origins, on_ready)
+            nursery.start_soon(answer, questions)
+            nursery.start_soon(inside.level.run)
+            nursery.start_soon(inside.watchdog.run)
+            await live(settings, features, lifecycle, inside, origins=origins, on_ready=on_ready)
             nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+async def answer(questions: AsyncIterator[int]) -> None:
+    """At SIGUSR1 write the tree of tasks to the log: also when no listener is left that could be asked."""
+    async for _ in questions:
+        log.warning("tasks", tree=task_tree().text)
 
 
 async def obey(signals: AsyncIterator[int], lifecycle: Lifecycle, bound: float, end: Callable[[int], object]) -> None:
@@ -91,6 +111,8 @@ async def live(
     settings: Settings,
     features: Sequence[Feature],
     lifecycle: Lifecycle,
+    inside: Inside,
+    *,
     origins: Mapping[str, str],
     on_ready: Callable[[Urls], object],
 ) -> None:
@@ -101,16 +123,27 @@ async def live(
     ):
         statistics, limits = Statistics(), RateLimits(settings.rate_per_address)
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
+        with explained("management_bind", settings.management_bind):
+            operators.listen()
         async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
-            health = Health(settings, lifecycle, database)
-            routes = [create_management(settings, origins, lifecycle, database), create_health(health, in_full=True)]
-            await start(around(create_app(routes, settings)), management_probes(health))
+            observe = show(inside, settings, lifecycle, statistics, database)
+            health = Health(settings, lifecycle, database, inside.watchdog)
+            routes = [
+                create_management(settings, origins, lifecycle, database, inside),
+                create_health(health, in_full=True),
+            ]
+            seldom = HEALTHZ, METRICS
+            await start(around(create_app(routes, settings), seldom=seldom), management_probes(health))
             if not await unless_draining(lifecycle, database.wait_served):
                 return
-            resources = Resources(settings, lifecycle, database, limits)
+            with explained("bind", settings.bind):
+                public.listen()  # the address may have been taken by another that waited as we did
+            resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with open_features(features, resources) as blueprints:
                 app = create_app([*blueprints, create_health(health, in_full=False)], settings)
-                served = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
+                served = surround(
+                    app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe
+                )
                 async with open_public(partial(listen, served, public, probes=public_probes(health))) as websockets:
                     lifecycle.mark_ready()
                     await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
@@ -118,16 +151,32 @@ async def live(
                     await drain(settings, lifecycle, websockets)
 
 
+def show(
+    inside: Inside, settings: Settings, lifecycle: Lifecycle, statistics: Statistics, database: Database
+) -> RequestObserver:
+    """Show the parts' numbers as metrics; return what is told about each request."""
+    show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
+    show_database(inside.metrics, database)
+    return show_server(inside.metrics, statistics)
+
+
 @contextmanager
 def bound(field: str, address: str) -> Iterator[socket.socket]:
     """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
-    try:
+    with explained(field, address):
         listener = open_listener(address)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def explained(field: str, address: str) -> Iterator[None]:
+    """Turn an OSError about an address into a SettingsError that names the setting."""
+    try:
+        yield
     except OSError as error:
         reason = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
-    with listener:
-        yield listener
 
 
 async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[None]]) -> bool:

@@ -10,15 +10,24 @@ import importlib.metadata
 import ipaddress
 import platform
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from quart import Blueprint, request
+from quart import Blueprint, Response, request
 
 from service.database import Database
-from service.errors import Forbidden
+from service.errors import Forbidden, Invalid
 from service.lifecycle import Lifecycle
+from service.logs import LEVELS, LogLevel, log_level
+from service.metrics import CONTENT_TYPE, Metrics
 from service.settings import Settings, variable
 from service.settings_words import shown
+from service.tasks import task_tree
+from service.watchdog import Watchdog
+
+METRICS = "/metrics"
+# How long a level that differs from the usual one lasts unless the operator says how long, and at most.
+DEFAULT_SECONDS, MOST_SECONDS = 300, 86_400
 
 # The parts whose versions an operator asks for first.
 _PARTS = ("trireme", "quart", "quart-trio", "hypercorn", "trio", "sqlalchemy", "psycopg")
@@ -44,8 +53,21 @@ def may_inspect(peer: str, host: str) -> bool:
     return address is not None and address.is_loopback and (name == "localhost" or _address(name) is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What lets an operator see into the process; main opens one."""
+
+    metrics: Metrics
+    level: LogLevel
+    watchdog: Watchdog
+
+    @property
+    def version(self) -> str:
+        return importlib.metadata.version("trireme")
+
+
 def create_routes(
-    settings: Settings, origins: Mapping[str, str], lifecycle: Lifecycle, database: Database
+    settings: Settings, origins: Mapping[str, str], lifecycle: Lifecycle, database: Database, inside: Inside
 ) -> Blueprint:
     routes = Blueprint("management", __name__)
     started = datetime.datetime.now(datetime.UTC)
@@ -54,12 +76,18 @@ def create_routes(
     async def info() -> dict[str, Any]:
         seen = database.condition
         return {
+            "version": inside.version,
+            "revision": settings.revision,
             "versions": {name: importlib.metadata.version(name) for name in _PARTS},
             "python": platform.python_version(),
             "started": started.isoformat(timespec="seconds"),
             "phase": str(lifecycle.phase),
             "schema": {"state": str(seen.schema or "unknown"), "revision": seen.revision, "head": seen.head},
         }
+
+    @routes.get(METRICS)
+    async def metrics() -> Response:
+        return Response(inside.metrics.text(), content_type=CONTENT_TYPE)
 
     @routes.get("/settings")
     @loopback_only
@@ -72,7 +100,48 @@ def create_routes(
             for field in Settings.model_fields
         }
 
+    add_inspection(routes, database, inside)
     return routes
+
+
+def add_inspection(routes: Blueprint, database: Database, inside: Inside) -> None:
+    @routes.get("/tasks")
+    @loopback_only
+    async def tasks() -> Response | dict[str, Any]:
+        """Text for people, JSON for who accepts it and not text."""
+        tree, units = task_tree(), database.in_flight()
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return {**tree.document(), "units": [asdict(unit) for unit in units]}
+        lines = [f"{unit.unit} for {unit.seconds:.1f} s, waited for by {unit.task}" for unit in units]
+        text = "\n".join([tree.text, *(["", "units of work on their threads", *lines] if lines else []), ""])
+        return Response(text, content_type="text/plain; charset=utf-8")
+
+    @routes.get("/loglevel")
+    @loopback_only
+    async def level() -> dict[str, Any]:
+        return shown_level(inside.level)
+
+    @routes.put("/loglevel")
+    @loopback_only
+    async def change_level() -> dict[str, Any]:
+        asked = await request.get_json(force=True, silent=True)
+        inside.level.change(*parse_level(asked))
+        return shown_level(inside.level)
+
+
+def parse_level(asked: object) -> tuple[str, float]:
+    """Return level and seconds of `{"level": "debug", "seconds": 60}`. Raises Invalid."""
+    given = asked if isinstance(asked, dict) else {}
+    level, seconds = given.get("level"), given.get("seconds", DEFAULT_SECONDS)
+    if level not in LEVELS:
+        raise Invalid(f"level: must be one of {', '.join(LEVELS)}, not {level!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MOST_SECONDS:
+        raise Invalid(f"seconds: must be a number from 1 to {MOST_SECONDS}, not {seconds!r}")
+    return level, float(seconds)
+
+
+def shown_level(level: LogLevel) -> dict[str, Any]:
+    return {"level": log_level(), "usual": level.usual, "seconds_left": level.seconds_left}
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

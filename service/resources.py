@@ -12,6 +12,7 @@ from quart import Blueprint
 
 from service.database import Database
 from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.server import RateLimits
 from service.settings import Settings
 
@@ -23,6 +24,7 @@ class Resources:
     settings: Settings
     lifecycle: Lifecycle
     database: Database
+    metrics: Metrics  # a feature adds its own; their names start with the feature's
     limits: RateLimits  # of each client address; whoever lets a client do more than ask takes a token
 
 

@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,15 +65,22 @@ def template(server_url: str) -> Iterator[str]:
         _drop(server_url, name)
 
 
-@pytest.fixture
-def writable_database_url(server_url: str, template: str) -> Iterator[str]:
-    """Yield a fresh, migrated database, for a test that writes to it otherwise than through `run`."""
+@contextmanager
+def fresh_database(server_url: str, template: str) -> Iterator[str]:
+    """Yield the address of a copy of the template, which is dropped at the end."""
     name = f"{PREFIX_OF_TESTS}{next(_numbers)}"
     _administer(server_url, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template)
     try:
         yield _with_database(server_url, name)
     finally:
         _drop(server_url, name)
+
+
+@pytest.fixture
+def writable_database_url(server_url: str, template: str) -> Iterator[str]:
+    """Yield a fresh, migrated database, for a test that writes to it otherwise than through `run`."""
+    with fresh_database(server_url, template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Features that only tests have: slow, streaming, crashing."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 from quart import Blueprint, request, websocket
+from sqlalchemy import Connection, text
 
 from service.app import no_deadline
 from service.errors import Invalid
@@ -95,3 +97,35 @@ async def _refuse() -> None:
 
 async def _crash() -> None:
     raise Planted("a group of two")
+
+
+@asynccontextmanager
+async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route that holds the event loop, one that hangs, and one whose unit takes long."""
+    routes = Blueprint("holding", __name__)
+
+    @routes.get("/hold")
+    async def hold() -> str:
+        time.sleep(float(request.args["seconds"]))  # noqa: ASYNC251  what this is for
+        return "held"
+
+    @routes.get("/compute")
+    async def compute() -> str:
+        sum(range(int(request.args["count"])))  # one call of C, which lets no other thread run
+        return "computed"
+
+    @routes.get("/hang")
+    async def hang() -> str:
+        await trio.Event().wait()
+        return ""
+
+    @routes.get("/slow-unit")
+    async def slow_unit() -> str:
+        await resources.database.read(select_slowly)
+        return ""
+
+    yield routes
+
+
+def select_slowly(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_sleep(20)"))

@@ -113,7 +113,7 @@ async def test_a_websocket_is_logged_when_it_opens_and_when_it_closes() -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await receive()
-        await send({"type": "websocket.close", "code": 1012})
+        await send({"type": "websocket.close", "code": 1012, "reason": "restart"})
 
     messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "hunter2"}])
 
@@ -127,7 +127,7 @@ async def test_a_websocket_is_logged_when_it_opens_and_when_it_closes() -> None:
         await around(talk)({**scope(), "type": "websocket"}, receive, send)
 
     assert [line["event"] for line in lines] == ["websocket opened", "websocket closed"]
-    assert (lines[1]["messages"], lines[1]["code"]) == (1, 1012)
+    assert (lines[1]["received"], lines[1]["code"], lines[1]["reason"]) == (1, 1012, "restart")
     assert "hunter2" not in str(lines)
 
 

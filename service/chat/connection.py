@@ -13,6 +13,7 @@ from quart.wrappers.base import ClientDisconnectedError
 
 from service.chat.protocol import Close
 from service.chat.rooms import Rooms
+from service.chat.statistics import Statistics
 from service.chat.writer import Writer
 from service.lifecycle import Lifecycle
 from service.server import Frame, RateLimits, TooSlowError, Websocket
@@ -47,6 +48,7 @@ class Chat:
     limits: RateLimits
     replica: str
     heartbeat: float  # seconds
+    statistics: Statistics = field(default_factory=Statistics)
     connections: "set[Connection]" = field(default_factory=set)
 
     async def say_goodbye(self) -> None:
@@ -67,7 +69,7 @@ class Connection:
         self.chat = chat
         self.socket = socket
         self.address = socket.remote_addr or ""
-        self._outbox = socket.outbox  # a property that costs a look through the framework's proxy
+        self._send_nowait = socket.outbox.send_nowait  # looked up once: a room calls it for each member and message
         self._scope = trio.CancelScope()
         self._ending: Ending | None = None
         self._overflowed = False
@@ -77,9 +79,10 @@ class Connection:
         if self._overflowed:
             return
         try:
-            self._outbox.send_nowait(frame)
+            self._send_nowait(frame)
         except TooSlowError:
             self._overflowed = True
+            self.chat.statistics.overflows += 1
             self.end(TOO_SLOW)
 
     def end(self, ending: Ending) -> None:

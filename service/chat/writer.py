@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.chat import store
 from service.chat.backlog import Answer, Backlog, Full, Pending
 from service.chat.protocol import Ack, Error, Message
+from service.chat.statistics import Statistics
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.database import Database
 from service.errors import Unavailable
@@ -33,8 +34,11 @@ log = structlog.get_logger(__name__)
 class Writer:
     """One per process. `offer` gets what was committed, in order, for the members that are here."""
 
-    def __init__(self, database: Database, offer: Callable[[Sequence[Message]], None]) -> None:
+    def __init__(
+        self, database: Database, offer: Callable[[Sequence[Message]], None], statistics: Statistics | None = None
+    ) -> None:
         self._database = database
+        self._statistics = statistics or Statistics()
         self._offer = offer
         self._backlog = Backlog()
         self._arrived = trio.Event()
@@ -140,8 +144,16 @@ class Writer:
                 again.setdefault(draft.room, []).append(pending)
                 self._skips[draft.room] = MAX_SKIPS if result is Refusal.NEW_ROOM else self._skips[draft.room]
         self._offer(appended.messages)
+        self._count(batch, appended)
         self._backlog.put_back(pending for of_room in again.values() for pending in of_room)
         return [room for room in again if self._must_wait_alone(room)]
+
+    def _count(self, batch: Sequence[Pending], appended: Appended) -> None:
+        now = trio.current_time()
+        for pending, result in zip(batch, appended.results, strict=True):
+            if isinstance(result, Stored) and not result.dup:
+                self._statistics.messages += 1
+                self._statistics.observe_delivery(now - pending.deadline + ANSWER_LIMIT)
 
     def _must_wait_alone(self, room: str) -> bool:
         self._skips[room] += 1

@@ -9,7 +9,7 @@ from service.database.launch import EmbeddedUnavailable
 from service.database.listen import Wakeup, Wakeups
 from service.database.migrate import Migrated, MigrationRefused, ServerAway, migrate
 from service.database.schema import CodeSchema, SchemaState, find_migrations, metadata
-from service.database.statistics import Outcome, Statistics, UnitObserver
+from service.database.statistics import InFlight, Outcome, Statistics, UnitObserver
 from service.database.watch import Condition
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Database",
     "Embedded",
     "EmbeddedUnavailable",
+    "InFlight",
     "Migrated",
     "MigrationRefused",
     "Outcome",

@@ -19,7 +19,7 @@ from service.database.listen import Wakeups
 from service.database.pool import Pool
 from service.database.schema import find_migrations, read_code_schema
 from service.database.slots import Slots
-from service.database.statistics import Counters, Outcome, Statistics, UnitObserver
+from service.database.statistics import Cancelled, Counters, InFlight, Outcome, Statistics, UnitObserver
 from service.database.unit import Unit, keep_line, refuse_commit, refuse_stopped
 from service.database.watch import Condition, Watch
 from service.database.work import DeadAtBegin, perform
@@ -48,6 +48,7 @@ class Database:
         self._slow = settings.database_slow_unit
         self._direct = Address.direct(settings)
         self._counters = Counters()
+        self._running: dict[Unit, tuple[Callable[..., Any], float, str]] = {}
 
     async def run[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -94,12 +95,19 @@ class Database:
             connections_idle=self._pool.idle,
             connections_limit=slots.size,
             waiting=slots.waiting,
+            cancels=dict(counters.cancels),
             cancels_sent=counters.cancels_sent,
             lines_cut=counters.lines_cut,
             lines_replaced=counters.lines_replaced + self._pool.replaced,
             retried=counters.retried,
             units=dict(counters.units),
         )
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the units that are on a thread now, the longest first."""
+        now = time.perf_counter()
+        units = [InFlight(_name(function), now - since, task) for function, since, task in self._running.values()]
+        return sorted(units, key=lambda unit: -unit.seconds)
 
     async def _retried[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
         for attempt in range(MOST_TRIES):
@@ -152,6 +160,7 @@ class Database:
 
     async def _hop[T](self, unit: Unit, line: Line, function: Callable[..., T], args: Any, kwargs: Any) -> T:
         """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
+        self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
         try:
             return await trio.to_thread.run_sync(
                 perform, unit, line, self._engine, function, args, kwargs,
@@ -161,6 +170,8 @@ class Database:
         except trio.Cancelled:
             with trio.CancelScope(shield=True):  # bounded: see Unit.stop
                 await unit.stop()
+            how = Cancelled.CUT if unit.was_cut else Cancelled.TOO_LATE if unit.committed else Cancelled.STOPPED
+            self._counters.cancels[how] += 1
             if unit.committed:
                 return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
             if unit.outcome_unknown:
@@ -168,6 +179,7 @@ class Database:
                 raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
             raise
         finally:
+            del self._running[unit]
             self._counters.cancels_sent += unit.cancels_sent
             self._counters.lines_cut += unit.was_cut
             if unit.tainted or unit.was_cut:
@@ -178,11 +190,15 @@ class Database:
         self._counters.units[outcome] += 1
         if seconds < self._slow and self.on_unit is None:
             return
-        name = getattr(function, "__qualname__", type(function).__name__)
+        name = _name(function)
         if seconds >= self._slow:
             log.warning("slow unit", unit=name, seconds=round(seconds, 3), outcome=outcome)
         if self.on_unit is not None:
             self.on_unit(name, outcome, seconds)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 @asynccontextmanager

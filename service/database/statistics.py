@@ -16,6 +16,23 @@ class Outcome(enum.StrEnum):
     BUSY = "busy"  # no connection in time
 
 
+class Cancelled(enum.StrEnum):
+    """What became of a unit that was cancelled while its thread ran."""
+
+    STOPPED = "stopped"
+    TOO_LATE = "too_late"  # it had committed
+    CUT = "cut"  # the server did not answer the cancel
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A unit on its thread, for people who look."""
+
+    unit: str
+    seconds: float
+    task: str  # who waits for it
+
+
 # Called at the end of each unit with its function's name, its outcome and the seconds it took without the wait for a
 # connection. It must be quick and not raise.
 type UnitObserver = Callable[[str, Outcome, float], None]
@@ -29,6 +46,7 @@ class Statistics:
     connections_idle: int
     connections_limit: int
     waiting: int
+    cancels: Mapping[Cancelled, int]
     cancels_sent: int
     lines_cut: int  # connections ended by us, as the server did not answer
     lines_replaced: int  # connections that the server had ended while idle
@@ -45,6 +63,7 @@ class Statistics:
 class Counters:
     """What the units count up. Only the event loop touches it."""
 
+    cancels: dict[Cancelled, int] = field(default_factory=lambda: dict.fromkeys(Cancelled, 0))
     cancels_sent: int = 0
     lines_cut: int = 0
     lines_replaced: int = 0

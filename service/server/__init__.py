@@ -11,10 +11,12 @@ from service.server.rates import RateLimits, TokenBucket
 from service.server.statistics import Statistics
 from service.server.versions import WrongVersionsError, check_versions
 from service.server.websocket import FrameOutbox, Websocket, websocket
+from service.server.websocket_stream import EXTENSION as WEBSOCKET
 from service.server.websockets import Websockets
 from service.server.worker import serve
 
 __all__ = [
+    "WEBSOCKET",
     "Application",
     "Frame",
     "FrameOutbox",

@@ -40,6 +40,9 @@ class WebsocketStream(WSStream):
         super().__init__(*args)  # type: ignore[arg-type]  # as the base class
         self._peer_closed = trio.Event()
         self._deaf = False
+        self.frames_sent = 0
+        self.close_code = 0  # 0 while it is open
+        self.close_reason = ""  # ours; a peer's is its own text, and nobody's to keep
         self._goodbye: CloseConnection | None = None  # our answer to the peer's close, while it has to wait
 
     @property
@@ -53,6 +56,7 @@ class WebsocketStream(WSStream):
             return
         try:
             self.transport.outbox.send_nowait(frame.data, droppable=frame.droppable)
+            self.frames_sent += 1
         except TooSlowError:
             self.config.statistics.websockets_too_slow += 1
             raise
@@ -113,6 +117,7 @@ class WebsocketStream(WSStream):
         elif message["type"] != "websocket.send":
             await super().app_send(message)
         elif self.state is ASGIWebsocketState.CONNECTED:
+            self.frames_sent += 1
             data = message["text"] if message["bytes"] is None else message["bytes"]
             await self.transport.outbox.send(encode_message(data))  # type: ignore[arg-type]  # one of them is there
 
@@ -133,7 +138,7 @@ class WebsocketStream(WSStream):
         clean = self._peer_closed.is_set()
         self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
-            self.config.statistics.closes[CloseReason.ABNORMAL_CLOSURE] += 1
+            self._count_close(CloseReason.ABNORMAL_CLOSURE)
         if self in self.config.websockets:
             self.config.websockets.discard(self)
             self.config.statistics.websockets_open -= 1
@@ -211,7 +216,7 @@ class WebsocketStream(WSStream):
             return
         self._peer_closed.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
-            self.config.statistics.closes[int(event.code)] += 1
+            self._count_close(event.code)
             self._goodbye = event.response()
             self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
             self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
@@ -228,6 +233,10 @@ class WebsocketStream(WSStream):
         if self.transport.outbox.overflowed:
             self.transport.outbox.discard()  # or the close frame would never arrive
         self._write(CloseConnection(code=code, reason=reason))
+        self._count_close(code, reason)
+
+    def _count_close(self, code: int, reason: str = "") -> None:
+        self.close_code, self.close_reason = int(code), reason
         self.config.statistics.closes[int(code)] += 1
 
     def _write(self, event: CloseConnection) -> None:

@@ -1,0 +1,25 @@
+"""What the chat counts about itself, and as which metrics it is shown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Statistics:
+    """One per process; plain numbers that only rise."""
+
+    messages: int = 0  # stored by this process; a repeat is none
+    overflows: int = 0  # members let go as they read too slowly
+    observe_delivery: Callable[[float], None] = lambda _: None  # seconds
+
+
+def show(metrics: Metrics, seen: Statistics, *, members: Callable[[], int], waiting: Callable[[], int]) -> None:
+    metrics.gauge("chat_members", "Connections that chat.", members)
+    metrics.gauge("chat_sends_waiting", "Sends that are not answered yet.", waiting)
+    metrics.counter("chat_messages_total", "Messages stored.", lambda: seen.messages)
+    metrics.counter("chat_outbox_overflows_total", "Members let go, as they read too slowly.", lambda: seen.overflows)
+    seen.observe_delivery = metrics.histogram(
+        "chat_delivery_seconds", "From a send to its delivery to the members here, the commit included."
+    ).observe

@@ -1,0 +1,109 @@
+"""Metrics of one process, in a registry of its own: what is observed as it happens, and what is read when asked.
+
+Whoever counts anyway goes on counting plain numbers; `gauge` and `counter` only say where to read them, at the moment
+in which somebody scrapes. Names and labels come from code alone, never from clients: the number of series is bounded.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped there; else a series beside each counter that nobody asks for
+
+# Seconds. From what a memory answer takes to the request deadline's default.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+# A plain number, or one for each value of the one label.
+type Reading = Callable[[], float | Mapping[Any, float]]
+
+
+class Metrics:
+    """One per process, opened by main; features get it in their Resources and add their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._readings = _Readings()
+        self._registry.register(self._readings)
+        ProcessCollector(registry=self._registry)
+
+    def gauge(self, name: str, help: str, read: Reading, *, label: str = "") -> None:  # noqa: A002  Prometheus's word
+        """Show what `read` returns at each scrape; a mapping's keys are the values of `label`."""
+        self._readings.add(name, lambda: GaugeMetricFamily(name, help, labels=_labels(label)), read)
+
+    def counter(self, name: str, help: str, read: Reading, *, label: str = "") -> None:  # noqa: A002  Prometheus's word
+        """The same for what only rises; the name ends in `_total`."""
+        if not name.endswith("_total"):
+            raise ValueError(f"{name}: the name of a counter ends in _total")
+        self._readings.add(name, lambda: CounterMetricFamily(name, help, labels=_labels(label)), read)
+
+    def info(self, name: str, help: str, values: Mapping[str, str]) -> None:  # noqa: A002  Prometheus's word
+        """Show facts that do not change, as the labels of a 1."""
+
+        def family() -> Metric:
+            shown = GaugeMetricFamily(name, help, labels=list(values))
+            shown.add_metric(list(values.values()), 1)
+            return shown
+
+        self._readings.add(name, family, dict)
+
+    def histogram(
+        self,
+        name: str,
+        help: str,  # noqa: A002  Prometheus's word
+        *labels: str,
+        buckets: tuple[float, ...] = BUCKETS,
+    ) -> "Observer":
+        """Return what observes seconds; the values of the labels must come from code."""
+        return Observer(Histogram(name, help, labels, buckets=buckets, registry=self._registry))
+
+    def text(self) -> bytes:
+        """Return all of it as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+
+class Observer:
+    """A histogram that finds its series without the library's lock and conversions."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._series: dict[tuple[str, ...], Histogram] = {}
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = self._histogram.labels(*labels) if labels else self._histogram
+        series.observe(seconds)
+
+
+class _Readings(Collector):
+    """Reads the plain numbers. What cannot be read is an error of ours, and no reason to show nothing else."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, tuple[Callable[[], Metric], Reading]] = {}
+
+    def add(self, name: str, family: Callable[[], Metric], read: Reading) -> None:
+        if name in self._sources:
+            raise ValueError(f"{name}: there is such a metric already")
+        self._sources[name] = family, read
+
+    def describe(self) -> Iterator[Metric]:
+        """Say nothing: the registry would otherwise read everything once, before there is anything to read."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        for family, read in self._sources.values():
+            shown = family()
+            value = read()
+            for label, number in value.items() if isinstance(value, Mapping) else (("", value),):
+                shown.add_metric([str(label)] if label else [], number)  # type: ignore[attr-defined]  # both kinds have it
+            yield shown
+
+
+def _labels(label: str) -> list[str]:
+    return [label] if label else []

@@ -1,0 +1,162 @@
+"""Who holds the event loop: a thread that looks at the loop's stack while a step goes on for too long.
+
+A step that does not come to an await stops every request, probe and heartbeat, and nothing inside the loop can tell,
+as nothing inside it runs. So a task says each few milliseconds that it was here, and a thread notices when it was not.
+"""
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import structlog
+import trio
+
+# A hold that long makes /healthz say "fail", for RECENT seconds: probes and heartbeats were late.
+SERIOUS = 1.0
+RECENT = 60.0
+# How many innermost frames are logged.
+FRAMES = 12
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One time that the loop was held: by which task, in which line, for how long, until when (monotonic)."""
+
+    task: str
+    where: str
+    seconds: float
+    until: float
+
+
+class Watchdog:
+    """Counts and remembers steps of more than `threshold` seconds; 0 watches nothing but the lag."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.holds = 0
+        self.last: Hold | None = None
+        self.observe_lag: Callable[[float], None] = lambda _: None
+        # Short enough to notice a hold, and who it is, before it is twice the threshold.
+        self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
+        self._beat = time.perf_counter()
+        self._culprit: tuple[str, str] | None = None
+        self._stopped = threading.Event()
+
+    def condition(self) -> dict[str, Any]:
+        """Return the check for /healthz; age and duration are of the last hold, in seconds."""
+        if self.last is None:
+            return {"ok": True, "state": "free", "age": 0, "duration": 0}
+        age = time.monotonic() - self.last.until
+        return {
+            "ok": self.last.seconds < SERIOUS or age > RECENT,
+            "state": f"last held by {self.last.task} at {self.last.where}, {self.holds} times in all",
+            "age": round(age, 3),
+            "duration": round(self.last.seconds, 3),
+        }
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        with self._thread(threading.get_ident()):
+            while True:
+                due = self._beat + self._interval
+                await trio.sleep(self._interval)
+                self._beat = time.perf_counter()
+                lag = max(0.0, self._beat - due)
+                self.observe_lag(lag)
+                if self.threshold and lag > self.threshold:
+                    self._note(lag)
+
+    @contextmanager
+    def _thread(self, ident: int) -> Iterator[None]:
+        if not self.threshold:
+            yield
+            return
+        self._beat = time.perf_counter()
+        thread = threading.Thread(target=self._look, args=(ident,), name="watchdog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join(1)
+
+    def _note(self, lag: float) -> None:
+        """Count a lag that one step caused; one that many short steps caused is load, and has no culprit."""
+        culprit, self._culprit = self._culprit, None
+        if culprit is not None:
+            self.holds += 1
+            self.last = Hold(*culprit, seconds=lag, until=time.monotonic())
+            log.warning("event loop free again", task=culprit[0], where=culprit[1], seconds=round(lag, 3))
+
+    # on the thread
+
+    def _look(self, ident: int) -> None:
+        suspect: object = None
+        told = 0.0
+        while True:
+            before, worked_before = time.perf_counter(), _worked(ident)
+            if self._stopped.wait(self._interval):
+                return
+            now, beat = time.perf_counter(), self._beat
+            late = now - beat - self._interval
+            if late < self.threshold / 2 or beat == told:
+                suspect = None
+                continue
+            frame = sys._current_frames().get(ident)
+            task = running_task(frame)
+            # C code that keeps the interpreter to itself keeps us from looking, too: then once is enough, if it worked.
+            kept_out = now - before > self.threshold and _worked(ident) - worked_before > self.threshold / 2
+            if task is not None and late > self.threshold and (task is suspect or kept_out):
+                told = beat
+                self._tell(task, frame, late)
+            suspect = task
+
+    def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
+        stack = culprit_stack(frame)
+        self._culprit = task.name, _place(stack)
+        context = {var.name: value for var, value in task.context.items()}
+        log.error(
+            "event loop held",
+            task=task.name,
+            where=_place(stack),
+            seconds=round(late, 3),
+            request_id=context.get("structlog_request_id", ""),
+            stack="".join(traceback.format_list(stack[-FRAMES:])),
+        )
+
+
+def _worked(ident: int) -> float:
+    """Return the processor's seconds that a thread has used, where the system tells."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(ident))
+
+
+def _place(stack: list[traceback.FrameSummary]) -> str:
+    """Return file and line of the innermost call that is not a library's."""
+    ours = [entry for entry in stack if "site-packages" not in entry.filename and "/lib/python" not in entry.filename]
+    return f"{(ours or stack)[-1].filename}:{(ours or stack)[-1].lineno}" if stack else "unknown"
+
+
+def running_task(frame: FrameType | None) -> Any:
+    """Return the task whose step a frame of the loop's thread belongs to; None between two steps."""
+    while frame is not None:
+        if frame.f_code.co_name == "unrolled_run":
+            return frame.f_locals.get("task")
+        frame = frame.f_back
+    return None
+
+
+def culprit_stack(frame: FrameType | None) -> list[traceback.FrameSummary]:
+    """Return the stack from the task's own function on, the innermost call last."""
+    entries = traceback.extract_stack(frame) if frame is not None else []
+    starts = [number for number, entry in enumerate(entries) if entry.name == "unrolled_run"]
+    return entries[starts[-1] + 1 :] if starts else entries

@@ -1,0 +1,131 @@
+"""What an operator sees of a live process that misbehaves: who holds the loop, who waits for what, whose fault."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+from pydantic import SecretStr
+
+from service.database import migrate
+from service.settings import Settings
+from tests.database.server import OwnServer
+from tests.processes import Process, ready
+from tests.system.test_process import QUICK, WITH_FEATURES
+
+FEATURES = Path(__file__).parent.parent / "features.py"
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(FEATURES.read_text().splitlines(), 1) if text in line)
+
+
+@asynccontextmanager
+async def holding(directory: Path, database_url: str, **settings: object) -> AsyncIterator[Process]:
+    async with ready(
+        directory,
+        "open_holding",
+        command=WITH_FEATURES,
+        database_url=database_url,
+        **(QUICK | {"graceful_timeout": 1, "request_deadline": 1} | settings),
+    ) as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    ("path", "line"), [("/hold?seconds=0.3", "time.sleep(float"), ("/compute?count=40000000", "sum(range(int")]
+)
+async def test_who_holds_the_event_loop_is_named_while_it_does(
+    tmp_path: Path, database_url: str, path: str, line: str
+) -> None:
+    async with holding(tmp_path, database_url) as service, httpx2.AsyncClient(timeout=20) as client:
+        answer = await client.get(service.public + path)
+        held = await service.wait_event("event loop held", 1)
+        free = await service.wait_event("event loop free again", 1)
+        health = (await client.get(service.management + "/healthz")).json()["checks"]["event_loop"]
+        metrics = (await client.get(service.management + "/metrics")).text
+
+    where = f"{FEATURES}:{line_of(line)}"
+    assert (held["where"], held["request_id"]) == (where, answer.headers["x-request-id"])
+    assert line in held["stack"]
+    assert free["seconds"] > 0.15
+    assert where in health["state"]
+    assert "event_loop_holds_total 1.0" in metrics
+
+
+async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> None:
+    async with (
+        holding(tmp_path, database_url, request_deadline=20, graceful_timeout=20) as service,
+        httpx2.AsyncClient(timeout=20) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.get, service.public + "/hang")
+        nursery.start_soon(client.get, service.public + "/slow-unit")
+        await trio.sleep(1)
+        text = (await client.get(service.management + "/tasks")).text
+        tree = (await client.get(service.management + "/tasks", headers={"Accept": "application/json"})).json()
+        service.send(signal.SIGUSR1)
+        logged = await service.wait_event("tasks")
+        nursery.cancel_scope.cancel()
+
+    hang = line_of("await trio.Event().wait()")
+    for shown in (text, logged["tree"]):
+        assert f"tests/features.py:{hang} open_holding.<locals>.hang" in shown
+        assert "GET /hang for " in shown
+        assert "(deadline in 1" in shown
+        assert "trio/_sync.py" in shown
+        assert "trio/_threads.py" in shown
+    assert tree["tasks"]["task"] == "<init>"
+    [unit] = tree["units"]
+    assert unit["unit"] == "select_slowly"
+    assert 0.5 < unit["seconds"] < 10
+    assert [thread for thread in tree["threads"] if "features.py" in thread["at"]]
+
+
+async def test_the_level_can_be_changed_for_some_time(tmp_path: Path, database_url: str) -> None:
+    async with holding(tmp_path, database_url) as service, httpx2.AsyncClient() as client:
+        url = service.management + "/loglevel"
+        before = (await client.get(url)).json()
+        changed = (await client.put(url, json={"level": "debug", "seconds": 1})).json()
+        await service.wait_event("log level returned", 3)
+        after = (await client.get(url)).json()
+        wrong = [await client.put(url, json=body) for body in ({}, {"level": "loud"}, {"level": "info", "seconds": 0})]
+        foreign = await client.put(url, json={"level": "debug"}, headers={"Host": "evil.example"})
+
+    assert (before["level"], changed["level"], after["level"]) == ("info", "debug", "info")
+    assert 0 < changed["seconds_left"] <= 1
+    assert [answer.status_code for answer in wrong] == [400, 400, 400]
+    assert foreign.status_code == 403
+
+
+async def test_with_the_database_stopped_everything_says_database(tmp_path: Path, own_server: OwnServer) -> None:
+    migrate(Settings(database_url=SecretStr(own_server.url)), wait=10)
+    async with holding(tmp_path, own_server.url) as service, httpx2.AsyncClient(timeout=20) as client:
+        own_server.stop()
+        with trio.fail_after(10):
+            await service.wait_event("database away")
+            while "database_up 0.0" not in (await client.get(service.management + "/metrics")).text:
+                await trio.sleep(0.1)
+            health = await client.get(service.management + "/healthz")
+
+    assert health.status_code == 503
+    assert [name for name, check in health.json()["checks"].items() if not check["ok"]] == ["database"]
+
+
+async def test_probes_are_logged_when_their_answer_changes(tmp_path: Path, database_url: str) -> None:
+    async with holding(tmp_path, database_url, drain_delay=1) as service, httpx2.AsyncClient() as client:
+        for _ in range(5):
+            for path in ("/livez", "/readyz", "/healthz"):
+                await client.get(service.public + path)
+        service.send(signal.SIGTERM)
+        await service.wait_event("draining")
+        for _ in range(5):
+            await client.get(service.management + "/readyz")
+        assert await service.wait_end() == 0
+
+    changes = [(line["probe"], line["status"], line.get("reason")) for line in service.events("probe changed")]
+    assert changes == [("/readyz", 200, None), ("/readyz", 503, "draining")]
+    assert not service.events("request")

@@ -1,11 +1,12 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
-    python -m bench [probes] [http] [fanout] [database] [units] [chat]
+    python -m bench [probes] [http] [fanout] [stalled] [database] [units] [chat]
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted.
 """
 
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ MEMBERS = 1_000
 MESSAGES = 60
 TEXT = b"a message of a usual length, as people write them to each other in a room"
 LIVE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+MUCH = b"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HELLO = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 READ = b"GET /items/7 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 INSERT = (
@@ -104,10 +106,27 @@ def fanout() -> None:
             room.close()
 
 
+def stalled() -> None:
+    """How late the slowest hundredth of good clients' answers is while 50 peers ask for much and read nothing."""
+    with server("trireme") as ours:
+
+        def late() -> float:
+            return statistics.quantiles(clients.latencies(ours.port, HELLO, 1_000), n=100)[98]
+
+        def late_beside_stalled() -> float:
+            with clients.stalled(ours.port, MUCH, 50):
+                return late()
+
+        median, ratios = ratio(late_beside_stalled, late)
+        name = "p99 of others while 50 peers do not read, to without"
+        print(f"{name:<58} {median:5.2f}x  (at most 1.50x; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+
+
 ALL: dict[str, Callable[[], None]] = {
     "probes": probes,
     "http": http,
     "fanout": fanout,
+    "stalled": stalled,
     "database": database,
     "units": units.main,
     "chat": lambda: chat.main([]),  # sample

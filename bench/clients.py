@@ -4,6 +4,8 @@ import os
 import selectors
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -37,6 +39,31 @@ def requests(port: int, request: bytes, number: int, connections: int = 16) -> f
     for client in sockets:
         client.close()
     return took
+
+
+def latencies(port: int, request: bytes, number: int) -> list[float]:
+    """Send `number` requests one after the other; return the seconds that each answer took."""
+    taken = []
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        for _ in range(number):
+            started = time.perf_counter()
+            client.sendall(request)
+            _response(client)
+            taken.append(time.perf_counter() - started)
+    return taken
+
+
+@contextmanager
+def stalled(port: int, request: bytes, number: int) -> Iterator[None]:
+    """Have `number` peers ask for something long and read nothing of it, for the length of the block."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(request)
+        time.sleep(0.5)
+        yield
 
 
 def _response(client: socket.socket) -> bytes:

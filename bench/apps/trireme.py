@@ -49,6 +49,10 @@ def create_routes(database: Database | None) -> Blueprint:
     async def hello() -> dict[str, str]:
         return {"message": "hello"}
 
+    @routes.get("/much")
+    async def much() -> bytes:
+        return bytes(4 << 20)
+
     if database is not None:
 
         @routes.get("/items/<int:number>")
@@ -95,8 +99,8 @@ async def main(database_url: str) -> None:
             observe=show_server(Metrics(), statistics),
         )
         listener = open_listener("127.0.0.1:0")
-        print(listener_url(listener).rpartition(":")[2], flush=True)
-        await serve(
+        start = partial(
+            serve,
             app,
             listener,
             settings=settings,
@@ -105,6 +109,9 @@ async def main(database_url: str) -> None:
             shutdown=trio.sleep_forever,
             probes={"/livez": lambda: (200, b'{"status": "ok"}')},
         )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start)
+            print(listener_url(listener).rpartition(":")[2], flush=True)
 
 
 if __name__ == "__main__":

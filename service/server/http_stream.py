@@ -8,7 +8,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 
 from service.server.exchange import Exchange
-from service.server.responses import encode_response
+from service.server.responses import encode_head
 
 if TYPE_CHECKING:
     from service.server.connection import Connection  # it makes the protocol that makes us
@@ -51,10 +51,10 @@ class HttpStream(HTTPStream):
 
     async def _send_body(self, message: HTTPResponseBodyEvent) -> None:
         if self._started is not None and self.state is ASGIHTTPState.REQUEST:
-            whole = None if message.get("more_body", False) else self._whole(self._started, message["body"])
-            if whole is not None:
+            head = None if message.get("more_body", False) else self._plain_head(self._started, message["body"])
+            if head is not None:
                 self.state = ASGIHTTPState.CLOSED
-                await self.transport.protocol.answer(whole)
+                await self.transport.protocol.answer(head, message["body"])
                 return
             await super().app_send(self._started)
         await super().app_send(message)
@@ -62,10 +62,10 @@ class HttpStream(HTTPStream):
             await self.transport.protocol.flush()
             await trio.lowlevel.checkpoint()
 
-    def _whole(self, start: HTTPResponseStartEvent, body: bytes) -> bytes | None:
-        """Return the response as it is written, if it is one of the plain kind; h11 does all the others."""
+    def _plain_head(self, start: HTTPResponseStartEvent, body: bytes) -> bytes | None:
+        """Return the head as it is written, if the response is one of the plain kind; h11 does all the others."""
         if self.scope["method"] in {"HEAD", "CONNECT"} or not self.transport.protocol.is_plain(
             self.scope["http_version"].encode(), self.scope["headers"]
         ):
             return None
-        return encode_response(start["status"], [*start["headers"], *self.config.response_headers("h11")], body)
+        return encode_head(start["status"], [*start["headers"], *self.config.response_headers("h11")], body)

@@ -16,7 +16,7 @@ from hypercorn.typing import H11SendableEvent
 
 from service.server.config import MAX_HEADER_BYTES, ServerConfig
 from service.server.http_stream import HttpStream
-from service.server.responses import encode_response
+from service.server.responses import encode_head
 from service.server.websocket_stream import WebsocketStream
 
 if TYPE_CHECKING:
@@ -81,9 +81,13 @@ class Protocol(H11Protocol):
             and self.keep_alive_requests < self.config.keep_alive_max_requests
         )
 
-    async def answer(self, response: bytes) -> None:
+    async def answer(self, head: bytes, body: bytes) -> None:
         """Write a whole response and be ready for the next request, without h11 having to parse what we write."""
-        await self.send(RawData(response))
+        if len(body) <= JOIN_LIMIT:
+            await self.send(RawData(head + body))
+        else:
+            await self.send(RawData(head))
+            await self.send(RawData(body))
         await self._close_stream()
         rest, ended = self.connection.trailing_data
         await self.initiate()
@@ -172,8 +176,8 @@ class Protocol(H11Protocol):
             *self.config.response_headers("h11"),
         ]
         self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
-        if self.is_plain(request.http_version, request.headers) and (whole := encode_response(status, headers, body)):
-            await self.answer(whole)
+        if self.is_plain(request.http_version, request.headers) and (head := encode_head(status, headers, body)):
+            await self.answer(head, body)
             return
         headers += [(b"connection", b"close")]
         await self._send_h11_event(h11.Response(status_code=status, headers=headers))

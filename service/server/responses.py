@@ -1,4 +1,7 @@
-"""A whole response as bytes, for the plain case that most responses are. Pure; in doubt it leaves the work to h11."""
+"""The head of a whole response as bytes, for the plain case that most responses are.
+
+Pure; in doubt it leaves the work to h11.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,8 +11,8 @@ from http import HTTPStatus
 _FRAMING = {b"transfer-encoding", b"connection", b"upgrade", b"trailer"}
 
 
-def encode_response(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
-    """Return the bytes of a response to keep the connection after, or None when it is not of the plain kind.
+def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
+    """Return what goes before `body`, if the connection is kept after it; None when it is not of the plain kind.
 
     Plain is: a final status that has a body, one right Content-Length, and nothing in a header that could end it.
     """
@@ -21,7 +24,7 @@ def encode_response(status: int, headers: Sequence[tuple[bytes, bytes]], body: b
         return None
     if any(name in _FRAMING or not name.islower() for name, _ in headers):
         return None
-    return b"%b%b\r\n%b" % (_status_line(status), lines, body)
+    return b"%b%b\r\n" % (_status_line(status), lines)
 
 
 @lru_cache(maxsize=64)

@@ -3,20 +3,20 @@
 import h11
 import pytest
 
-from service.server.responses import encode_response
+from service.server.responses import encode_head
 
 TYPE = (b"content-type", b"text/plain")
 
 
 @pytest.mark.parametrize("status", [200, 201, 404, 418, 503, 599])
 def test_a_plain_response_is_what_h11_reads(status: int) -> None:
-    encoded = encode_response(status, [TYPE, (b"content-length", b"5")], b"hello")
+    encoded = encode_head(status, [TYPE, (b"content-length", b"5")], b"hello")
     assert encoded is not None
 
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
-    client.receive_data(encoded)
+    client.receive_data(encoded + b"hello")
     response, data = client.next_event(), client.next_event()
 
     assert isinstance(response, h11.Response)
@@ -48,4 +48,4 @@ def test_a_plain_response_is_what_h11_reads(status: int) -> None:
     ],
 )
 def test_in_doubt_it_is_left_to_h11(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    assert encode_response(status, headers, body) is None
+    assert encode_head(status, headers, body) is None

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: they name metrics that exist, and sections of the runbook that do; Prometheus agrees."""
+"""The dashboard and the alerts: they name metrics that exist, and sections of the runbook; Prometheus agrees."""
 
 import json
 import re

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from service.commands.smoke import Chat, ClosedError
+from service.commands.smoke import Chat
+from service.commands.websocket_client import ClosedError
 
 RESTART = 1012
 ROOM = "rollout"

@@ -122,6 +122,26 @@ def check() -> None:
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
 
 
+@cli.command()  # sample
+def chat(
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8000",
+    room: Annotated[str, typer.Option(help="1 to 64 of a-z, 0-9 and -.")] = "lobby",
+    name: Annotated[str, typer.Option(help="Who to be; nobody checks it.")] = "terminal",
+) -> None:
+    """Chat from a terminal, over restarts of the service; the end of the input ends it. 1 if a line was not stored.
+
+    Example: service chat http://127.0.0.1:8000 --room lobby --name ada
+    """
+    from service.commands.chat import chat
+
+    try:
+        unstored = trio.run(partial(chat, url, room=room, name=name))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    if unstored:
+        fail(f"{unstored} lines were not stored", CRASHED)
+
+
 @cli.command()
 def smoke(
     urls: Annotated[
@@ -145,6 +165,20 @@ def smoke(
         trio.run(tell)
     except SmokeError as error:
         fail(str(error), CRASHED)
+
+
+@cli.command()  # sample
+def epoch() -> None:  # sample
+    """Begin a new epoch of the chat: after a restore, or a failover that lost commits. Replicas take it up at once.
+
+    Example: service epoch
+    """  # sample
+    from service.commands.epoch import epoch  # sample
+
+    settings, _ = load_or_exit()  # sample
+    require_database(settings)  # sample
+    prepare_logs(settings)  # sample
+    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")  # sample
 
 
 def load_or_exit() -> tuple[Settings, dict[str, str]]:

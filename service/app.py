@@ -43,7 +43,7 @@ def surround(
     lifecycle: Lifecycle,
     statistics: Statistics,
     limits: RateLimits,
-    observe: RequestObserver,
+    observe: RequestObserver = lambda *_: None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
     guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)

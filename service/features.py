@@ -1,10 +1,13 @@
-"""The table of contents: one line per feature. They open in this order and close in the reverse one."""
+"""The table of contents: one line per feature. They open in this order and close in the reverse one.
+
+Of two that serve the same path the first keeps it.
+"""
 
 from service.chat import open_chat  # sample
 from service.hello import open_hello
 from service.resources import Feature
 
 FEATURES: tuple[Feature, ...] = (
-    open_hello,
     open_chat,  # sample
+    open_hello,
 )

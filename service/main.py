@@ -123,6 +123,8 @@ async def live(
     ):
         statistics, limits = Statistics(), RateLimits(settings.rate_per_address)
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
+        with explained("management_bind", settings.management_bind):
+            operators.listen()
         async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
             observe = show(inside, settings, lifecycle, statistics, database)
             health = Health(settings, lifecycle, database, inside.watchdog)
@@ -134,6 +136,8 @@ async def live(
             await start(around(create_app(routes, settings), seldom=seldom), management_probes(health))
             if not await unless_draining(lifecycle, database.wait_served):
                 return
+            with explained("bind", settings.bind):
+                public.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with open_features(features, resources) as blueprints:
                 app = create_app([*blueprints, create_health(health, in_full=False)], settings)
@@ -159,13 +163,20 @@ def show(
 @contextmanager
 def bound(field: str, address: str) -> Iterator[socket.socket]:
     """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
-    try:
+    with explained(field, address):
         listener = open_listener(address)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def explained(field: str, address: str) -> Iterator[None]:
+    """Turn an OSError about an address into a SettingsError that names the setting."""
+    try:
+        yield
     except OSError as error:
         reason = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
-    with listener:
-        yield listener
 
 
 async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[None]]) -> bool:

@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,15 +65,22 @@ def template(server_url: str) -> Iterator[str]:
         _drop(server_url, name)
 
 
-@pytest.fixture
-def writable_database_url(server_url: str, template: str) -> Iterator[str]:
-    """Yield a fresh, migrated database, for a test that writes to it otherwise than through `run`."""
+@contextmanager
+def fresh_database(server_url: str, template: str) -> Iterator[str]:
+    """Yield the address of a copy of the template, which is dropped at the end."""
     name = f"{PREFIX_OF_TESTS}{next(_numbers)}"
     _administer(server_url, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template)
     try:
         yield _with_database(server_url, name)
     finally:
         _drop(server_url, name)
+
+
+@pytest.fixture
+def writable_database_url(server_url: str, template: str) -> Iterator[str]:
+    """Yield a fresh, migrated database, for a test that writes to it otherwise than through `run`."""
+    with fresh_database(server_url, template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -130,20 +137,35 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pat
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def own_servers(clusters: Callable[[Path], Path]) -> Iterator[Callable[[Path], OwnServer]]:
+    """Yield a getter of the running server of a version; each is started once, and is as new for every test."""
+    with ExitStack() as stack:
+        running: dict[Path, OwnServer] = {}
+
+        def get(bindir: Path) -> OwnServer:
+            if bindir not in running:
+                running[bindir] = stack.enter_context(closing(OwnServer(clusters(bindir), bindir)))
+                running[bindir].start()
+            return running[bindir]
+
+        yield get
+
+
 @pytest.fixture(params=_binaries(), ids=lambda path: path.parts[-2])
-def own_server(request: pytest.FixtureRequest, clusters: Callable[[Path], Path]) -> Iterator[OwnServer]:
+def own_server(request: pytest.FixtureRequest, own_servers: Callable[[Path], OwnServer]) -> Iterator[OwnServer]:
     """Yield a running server that a test may stop, freeze and start again; for each version that the machine has."""
-    with closing(OwnServer(clusters(request.param), request.param)) as server:
-        server.start()
-        yield server
+    server = own_servers(request.param)
+    yield server
+    server.reset()
 
 
 @pytest.fixture
-def one_server(clusters: Callable[[Path], Path]) -> Iterator[OwnServer]:
+def one_server(own_servers: Callable[[Path], OwnServer]) -> Iterator[OwnServer]:
     """Yield the same, for what does not depend on the version."""
-    with closing(OwnServer(clusters(find_binaries()), find_binaries())) as server:
-        server.start()
-        yield server
+    server = own_servers(find_binaries())
+    yield server
+    server.reset()
 
 
 def _with_database(url: str, name: str) -> str:

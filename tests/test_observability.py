@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: they name metrics that exist, and sections of the runbook; Prometheus agrees."""
+"""Dashboards, alerts and the runbook name only what exists."""
 
 import json
 import re

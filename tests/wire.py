@@ -46,9 +46,10 @@ class Line:
     async def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one frame, masked with zeros, which a server cannot tell from any other mask."""
         length = len(payload)
-        size = bytes((0x80 | length,)) if length < 126 else b"\xfe" + length.to_bytes(2)
-        if length >= 1 << 16:
-            size = b"\xff" + length.to_bytes(8)
+        if length < 126:
+            size = bytes((0x80 | length,))
+        else:
+            size = b"\xfe" + length.to_bytes(2) if length < 1 << 16 else b"\xff" + length.to_bytes(8)
         try:
             async with self._sending:
                 await self.stream.send_all(bytes((0x80 | opcode,)) + size + b"\0\0\0\0" + payload)

@@ -69,7 +69,7 @@ class Connection:
         self.chat = chat
         self.socket = socket
         self.address = socket.remote_addr or ""
-        self._outbox = socket.outbox  # a property that costs a look through the framework's proxy
+        self._send_nowait = socket.outbox.send_nowait  # looked up once: a room calls it for each member and message
         self._scope = trio.CancelScope()
         self._ending: Ending | None = None
         self._overflowed = False
@@ -79,7 +79,7 @@ class Connection:
         if self._overflowed:
             return
         try:
-            self._outbox.send_nowait(frame)
+            self._send_nowait(frame)
         except TooSlowError:
             self._overflowed = True
             self.chat.statistics.overflows += 1

@@ -11,6 +11,7 @@ import trio
 from service.chat.authors import Author
 from service.chat.backlog import Answer
 from service.chat.connection import FLOODING, Chat, Connection, Ending
+from service.chat.frames import encode_burst, encode_server_frame
 from service.chat.limits import Patience, Strikes
 from service.chat.parsing import parse
 from service.chat.protocol import (
@@ -23,19 +24,18 @@ from service.chat.protocol import (
     Joined,
     Leave,
     Left,
-    Message,
     Ping,
     Pong,
+    Presence,
     Rate,
     Send,
     ServerFrame,
-    encode,
 )
 from service.chat.room import Seat
 from service.chat.store import Draft
-from service.chat.tail import Entry
+from service.chat.tail import Burst
 from service.errors import Unavailable
-from service.server import Frame, TokenBucket, Websocket, encode_frame
+from service.server import TokenBucket, Websocket
 
 LAST_ANSWERS = 1.0  # seconds that a goodbye waits for the answers to what was read
 BURST = 16  # messages of a catch-up that are sent before the socket must have taken them
@@ -86,14 +86,14 @@ class Conversation:
 
     # a room's member
 
-    def deliver(self, entry: Entry) -> None:
-        self._connection.send_frame(entry.frame(encode_message))
+    def deliver(self, burst: Burst) -> None:
+        self._connection.send_frame(burst.frame(encode_burst))
 
     def move(self, joined: Joined) -> None:
         self._send(joined)
 
-    def count(self, frame: Frame) -> None:
-        self._connection.send_frame(frame)
+    def count(self, presence: Presence) -> None:
+        self._connection.send_frame(encode_server_frame(presence, droppable=True))
 
     # what clients send
 
@@ -192,6 +192,8 @@ class Conversation:
                 return  # left, or joined again, in the moment in which the room was opened
             membership.seat, joined = room.join(self, ref=frame.ref, since=frame.since)
             self._send(joined)
+            if room.present is not None:
+                self.count(room.present)
             await self._catch_up(membership.seat)
 
     def _fail_join(self, membership: Membership, frame: Join, error: Unavailable) -> None:
@@ -216,7 +218,7 @@ class Conversation:
     # what the server says
 
     def _send(self, frame: ServerFrame) -> None:
-        self._connection.send_frame(encode_frame(encode(frame).decode()))
+        self._connection.send_frame(encode_server_frame(frame))
 
     async def _say_goodbye(self, ending: Ending) -> None:
         """Answer what was read, then say why, and when to come back."""
@@ -226,10 +228,6 @@ class Conversation:
         for id_ in list(self._unanswered):
             self._send(Error(code="unavailable", message="the connection is closing", retryable=True, id=id_))
         self._send(Bye(reason=ending.reason, reconnect_after_ms=ending.reconnect_after))
-
-
-def encode_message(message: Message) -> Frame:
-    return encode_frame(encode(message).decode())
 
 
 def hello(chat: Chat, session: str) -> Hello:

@@ -4,12 +4,14 @@ A notification says only that a room has come to a seq; what is delivered is rea
 doubled or made up costs at most a second, and the second also brings up a new epoch.
 """
 
+from contextlib import suppress
 from itertools import batched
 
 import structlog
 import trio
 
-from service.chat import pages
+from service.chat import pages, store
+from service.chat.presence import MARK, Presence
 from service.chat.rooms import Rooms
 from service.chat.tables import CHANNEL
 from service.database import Database
@@ -21,22 +23,36 @@ ROOMS_AT_ONCE = 1_000
 log = structlog.get_logger(__name__)
 
 
-async def listen(database: Database, rooms: Rooms) -> None:
+async def listen(database: Database, rooms: Rooms, presence: Presence) -> None:
     async with database.listen(CHANNEL) as wakeups:
         async for payloads in wakeups:
             if payloads is None:  # some may have been missed
                 await look(database, rooms)
             for payload in payloads or ():
                 name, _, seq = payload.partition(":")
-                if seq.isascii() and seq.isdecimal():
+                if payload.startswith(MARK):
+                    presence.hear(payload, trio.current_time())
+                elif seq.isascii() and seq.isdecimal():
                     rooms.hear_of(name, int(seq))
 
 
-async def tick(database: Database, rooms: Rooms, *, seconds: float = TICK) -> None:
+async def tick(database: Database, rooms: Rooms, presence: Presence) -> None:
     while True:
-        await trio.sleep(seconds)
+        await trio.sleep(TICK)
         rooms.close_empty()
         await look(database, rooms)
+        await tell(database, rooms, presence)
+
+
+async def tell(database: Database, rooms: Rooms, presence: Presence) -> None:
+    """Tell the members how many they are, and the other replicas how many are here."""
+    now = trio.current_time()
+    counts = {room.name: room.size for room in rooms}
+    for name, total in presence.changes(counts, now).items():
+        rooms.count(name, total)
+    if tellings := presence.tell(counts, now):
+        with suppress(Unavailable):  # best effort; it is repeated anyway
+            await database.run(store.notify, tellings)
 
 
 async def read_on(rooms: Rooms) -> None:

@@ -4,19 +4,25 @@ Every method is a plain `def`: nobody can interleave, so all members see one ord
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import batched
 from typing import Protocol
 
-from service.chat.protocol import Joined, Message, Page, Since
-from service.chat.tail import Budget, Entry, Tail
+from service.chat.protocol import Joined, Message, Page, Presence, Since
+from service.chat.tail import Budget, Burst, Entry, Tail
+
+BURST = 8  # messages of one write at most: 8 of the longest are an eighth of an outbox
 
 
 class Member(Protocol):
     """Whoever sits in a room. Neither method waits or raises: a member that can't keep up lets itself go."""
 
-    def deliver(self, entry: Entry) -> None: ...
+    def deliver(self, burst: Burst) -> None: ...
 
     def move(self, joined: Joined) -> None:
         """Take notice that the seat was put elsewhere, because what follows its cursor is gone."""
+
+    def count(self, presence: Presence) -> None:
+        """Take notice of how many members the room has; may be dropped."""
 
 
 class Seat:
@@ -41,7 +47,7 @@ class Seat:
         if self.live or entry.message.epoch != self.epoch or entry.seq != self.cursor + 1:
             return False
         self.cursor = entry.seq
-        self.member.deliver(entry)
+        self.member.deliver(Burst((entry,)))
         self.settle()
         return True
 
@@ -68,15 +74,12 @@ class Room:
         self.oldest = page.oldest
         self.newest = page.head  # the highest seq heard of; beyond `head` while this process has not read it yet
         self.tail = Tail(budget)
+        self.present: Presence | None = None  # as last told
         self._seats: dict[Seat, None] = {}  # a set that keeps its order, so that runs repeat
 
     @property
     def size(self) -> int:
         return len(self._seats)
-
-    @property
-    def members(self) -> Iterable[Member]:
-        return [seat.member for seat in self._seats]
 
     @property
     def behind(self) -> bool:
@@ -120,10 +123,21 @@ class Room:
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Deliver the messages that follow the head. Known ones are skipped; after a hole the rest waits for a page."""
+        fresh: list[Entry] = []
         for message in messages:
             self.hear_of(message.seq)
             if message.seq == self.head + 1 and message.epoch == self.epoch:
-                self._deliver(Entry(message))
+                self.head = message.seq
+                fresh.append(Entry(message))
+                self.tail.append(fresh[-1])
+        for burst in batched(fresh, BURST, strict=False):
+            self._deliver(Burst(burst))
+
+    def count(self, total: int) -> None:
+        presence = Presence(room=self.name, count=total)
+        self.present = presence
+        for seat in tuple(self._seats):
+            seat.member.count(presence)
 
     def recent(self, after: int, *, limit: int = 64) -> list[Entry] | None:
         """Return entries after a seq from memory, none when it is the head; None when they must be read."""
@@ -135,13 +149,12 @@ class Room:
     def close(self) -> None:
         self.tail.clear()
 
-    def _deliver(self, entry: Entry) -> None:
-        self.head = entry.seq
-        self.tail.append(entry)
+    def _deliver(self, burst: Burst) -> None:
+        before, last = burst.entries[0].seq - 1, burst.entries[-1].seq
         for seat in tuple(self._seats):
-            if seat.live:
-                seat.cursor = entry.seq
-                seat.member.deliver(entry)
+            if seat.live and seat.cursor == before:
+                seat.cursor = last
+                seat.member.deliver(burst)
 
     def _restart(self, page: Page) -> None:
         """A new epoch, or messages removed before this process read them: everybody goes on at the new head."""

@@ -62,10 +62,13 @@ class Rooms:
 
     def offer(self, messages: Sequence[Message]) -> None:
         """Deliver what this process has committed; there is no need to read it back."""
+        of_rooms: dict[str, list[Message]] = {}
         for message in messages:
-            if (room := self._rooms.get(message.room)) is not None:
-                room.extend((message,))
-            self.hear_of(message.room, message.seq)
+            of_rooms.setdefault(message.room, []).append(message)
+        for name, of_room in of_rooms.items():
+            if (room := self._rooms.get(name)) is not None:
+                room.extend(of_room)
+            self.hear_of(name, of_room[-1].seq)
 
     def hear_of(self, name: str, seq: int) -> None:
         """Take a hint that a room has come to a seq; if it is news, the room will be read on."""
@@ -75,6 +78,11 @@ class Rooms:
             room.hear_of(seq)
             if room.behind:
                 self._behind.set()
+
+    def count(self, name: str, total: int) -> None:
+        """Tell a room's members how many there are, here and elsewhere."""
+        if (room := self._rooms.get(name)) is not None:
+            room.count(total)
 
     async def wait_behind(self) -> None:
         """Return when a room is known to have gone on."""

@@ -11,9 +11,11 @@ from quart import Blueprint, websocket
 
 from service.chat import janitor, relay
 from service.chat.authors import identify
+from service.chat.browser import add_page
 from service.chat.connection import Chat
 from service.chat.conversation import Conversation
 from service.chat.history import add_history
+from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
 from service.chat.simple import SimpleConversation
@@ -30,7 +32,8 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
-    statistics = Statistics()
+    replica = secrets.token_hex(4)
+    presence, statistics = Presence(replica), Statistics()
     writer = Writer(database, rooms.offer, statistics)
     chat = Chat(
         settings=settings,
@@ -38,14 +41,14 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         rooms=rooms,
         writer=writer,
         limits=resources.limits,
-        replica=secrets.token_hex(4),
+        replica=replica,
         heartbeat=heartbeat,
         statistics=statistics,
     )
     show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(relay.listen, database, rooms)
-        nursery.start_soon(relay.tick, database, rooms)
+        nursery.start_soon(relay.listen, database, rooms, presence)
+        nursery.start_soon(relay.tick, database, rooms, presence)
         nursery.start_soon(relay.read_on, rooms)
         nursery.start_soon(writer.run)
         nursery.start_soon(partial(janitor.sweep, database, retention=settings.chat_retention))
@@ -57,6 +60,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
 def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     blueprint = Blueprint("chat", __name__)
     add_history(blueprint, chat, resources.database)
+    add_page(blueprint)
 
     @blueprint.websocket("/ws")
     async def converse() -> None:

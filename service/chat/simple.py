@@ -10,11 +10,12 @@ import trio
 from service.chat.authors import Author
 from service.chat.backlog import Answer
 from service.chat.connection import FLOODING, Chat, Connection, Ending
+from service.chat.frames import encode_texts
 from service.chat.limits import Patience
-from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Message
+from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
 from service.chat.store import Draft
-from service.chat.tail import Entry
-from service.server import Frame, TokenBucket, Websocket, encode_frame
+from service.chat.tail import Burst, Entry
+from service.server import TokenBucket, Websocket
 
 LOBBY = "lobby"
 NOT_A_TEXT = Ending(Close.POLICY, f"a message is a text of 1 to {MAX_TEXT} characters, without NUL")
@@ -42,14 +43,22 @@ class SimpleConversation:
         finally:
             room.leave(seat)
 
-    def deliver(self, entry: Entry) -> None:
-        if entry.message.id in self._own:
-            self._own.discard(entry.message.id)
-        else:
-            self._connection.send_frame(entry.frame(encode_text))
+    def deliver(self, burst: Burst) -> None:
+        if self._own:
+            burst = Burst([entry for entry in burst.entries if not self._is_own(entry)])
+        if burst.entries:
+            self._connection.send_frame(burst.frame(encode_texts))
+
+    def _is_own(self, entry: Entry) -> bool:
+        own = entry.message.id in self._own
+        self._own.discard(entry.message.id)
+        return own
 
     def move(self, joined: Joined) -> None:
         """A gap is nothing that this mode could say."""
+
+    def count(self, presence: Presence) -> None:
+        """Nor is a number of members."""
 
     async def _receive(self, _: trio.Nursery) -> None:
         while True:
@@ -78,7 +87,3 @@ class SimpleConversation:
 
     async def _say_goodbye(self, ending: Ending) -> None:
         """Leave it to the close code: this mode has no frames."""
-
-
-def encode_text(message: Message) -> Frame:
-    return encode_frame(message.text)

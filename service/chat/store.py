@@ -57,17 +57,17 @@ _LOCK = """
     FROM chat_room room WHERE room.name = ANY(%s) ORDER BY room.name FOR UPDATE OF room """
 _KNOWN = """
     SELECT message.room, message.id, message.seq, message.text
-    FROM unnest(%s::text[], %s::text[]) AS draft(room, id)
+    FROM unnest(%b::text[], %b::text[]) AS draft(room, id)
     JOIN chat_message message ON message.room = draft.room AND message.id = draft.id"""
 _EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%s)"
 _INSERT = """
     INSERT INTO chat_message (room, seq, id, author, text)
-    SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[])
+    SELECT * FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[])
     RETURNING room, seq, at"""
 _ADVANCE = """
-    UPDATE chat_room SET seq = latest.seq FROM unnest(%s::text[], %s::bigint[]) AS latest(name, seq)
+    UPDATE chat_room SET seq = latest.seq FROM unnest(%b::text[], %b::bigint[]) AS latest(name, seq)
     WHERE chat_room.name = latest.name"""
-_NOTIFY = "SELECT pg_notify(%s, name || ':' || seq) FROM unnest(%s::text[], %s::bigint[]) AS latest(name, seq)"
+_NOTIFY = "SELECT pg_notify(%s, name || ':' || seq) FROM unnest(%b::text[], %b::bigint[]) AS latest(name, seq)"
 
 
 def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
@@ -180,6 +180,14 @@ def delete_old(
     last = connection.execute(_LAST_NAME, {"after": after, "rooms": rooms}).scalar_one()
     deleted = connection.execute(_DELETE, {"after": after, "rooms": rooms, "each": each, "age": age}).rowcount
     return last, deleted
+
+
+def notify(connection: Connection, payloads: Sequence[str]) -> None:
+    """Send notifications that stand for nothing stored."""
+    connection.execute(
+        sa.text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload"),
+        {"channel": CHANNEL, "payloads": list(payloads)},
+    )
 
 
 def renew_epoch(connection: Connection) -> str:

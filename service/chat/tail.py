@@ -1,7 +1,7 @@
 """The latest messages of a room, kept in memory so that many members who resume at once need no SQL. Pure."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,22 @@ class Entry:
         frame: F | None = self._frames.get(encode)
         if frame is None:
             frame = self._frames[encode] = encode(self.message)
+        return frame
+
+
+class Burst:
+    """Entries that are delivered together: in one write for each member, as the system call is most of its cost."""
+
+    __slots__ = ("_frames", "entries")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self._frames: dict[object, Any] = {}
+
+    def frame[F](self, encode: Callable[[Sequence[Entry]], F]) -> F:
+        frame: F | None = self._frames.get(encode)
+        if frame is None:
+            frame = self._frames[encode] = encode(self.entries)
         return frame
 
 

@@ -44,14 +44,13 @@ def development_database(settings: Settings, data: Path) -> Iterator[tuple[Setti
 
 def welcome(urls: Urls) -> None:
     """Say what to try, once the service is ready."""
-    host = urls.public.removeprefix("http://")
     print(f"""
-  Trireme is ready on {urls.public}
+  Trireme is ready on {urls.public}    open it in two windows, to chat
 
     curl -s {urls.public}/api/hello?name=you
     curl -s {urls.public}/healthz
     curl -s {urls.management}/healthz        the operator's side
-    .venv/bin/python -m websockets ws://{host}/ws    in two terminals, to chat
+    .venv/bin/service chat {urls.public} --name you    the same in a terminal
 
   Ctrl-C stops it, the database included.
 """)

@@ -3,17 +3,16 @@
 A client of its own, small enough to read: it checks the service by what is on the wire, not by the service's code.
 """
 
-import json
 import socket
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import trio
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import CloseConnection, Message, Ping, RejectConnection, Request
+
+from service.commands.websocket_client import ClosedError, WebsocketClient
 
 PROBES = ("/livez", "/readyz", "/healthz")
 ROOM = "smoke"  # kept apart from where people write
@@ -80,6 +79,8 @@ async def _connect(address: Address) -> AsyncIterator[trio.SocketStream]:
             yield stream
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             raise SmokeError(f"{address[0]}:{address[1]} did not answer within {PATIENCE} s, or hung up") from error
+        except ClosedError as error:
+            raise SmokeError(f"{address[0]}:{address[1]}: {error}") from error
 
 
 async def _get(address: Address, host: str, path: str) -> None:
@@ -108,34 +109,16 @@ async def _cross(told: Address, other: Address, host: str) -> None:
             await listener.wait_for("message", id=message["id"])
 
 
-class ClosedError(SmokeError):
-    """The websocket was refused (an HTTP status) or closed (a close code)."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"the websocket was closed with {code}")
-        self.code = code
-
-
-class Chat:
+class Chat(WebsocketClient):
     """One websocket that speaks chat.v1: only as much of it as it takes to try a service from outside."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
-        self._stream = stream
-        self._host = host
-        self._connection = WSConnection(ConnectionType.CLIENT)
-        self._frames = self._read()
-
     async def open(self, *, name: str) -> None:
-        request = Request(host=self._host, target=f"/ws?name={name}", subprotocols=["chat.v1"])
-        await self._stream.send_all(self._connection.send(request))
+        await self.request(f"/ws?name={name}", subprotocol="chat.v1")
         await self.wait_for("hello")
-
-    async def send(self, frame: dict[str, Any]) -> None:
-        await self._stream.send_all(self._connection.send(Message(data=json.dumps(frame))))
 
     async def receive(self) -> dict[str, Any]:
         """Return the next frame; raises ClosedError, and SmokeError for an error that the service reports."""
-        frame = await anext(self._frames)
+        frame = await super().receive()
         if frame["type"] == "error":
             raise SmokeError(f"{frame['code']}: {frame['message']}")
         return frame
@@ -146,22 +129,3 @@ class Chat:
         while not wanted.items() <= (frame := await self.receive()).items():
             pass
         return frame
-
-    async def _read(self) -> AsyncGenerator[dict[str, Any]]:
-        text = ""
-        while True:
-            for event in self._connection.events():
-                match event:
-                    case RejectConnection():
-                        raise ClosedError(event.status_code)
-                    case CloseConnection():
-                        raise ClosedError(event.code)
-                    case Ping():
-                        await self._stream.send_all(self._connection.send(event.response()))
-                    case Message():
-                        text += event.data
-                        if event.message_finished:
-                            yield json.loads(text)
-                            text = ""
-            received = bytes(await self._stream.receive_some())
-            self._connection.receive_data(received or None)  # None is the end of the stream

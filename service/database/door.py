@@ -20,7 +20,7 @@ from service.database.pool import Pool
 from service.database.schema import find_migrations, read_code_schema
 from service.database.slots import Slots
 from service.database.statistics import Cancelled, Counters, InFlight, Outcome, Statistics, UnitObserver
-from service.database.unit import Unit, refuse_commit, refuse_stopped
+from service.database.unit import Unit, keep_line, refuse_commit, refuse_stopped
 from service.database.watch import Condition, Watch
 from service.database.work import DeadAtBegin, perform
 from service.errors import Busy, DatabaseAway, OutcomeUnknown
@@ -209,6 +209,7 @@ async def open_database(
     code = read_code_schema(migrations or find_migrations())
     engine = create_line_engine()
     event.listen(engine, "before_cursor_execute", refuse_stopped)
+    event.listen(engine, "handle_error", keep_line)
     event.listen(engine, "commit", refuse_commit)
     watch = Watch(Address.pool(settings), code)
     async with trio.open_nursery() as nursery:

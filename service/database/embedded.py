@@ -34,6 +34,7 @@ SMALL = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
+    "max_wal_size": "1GB",  # else it would follow the small segments that keep a cluster small
     "shared_buffers": "32MB",
 }
 # For throw-away servers: nothing survives a crash of the machine, and nothing has to.
@@ -137,7 +138,7 @@ def _create_cluster(bindir: Path, data: Path) -> None:
     """Make the cluster beside its place and move it there whole: a half-made one is never seen."""
     fresh = _beside(data, ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    arguments = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    arguments = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1"]
     run_to_end([str(bindir / "initdb"), *arguments, *_locale(bindir)])
     with suppress(FileNotFoundError):
         data.rmdir()  # an empty directory may stand there already

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import trio
 from psycopg.pq.abc import PGconn
+from sqlalchemy import ExceptionContext
 
 from service.database.line import Line
 from service.database.wire import request_cancel
@@ -134,6 +135,15 @@ def refuse_stopped(*_: object) -> None:
     """Stop between two statements: a listener for SQLAlchemy's `before_cursor_execute`."""
     if (unit := current_unit()) is not None:
         unit._refuse_stopped()
+
+
+def keep_line(context: ExceptionContext) -> None:
+    """Keep the line of a unit that was stopped: a listener for SQLAlchemy's `handle_error`.
+
+    SQLAlchemy takes what is no Exception for the end of the process, and would close the connection.
+    """
+    if isinstance(context.original_exception, Stopped):
+        context.is_disconnect = False
 
 
 def refuse_commit(_: object) -> None:

@@ -2,17 +2,35 @@
 
 import math
 from collections.abc import Awaitable, Callable, Generator
+from functools import cached_property
 from typing import Any
 
 import trio
 from hypercorn.typing import ASGIReceiveEvent
 from quart.wrappers.base import ClientDisconnectedError
-from quart_trio.wrappers.request import TrioBody, TrioRequest
+from quart_trio.datastructures import TrioQueue
+from quart_trio.wrappers.request import EventWrapper, TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 
 class Body(TrioBody):
     """Quart's body, pulled: what the handler does not read stays with the client (README.md, B6 and C1)."""
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        # Not the base class's: it opens a channel, for each request, that a body which is pulled does not use.
+        self._data = None
+        self._max_content_length = max_content_length
+        self._must_raise = None
+        if max_content_length is not None and (expected_content_length or 0) > max_content_length:
+            self._must_raise = RequestEntityTooLarge(f"a body has at most {max_content_length} bytes")
+
+    @cached_property
+    def _queue(self) -> TrioQueue[bytes]:  # type: ignore[override]  # for what pushes a body: a test client
+        return TrioQueue()
+
+    @cached_property
+    def _complete(self) -> EventWrapper:  # type: ignore[override]
+        return EventWrapper()
 
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
     _patience = math.inf

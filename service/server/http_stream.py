@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import trio
 from hypercorn.protocol.events import Event, Request, StreamClosed
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent
+from hypercorn.typing import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 
 from service.server.exchange import Exchange
+from service.server.responses import encode_response
 
 if TYPE_CHECKING:
     from service.server.connection import Connection  # it makes the protocol that makes us
@@ -20,6 +21,7 @@ class HttpStream(HTTPStream):
 
     app_put: Exchange
     transport: "Connection"
+    _started: HTTPResponseStartEvent | None = None  # held until its first body: mostly that is the whole response
 
     async def handle(self, event: Event) -> None:
         if self.closed:
@@ -38,7 +40,32 @@ class HttpStream(HTTPStream):
         if message is not None and self.closed:
             await trio.lowlevel.checkpoint()  # nobody listens, but an app that goes on and on must not stop the others
             return
+        if message is None:
+            await super().app_send(message)
+        elif message["type"] == "http.response.start" and self._started is None:
+            self._started = message
+        elif message["type"] == "http.response.body":
+            await self._send_body(message)
+        else:
+            await super().app_send(message)
+
+    async def _send_body(self, message: HTTPResponseBodyEvent) -> None:
+        if self._started is not None and self.state is ASGIHTTPState.REQUEST:
+            whole = None if message.get("more_body", False) else self._whole(self._started, message["body"])
+            if whole is not None:
+                self.state = ASGIHTTPState.CLOSED
+                await self.transport.protocol.answer(whole)
+                return
+            await super().app_send(self._started)
         await super().app_send(message)
-        if message is not None and message["type"] == "http.response.body" and message.get("more_body", False):
+        if message.get("more_body", False):
             await self.transport.protocol.flush()
             await trio.lowlevel.checkpoint()
+
+    def _whole(self, start: HTTPResponseStartEvent, body: bytes) -> bytes | None:
+        """Return the response as it is written, if it is one of the plain kind; h11 does all the others."""
+        if self.scope["method"] in {"HEAD", "CONNECT"} or not self.transport.protocol.is_plain(
+            self.scope["http_version"].encode(), self.scope["headers"]
+        ):
+            return None
+        return encode_response(start["status"], [*start["headers"], *self.config.response_headers("h11")], body)

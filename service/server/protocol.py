@@ -3,10 +3,11 @@
 Probes are answered here, ahead of every task and every framework: they must answer when nothing else does.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 import h11
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Request as StreamRequest
@@ -15,6 +16,7 @@ from hypercorn.typing import H11SendableEvent
 
 from service.server.config import MAX_HEADER_BYTES, ServerConfig
 from service.server.http_stream import HttpStream
+from service.server.responses import encode_response
 from service.server.websocket_stream import WebsocketStream
 
 if TYPE_CHECKING:
@@ -69,6 +71,29 @@ class Protocol(H11Protocol):
         if held:
             await self.send(RawData(held))
 
+    def is_plain(self, version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the connection is kept after this exchange, all of whose request has been read."""
+        return (
+            self.connection.their_state is h11.DONE
+            and version == b"1.1"
+            and not any(name == b"connection" and value.lower() != b"keep-alive" for name, value in headers)
+            and not self._must_close
+            and self.keep_alive_requests < self.config.keep_alive_max_requests
+        )
+
+    async def answer(self, response: bytes) -> None:
+        """Write a whole response and be ready for the next request, without h11 having to parse what we write."""
+        await self.send(RawData(response))
+        await self._close_stream()
+        rest, ended = self.connection.trailing_data
+        await self.initiate()
+        if rest:
+            self.connection.receive_data(rest)
+        if ended:
+            self.connection.receive_data(b"")
+        await self.can_read.set()
+        await self.send(Updated(idle=True))
+
     async def stream_send(self, event: StreamEvent) -> None:
         if isinstance(event, Response) and event.status_code >= 200 and self._must_close:
             event.headers.append((b"connection", b"close"))
@@ -109,7 +134,7 @@ class Protocol(H11Protocol):
             await self.refuse(431)
             return
         if (probe := self.config.probes.get(request.target)) and request.method == b"GET":
-            await self._answer_probe(*probe())
+            await self._answer_probe(request, *probe())
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
         if _is_upgrade(request):
@@ -139,24 +164,23 @@ class Protocol(H11Protocol):
             )
         )
 
-    async def _answer_probe(self, status: int, body: bytes) -> None:
+    async def _answer_probe(self, request: h11.Request, status: int, body: bytes) -> None:
         headers = [
             (b"content-type", b"application/json"),
             (b"cache-control", b"no-store"),
-            (b"content-length", str(len(body)).encode()),
+            (b"content-length", b"%d" % len(body)),
             *self.config.response_headers("h11"),
         ]
-        if self._must_close:
-            headers.append((b"connection", b"close"))
+        self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
+        if self.is_plain(request.http_version, request.headers) and (whole := encode_response(status, headers, body)):
+            await self.answer(whole)
+            return
+        headers += [(b"connection", b"close")]
         await self._send_h11_event(h11.Response(status_code=status, headers=headers))
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
         await self.flush()
-        self.connection.next_event()
-        if self.connection.their_state is h11.DONE:  # and not busy with a body that nobody expects
-            await self._maybe_recycle()
-        else:
-            await self.send(Closed())
+        await self.send(Closed())
 
 
 def _is_upgrade(request: h11.Request) -> bool:

@@ -41,7 +41,7 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     ahead of everything. A websocket whose handler takes nothing for `untaken_timeout` seconds while more is coming in
     is closed. `nursery.start` returns the addresses as a list of URLs.
     """
-    run.TCPServer = _connection  # type: ignore[attr-defined,assignment]  # there is no seam for it
+    setattr(run, "TCPServer", _connection)  # noqa: B010  # no seam for it, and its type is not meant to be assigned to
     config = ServerConfig(
         listener,
         settings=settings,

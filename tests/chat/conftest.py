@@ -1,11 +1,22 @@
-"""A migrated database, opened, for each test of the chat that needs SQL."""
+"""For each test of the chat: a migrated database, opened, and replicas that serve it."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import pytest
+import trio
 from sqlalchemy import Connection, create_engine
 
+from service.chat import open_chat
 from service.database import Database, open_database
+from service.lifecycle import Lifecycle
+from service.logs import LogLevel
+from service.main import Urls, live
+from service.management import Inside
+from service.metrics import Metrics
+from service.watchdog import Watchdog
 from tests.database_fixtures import MakeSettings
 
 
@@ -24,3 +35,40 @@ def outside(writable_database_url: str) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service in this process, and the means to drain it."""
+
+    url: str
+    lifecycle: Lifecycle
+
+
+class Start(Protocol):
+    async def __call__(self, *, heartbeat: float = 20, **settings: Any) -> Running: ...
+
+
+@pytest.fixture
+async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
+    """Yield what starts a replica on this test's database: main's own scopes, on real sockets, with the chat alone."""
+    quick = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "drain_delay": 0, "drain_spread": 0.2}
+    async with trio.open_nursery() as nursery:
+
+        async def start(*, heartbeat: float = 20, **settings: Any) -> Running:
+            ready, urls, lifecycle = trio.Event(), [], Lifecycle()
+
+            def on_ready(found: Urls) -> None:
+                urls.append(found)
+                ready.set()
+
+            feature = partial(open_chat, heartbeat=heartbeat)
+            made = make_settings(**quick | settings)
+            inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
+            nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))
+            with trio.fail_after(10):
+                await ready.wait()
+            return Running(urls[0].public, lifecycle)
+
+        yield start
+        nursery.cancel_scope.cancel()

@@ -1,9 +1,9 @@
 """Fakes and makers for the pure tests of the chat: a member that writes down what it gets, messages, pages."""
 
-from service.chat.protocol import Joined, Message, Page
+from service.chat.protocol import Joined, Message, Page, Presence
 from service.chat.room import Room, Seat
 from service.chat.store import Draft
-from service.chat.tail import Budget, Entry
+from service.chat.tail import Budget, Burst, Entry
 
 EPOCH = "e1"
 
@@ -40,11 +40,14 @@ class Listener:
         self.got: list[int] = []
         self.moves: list[Joined] = []
 
-    def deliver(self, entry: Entry) -> None:
-        self.got.append(entry.seq)
+    def deliver(self, burst: Burst) -> None:
+        self.got += [entry.seq for entry in burst.entries]
 
     def move(self, joined: Joined) -> None:
         self.moves.append(joined)
+
+    def count(self, presence: Presence) -> None:
+        pass
 
 
 def catch_up(seat: Seat, rows: tuple[Message, ...]) -> None:

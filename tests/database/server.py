@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+import psycopg
+
 from service.database import Embedded, open_embedded
 
 
@@ -20,6 +22,7 @@ class OwnServer:
         self.port = free_port()
         # What is committed must survive an immediate stop.
         self.settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "synchronous_commit": "on"}
+        self._pg_hba = (data / "pg_hba.conf").read_text()
         self._embedded: Embedded | None = None
         self._scope = ExitStack()
 
@@ -42,13 +45,24 @@ class OwnServer:
 
     def stop(self, how: Literal["fast", "immediate"] = "fast") -> None:
         """Stop it, and return when it is gone."""
-        if how == "immediate":
+        if how == "immediate" and self._embedded is not None:
             os.kill(self.pid, signal.SIGQUIT)
+        self._embedded = None
         self._scope.close()
 
     def restart(self, how: Literal["fast", "immediate"] = "fast") -> None:
         self.stop(how)
         self.start()
+
+    def reset(self) -> None:
+        """Make it as it was at first, whatever a test did to it."""
+        self.stop("immediate")
+        (self.data / "pg_hba.conf").write_text(self._pg_hba)
+        self.start()
+        with psycopg.connect(host=str(self.data), port=self.port, user="postgres", autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+            connection.execute("DROP ROLE IF EXISTS app")
 
     def close(self) -> None:
         self._scope.close()

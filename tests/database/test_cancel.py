@@ -134,8 +134,8 @@ async def test_a_cancel_between_two_statements_stops_the_unit_before_the_second(
                 nursery.cancel_scope.cancel()
 
             assert second == []
+            assert database.statistics().connections_idle == 1, "the same line, healthy"
             assert await database.read(count) == 0
-            assert database.statistics().connections_idle == 1
 
 
 async def test_a_unit_that_swallows_its_cancellation_is_not_committed(

@@ -28,9 +28,11 @@ async def test_the_condition_is_known_from_the_first_look(make_settings: MakeSet
             assert 0 <= condition.age < 1
 
 
-async def test_the_condition_follows_an_outage_and_keeps_the_schema(one_server: OwnServer) -> None:
+async def test_the_condition_follows_an_outage_and_keeps_the_schema(one_server: OwnServer, release: Release) -> None:
+    settings = Settings(database_url=one_server.url)
     with trio.fail_after(20):
-        async with open_database(Settings(database_url=one_server.url)) as database:
+        migrate(settings, migrations=release("one"))
+        async with open_database(settings, migrations=release("one")) as database:
             await database.wait_served()
             one_server.stop()
             while database.condition.reachable:

@@ -45,6 +45,10 @@ def add_routes[App: QuartTrio](app: App) -> App:
         await trio.sleep(seconds)
         return "done"
 
+    @app.get("/tasks")
+    async def tasks() -> str:
+        return str(trio.lowlevel.current_statistics().tasks_living)
+
     @app.post("/read")
     async def read() -> str:
         return str(len(await request.get_data(cache=True, as_text=False, parse_form_data=False)))

@@ -13,6 +13,7 @@ from service.server.listener import USER_TIMEOUT
 
 def test_port_0_takes_a_free_port_and_the_url_leads_there() -> None:
     with open_listener("127.0.0.1:0") as listener:
+        listener.listen()
         port = listener.getsockname()[1]
 
         assert listener_url(listener) == f"http://127.0.0.1:{port}"
@@ -26,14 +27,23 @@ def test_port_0_takes_a_free_port_and_the_url_leads_there() -> None:
 
 def test_a_taken_port_is_an_error() -> None:
     with open_listener("127.0.0.1:0") as listener:
+        listener.listen()
         with pytest.raises(OSError, match="in use") as error:
             open_listener(f"127.0.0.1:{listener.getsockname()[1]}")
 
         assert error.value.errno == errno.EADDRINUSE
 
 
+def test_of_two_that_were_bound_one_can_listen() -> None:
+    with open_listener("127.0.0.1:0") as one, open_listener(f"127.0.0.1:{one.getsockname()[1]}") as other:
+        one.listen()
+        with pytest.raises(OSError, match="in use"):
+            other.listen()
+
+
 def test_a_port_can_be_taken_again_at_once() -> None:
     with open_listener("127.0.0.1:0") as listener:
+        listener.listen()
         address = listener.getsockname()
         with socket.create_connection(address):
             listener.accept()[0].close()  # leaves a connection in TIME_WAIT
@@ -43,6 +53,7 @@ def test_a_port_can_be_taken_again_at_once() -> None:
 
 def test_any_address_of_ipv6_is_any_address_of_ipv4_too() -> None:
     with open_listener("[::]:0") as listener:
+        listener.listen()
         port = listener.getsockname()[1]
         hosts = ["127.0.0.1"] if listener.family == socket.AF_INET else ["127.0.0.1", "::1"]
         for host in hosts:

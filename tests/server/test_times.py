@@ -95,6 +95,14 @@ async def test_a_request_behind_a_closing_one_leaves_nothing_behind(safe_app: Ap
     assert answer.count(b"HTTP/1.1 200") == 1
 
 
+async def test_trap_a_request_behind_a_closing_one_takes_its_answer_on_the_stack_as_it_comes(
+    bare_app: QuartTrio,
+) -> None:
+    async with running_bare(bare_app) as server, await server.connect() as client:
+        await client.send_all(get("/slow/0.1", headers=["Connection: close"]) + get("/"))
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 400")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [

@@ -190,6 +190,27 @@ async def test_an_upgrade_is_refused_with_a_status_and_the_connection_closes(
         await until(lambda: not server.statistics.connections_open)
 
 
+async def test_trap_a_refused_handshake_leaves_its_connection_open_on_the_stack_as_it_comes(
+    bare_app: QuartTrio,
+) -> None:
+    async with running_bare(bare_app, keep_alive_timeout=0.3) as server, await server.connect() as client:
+        await client.send_all(UPGRADE.replace(b"Sec-WebSocket-Version: 13\r\n", b"") % (b"/echo", b""))
+        assert (await Reader(client).response())[0] == 400
+        with trio.move_on_after(1) as patience:
+            await client.receive_some()
+
+    assert patience.cancelled_caught
+
+
+async def test_trap_a_fault_ends_a_websocket_without_a_close_frame_on_the_stack_as_it_comes(
+    bare_app: QuartTrio,
+) -> None:
+    async with running_bare(bare_app) as server, await server.connect() as client:
+        reader = await upgrade(client)
+        await client.send_all(frame(TEXT, b"x", rsv=4))
+        assert await reader.rest() == b""
+
+
 async def test_a_ping_is_answered_and_the_answer_shows(app: Application) -> None:
     seen: list[float] = []
 

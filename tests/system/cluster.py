@@ -10,6 +10,8 @@ import trio
 
 from tests.processes import Process, started
 
+NOTICE = 0.2  # seconds until a load balancer knows that a replica drains
+
 
 class Replica:
     """One place in the cluster, and the process that holds it at the moment."""
@@ -40,11 +42,12 @@ class Replica:
         await self.process.wait_end()
 
     async def drain(self) -> int:
+        """Ask it to go, as a rollout does; routers take notice a moment later, within the drain's delay."""
         assert self.process is not None
         self.process.send(signal.SIGTERM)
-        code = await self.process.wait_end(60)
+        await trio.sleep(NOTICE)
         self.serving = False
-        return code
+        return await self.process.wait_end(60)
 
     def close(self) -> None:
         self._scope.close()
@@ -78,7 +81,7 @@ class Cluster:
 @asynccontextmanager
 async def open_cluster(directory: Path, count: int, **settings: Any) -> AsyncIterator[Cluster]:
     """Start `count` replicas at once and yield them when all are ready."""
-    quick = {"drain_delay": 0.2, "drain_spread": 0.5, "log_level": "warning"}
+    quick = {"drain_delay": 2 * NOTICE, "drain_spread": 0.5, "log_level": "warning"}
     unlimited = {"rate_per_connection": 0, "rate_per_address": 0}
     defaults = quick | unlimited
     replicas = [Replica(directory / f"replica{number}", defaults | settings) for number in range(count)]

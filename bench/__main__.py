@@ -1,0 +1,123 @@
+"""`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
+
+    python -m bench [probes] [http] [fanout] [database] [units] [chat]
+
+Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
+does not tilt it much; PostgreSQL's own time is not counted.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import make_url
+
+from bench import chat, clients  # sample
+from bench import database as units
+from bench.measure import Server, ratio, server, show
+from service.database import open_embedded
+
+MEMBERS = 1_000
+MESSAGES = 60
+TEXT = b"a message of a usual length, as people write them to each other in a room"
+LIVE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+HELLO = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+READ = b"GET /items/7 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+INSERT = (
+    b"POST /items HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
+    b'{"text": "words"}'
+)
+
+
+def requests_per_second(measured: Server, request: bytes, number: int = 2_000) -> float:
+    """Return requests per second of the server's processor time."""
+    before = measured.cpu
+    clients.requests(measured.port, request, number)
+    return number / (measured.cpu - before)
+
+
+def probes() -> None:
+    with server("trireme") as ours, server("bare") as bare, server("fastapi_") as fastapi:
+        show("/livez, to the stack as it comes", _compare(ours, bare, LIVE), 2.4)
+        show("/livez, to FastAPI on uvicorn", _compare(ours, fastapi, LIVE), 1.0)
+
+
+def http() -> None:
+    with server("trireme") as ours, server("bare") as bare, server("fastapi_") as fastapi:
+        show("GET of a few bytes of JSON, to the stack as it comes", _compare(ours, bare, HELLO), 1.0)
+        show("GET of a few bytes of JSON, to FastAPI on uvicorn", _compare(ours, fastapi, HELLO), 1.0)
+
+
+def _compare(ours: Server, theirs: Server, request: bytes) -> tuple[float, list[float]]:
+    return ratio(lambda: requests_per_second(ours, request), lambda: requests_per_second(theirs, request))
+
+
+def database() -> None:
+    with postgres() as url:
+        native = url.replace("postgresql+psycopg", "postgresql+asyncpg")
+        with server("trireme", url) as ours, server("fastapi_", native) as fastapi:
+            show("a read through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, READ), 1.1)
+            show("an insert through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, INSERT), 1.1)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Yield the address of a throw-away server, on TCP, with the one table."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open_embedded(Path(directory) / "data", durable=False) as embedded,
+    ):
+        plain = make_url(embedded.url).set(drivername="postgresql")
+        with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute("CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
+            connection.execute("INSERT INTO items (text) SELECT 'item ' || n FROM generate_series(1, 100) n")
+        yield embedded.url
+
+
+def fanout() -> None:
+    """Deliveries to 1,000 members, one of whom does not read, per second of processor time."""
+    with server("trireme") as ours, server("fastapi_") as fastapi, server("bare") as bare:
+        rooms = [clients.Members(each.port, MEMBERS - 1, stalled=1) for each in (ours, fastapi, bare)]
+        before = ours.rss
+
+        def deliver(measured: Server, room: clients.Members) -> float:
+            cpu = measured.cpu
+            for _ in range(MESSAGES):
+                room.send(TEXT)
+                room.receive((MEMBERS - 1) * (len(TEXT) + 2))
+            return MESSAGES * MEMBERS / (measured.cpu - cpu)
+
+        mine, theirs, stock = (
+            lambda: deliver(ours, rooms[0]),
+            lambda: deliver(fastapi, rooms[1]),
+            lambda: deliver(bare, rooms[2]),
+        )
+        show(f"fan-out to {MEMBERS} members, to FastAPI on uvicorn", ratio(mine, theirs), 1.3)
+        show(f"fan-out to {MEMBERS} members, to the stack as it comes", ratio(mine, stock, 3), 1.3)
+        for _ in range(20):
+            deliver(ours, rooms[0])
+        print(f"{'memory meanwhile, one member not reading':<58} {ours.rss - before:+.1f} MB")
+        for room in rooms:
+            room.close()
+
+
+ALL: dict[str, Callable[[], None]] = {
+    "probes": probes,
+    "http": http,
+    "fanout": fanout,
+    "database": database,
+    "units": units.main,
+    "chat": lambda: chat.main([]),  # sample
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or ALL:
+        ALL[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Our stack, with all that a request passes in production: headers, the log line, who gets in, the deadline."""
+
+import logging
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+import trio
+from quart import Blueprint, request
+from sqlalchemy import Connection, text
+
+from service.app import create_app, surround
+from service.database import Database, open_database
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.readings import show_server
+from service.server import (
+    FrameOutbox,
+    RateLimits,
+    Statistics,
+    TooSlowError,
+    encode_frame,
+    listener_url,
+    open_listener,
+    serve,
+    websocket,
+)
+from service.settings import Settings
+
+
+def select_item(connection: Connection, number: int) -> dict[str, object]:
+    row = connection.execute(text("SELECT id, text FROM items WHERE id = :id"), {"id": number}).one()
+    return {"id": row.id, "text": row.text}
+
+
+def insert_item(connection: Connection, words: str) -> int:
+    found: int = connection.execute(
+        text("INSERT INTO items (text) VALUES (:text) RETURNING id"), {"text": words}
+    ).scalar_one()
+    return found
+
+
+def create_routes(database: Database | None) -> Blueprint:
+    routes = Blueprint("bench", __name__)
+    members: set[FrameOutbox] = set()
+
+    @routes.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"message": "hello"}
+
+    if database is not None:
+
+        @routes.get("/items/<int:number>")
+        async def get_item(number: int) -> dict[str, object]:
+            return await database.read(select_item, number=number)
+
+        @routes.post("/items")
+        async def post_item() -> tuple[dict[str, int], int]:
+            posted = await request.get_json()
+            return {"id": await database.run(insert_item, words=posted["text"])}, 201
+
+    @routes.websocket("/ws")
+    async def room() -> None:
+        await websocket.accept()
+        outbox = websocket.outbox
+        members.add(outbox)
+        try:
+            while True:
+                said = encode_frame(str(await websocket.receive()))
+                for member in tuple(members):
+                    try:
+                        member.send_nowait(said)
+                    except TooSlowError:
+                        members.discard(member)
+        finally:
+            members.discard(outbox)
+
+    return routes
+
+
+async def main(database_url: str) -> None:
+    settings = Settings(
+        database_url=database_url or None, max_requests=10_000, rate_per_address=0, database_queue_wait=30
+    )
+    lifecycle, statistics, limits = Lifecycle(), Statistics(), RateLimits(0)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings)) if database_url else None
+        app = surround(
+            create_app([create_routes(database)], settings),
+            settings,
+            lifecycle=lifecycle,
+            statistics=statistics,
+            limits=limits,
+            observe=show_server(Metrics(), statistics),
+        )
+        listener = open_listener("127.0.0.1:0")
+        print(listener_url(listener).rpartition(":")[2], flush=True)
+        await serve(
+            app,
+            listener,
+            settings=settings,
+            statistics=statistics,
+            lifecycle=lifecycle,
+            shutdown=trio.sleep_forever,
+            probes={"/livez": lambda: (200, b'{"status": "ok"}')},
+        )
+
+
+if __name__ == "__main__":
+    # FastAPI's side writes no log lines; neither does this one.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))

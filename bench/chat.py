@@ -1,0 +1,351 @@
+"""The chat measured, in ratios of interleaved runs: `python -m bench.chat [throughput fanout stall idle storm]`."""
+
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from sqlalchemy import Connection, text
+
+from service.chat import store
+from service.chat.store import Draft
+from service.chat.writer import Writer
+from service.database import migrate, open_database, open_embedded
+from service.settings import Settings
+from tests.processes import Process, ready
+from tests.wire import Closed, Line, Refused, open_line
+
+UNLIMITED: dict[str, Any] = {
+    "rate_per_connection": 0, "rate_per_address": 0, "max_websockets": 20_000, "log_level": "warning",
+}  # fmt: skip
+WINDOW = 16  # messages that a sender has on their way
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_kib(pid: int) -> int:
+    return next(
+        int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line
+    )
+
+
+def shown(pairs: list[tuple[float, float]]) -> str:
+    return ", ".join(f"{ours:.0f}/{theirs:.0f}" for ours, theirs in pairs)
+
+
+# throughput: one transaction for many messages against one for each
+
+
+def append_alone(connection: Connection, draft: Draft) -> None:
+    """Store one message as most samples do: its own transaction, with its own NOTIFY; without a look for repeats."""
+    values = {"room": draft.room, "id": draft.id, "author": draft.author, "text": draft.text}
+    seq = connection.execute(
+        text("UPDATE chat_room SET seq = seq + 1 WHERE name = :room RETURNING seq"), values
+    ).scalar_one()
+    statement = text("INSERT INTO chat_message (room, seq, id, author, text) VALUES (:room, :seq, :id, :author, :text)")
+    connection.execute(statement, values | {"seq": seq})
+    connection.execute(text("SELECT pg_notify('chat', :hint)"), {"hint": f"{draft.room}:{seq}"})
+
+
+async def measure_throughput(url: str, *, senders: int = 100, seconds: float = 2.0, pairs: int = 5) -> None:
+    numbers = iter(range(10**9))
+    rooms = [f"room-{number}" for number in range(10)]
+    async with (
+        open_database(Settings(database_url=url, database_queue_wait=60)) as database,
+        trio.open_nursery() as nursery,
+    ):
+        writer = Writer(database, lambda _: None)
+        nursery.start_soon(writer.run)
+        for room in rooms:
+            first = Draft(room=room, id="first", author="bench", text="first")
+            await database.run(store.append_waiting, [first], lock_timeout=1)
+
+        async def batched(draft: Draft) -> None:
+            assert (await writer.post(draft)).type == "ack"
+
+        async def alone(draft: Draft) -> None:
+            await database.run(append_alone, draft)
+
+        async def run(send: Callable[[Draft], Awaitable[None]]) -> float:
+            done = 0
+
+            async def sender(room: str) -> None:
+                nonlocal done
+                while True:
+                    await send(Draft(room=room, id=f"b{next(numbers)}", author="bench", text="x" * 100))
+                    done += 1
+
+            with trio.move_on_after(seconds):
+                async with trio.open_nursery() as crowd:
+                    for number in range(senders):
+                        crowd.start_soon(sender, rooms[number % len(rooms)])
+            return done / seconds
+
+        await run(batched)
+        found = [(await run(batched), await run(alone)) for _ in range(pairs)]
+        nursery.cancel_scope.cancel()
+    ratio = statistics.median(ours / theirs for ours, theirs in found)
+    tell(f"throughput, {senders} senders: {ratio:.1f}x one transaction and NOTIFY per message ({shown(found)})")
+
+
+# fan-out: deliveries for a second of the server's CPU
+
+FASTAPI = """
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+app = FastAPI()
+connections = []
+@app.websocket("/ws")
+async def converse(websocket: WebSocket):
+    await websocket.accept()
+    connections.append(websocket)
+    try:
+        while True:
+            text = await websocket.receive_text()
+            for connection in connections:
+                await connection.send_text(text)
+    except WebSocketDisconnect:
+        connections.remove(websocket)
+"""
+
+
+@asynccontextmanager
+async def fastapi(directory: Path) -> AsyncIterator[tuple[int, str]]:
+    """Serve the loop of FastAPI's documentation on uvicorn; yield its pid and URL."""
+    (directory / "plain.py").write_text(FASTAPI)
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "plain:app", "--port", str(port), "--log-level", "critical"]
+    process = await trio.lowlevel.open_process(command, cwd=directory)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await wait_open(url)
+        yield process.pid, url
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def fan_out(
+    pid: int, url: str, *, members: int, messages: int, stalled: int = 0, limit: float = 30
+) -> tuple[float, float, int]:
+    """Return deliveries, CPU seconds and growth in KiB while one member sends and the others, but for some, read."""
+    message = "x" * 200
+    readers, size, got = members - stalled, len(message) + 4, 0
+
+    async def drain(line: Line, counts: int) -> None:
+        nonlocal got
+        while data := await line.stream.receive_some(65_536):  # counted, not parsed: the server is to be measured
+            got += counts * len(data)
+
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        for number in range(members):
+            line = await stack.enter_async_context(open_line(url, protocol=None, limit=30))
+            if number >= stalled:
+                nursery.start_soon(drain, line, 1)
+        sender = await stack.enter_async_context(open_line(url, protocol=None))
+        nursery.start_soon(drain, sender, 0)
+        await trio.sleep(1)
+        got, cpu, memory = 0, cpu_seconds(pid), resident_kib(pid)
+        with trio.move_on_after(limit):
+            for number in range(1, messages + 1):
+                await sender.send(message)
+                while got < (number - WINDOW) * readers * size:  # noqa: ASYNC110  read often
+                    await trio.sleep(0.002)
+            while got < messages * readers * size:  # noqa: ASYNC110  read often
+                await trio.sleep(0.002)
+        found = got / size, cpu_seconds(pid) - cpu, resident_kib(pid) - memory
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def measure_fan_out(url: str, directory: Path, *, members: int = 1_000, messages: int = 200) -> None:
+    pairs: list[tuple[float, float]] = []
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as ours, fastapi(directory) as plain:
+        mine = ours.process.pid, ours.public
+        for _ in range(5):
+            a = await fan_out(*mine, members=members, messages=messages)
+            b = await fan_out(*plain, members=members, messages=messages)
+            pairs.append((a[0] / a[1], b[0] / b[1]))
+        ratio = statistics.median(a / b for a, b in pairs)
+        tell(f"fan-out to {members}: {ratio:.2f}x the deliveries per CPU second of FastAPI's loop ({shown(pairs)})")
+        for name, where in (("ours", mine), ("FastAPI's loop", plain)):
+            got, _, grown = await fan_out(*where, members=100, messages=20_000, stalled=1, limit=15)
+            tell(
+                f"  1 of 100 stalled, 20,000 texts, 15 s: {name} delivered {got / (99 * 20_000):.0%}, grew {grown} KiB"
+            )
+
+
+# stall: what the others notice when some stop reading
+
+
+async def deliver(url: str, *, members: int, stalled: int, messages: int, pause: float) -> tuple[list[float], int]:
+    """Return the delay of each delivery to those who read, and how many of the stalled were let go."""
+    delays: list[float] = []
+
+    async def read(line: Line) -> None:
+        while True:
+            sent = float((await line.receive()).split()[0])
+            delays.append(time.perf_counter() - sent)
+
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        silent: list[Line] = []
+        for number in range(members):
+            line = await stack.enter_async_context(open_line(url, protocol=None, limit=30))
+            if number < stalled:
+                line.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                silent.append(line)
+            else:
+                nursery.start_soon(read, line)
+        sender = await stack.enter_async_context(open_line(url, protocol=None))
+        for _ in range(messages):
+            await sender.send(f"{time.perf_counter()} {'x' * 3_900}")
+            await trio.sleep(pause)
+        await trio.sleep(1)
+        gone = sum([await is_closed(line) for line in silent])
+        nursery.cancel_scope.cancel()
+    return delays, gone
+
+
+async def is_closed(line: Line) -> bool:
+    try:
+        with trio.move_on_after(3):
+            while True:
+                await line.receive()
+    except Closed:
+        return True
+    return False
+
+
+async def measure_stall(url: str, directory: Path) -> None:
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service:
+        ratios = []
+        for _ in range(2):
+            p99 = []
+            for stalled in (0, 50):
+                delays, gone = await deliver(service.public, members=500, stalled=stalled, messages=450, pause=0.05)
+                p99.append(statistics.quantiles(delays, n=100)[98])
+                tell(f"  {stalled} of 500 stalled: p99 {p99[-1] * 1000:.0f} ms, {gone} let go")
+            ratios.append(p99[1] / p99[0])
+        tell(f"50 of 500 stop reading: the others' p99 is {statistics.median(ratios):.2f}x")
+
+
+# idle: what a member costs that says nothing; storm: everybody comes back at once
+
+
+async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[Line]:
+    lines: list[Line] = []
+
+    async def some(number: int) -> None:
+        for _ in range(number):
+            line = await stack.enter_async_context(open_line(url, limit=60))
+            await line.send({"type": "join", "room": "lobby", "ref": "r"})
+            lines.append(line)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(some, count // 20)
+    return lines
+
+
+async def measure_idle(url: str, directory: Path, *, members: int = 10_000) -> None:
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service, AsyncExitStack() as stack:
+        pid = service.process.pid
+        before, begun = resident_kib(pid), time.perf_counter()
+        await open_many(stack, service.public, members)
+        took = time.perf_counter() - begun
+        await trio.sleep(5)
+        used, cpu = resident_kib(pid) - before, cpu_seconds(pid)
+        await trio.sleep(5)
+        per_second = (cpu_seconds(pid) - cpu) / 5
+        tell(f"{members} idle: {used / members:.1f} KiB each, {per_second:.1%} of a core, open after {took:.0f} s")
+
+
+async def measure_storm(url: str, directory: Path, *, members: int = 2_000, missed: int = 50) -> None:
+    """Kill the replica under its members, write meanwhile, and let all of them resume as soon as it is back."""
+    async with (
+        ready(directory, "serve", name="first", database_url=url, **UNLIMITED) as first,
+        AsyncExitStack() as stack,
+    ):
+        lines = await open_many(stack, first.public, members)
+        joined = await lines[0].expect("joined")
+        first.process.kill()
+    async with ready(directory, "serve", name="second", database_url=url, **UNLIMITED) as again:
+        async with open_line(again.public) as writer:
+            await writer.send({"type": "join", "room": "lobby", "ref": "r"})
+            for number in range(missed):
+                await writer.send({"type": "send", "room": "lobby", "id": f"{time.time()}-{number}", "text": "missed"})
+                await writer.expect("ack")
+        answers: Counter[str] = Counter()
+        since = {"epoch": joined["epoch"], "seq": joined["from"]}
+        begun = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(members):
+                nursery.start_soon(resume, again, since, missed, answers)
+        tell(
+            f"{members} resumes of {missed} messages each: over in {time.perf_counter() - begun:.1f} s, {dict(answers)}"
+        )
+
+
+async def resume(service: Process, since: dict[str, Any], missed: int, answers: Counter[str]) -> None:
+    while True:
+        try:
+            async with open_line(service.public, limit=60) as line:
+                await line.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
+                for seq in range(since["seq"] + 1, since["seq"] + missed + 1):
+                    assert (await line.expect("message"))["seq"] == seq
+                answers["complete"] += 1
+                return
+        except (Refused, Closed, OSError, trio.TooSlowError) as error:
+            answers[str(error.status) if isinstance(error, Refused) else repr(error)] += 1
+            await trio.sleep(1)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def wait_open(url: str) -> None:
+    with trio.fail_after(20):
+        while True:
+            try:
+                async with open_line(url, protocol=None):
+                    return
+            except OSError:
+                await trio.sleep(0.1)
+
+
+def main(names: list[str]) -> None:
+    measures: dict[str, Callable[[str, Path], Awaitable[None]]] = {
+        "throughput": lambda url, _: measure_throughput(url),
+        "fanout": measure_fan_out,
+        "stall": measure_stall,
+        "idle": measure_idle,
+        "storm": measure_storm,
+    }
+    with tempfile.TemporaryDirectory() as directory, open_embedded(Path(directory) / "data") as server:
+        migrate(Settings(database_url=server.url), wait=10)
+        for name in names or measures:
+            working = Path(directory) / name
+            working.mkdir()
+            trio.run(measures[name], server.url, working)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

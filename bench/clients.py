@@ -1,0 +1,93 @@
+"""Load over raw sockets: cheap, so that the server is what is busy. All of it in this one process and thread."""
+
+import os
+import selectors
+import socket
+import time
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def requests(port: int, request: bytes, number: int, connections: int = 16) -> float:
+    """Send `number` requests, one at a time on each connection; return the seconds it took."""
+    selector = selectors.DefaultSelector()
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    left = number
+    started = time.perf_counter()
+    for client in sockets:
+        selector.register(client, selectors.EVENT_READ)
+        client.sendall(request)
+    waiting = connections
+    left -= connections
+    while waiting:
+        for key, _ in selector.select():
+            answering = key.fileobj
+            assert isinstance(answering, socket.socket)
+            answer = _response(answering)
+            assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")), answer
+            if left > 0:
+                left -= 1
+                answering.sendall(request)
+            else:
+                waiting -= 1
+    took = time.perf_counter() - started
+    for client in sockets:
+        client.close()
+    return took
+
+
+def _response(client: socket.socket) -> bytes:
+    answer = client.recv(65_536)
+    while b"\r\n\r\n" not in answer:
+        answer += client.recv(65_536)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    marker = head.lower().index(b"content-length:")
+    length = int(head[marker:].partition(b"\r\n")[0].split(b":")[1])
+    while len(body) < length:
+        body += client.recv(65_536)
+    return answer
+
+
+class Members:
+    """Websockets that read, or do not."""
+
+    def __init__(self, port: int, number: int, *, stalled: int = 0) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.sockets = [_join(port) for _ in range(number)]
+        self.stalled = [_join(port, receive_buffer=4096) for _ in range(stalled)]
+        for client in self.sockets:
+            client.setblocking(False)
+            self.selector.register(client, selectors.EVENT_READ)
+
+    def send(self, text: bytes) -> None:
+        """Send a text of fewer than 126 bytes from one of them."""
+        self.sockets[0].setblocking(True)
+        self.sockets[0].sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+        self.sockets[0].setblocking(False)
+
+    def receive(self, total: int) -> None:
+        """Read until all of them together have read so many bytes."""
+        while total > 0:
+            for key, _ in self.selector.select(10):
+                total -= len(os.read(key.fd, 1 << 20))
+
+    def close(self) -> None:
+        self.selector.close()
+        for client in self.sockets + self.stalled:
+            client.close()
+
+
+def _join(port: int, receive_buffer: int = 0) -> socket.socket:
+    client = socket.socket()
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect(("127.0.0.1", port))
+    client.sendall(UPGRADE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += client.recv(1)
+    assert b" 101 " in head, head
+    return client

@@ -1,0 +1,61 @@
+"""Servers in processes of their own, the processor time they use, and ratios as medians of interleaved pairs."""
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is being measured."""
+
+    pid: int
+    port: int
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time that the process and its threads have used; what others do does not count."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    @property
+    def rss(self) -> float:
+        """Resident memory in MB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextmanager
+def server(name: str, *arguments: str) -> Iterator[Server]:
+    """Run `bench.apps.NAME` for the length of the block."""
+    command = [sys.executable, "-m", f"bench.apps.{name}", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield Server(process.pid, int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5) -> tuple[float, list[float]]:
+    """Return the median of `ours / theirs` over pairs of runs, which side goes first alternating, and all of them."""
+    ours(), theirs()  # the first run of each pays for what is imported and cached
+    ratios = []
+    for number in range(pairs):
+        first, second = (ours, theirs) if number % 2 else (theirs, ours)
+        one, other = first(), second()
+        ratios.append(one / other if number % 2 else other / one)
+    return statistics.median(ratios), ratios
+
+
+def show(name: str, measured: tuple[float, list[float]], wanted: float) -> None:
+    """Print one line."""
+    median, ratios = measured
+    print(f"{name:<58} {median:5.2f}x  (wanted {wanted:.2f}x; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)

@@ -1,0 +1,762 @@
+// The browser's side of chat.v1. Three parts, top to bottom: Line is the websocket and its reconnects; Room is what this
+// tab knows of a room, and what it has sent and not seen acknowledged; the rest shows both.
+// Whatever people wrote goes into the page as text nodes only; the policy sent with the page forbids anything else.
+
+const PROTOCOL = "chat.v1";
+const MAX_TEXT = 4000; // code points
+const MAX_ROOMS = 32;
+const MAX_SHOWN = 400; // messages kept in the page; older ones are fetched again
+const PAGE = 50;
+const CONNECT_PATIENCE = 8_000; // ms
+const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
+const SILENCE = 2.5; // heartbeats without a frame
+const CALM = 2_500; // ms after which a server that was sent too much counts anew
+const BACKOFF = [400, 15_000]; // ms, first and longest
+const PING_PATIENCE = 4_000; // ms
+
+const $ = (id) => document.getElementById(id);
+const between = (low, high) => low + Math.random() * (high - low);
+
+// crypto.randomUUID is there on https and localhost only.
+const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
+
+// ---- what outlives the page
+
+function recall(store, key, otherwise) {
+  try {
+    return JSON.parse(store.getItem(`trireme.${key}`)) ?? otherwise;
+  } catch {
+    return otherwise; // storage is off, or holds something else
+  }
+}
+
+function keep(store, key, value) {
+  try {
+    store.setItem(`trireme.${key}`, JSON.stringify(value));
+  } catch {
+    // storage is off or full: the page works, and forgets
+  }
+}
+
+// ---- the line: one websocket, made anew until somebody cuts it
+
+class Line {
+  constructor({ name, onFrame, onState, onWire }) {
+    Object.assign(this, { name, onFrame, onState, onWire });
+    this.state = "connecting"; // connecting, open, draining, offline, cut
+    this.reason = "";
+    this.retryAt = 0;
+    this.heartbeat = 20_000;
+    this.attempt = 0;
+    this.made = 0;
+    this.bye = null;
+  }
+
+  connect() {
+    this.forget();
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/ws?name=${encodeURIComponent(this.name)}`, PROTOCOL);
+    this.socket = socket;
+    this.bye = null;
+    this.greeted = false;
+    socket.onmessage = (event) => this.receive(JSON.parse(event.data));
+    socket.onclose = (event) => this.lost(event.code);
+    this.timer = setTimeout(() => this.lost(0), CONNECT_PATIENCE);
+    if (this.state !== "draining") this.become("connecting");
+  }
+
+  send(frame) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(frame));
+    this.onWire("out", frame);
+    return true;
+  }
+
+  receive(frame) {
+    this.onWire("in", frame);
+    this.listen();
+    if (frame.type === "hello") {
+      this.greeted = true;
+      this.attempt = 0;
+      this.made += 1;
+      this.heartbeat = frame.heartbeat_ms;
+      this.listen();
+      this.become("open");
+    } else if (frame.type === "ping") {
+      this.send({ type: "pong", t: frame.t });
+    } else if (frame.type === "bye") {
+      this.bye = frame;
+      if (frame.reason === "restart") this.become("draining");
+    }
+    this.onFrame(frame);
+  }
+
+  // A browser shows no control frames, so a quiet line is asked: one ping a heartbeat, and given up after 2.5 of them.
+  listen(patience = this.heartbeat * (SILENCE - 1), asked = false) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(
+      () => {
+        if (asked) return this.lost(0);
+        this.send({ type: "ping", t: Date.now() });
+        this.listen(patience, true);
+      },
+      asked ? patience : this.heartbeat,
+    );
+  }
+
+  probe() {
+    if (this.state === "open" && this.send({ type: "ping", t: Date.now() })) this.listen(PING_PATIENCE, true);
+    else if (this.state === "offline" || this.state === "draining") this.connect();
+  }
+
+  lost(code) {
+    if (!this.greeted) this.investigate();
+    this.forget();
+    const grown = Math.min(BACKOFF[1], BACKOFF[0] * 2 ** this.attempt++);
+    const [low, high] = this.bye?.reconnect_after_ms ?? (code === 4429 ? [10_000, 30_000] : [grown / 2, grown]);
+    const wait = between(low, high);
+    this.retryAt = Date.now() + wait;
+    this.onWire("event", `closed ${code || "without an answer"}`);
+    this.timer = setTimeout(() => this.connect(), wait);
+    if (this.bye?.reason !== "restart" && code !== 1012) {
+      this.reason = this.bye ? `The server let you go: ${this.bye.reason}.` : this.reason;
+      this.become("offline");
+    } else this.become("draining");
+  }
+
+  // Why no conversation came about is not told to a page, so it asks by HTTP what it can be told.
+  async investigate() {
+    try {
+      const ready = await fetch("/readyz", { cache: "no-store" });
+      this.reason = ready.ok
+        ? "The server answers, and takes no conversation just now: it is full, or refuses this name."
+        : "The server is there, and not ready.";
+    } catch {
+      this.reason = "The server does not answer.";
+    }
+    this.onState(this.state);
+  }
+
+  cut() {
+    this.forget();
+    this.reason = "You cut the line.";
+    this.onWire("event", "cut");
+    this.become("cut");
+  }
+
+  rename(name) {
+    this.name = name;
+    if (this.state !== "cut") this.connect();
+  }
+
+  forget() {
+    clearTimeout(this.timer);
+    const socket = this.socket;
+    this.socket = null;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null; // what a dead socket still says is about a line that is gone
+    socket.close();
+  }
+
+  become(state) {
+    if (state === "open") this.reason = "";
+    const before = this.state;
+    this.state = state;
+    this.onState(before);
+  }
+}
+
+// ---- a room: where this tab stands in it, and what it has sent
+
+class Room {
+  constructor(name) {
+    this.name = name;
+    this.epoch = null;
+    this.last = null; // the seq up to which nothing is missing; null is before the first join
+    this.messages = []; // ascending by seq, without a hole
+    this.pending = recall(sessionStorage, `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
+    this.joined = false;
+    this.beginning = false; // the oldest message kept by the server is shown
+    this.unread = 0;
+    this.count = null;
+    this.caughtUp = 0;
+  }
+
+  get waiting() {
+    return this.pending.filter((one) => one.tick === "kept" || one.tick === "sent").length;
+  }
+
+  join() {
+    this.joined = false;
+    this.ref = makeId();
+    const since = this.last === null ? {} : { since: { epoch: this.epoch, seq: this.last } };
+    line.send({ type: "join", room: this.name, ref: this.ref, ...since });
+  }
+
+  onJoined(frame) {
+    const first = this.last === null;
+    this.joined = true;
+    this.lostSight = !first && (frame.gap || frame.epoch !== this.epoch);
+    this.caughtUp = first || this.lostSight ? 0 : frame.head - this.last;
+    this.epoch = frame.epoch;
+    this.last = frame.from;
+    if (first || this.lostSight) {
+      this.messages = [];
+      this.beginning = frame.from === 0;
+      if (frame.from > 0) this.loadEarlier();
+      if (this.lostSight) note(this, "The server no longer keeps what came in between; the room goes on from here.");
+    }
+    this.flush();
+  }
+
+  // What was sent and not answered is sent again: its id makes that safe.
+  onLost() {
+    this.joined = false;
+    for (const one of this.pending) {
+      clearTimeout(one.timer);
+      if (one.tick === "sent") one.tick = "kept";
+    }
+    showPending(this);
+  }
+
+  // One at a time: a repeat then never comes behind what was written after it.
+  flush() {
+    const next = this.pending.find((one) => one.tick === "kept" || one.tick === "sent");
+    if (!this.joined || !next || next.tick === "sent" || this.paused) return;
+    if (!line.send({ type: "send", room: this.name, id: next.id, text: next.text })) return;
+    next.tick = "sent";
+    next.timer = setTimeout(() => next.tick === "sent" && line.lost(0), ANSWER_PATIENCE);
+    showPending(this);
+  }
+
+  write(text) {
+    const id = makeId();
+    remember(id);
+    this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept" });
+    this.changed();
+    this.flush();
+  }
+
+  onAck(frame) {
+    const one = this.pending.find((candidate) => candidate.id === frame.id);
+    if (!one) return;
+    clearTimeout(one.timer);
+    Object.assign(one, { tick: "acked", seq: frame.seq });
+    if (frame.seq <= (this.last ?? 0) && frame.epoch === this.epoch) this.drop(one); // it is among the messages already
+    this.changed();
+    this.flush();
+  }
+
+  onError(frame) {
+    const one = this.pending.find((candidate) => candidate.id === frame.id);
+    if (!one) return;
+    clearTimeout(one.timer);
+    if (frame.code === "not_joined") {
+      one.tick = "kept";
+      this.join();
+    } else if (frame.retryable) {
+      one.tick = "kept";
+      this.trouble = frame.code === "unavailable" ? frame.message : "";
+      this.pause(Math.max(frame.retry_after_ms ?? 1000, frame.code === "rate_limited" ? CALM : 0));
+    } else Object.assign(one, { tick: "failed", reason: frame.message });
+    this.changed();
+    this.flush();
+  }
+
+  pause(ms) {
+    clearTimeout(this.paused);
+    this.paused = setTimeout(() => {
+      this.paused = null;
+      this.flush();
+    }, between(ms, 1.5 * ms));
+  }
+
+  onMessage(message) {
+    if (message.epoch !== this.epoch || message.seq <= this.last) return;
+    if (message.seq !== this.last + 1) return this.join(); // never seen; asking again mends it whatever the cause
+    this.last = message.seq;
+    this.trouble = "";
+    this.messages.push(message);
+    const one = this.pending.find((candidate) => candidate.id === message.id);
+    if (one) this.drop(one);
+    if (this.messages.length > MAX_SHOWN + PAGE && (this !== current || atEnd())) {
+      this.messages.splice(0, PAGE);
+      this.beginning = false;
+    }
+    if ((this !== current || document.hidden) && !isMine(message)) this.unread += 1;
+    showMessage(this, message);
+  }
+
+  drop(one) {
+    clearTimeout(one.timer);
+    this.pending.splice(this.pending.indexOf(one), 1);
+    this.changed();
+    this.flush();
+  }
+
+  changed() {
+    const unanswered = this.pending.filter((one) => one.tick !== "acked" && one.tick !== "failed");
+    keep(sessionStorage, `pending.${this.name}`, unanswered.map(({ id, text, at }) => ({ id, text, at })));
+    showPending(this);
+  }
+
+  async loadEarlier() {
+    if (this.loading) return;
+    this.loading = true;
+    const before = this.messages[0]?.seq ?? this.last + 1;
+    try {
+      const reply = await fetch(`/api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`);
+      if (!reply.ok) throw new Error(reply.status);
+      const page = await reply.json();
+      if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) return;
+      const ids = new Set(page.messages.map((message) => message.id));
+      this.pending = this.pending.filter((one) => one.tick !== "acked" || !ids.has(one.id));
+      this.messages.unshift(...page.messages);
+      this.beginning = (page.messages[0]?.seq ?? page.oldest) <= page.oldest;
+    } catch {
+      setTimeout(() => this.messages.length || this.loadEarlier(), between(1_500, 3_000)); // a longer list has its button
+    } finally {
+      this.loading = false;
+      if (this === current) showRoom({ keepPlace: before <= this.last });
+    }
+  }
+}
+
+// ---- who writes. Names are claims: what makes a message mine is that this browser made its id.
+
+const own = new Set(recall(localStorage, "own", []));
+const isMine = (message) => own.has(message.id);
+
+function remember(id) {
+  own.add(id);
+  keep(localStorage, "own", [...own].slice(-1000));
+}
+
+function inventName() {
+  const pick = (words) => words[Math.floor(Math.random() * words.length)];
+  const first = pick(["Brave", "Salty", "Swift", "Merry", "Quiet", "Sunlit", "Bold", "Windy", "Lucky", "Early"]);
+  return `${first} ${pick(["Otter", "Gull", "Dolphin", "Heron", "Turtle", "Pelican", "Octopus", "Kingfisher", "Seal", "Crab"])}`;
+}
+
+function saneName(name) {
+  const printable = name.normalize("NFC").replace(/\p{Zs}/gu, " ").replace(/[\p{C}\p{Z}]/gu, (c) => (c === " " ? c : ""));
+  return [...printable.trim()].slice(0, 64).join("");
+}
+
+function paintAvatar(element, name) {
+  let hash = 7;
+  for (const c of name) hash = (hash * 31 + c.codePointAt(0)) % 9973;
+  element.style.setProperty("--hue", (hash * 137) % 360); // names that differ by little differ by much
+  const words = name.split(" ").filter(Boolean);
+  element.textContent = [words[0], words.length > 1 ? words.at(-1) : ""].map((word) => [...(word ?? "")][0] ?? "").join("").toUpperCase();
+}
+
+// ---- showing
+
+const rooms = new Map();
+let current = null;
+let line = null;
+
+const sum = (property) => [...rooms.values()].reduce((total, room) => total + room[property], 0);
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function tick() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 18 12");
+  svg.setAttribute("class", "tick");
+  for (const [kind, shape] of [["", "M1 6.5l4 4L13 1.5"], ["second", "M7 9l1.5 1.5 8-9"]]) {
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("d", shape);
+    path.setAttribute("class", kind);
+    svg.append(path);
+  }
+  return svg;
+}
+
+const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
+const isLarge = (text) => text.length < 40 && /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\u200d\ufe0f\s]+$/u.test(text);
+
+function messageNode(message, previous) {
+  const follows = previous && previous.from === message.from && isMine(previous) === isMine(message)
+    && Date.parse(message.at) - Date.parse(previous.at) < 300_000 && day(previous.at) === day(message.at);
+  const mine = isMine(message);
+  const node = element("li", { className: `message${follows ? "" : " first"}${mine ? " mine" : ""}` });
+  node.dataset.seq = message.seq;
+  if (isLarge(message.text)) node.classList.add("large");
+  const avatar = element("span", { className: follows ? "" : "avatar", ariaHidden: "true" });
+  if (!follows) paintAvatar(avatar, message.from);
+  const time = element("time", { dateTime: message.at, title: new Date(message.at).toLocaleString() }, clock(message.at));
+  const seq = element("code", { title: "its place in the room's one order" }, `#${message.seq}`);
+  const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
+  node.append(avatar);
+  if (!follows && !mine) {
+    const who = element("bdi", { title: "a name is a claim; nobody has checked it" }, message.from);
+    node.append(element("div", { className: "who" }, who, time));
+  }
+  node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);
+  if (mine) {
+    node.dataset.tick = "acked";
+    meta.append(element("span", { className: "hidden" }, "stored"), tick());
+  }
+  return node;
+}
+
+const TICKS = { kept: "kept here", sent: "sent", acked: "stored", failed: "not sent" };
+
+function pendingNode(room, one) {
+  const node = element("li", { className: "message mine" });
+  node.dataset.tick = one.tick;
+  if (isLarge(one.text)) node.classList.add("large");
+  const meta = element("span", { className: "meta", title: TICKS[one.tick] }, element("time", { dateTime: one.at }, clock(one.at)));
+  if (one.tick === "failed") {
+    meta.append(`not sent: ${one.reason}`, element("button", {
+      type: "button",
+      onclick: () => {
+        room.drop(one);
+        if (!$("text").value) $("text").value = one.text;
+        measure();
+        $("text").focus();
+      },
+    }, "Edit"));
+  }
+  meta.append(element("span", { className: "hidden" }, TICKS[one.tick]), tick());
+  node.append(meta, element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, one.text)));
+  return node;
+}
+
+const atEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
+const toEnd = () => { $("scroller").scrollTop = $("scroller").scrollHeight; };
+
+function append(message, previous) {
+  if (!previous || day(previous.at) !== day(message.at)) $("log").append(element("li", { className: "day" }, day(message.at)));
+  const node = messageNode(message, previous);
+  $("log").append(node);
+  return node;
+}
+
+function showMessage(room, message) {
+  showRooms();
+  if (room !== current) return;
+  const stick = atEnd() || isMine(message);
+  append(message, room.messages.at(-2)).classList.add("fresh");
+  while (stick && $("log").children.length > MAX_SHOWN + 2 * PAGE) $("log").firstElementChild.remove();
+  showEdges();
+  if (stick) toEnd();
+  else {
+    room.below = (room.below ?? 0) + 1;
+    $("newer").hidden = false;
+    $("newer").textContent = `${room.below} new ↓`;
+  }
+}
+
+function note(room, text) {
+  if (room === current) $("log").append(element("li", { className: "note" }, text));
+}
+
+function showPending(room) {
+  if (room === current) {
+    const stick = atEnd();
+    $("pending").replaceChildren(...room.pending.map((one) => pendingNode(room, one)));
+    if (stick) toEnd();
+    showEdges();
+  }
+  if (line) showStatus();
+}
+
+function showEdges() {
+  const nothing = !current.messages.length && !current.pending.length;
+  $("empty").hidden = !(nothing && current.beginning);
+  $("earlier").hidden = !current.messages.length || current.beginning;
+  $("start").hidden = !current.messages.length || !current.beginning;
+  $("subtitle").textContent = current.count ? `${current.count} here now` : "open to everybody who knows its name";
+}
+
+function showRoom({ keepPlace = false } = {}) {
+  const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
+  const stick = !keepPlace || atEnd();
+  $("title").textContent = current.name;
+  $("second").href = `#${current.name}`;
+  $("text").placeholder = `Write to #${current.name}`;
+  $("log").ariaBusy = "true"; // what was there before is not news
+  $("log").replaceChildren();
+  current.messages.forEach((message, index) => append(message, current.messages[index - 1]));
+  $("log").ariaBusy = "false";
+  showPending(current);
+  if (stick) toEnd();
+  else $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
+  $("newer").hidden = true;
+  showRooms();
+}
+
+function showRooms() {
+  if (!document.hidden) current.unread = 0;
+  $("rooms").replaceChildren(...[...rooms.values()].map((room) => {
+    const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name));
+    if (room.unread) open.append(element("b", { title: "unread" }, room.unread > 99 ? "99+" : String(room.unread)));
+    if (room === current) open.ariaCurrent = "true";
+    const item = element("li", { className: room === current ? "current" : "" }, open);
+    const away = { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) };
+    if (rooms.size > 1) item.append(element("button", away, "×"));
+    return item;
+  }));
+  const unread = sum("unread");
+  $("elsewhere").hidden = !unread;
+  $("elsewhere").textContent = unread > 99 ? "99+" : unread;
+  document.title = `${unread ? `(${unread}) ` : ""}${current.name} · Trireme`;
+  showFacts();
+}
+
+function showFacts() {
+  $("fact-seq").textContent = `#${current.last ?? 0}`;
+  $("fact-waiting").textContent = sum("waiting");
+  $("fact-reconnects").textContent = Math.max(0, (line?.made ?? 0) - 1);
+}
+
+function statusText() {
+  const seconds = Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000));
+  const waiting = sum("waiting");
+  const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
+  switch (line.state) {
+    case "connecting": return line.made ? `Connecting again…${waiting ? kept : ""}` : "Connecting…";
+    case "draining": return `This replica is restarting; moving to another.${waiting ? kept : ""}`;
+    case "cut": return `${line.reason}${kept}`;
+    case "offline": return `Offline. ${line.reason}${kept}${line.socket ? "" : ` Next try in ${seconds} s.`}`;
+  }
+  if (current.trouble) return `Connected, and the server cannot store: ${current.trouble}.${kept}`;
+  if (Date.now() < showStatus.backUntil) return showStatus.back;
+  return `Connected to replica ${line.replica}.`;
+}
+
+function showStatus() {
+  const trouble = line.state === "open" && current.trouble;
+  $("status").dataset.state = trouble ? "waiting" : line.state === "cut" ? "offline" : line.state;
+  const text = statusText();
+  if ($("status-text").textContent !== text) $("status-text").textContent = text;
+  $("status-action").hidden = !["offline", "cut"].includes(line.state);
+  $("status-action").textContent = line.state === "cut" ? "Mend it" : "Try now";
+  $("ship").dataset.state = $("status").dataset.state;
+  $("cut").textContent = line.state === "cut" ? "Mend the line" : "Cut the line";
+  $("cut").ariaPressed = String(line.state === "cut");
+  $("fact-replica").textContent = line.state === "open" ? line.replica : "none";
+  showFacts();
+}
+showStatus.backUntil = 0;
+
+// Epochs and ids are long and say nothing to a reader but which is which.
+const shortened = (_, value) => (typeof value === "string" && /^[0-9a-f-]{24,}$/.test(value) ? `${value.slice(0, 8)}…` : value);
+
+const inWords = ({ type, ...rest }) => JSON.stringify(rest, shortened, 1).replace(/\n\s*/g, " ").slice(0, 600);
+
+function showFrame(direction, frame) {
+  const shown = typeof frame === "string" ? frame : inWords(frame);
+  const mark = { in: "←", out: "→", event: "·" }[direction];
+  $("frames").prepend(element("li", { className: direction }, element("b", {}, `${mark} ${frame.type ?? ""}`), shown));
+  while ($("frames").children.length > 80) $("frames").lastElementChild.remove();
+  if (direction === "out" && frame.type === "send") {
+    $("ship").classList.remove("stroke");
+    requestAnimationFrame(() => $("ship").classList.add("stroke"));
+  }
+}
+
+// ---- what comes in
+
+let lostAt = 0;
+
+function onState(before) {
+  if (before === "open" && line.state !== "open") lostAt = Date.now();
+  if (line.state === "open" && before !== "open") for (const room of rooms.values()) room.join();
+  if (before === "open" && line.state !== "open") for (const room of rooms.values()) room.onLost();
+  showStatus();
+}
+
+function onFrame(frame) {
+  const room = rooms.get(frame.room) ?? [...rooms.values()].find((one) => frame.ref && one.ref === frame.ref);
+  switch (frame.type) {
+    case "hello":
+      line.replica = frame.server;
+      break;
+    case "joined":
+      if (!room || room.ref !== frame.ref) return;
+      room.onJoined(frame);
+      room.trouble = "";
+      if (room === current) welcomeBack(room);
+      if (room === current) showRoom({ keepPlace: true });
+      break;
+    case "message": room?.onMessage(frame); break;
+    case "ack": room?.onAck(frame); break;
+    case "presence":
+      if (room) room.count = frame.count;
+      showEdges();
+      break;
+    case "error": onError(frame, room); break;
+  }
+  showStatus();
+}
+
+function onError(frame, room) {
+  if (frame.id) for (const one of rooms.values()) one.onError(frame);
+  else if (room) {
+    room.trouble = frame.message;
+    const again = () => line.state === "open" && !room.joined && room.join();
+    if (frame.retryable) setTimeout(again, between(1, 1.5) * (frame.retry_after_ms ?? 1000));
+  }
+}
+
+function welcomeBack(room) {
+  if (!lostAt || room.lostSight) return;
+  const seconds = Math.max(1, Math.round((Date.now() - lostAt) / 1000));
+  const missed = room.caughtUp === 1 ? "one message has" : `${room.caughtUp} messages have`;
+  const told = room.caughtUp > 0 ? `${missed} come in meanwhile` : "you missed nothing";
+  showStatus.back = `Back after ${seconds} s, at replica ${line.replica}: ${told}.`;
+  showStatus.backUntil = Date.now() + 6_000;
+  lostAt = 0;
+}
+
+// ---- what people do
+
+function enter(name) {
+  if (!/^[a-z0-9-]{1,64}$/.test(name)) return false;
+  if (!rooms.has(name)) {
+    if (rooms.size >= MAX_ROOMS) return false;
+    rooms.set(name, new Room(name));
+    keep(localStorage, "rooms", [...rooms.keys()]);
+    if (line?.state === "open") rooms.get(name).join();
+  }
+  if (current) drafts.set(current.name, $("text").value);
+  current = rooms.get(name);
+  current.below = 0;
+  $("text").value = drafts.get(name) ?? "";
+  if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
+  measure();
+  showRoom();
+  if (line) showStatus();
+  document.body.classList.remove("roomy");
+  if (matchMedia("(pointer: fine)").matches) $("text").focus();
+  return true;
+}
+const drafts = new Map();
+
+function leave(room) {
+  if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
+  line.send({ type: "leave", room: room.name, ref: "leave" });
+  rooms.delete(room.name);
+  keep(sessionStorage, `pending.${room.name}`, []);
+  keep(localStorage, "rooms", [...rooms.keys()]);
+  if (room === current) enter(rooms.keys().next().value);
+  else showRooms();
+}
+
+function write() {
+  const text = $("text").value.toWellFormed().replaceAll("\0", "").trim();
+  if (!text || [...text].length > MAX_TEXT) return;
+  $("text").value = "";
+  measure();
+  current.write(text);
+  toEnd();
+}
+
+function measure() {
+  const left = MAX_TEXT - [...$("text").value].length;
+  $("left").hidden = left > 300;
+  $("left").textContent = left;
+  $("left").classList.toggle("over", left < 0);
+  if (CSS.supports("field-sizing", "content")) return;
+  $("text").style.height = "auto";
+  $("text").style.height = `${$("text").scrollHeight}px`;
+}
+
+function rename() {
+  const name = saneName($("name").value) || line.name;
+  $("name").value = name;
+  paintAvatar($("your-avatar"), name);
+  keep(localStorage, "name", name);
+  if (name !== line.name) line.rename(name);
+}
+
+function mend() {
+  line.attempt = 0;
+  line.connect();
+}
+
+function drawer(kind, open) {
+  document.body.classList.toggle(kind, open);
+  $("wire-toggle").ariaExpanded = String(document.body.classList.contains("wired"));
+  if (kind === "wired") keep(localStorage, "wired", open);
+}
+
+function closeDrawers() {
+  drawer("roomy", false);
+  if (innerWidth <= 1080) drawer("wired", false);
+}
+
+function switchRoom(step) {
+  const names = [...rooms.keys()];
+  enter(names[(names.indexOf(current.name) + step + names.length) % names.length]);
+}
+
+function onKey(event) {
+  if (event.key === "Escape") {
+    closeDrawers();
+    $("text").focus();
+  } else if (event.altKey && ["ArrowUp", "ArrowDown"].includes(event.key)) {
+    event.preventDefault();
+    switchRoom(event.key === "ArrowUp" ? -1 : 1);
+  } else if (event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey && event.key !== " "
+    && !event.target.closest("input, textarea, button, a")) $("text").focus();
+}
+
+function listen() {
+  $("composer").onsubmit = (event) => { event.preventDefault(); write(); };
+  $("text").oninput = measure;
+  $("text").onkeydown = (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    write();
+  };
+  $("you").onsubmit = (event) => { event.preventDefault(); rename(); $("text").focus(); };
+  $("name").onchange = rename;
+  $("new-room").onsubmit = (event) => {
+    event.preventDefault();
+    const wanted = $("room-name").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+    if (enter(wanted)) $("room-name").value = "";
+  };
+  $("earlier").onclick = () => current.loadEarlier();
+  $("newer").onclick = toEnd;
+  $("scroller").onscroll = () => {
+    if (!atEnd()) return;
+    current.below = 0;
+    $("newer").hidden = true;
+  };
+  $("cut").onclick = () => (line.state === "cut" ? mend() : line.cut());
+  $("status-action").onclick = mend;
+  $("wire-toggle").onclick = () => drawer("wired", !document.body.classList.contains("wired"));
+  document.querySelector("[data-open=sidebar]").onclick = () => { drawer("roomy", true); document.querySelector("#rooms .open").focus(); };
+  document.querySelector("[data-close=sidebar]").onclick = () => drawer("roomy", false);
+  document.querySelector("[data-close=wire]").onclick = () => drawer("wired", false);
+  document.onclick = (event) => { if (event.target === document.body) closeDrawers(); }; // beside an open one
+  document.onkeydown = onKey;
+  document.onvisibilitychange = () => { if (!document.hidden) { showRooms(); line.probe(); } };
+  window.ononline = window.onoffline = () => line.probe();
+  window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
+  window.onhashchange = () => enter(location.hash.slice(1));
+}
+
+const name = saneName(recall(localStorage, "name", "")) || inventName();
+keep(localStorage, "name", name);
+$("name").value = name;
+paintAvatar($("your-avatar"), name);
+for (const known of recall(localStorage, "rooms", ["lobby", "harbour", "galley"])) {
+  if (/^[a-z0-9-]{1,64}$/.test(known)) rooms.set(known, new Room(known));
+}
+line = new Line({ name, onFrame, onState, onWire: showFrame });
+listen();
+drawer("wired", innerWidth > 1080 && recall(localStorage, "wired", innerWidth > 1240));
+if (!enter(location.hash.slice(1))) enter(rooms.keys().next().value ?? "lobby");
+line.connect();
+setInterval(showStatus, 500);

@@ -1,0 +1,30 @@
+"""A whole response as bytes, for the plain case that most responses are. Pure; in doubt it leaves the work to h11."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+
+# These say how long the body is, or what becomes of the connection: h11 knows what follows from them.
+_FRAMING = {b"transfer-encoding", b"connection", b"upgrade", b"trailer"}
+
+
+def encode_response(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
+    """Return the bytes of a response to keep the connection after, or None when it is not of the plain kind.
+
+    Plain is: a final status that has a body, one right Content-Length, and nothing in a header that could end it.
+    """
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if status < 200 or status in {204, 304} or lengths != [b"%d" % len(body)]:
+        return None
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
+        return None
+    if any(name in _FRAMING or not name.islower() for name, _ in headers):
+        return None
+    return b"%b%b\r\n%b" % (_status_line(status), lines, body)
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus else ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()

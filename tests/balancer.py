@@ -1,0 +1,69 @@
+"""A balancer in front of replicas, as plain as can be: bytes in turn to whichever of its ports answers."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+
+@dataclass
+class Balancer:
+    """Passes connections on to `ports`, which a test may change while it runs."""
+
+    ports: list[int]
+    url: str = ""
+    _turn: int = 0
+    _ready: threading.Event = field(default_factory=threading.Event)
+    _token: trio.lowlevel.TrioToken | None = None
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    async def serve(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+                self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+                self._token = trio.lowlevel.current_trio_token()
+                self._ready.set()
+                await trio.serve_listeners(self._pass_on, [listener], handler_nursery=nursery)
+
+    async def _pass_on(self, client: trio.SocketStream) -> None:
+        async with client:
+            for _ in self.ports:
+                self._turn += 1
+                try:
+                    replica = await trio.open_tcp_stream("127.0.0.1", self.ports[self._turn % len(self.ports)])
+                except OSError:
+                    continue
+                async with replica, trio.open_nursery() as nursery:
+                    nursery.start_soon(_pump, client, replica, nursery.cancel_scope)
+                    nursery.start_soon(_pump, replica, client, nursery.cancel_scope)
+                return
+
+    def stop(self) -> None:
+        assert self._token is not None
+        trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
+
+
+async def _pump(source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+    try:
+        async for data in source:
+            await sink.send_all(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # one side is gone, and the other is about to be told
+    both.cancel()
+
+
+@contextmanager
+def balanced(*ports: int) -> Iterator[Balancer]:
+    """Run a balancer in a thread of its own: the browser's driver has this one."""
+    balancer = Balancer(list(ports))
+    thread = threading.Thread(target=trio.run, args=(balancer.serve,))
+    thread.start()
+    assert balancer._ready.wait(5)
+    try:
+        yield balancer
+    finally:
+        balancer.stop()
+        thread.join(5)

@@ -1,0 +1,59 @@
+"""A headless Chromium, and pages in it that may not say a word on their console."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+type OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = os.environ.get("TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+        found = found or playwright.chromium.executable_path
+        if not Path(found).exists():
+            pytest.skip(f"no {', '.join(NAMES)} on PATH: install Chromium, or name it in TEST_CHROMIUM")
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """Yield an opener of pages, each of a person of its own; what one complains about fails the test."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def open_page(url: str, name: str = "Ada", **options: Any) -> Page:
+            context = stack.enter_context(browser.new_context(**options))
+            context.set_default_timeout(15_000)
+            page = context.new_page()
+            page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.add_init_script(f"localStorage.setItem('trireme.name', '{json.dumps(name)}')")
+            page.goto(url)
+            page.wait_for_selector("#status[data-state=open]")
+            return page
+
+        yield open_page
+    assert not complaints

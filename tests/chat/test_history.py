@@ -1,0 +1,137 @@
+"""Messages by HTTP: pages of a room, posts, and what is refused."""
+
+import json
+from typing import Any
+
+import httpx2
+import sqlalchemy as sa
+import trio
+from sqlalchemy import Connection
+
+from tests.chat.conftest import Start
+from tests.wire import open_line
+
+LIMIT = 20
+PATH = "/api/rooms/lobby/messages"
+
+
+async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with httpx2.AsyncClient(base_url=service.url) as client, open_line(service.url) as member:
+            await member.send({"type": "join", "room": "lobby", "ref": "r"})
+            await member.expect("joined")
+            first = await client.post(PATH, json={"text": "hi", "id": "i1", "from": "e\u0301va"})
+            repeat = await client.post(PATH, json={"text": "hi", "id": "i1"})
+            conflict = await client.post(PATH, json={"text": "other", "id": "i1"})
+            without = await client.post(PATH, json={"text": "no id"})
+            delivered = await member.expect("message")
+
+        assert (first.status_code, first.json()["seq"], first.json()["dup"]) == (201, 1, False)
+        assert (repeat.status_code, repeat.json()["seq"], repeat.json()["dup"]) == (200, 1, True)
+        assert (conflict.status_code, conflict.headers["content-type"]) == (409, "application/problem+json")
+        assert "hi" not in conflict.json()["detail"].split()
+        assert (without.status_code, without.json()["seq"]) == (201, 2)
+        assert (delivered["id"], delivered["from"], delivered["text"]) == ("i1", "éva", "hi")
+
+
+async def test_pages_of_a_room(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start(rate_per_address=0)
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            for number in range(1, 61):
+                await client.post(PATH, json={"text": f"t{number}"})
+
+            async def seqs(query: str) -> list[int]:
+                page = (await client.get(PATH + query)).raise_for_status().json()
+                assert (page["room"], page["head"], page["oldest"]) == ("lobby", 60, 1)
+                return [message["seq"] for message in page["messages"]]
+
+            assert await seqs("") == list(range(11, 61))
+            assert await seqs("?limit=2") == [59, 60]
+            assert await seqs("?after=57") == [58, 59, 60]
+            assert await seqs("?after=0&limit=200") == list(range(1, 61))
+            assert await seqs("?before=4&limit=2") == [2, 3]
+            assert await seqs("?before=1") == []
+            assert await seqs("?after=60") == []
+
+
+async def test_an_unknown_room_is_empty(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            answer = await client.get("/api/rooms/nobody-was-here/messages")
+
+        page = answer.json()
+        assert answer.status_code == 200
+        assert (page["room"], page["head"], page["oldest"], page["messages"]) == ("nobody-was-here", 0, 1, [])
+        assert len(page["epoch"]) == 32
+
+
+BAD_BODIES: list[tuple[bytes, str]] = [
+    (b"", "body"), (b"nonsense", "body"), (b"\xff\xfe", "body"), (b"[" * 100_000, "body"), (b"[]", "body"),
+    (b'{"text":' + b"9" * 5_000 + b"}", "body"), (b"{}", "text"), (b'{"text":5}', "text"), (b'{"text":""}', "text"),
+    (b'{"text":"\\ud800"}', "text"), (b'{"text":"a\\u0000"}', "text"), (b'{"text":"t","id":7}', "id"),
+    (json.dumps({"text": "x" * 4_001}).encode(), "text"), (b'{"text":"t","from":"\\n"}', "from"),
+]  # fmt: skip
+
+
+async def test_bad_bodies_are_400_with_the_field_named(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            for body, field in BAD_BODIES:
+                answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
+                assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), body[:40]
+
+
+BAD_QUESTIONS = [
+    ("/api/rooms/Lobby/messages", "room"), (f"/api/rooms/{'a' * 65}/messages", "room"), (PATH + "?limit=0", "limit"),
+    (PATH + "?limit=201", "limit"), (PATH + "?after=-1", "after"), (PATH + "?after=1.5", "after"),
+    (PATH + "?after=%D9%A1", "after"), (PATH + f"?before={2**63}", "before"), (PATH + "?limit=", "limit"),
+    (PATH + f"?after={'9' * 5_000}", "after"), (PATH + "?after=1&before=2", "after, before"),
+]  # fmt: skip
+
+
+async def test_bad_questions_are_400_with_the_field_named(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            for path, field in BAD_QUESTIONS:
+                answer = await client.get(path)
+                assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), path
+
+
+async def test_a_locked_room_is_503_within_three_seconds_and_other_rooms_do_not_notice(
+    start: Start, outside: Connection
+) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start(rate_per_address=0)
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+
+            async def post(room: str) -> tuple[int, float, dict[str, Any]]:
+                begun = trio.current_time()
+                answer = await client.post(f"/api/rooms/{room}/messages", json={"text": "hi"})
+                return answer.status_code, trio.current_time() - begun, dict(answer.headers)
+
+            for room in ("locked", "open"):
+                assert (await post(room))[0] == 201
+            outside.execute(sa.text("SELECT * FROM chat_room WHERE name = 'locked' FOR UPDATE"))
+            refused: list[tuple[int, float, dict[str, Any]]] = []
+            times: list[float] = []
+            async with trio.open_nursery() as nursery:
+
+                async def try_locked() -> None:
+                    refused.append(await post("locked"))
+
+                for _ in range(5):
+                    nursery.start_soon(try_locked)
+                for _ in range(100):
+                    status, took, _ = await post("open")
+                    assert status == 201
+                    times.append(took)
+            outside.rollback()
+
+        assert [status for status, _, _ in refused] == [503] * 5
+        assert all(took < 3 and headers["retry-after"] for _, took, headers in refused)
+        assert sorted(times)[50] < 0.1

@@ -1,0 +1,36 @@
+"""The page as a browser gets it. What it does then is in tests/browser."""
+
+import re
+
+import httpx2
+
+from service.chat import open_chat
+from service.hello import open_hello
+from tests.booting import booted
+from tests.database_fixtures import MakeSettings
+
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+
+
+async def test_the_page_comes_under_a_policy_that_lets_nothing_else_in(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE)) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+        page = await client.get("/")
+        parts = [await client.get(path) for path in re.findall(r'(?:href|src)="(/[^"]+)"', page.text)]
+        again = await client.get("/", headers={"If-None-Match": page.headers["etag"]})
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert {part.headers["content-type"].split(";")[0] for part in parts} == {"text/css", "text/javascript"}
+    for answer in (page, *parts):
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "script-src 'self'", "require-trusted-types-for 'script'"} <= set(policy)
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (again.status_code, again.content) == (304, b"")
+    assert not re.findall(r"<script(?! type=\"module\" src)|\son[a-z]+=|style=|javascript:", page.text)
+
+
+async def test_of_two_features_that_serve_a_path_the_first_keeps_it(make_settings: MakeSettings) -> None:
+    for features, kind in (((open_chat, open_hello), "text/html; charset=utf-8"), ((open_hello,), "application/json")):
+        async with booted(make_settings(**FREE), features) as urls, httpx2.AsyncClient() as client:
+            answer = await client.get(urls.public)
+            assert answer.headers["content-type"] == kind

@@ -1,0 +1,122 @@
+"""`service chat` as a person has it: in a terminal, over the restart of the replica it talks to; and in a pipe."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from service.commands.chat import show
+from tests.balancer import Balancer
+from tests.processes import SERVICE, environment, ready
+
+QUICK = {"drain_delay": 0, "drain_spread": 0}
+
+
+class Terminal:
+    """What a process has for a terminal, and what it has printed there."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.text = ""
+
+    async def read(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            self.text += os.read(self._descriptor, 65536).decode()
+
+    def type(self, keys: str) -> None:
+        os.write(self._descriptor, keys.encode())
+
+    async def wait_for(self, pattern: str, count: int = 1, seconds: float = 15) -> list[str]:
+        with trio.move_on_after(seconds):
+            while len(found := re.findall(pattern, self.text)) < count:
+                await trio.sleep(0.02)
+            return found
+        raise AssertionError(f"{pattern} did not come:\n{self.text}")
+
+
+def spawn(directory: Path, arguments: Sequence[str], terminal: int) -> subprocess.Popen[bytes]:
+    command = [*SERVICE, *arguments]
+    return subprocess.Popen(command, cwd=directory, env=environment(), stdin=terminal, stdout=terminal, stderr=terminal)
+
+
+@asynccontextmanager
+async def terminal(directory: Path, *arguments: str) -> AsyncIterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    ours, theirs = pty.openpty()
+    process = spawn(directory, arguments, theirs)
+    try:
+        async with trio.open_nursery() as nursery:
+            screen = Terminal(ours)
+            nursery.start_soon(screen.read)
+            yield screen, process
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()
+        process.wait(5)
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_it_goes_on_at_the_other_replica_when_its_own_is_stopped(tmp_path: Path, database_url: str) -> None:
+    async with (
+        ready(tmp_path, "serve", name="one", database_url=database_url, **QUICK) as one,
+        ready(tmp_path, "serve", name="two", database_url=database_url, **QUICK) as two,
+        trio.open_nursery() as nursery,
+    ):
+        balancer = Balancer([int(replica.public.rpartition(":")[2]) for replica in (one, two)])
+        nursery.start_soon(balancer.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        async with terminal(tmp_path, "chat", balancer.url, "--room", "port", "--name", "ada") as (screen, process):
+            await screen.wait_for("in port at #0")
+            screen.type("before\n")
+            await screen.wait_for("#1 you: before")
+            balancer.ports.pop()  # the first connection went to the last of them
+            two.send(signal.SIGTERM)
+            screen.type("during\n")
+            assert await two.wait_end() == 0
+            replicas = await screen.wait_for(r"connected to replica (\w+)", 2)
+            screen.type("after\n")
+            await screen.wait_for("#3 you: after")
+            screen.type("\x04")
+            with trio.fail_after(10):
+                while process.poll() is None:
+                    await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+
+    assert re.findall(r"#(\d) you: (\w+)", screen.text) == [("1", "before"), ("2", "during"), ("3", "after")]
+    assert len(set(replicas)) == 2
+    assert process.returncode == 0
+
+
+async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, rate_per_connection=10, **QUICK) as service:
+        (tmp_path / "lines").write_text("\n".join(f"line {number}" for number in range(40)))
+        command = [*SERVICE, "chat", service.public, "--room", "pipe"]
+        with (tmp_path / "lines").open() as lines:
+            done = await trio.run_process(command, stdin=lines, capture_stdout=True, check=False, env=environment())
+
+    own = [line for line in done.stdout.decode().splitlines() if line.startswith("#")]
+    assert own == [f"#{number + 1} you: line {number}" for number in range(40)]
+    assert b"rate_limited" in done.stdout
+    assert done.returncode == 0
+
+
+async def test_nothing_listens_is_said_and_tried_again(tmp_path: Path) -> None:
+    async with terminal(tmp_path, "chat", "http://127.0.0.1:9") as (screen, _):
+        tries = await screen.wait_for(r"next try in [\d.]+ s", 2)
+
+    assert len(tries) >= 2
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show("#1 eve: \x1b[2J\x07 gone")
+
+    assert capsys.readouterr().out == "#1 eve:  [2J  gone\n"

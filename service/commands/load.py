@@ -242,3 +242,4 @@ class _Run:
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError):
                 self.report.statuses["broken"] += 1
                 await trio.sleep(PAUSE)
+                due = max(due, trio.current_time())

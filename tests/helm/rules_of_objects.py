@@ -219,6 +219,7 @@ def foreign_kinds_come_by_choice(shape: Shape) -> Iterator[str]:
         "HTTPRoute": values["httpRoute"]["enabled"],
         "ServiceMonitor": values["monitoring"]["serviceMonitor"],
         "PodMonitor": values["monitoring"]["podMonitor"],
+        "PrometheusRule": values["monitoring"]["rules"],
     }
     extra = {one["kind"] for one in values["extraObjects"]}
     for one in shape.release.objects:

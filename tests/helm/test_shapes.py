@@ -13,7 +13,7 @@ import yaml
 from tests.helm.charts import CHART, SHAPES, VERSIONS, load_shape
 from tests.helm.rules import RULES
 
-FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "ScaledObject"}
+FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
 
 
 @pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)

@@ -208,9 +208,11 @@ async def open_database(
     """Open the door; the database need not be reachable yet. Units must have ended before the scope does."""
     code = read_code_schema(migrations or find_migrations())
     engine = create_line_engine()
-    event.listen(engine, "before_cursor_execute", refuse_stopped)
+    # the dialect's events: with one of the engine's own, every statement would be prepared for all of them
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(engine, name, refuse_stopped)
     event.listen(engine, "handle_error", keep_line)
-    event.listen(engine, "commit", refuse_commit)
+    engine.dialect.do_commit = refuse_commit  # type: ignore[method-assign,assignment]  # its event is the engine's
     watch = Watch(Address.pool(settings), code)
     async with trio.open_nursery() as nursery:
         pool = Pool(Address.pool(settings), nursery)

@@ -132,7 +132,7 @@ def current_unit() -> Unit | None:
 
 
 def refuse_stopped(*_: object) -> None:
-    """Stop between two statements: a listener for SQLAlchemy's `before_cursor_execute`."""
+    """Stop between two statements: a listener for SQLAlchemy's `do_execute` and its kin."""
     if (unit := current_unit()) is not None:
         unit._refuse_stopped()
 
@@ -147,5 +147,5 @@ def keep_line(context: ExceptionContext) -> None:
 
 
 def refuse_commit(_: object) -> None:
-    """Refuse a commit inside a unit: a listener for SQLAlchemy's `commit`."""
+    """Refuse a commit inside a unit: in the place of the dialect's."""
     raise RuntimeError("a unit of work does not commit: it is one transaction, and database.run commits it")

@@ -65,7 +65,7 @@ class OwnServer:
             connection.execute("DROP ROLE IF EXISTS app")
 
     def close(self) -> None:
-        self._scope.close()
+        self.stop("immediate")
         shutil.rmtree(self.data)
 
 

@@ -1,6 +1,7 @@
 """The embedded server: quick, as any user, two at once, and never left behind."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -52,10 +53,10 @@ def processes_on(data: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            works_there = (process / "cwd").readlink().is_relative_to(data.parent)
-            if ("postgres" in command or "initdb" in command) and (str(data) in command or works_there):
-                found.append(command)
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            directories = {str(data), f"{data}.new"}
+            if directories & {*words, str((process / "cwd").readlink())} and re.search("postgres|initdb", words[0]):
+                found.append(" ".join(words))
     return found
 
 

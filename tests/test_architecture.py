@@ -32,7 +32,7 @@ RESERVED = {
     },  # database/launch.py hands it on to PostgreSQL's programs, and reads nothing
     "os.getenv": {"settings"},
     "trio.open_signal_receiver": {"main"},
-    "trio.run": {"__main__"},
+    "trio.run": {"__main__", "commands"},  # the service's own is in __main__; verbs that are clients have theirs
 }
 
 

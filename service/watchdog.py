@@ -47,7 +47,7 @@ class Watchdog:
         # Short enough to notice a hold, and who it is, before it is twice the threshold.
         self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
         self._beat = time.perf_counter()
-        self._culprit: tuple[str, str] | None = None
+        self._culprit: tuple[str, str, float] | None = None  # and the seconds when it was seen
         self._stopped = threading.Event()
 
     def condition(self) -> dict[str, Any]:
@@ -65,14 +65,19 @@ class Watchdog:
     async def run(self) -> None:
         """Watch until cancelled."""
         with self._thread(threading.get_ident()):
+            longest = 0.0
             while True:
                 due = self._beat + self._interval
                 await trio.sleep(self._interval)
                 self._beat = time.perf_counter()
                 lag = max(0.0, self._beat - due)
                 self.observe_lag(lag)
-                if self.threshold and lag > self.threshold:
-                    self._note(lag)
+                # The thread may have been kept out until now, and name the culprit only after the loop has gone on.
+                longest = max(longest, lag)
+                if self._culprit is not None:
+                    self._note(longest)
+                if lag < self.threshold:
+                    longest = 0.0
 
     @contextmanager
     def _thread(self, ident: int) -> Iterator[None]:
@@ -88,13 +93,14 @@ class Watchdog:
             self._stopped.set()
             thread.join(1)
 
-    def _note(self, lag: float) -> None:
-        """Count a lag that one step caused; one that many short steps caused is load, and has no culprit."""
+    def _note(self, seconds: float) -> None:
+        """Count a hold that one step caused; a lag that many short steps caused is load, and has no culprit."""
         culprit, self._culprit = self._culprit, None
         if culprit is not None:
+            task, where, seen = culprit
             self.holds += 1
-            self.last = Hold(*culprit, seconds=lag, until=time.monotonic())
-            log.warning("event loop free again", task=culprit[0], where=culprit[1], seconds=round(lag, 3))
+            self.last = Hold(task, where, seconds=max(seconds, seen), until=time.monotonic())
+            log.warning("event loop free again", task=task, where=where, seconds=round(self.last.seconds, 3))
 
     # on the thread
 
@@ -121,7 +127,7 @@ class Watchdog:
 
     def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
         stack = culprit_stack(frame)
-        self._culprit = task.name, _place(stack)
+        self._culprit = task.name, _place(stack), late
         context = {var.name: value for var, value in task.context.items()}
         log.error(
             "event loop held",

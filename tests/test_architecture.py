@@ -32,11 +32,7 @@ RESERVED = {
     },  # database/launch.py hands it on to PostgreSQL's programs, and reads nothing
     "os.getenv": {"settings"},
     "trio.open_signal_receiver": {"main"},
-<<<<<<< HEAD
-    "trio.run": {"__main__", "commands"},  # the command line, of which commands/verbs.py is a part
-=======
     "trio.run": {"__main__", "commands"},  # the service's own is in __main__; verbs that are clients have theirs
->>>>>>> observe
 }
 
 

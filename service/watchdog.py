@@ -126,15 +126,17 @@ class Watchdog:
             suspect = task
 
     def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
-        stack = culprit_stack(frame)
+        # Both at once, before anything that lets the loop's thread go on.
+        context, places = dict(task.context.items()), list(traceback.walk_stack(frame))
+        request_id = next((value for var, value in context.items() if var.name == "structlog_request_id"), "")
+        stack = culprit_stack(places)
         self._culprit = task.name, _place(stack), late
-        context = {var.name: value for var, value in task.context.items()}
         log.error(
             "event loop held",
             task=task.name,
             where=_place(stack),
             seconds=round(late, 3),
-            request_id=context.get("structlog_request_id", ""),
+            request_id=request_id if isinstance(request_id, str) else "",  # structlog unsets it by an Ellipsis
             stack="".join(traceback.format_list(stack[-FRAMES:])),
         )
 
@@ -161,8 +163,8 @@ def running_task(frame: FrameType | None) -> Any:
     return None
 
 
-def culprit_stack(frame: FrameType | None) -> list[traceback.FrameSummary]:
+def culprit_stack(places: list[tuple[FrameType, int]]) -> list[traceback.FrameSummary]:
     """Return the stack from the task's own function on, the innermost call last."""
-    entries = traceback.extract_stack(frame) if frame is not None else []
+    entries = traceback.StackSummary.extract(reversed(places))
     starts = [number for number, entry in enumerate(entries) if entry.name == "unrolled_run"]
-    return entries[starts[-1] + 1 :] if starts else entries
+    return entries[starts[-1] + 1 :] if starts else list(entries)

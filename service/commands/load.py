@@ -202,11 +202,8 @@ class _Run:
 
     async def write(self, number: int) -> None:
         """Send at an even pace, each writer a little after the one before it."""
-        pace = self.plan.writers / self.plan.rate
-        due = self.started + pace * number / self.plan.writers
-        while due < self.started + self.plan.duration:
-            await trio.sleep_until(due)
-            due += pace
+        for turn in range(number, round(self.plan.rate * self.plan.duration), self.plan.writers):
+            await trio.sleep_until(self.started + turn / self.plan.rate)
             if (chat := self._chats.get(number)) is None:
                 continue
             id_ = uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""The command line, and the only `trio.run`. `service` and `python -m service` are the same.
+"""The command line, and the `trio.run` of the service. `service` and `python -m service` are the same.
 
 A verb imports what it needs when it runs, so that `--help` and the short verbs start fast.
 """

@@ -18,6 +18,11 @@ class Proxy:
         self._forward_trapped = False
         self._lines: set[trio.CancelScope] = set()
 
+    @property
+    def lines(self) -> int:
+        """Return how many there are."""
+        return len(self._lines)
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 

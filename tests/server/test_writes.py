@@ -1,6 +1,9 @@
-"""B1 to B3: peers that do not read, over HTTP and over a websocket, and what they must not hold up."""
+"""B1, B3, D9: peers that do not read, over HTTP and over a websocket, what they hold up, and streams that last."""
 
+import logging
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,11 @@ import trio
 import trio.lowlevel
 from quart import websocket
 from quart.wrappers.base import ClientDisconnectedError
+from quart_trio import QuartTrio
 
 from service.server import Application
 from tests.server.child import make_settings
-from tests.server.conftest import Server, running
+from tests.server.conftest import Server, running, running_bare
 from tests.server.processes import Child, child
 from tests.server.wire import UPGRADE, Reader, get, upgrade
 
@@ -66,6 +70,37 @@ async def test_a_peer_that_reads_slowly_but_steadily_is_served(safe_app: Applica
                 await trio.sleep(0.005)
 
         assert not server.statistics.write_timeouts
+
+
+async def stream_of_five(app: QuartTrio, kind: Callable[[QuartTrio], AbstractAsyncContextManager[Server]]) -> bytes:
+    """Return what comes of a stream that takes longer than RESPONSE_TIMEOUT."""
+    app.config["RESPONSE_TIMEOUT"] = 0.25
+
+    @app.get("/slow-stream")
+    async def slow_stream() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(5):
+                yield b"part;"
+                await trio.sleep(0.1)
+
+        return parts()
+
+    async with kind(app) as server, await server.connect() as client:
+        await client.send_all(get("/slow-stream"))
+        with trio.fail_after(5):
+            try:
+                return await Reader(client).until(b"\r\n0\r\n\r\n")
+            except EOFError:
+                return b"cut"
+
+
+async def test_a_stream_may_last(app: Application) -> None:
+    assert (await stream_of_five(app, running)).count(b"part;") == 5
+
+
+async def test_trap_a_stream_is_cut_in_silence_by_the_stack_as_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+    assert await stream_of_five(QuartTrio("bare"), running_bare) == b"cut"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_sigterm_ends_the_process_with_fifty_peers_that_do_not_read(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
             nursery.start_soon(_crash)
         return ""
 
+    @routes.get("/endless")
+    @no_deadline
+    async def endless() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(65_536)
+
+        return parts()
+
+    @routes.websocket("/pump")
+    async def pump() -> None:
+        while True:
+            await websocket.send(bytes(60_000))
+
     @routes.websocket("/wait")
     async def wait() -> None:
         await websocket.accept()

@@ -8,8 +8,7 @@ import trio
 from service.server import Application
 from tests.server.conftest import running
 from tests.server.processes import Child, child
-from tests.server.test_writes import stalled
-from tests.server.wire import CLOSE, UPGRADE, Reader, frame, get, upgrade
+from tests.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
 
 MEMBERS = 500
 
@@ -93,7 +92,7 @@ async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_
 
 async def test_peers_that_do_not_read_hold_up_the_farewell_for_a_second(safe_app: Application) -> None:
     async with running(safe_app) as server:
-        clients = [await stalled(server, UPGRADE % (b"/pump", b"")) for _ in range(10)]
+        clients = [await stalled(server.port, UPGRADE % (b"/pump", b"")) for _ in range(10)]
         while server.websockets.count < len(clients):
             await trio.sleep(0.01)
         started = trio.current_time()

@@ -1,6 +1,5 @@
 """B2: what is sent to a websocket in order and at once, and what becomes of one that does not read, beside others."""
 
-import socket
 from typing import Any
 
 import trio
@@ -11,19 +10,15 @@ from quart_trio import QuartTrio
 from service.server import Application, Frame, TooSlowError, encode_frame, websocket
 from service.server.websocket_stream import WebsocketStream
 from tests.server.conftest import Server, running, running_bare
-from tests.server.wire import BINARY, CLOSE, PING, TEXT, Reader, get, upgrade
+from tests.server.wire import BINARY, CLOSE, PING, TEXT, UPGRADE, Reader, get, stalled, upgrade
 
 ROUNDS, PAYLOAD = 40, "x" * 60_000
 
 
 async def stalled_and_quick(server: Server) -> tuple[trio.SocketStream, Reader]:
     """Join a room twice: one that never reads, with a receive buffer that is soon full, and one that does."""
-    sock = trio.socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    await sock.connect(("127.0.0.1", server.port))
-    stalled = trio.SocketStream(sock)
-    await upgrade(stalled, "/join")
-    return stalled, await upgrade(await server.connect(), "/join")
+    slow = await stalled(server.port, UPGRADE % (b"/join", b""))
+    return slow, await upgrade(await server.connect(), "/join")
 
 
 async def received(reader: Reader, seconds: float) -> int:
@@ -58,8 +53,8 @@ async def test_a_broadcast_waits_for_no_member(app: Application) -> None:
         return "sent"
 
     async with running(app) as server:
-        stalled, quick = await stalled_and_quick(server)
-        async with stalled, quick.stream, await server.connect() as caller:
+        slow, quick = await stalled_and_quick(server)
+        async with slow, quick.stream, await server.connect() as caller:
             await caller.send_all(get("/broadcast"))
             assert await received(quick, 5) == ROUNDS
             assert (await Reader(caller).response())[2] == b"sent"
@@ -85,8 +80,8 @@ async def test_trap_a_broadcast_waits_for_the_slowest_member_on_the_stack_as_it_
         return "sent"
 
     async with running_bare(app) as server:
-        stalled, quick = await stalled_and_quick(server)
-        async with stalled, quick.stream, await server.connect() as caller:
+        slow, quick = await stalled_and_quick(server)
+        async with slow, quick.stream, await server.connect() as caller:
             await caller.send_all(get("/broadcast"))
             assert await received(quick, 1) < ROUNDS
 

@@ -28,9 +28,9 @@ async def guarded(app: Application, **changes: Any) -> AsyncIterator[tuple[Serve
         lifecycle=lifecycle,
         statistics=statistics,
         limits=RateLimits(settings.rate_per_address),
-        probes=PROBES,
+        any_host={"/health"},
     )
-    async with running(wrapped, settings) as server:
+    async with running(wrapped, settings, probes=PROBES) as server:
         yield server, statistics, lifecycle
 
 
@@ -93,6 +93,15 @@ async def test_who_does_not_get_in_is_told_why(request_: bytes, changes: dict[st
     if status != 413:  # which is the framework's answer
         assert json.loads(answer[2])["status"] == status
         assert statistics.refused.total() == 1
+
+
+async def test_health_and_probes_are_served_by_any_host_name(app: Application) -> None:
+    @app.get("/health")
+    async def health() -> str:
+        return "ok"
+
+    async with guarded(app, allowed_hosts=("y",)) as (server, _, _):
+        assert [(await ask(server, get(path)))[0] for path in ("/health", "/livez", "/")] == [200, 200, 421]
 
 
 @pytest.mark.parametrize(

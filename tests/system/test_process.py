@@ -1,5 +1,6 @@
 """The process as a supervisor sees it: starts, signals, exit codes."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -90,16 +91,12 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, database_url: str
 
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_signals_work_as_pid_1(tmp_path: Path, database_url: str, signals: int) -> None:
-    unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-Urpf", "true"], check=False).returncode:
-        pytest.skip("needs unshare and the right to make a pid namespace")
-    command = (unshare, "-Urpf", "--kill-child", *SERVICE)
+    command = (*as_pid_1(), *SERVICE)
     delay = 0 if signals == 1 else 60
     async with ready(
         tmp_path, "serve", command=command, database_url=database_url, drain_delay=delay, graceful_timeout=60
     ) as service:
-        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-        first = int(children[0])
+        [first] = children(service.process.pid)
         os.kill(first, signal.SIGTERM)
         if signals == 2:
             await service.wait_event("draining")
@@ -107,6 +104,37 @@ async def test_signals_work_as_pid_1(tmp_path: Path, database_url: str, signals:
             os.kill(first, signal.SIGTERM)
 
         assert await service.wait_end(10) == (0 if signals == 1 else 128 + signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "command", [SERVICE, (str(Path(sys.executable).parent / "service"),)], ids=["module", "script"]
+)
+async def test_a_signal_before_anything_is_open_ends_it_as_pid_1(
+    tmp_path: Path, database_url: str, command: tuple[str, ...]
+) -> None:
+    with started(tmp_path, "serve", command=(*as_pid_1(), *command), database_url=database_url) as service:
+        with trio.fail_after(10):
+            while service.process.poll() is None:  # those that come before the interpreter does are ignored
+                for child in children(service.process.pid):
+                    os.kill(child, signal.SIGTERM)
+                await trio.sleep(0.01)
+
+        assert await service.wait_end(5) == 128 + signal.SIGTERM
+        assert service.events() == []
+
+
+def as_pid_1() -> tuple[str, ...]:
+    """Return what makes a command the first process of a namespace."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Urpf", "true"], check=False).returncode:
+        pytest.skip("needs unshare and the right to make a pid namespace")
+    return unshare, "-Urpf", "--kill-child"
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, empty_database_url: str) -> None:

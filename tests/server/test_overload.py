@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 
 import psycopg
+import pytest
 import trio
 from quart import Blueprint
 from sqlalchemy import Connection, make_url, text
@@ -46,8 +47,11 @@ def create_routes(database: Database) -> Blueprint:
     return routes
 
 
+@pytest.mark.parametrize(  # goodput at least, and seconds until a 503 at most; promised is the second, if it is quiet
+    ("least", "most"), [(0.9, 0.1), pytest.param(0.98, 0.025, marks=pytest.mark.drill)]
+)
 async def test_under_three_times_its_capacity_the_service_does_what_it_can(
-    writable_database_url: str, make_settings: MakeSettings
+    writable_database_url: str, make_settings: MakeSettings, least: float, most: float
 ) -> None:
     settings = make_settings(
         database_url=writable_database_url, database_connections=CONNECTIONS, max_requests=CONNECTIONS * 4
@@ -73,8 +77,8 @@ async def test_under_three_times_its_capacity_the_service_does_what_it_can(
     assert outcome.given_up == 0
     assert outcome.other == []
     assert begun == outcome.served  # every query was somebody's answer
-    assert goodput > 0.9  # 98 % and more on a machine that does nothing else
-    assert late < 0.1  # 25 ms, likewise
+    assert goodput >= least
+    assert late < most
 
 
 async def _capacity(server: Server) -> float:

@@ -27,12 +27,12 @@ from tests.database.units import (
 )
 from tests.database_fixtures import MakeSettings
 
-# p99 in seconds, while other tests run beside; and what is promised, which a quiet machine shows
-BOUNDS = [0.1, pytest.param(0.025, marks=pytest.mark.drill)]
+# median and p99 in seconds, while other tests run beside; and what is promised, which a quiet machine shows
+BOUNDS = [(0.02, 0.1), pytest.param((0.010, 0.025), marks=pytest.mark.drill)]
 
 
-@pytest.mark.parametrize("most", BOUNDS)
-async def test_a_cancelled_query_is_gone_within_milliseconds(own_server: OwnServer, most: float) -> None:
+@pytest.mark.parametrize("most", BOUNDS, ids=str)
+async def test_a_cancelled_query_is_gone_within_milliseconds(own_server: OwnServer, most: tuple[float, float]) -> None:
     lasted: list[float] = []
     free: list[float] = []
     with trio.fail_after(60), observe(own_server.url) as observer:
@@ -50,8 +50,8 @@ async def test_a_cancelled_query_is_gone_within_milliseconds(own_server: OwnServ
     median, p99 = statistics.median(lasted), statistics.quantiles(lasted, n=100)[98]
     print(f"cancel to gone, of 200: median {median * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms")
     print(f"cancel to the caller's return: median {statistics.median(free) * 1000:.1f} ms")
-    assert median < 0.010
-    assert p99 < most
+    assert median < most[0]
+    assert p99 < most[1]
 
 
 async def record_when_gone(observer: Observer, started: float, lasted: list[float]) -> None:

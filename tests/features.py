@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from service.app import no_deadline
 from service.errors import Invalid
 from service.resources import Resources
+from tests.server.child import add_routes
 
 
 class Planted(Exception):
@@ -52,20 +53,6 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
             nursery.start_soon(_refuse)
             nursery.start_soon(_crash)
         return ""
-
-    @routes.get("/endless")
-    @no_deadline
-    async def endless() -> AsyncIterator[bytes]:
-        async def parts() -> AsyncIterator[bytes]:
-            while True:
-                yield bytes(65_536)
-
-        return parts()
-
-    @routes.websocket("/pump")
-    async def pump() -> None:
-        while True:
-            await websocket.send(bytes(60_000))
 
     @routes.websocket("/wait")
     async def wait() -> None:
@@ -143,3 +130,9 @@ async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
 
 def select_slowly(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(20)"))
+
+
+@asynccontextmanager
+async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield the routes on which the server's own tests try it, endless ones among them."""
+    yield add_routes(Blueprint("streaming", __name__))

@@ -181,9 +181,11 @@ async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, databas
 
 async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, database_url: str) -> None:
     settings = {**QUICK, "graceful_timeout": 1, "request_deadline": 1, "write_timeout": 60, "rate_per_address": 0}
-    async with ready(tmp_path, "open_slow", command=WITH_FEATURES, database_url=database_url, **settings) as service:
+    async with ready(
+        tmp_path, "open_streaming", command=WITH_FEATURES, database_url=database_url, **settings
+    ) as service:
         port = int(service.public.rpartition(":")[2])
-        clients = [await stalled(port, request) for request in [get("/endless"), UPGRADE % (b"/pump", b"")] * 25]
+        clients = [await stalled(port, request) for request in [get("/stream"), UPGRADE % (b"/pump", b"")] * 25]
         await trio.sleep(0.3)
         service.send(signal.SIGTERM)
         begun = time.monotonic()
@@ -193,8 +195,8 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
             await client.aclose()
 
     print(f"ended {took:.2f} s after SIGTERM")
-    assert code == 0
-    assert took < 1 + DRAIN_MARGIN + 2  # the interpreter takes its time to end on a busy machine
+    assert code == 0  # not the end that an exceeded bound makes
+    assert took < 1 + DRAIN_MARGIN + 5  # the interpreter takes its time to end on a busy machine
 
 
 async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:

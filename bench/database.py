@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from service.database import Database, open_database, open_embedded
 from service.database.work import BEGIN, COMMIT
+from service.processor import one_cpu
 from service.settings import Settings
 
 CONNECTIONS, TASKS = 10, 10
@@ -78,7 +79,8 @@ def ours(url: str, numbers: range, *, reads: bool, cancellable: bool = True) -> 
             for number in range(TASKS * 20):
                 nursery.start_soon(read, number)
 
-    return trio.run(block)
+    with one_cpu():
+        return trio.run(block)
 
 
 async def uncancellable(

@@ -12,7 +12,7 @@ SERVICE = ROOT / "service"
 # A module may import what stands on a line above its own, and within its own package.
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
-    {"logs", "metrics", "tracing", "watchdog"},
+    {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
     {"resources"},
     {"requests", "health", "<feature>"},

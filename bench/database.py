@@ -26,7 +26,7 @@ from service.processor import one_cpu
 from service.settings import Settings
 
 CONNECTIONS, TASKS = 10, 10
-UNITS, PAIRS = 2000, 11
+UNITS, PAIRS = 2000, 7
 
 rows = Table("rows", MetaData(), Column("id", BigInteger, primary_key=True), Column("value", BigInteger))
 one_row = select(rows.c.id, rows.c.value)

@@ -26,6 +26,7 @@ KNOWN = frozenset().union(*LAYERS)
 # Which module may use what only one part of the service is to know.
 RESERVED = {
     "trio.to_thread": {"database"},
+    "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {
         "settings",
         "database",

@@ -28,7 +28,7 @@ from tests.database.units import (
 from tests.database_fixtures import MakeSettings
 
 # median and p99 in seconds, while other tests run beside; and what is promised, which a quiet machine shows
-BOUNDS = [(0.02, 0.1), pytest.param((0.010, 0.025), marks=pytest.mark.drill)]
+BOUNDS = [(0.03, 0.25), pytest.param((0.010, 0.025), marks=pytest.mark.drill)]
 
 
 @pytest.mark.parametrize("most", BOUNDS, ids=str)

@@ -141,7 +141,7 @@ async def test_trap_with_a_ping_interval_a_websocket_outlives_its_client_on_the_
             await reader.close_code()
         await trio.sleep(0.5)
         assert trio.lowlevel.current_statistics().tasks_living > before
-        await until(lambda: trio.lowlevel.current_statistics().tasks_living == before, 10)  # at the next tick
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= before, 10)  # at the next tick
 
 
 async def test_a_peer_that_is_gone_cancels_the_handler_at_once(app: Application) -> None:

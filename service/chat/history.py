@@ -2,31 +2,69 @@
 
 import json
 import secrets
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, request
+from quart_schema import document_request, validate_querystring
 
 from service.chat import pages
 from service.chat.authors import identify
 from service.chat.connection import Chat
 from service.chat.parsing import is_room, parse_post
-from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, encode
+from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
 from service.chat.store import Draft
 from service.database import Database
 from service.errors import Conflict, Invalid, Unavailable
+from service.openapi import replies
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+
+
+def digits(value: object) -> object:
+    """Refuse what Python would take for a number and no client means: signs, underscores, other scripts' digits."""
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError
+    return value
+
+
+type Bound = Annotated[
+    int, BeforeValidator(digits), Field(ge=0, le=BIGGEST, description=f"a whole number from 0 to {BIGGEST}")
+]
+type Limit = Annotated[
+    int,
+    BeforeValidator(digits),
+    Field(ge=1, le=MAX_LIMIT, description=f"a whole number from 1 to {MAX_LIMIT}"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which messages; `after` and `before` are seqs, one of them at most. Neither: the last ones."""
+
+    after: Bound | None = None
+    before: Bound | None = None
+    limit: Limit = DEFAULT_LIMIT
 
 
 def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     """Add the routes below /api/rooms."""
 
     @blueprint.get("/api/rooms/<room>/messages")
-    async def get_messages(room: str) -> Response:
+    @validate_querystring(Question)
+    @replies(Page)
+    async def get_messages(room: RoomName, query_args: Question) -> Response:
+        """Read messages of a room, in order; an unknown room is empty. `after` and `before`: one of them at most."""
         check_room(room)
-        return json_response(PAGE.dump_json(await read_page(database, room), by_alias=True))
+        return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
-    async def post_message(room: str) -> Response:
+    @document_request(Post)
+    @replies(Ack, 200, 201)
+    @replies(Conflict)
+    async def post_message(room: RoomName) -> Response:
+        """Store a message: 201, or 200 when it was stored before under this id. Other text under it is a conflict."""
         check_room(room)
         post = parse_post(parse_json(await request.get_data(as_text=False)))
         author = identify(request, post.author)
@@ -37,27 +75,15 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         raise refusal(answer)
 
 
-async def read_page(database: Database, room: str) -> Page:
+async def read_page(database: Database, room: str, question: Question) -> Page:
     """Read the page that the query asks for."""
-    limit = number("limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
-    if "after" not in request.args:
-        before = number("before", default=BIGGEST, least=0, most=BIGGEST)
-        return await database.read(pages.select_before, room=room, before=before, limit=limit)
-    if "before" in request.args:
+    if question.after is None:
+        before = BIGGEST if question.before is None else question.before
+        return await database.read(pages.select_before, room=room, before=before, limit=question.limit)
+    if question.before is not None:
         raise Invalid("after, before: one of them at most")
-    after = number("after", default=0, least=0, most=BIGGEST)
-    (page,) = await database.read(pages.select_after, {room: after}, limit=limit)
+    (page,) = await database.read(pages.select_after, {room: question.after}, limit=question.limit)
     return page
-
-
-def number(name: str, *, default: int, least: int, most: int) -> int:
-    """Return a whole number of the query. Raises Invalid, naming it."""
-    given = request.args.get(name)
-    if given is None:
-        return default
-    if not (given.isascii() and given.isdecimal() and len(given) <= len(str(BIGGEST)) and least <= int(given) <= most):
-        raise Invalid(f"{name}: must be a whole number from {least} to {most}, not {given[:40]!r}")
-    return int(given)
 
 
 def check_room(room: str) -> None:

@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-import httpx2
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
 from tests.chat.conftest import Start
+from tests.contract import Client
 from tests.wire import open_line
 
 LIMIT = 20
@@ -18,7 +18,7 @@ PATH = "/api/rooms/lobby/messages"
 async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client, open_line(service.url) as member:
+        async with Client(service.url) as client, open_line(service.url) as member:
             await member.send({"type": "join", "room": "lobby", "ref": "r"})
             await member.expect("joined")
             first = await client.post(PATH, json={"text": "hi", "id": "i1", "from": "e\u0301va"})
@@ -38,7 +38,7 @@ async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
 async def test_pages_of_a_room(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for number in range(1, 61):
                 await client.post(PATH, json={"text": f"t{number}"})
 
@@ -59,7 +59,7 @@ async def test_pages_of_a_room(start: Start) -> None:
 async def test_an_unknown_room_is_empty(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             answer = await client.get("/api/rooms/nobody-was-here/messages")
 
         page = answer.json()
@@ -79,7 +79,7 @@ BAD_BODIES: list[tuple[bytes, str]] = [
 async def test_bad_bodies_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for body, field in BAD_BODIES:
                 answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), body[:40]
@@ -96,7 +96,7 @@ BAD_QUESTIONS = [
 async def test_bad_questions_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for path, field in BAD_QUESTIONS:
                 answer = await client.get(path)
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), path
@@ -107,7 +107,7 @@ async def test_a_locked_room_is_503_within_three_seconds_and_other_rooms_do_not_
 ) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
 
             async def post(room: str) -> tuple[int, float, dict[str, Any]]:
                 begun = trio.current_time()

@@ -1,0 +1,71 @@
+"""`/openapi.json`: true to its specification, to the routes and to what they answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+import httpx2
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from quart import Blueprint
+
+from service.openapi import replies
+from service.resources import Resources
+from tests.booting import booted
+from tests.contract import OPENAPI, Client
+from tests.database_fixtures import MakeSettings
+
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+
+
+async def test_it_is_openapi_and_has_every_public_endpoint(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE)) as urls, Client(urls.public) as client:
+        answer = await client.get(OPENAPI)
+        again = await client.get(OPENAPI, headers={"If-None-Match": answer.headers["etag"]})
+        document = answer.json()
+
+    OpenAPIV31SpecValidator(document).validate()
+    assert {"/api/hello", "/livez", "/readyz", "/healthz"} <= set(document["paths"])
+    assert answer.headers["content-type"] == "application/json"
+    assert (again.status_code, again.content) == (304, b"")
+    assert len(identifiers(document)) == len(set(identifiers(document)))
+
+
+def identifiers(document: dict[str, dict[str, dict[str, dict[str, str]]]]) -> list[str]:
+    return [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+
+
+async def test_it_obeys_the_rules_for_hosts(make_settings: MakeSettings) -> None:
+    settings = make_settings(**FREE, allowed_hosts="example.org")
+    async with booted(settings) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+        refused = await client.get(OPENAPI)
+        served = await client.get(OPENAPI, headers={"Host": "example.org"})
+
+    assert (refused.status_code, served.status_code) == (421, 200)
+
+
+class Wrong(TypedDict):
+    number: int
+
+
+@asynccontextmanager
+async def open_lying(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("lying", __name__)
+
+    @routes.get("/number")
+    async def number() -> Wrong:
+        return {"nombre": 1}  # type: ignore[typeddict-item, typeddict-unknown-key]  # the lie
+
+    @routes.get("/status")
+    @replies(Wrong)
+    async def status() -> tuple[Wrong, int]:
+        return {"number": 1}, 202
+
+    yield routes
+
+
+@pytest.mark.parametrize("path", ["/number", "/status"])
+async def test_an_answer_that_is_not_described_fails_its_test(make_settings: MakeSettings, path: str) -> None:
+    async with booted(make_settings(**FREE), [open_lying]) as urls, Client(urls.public) as client:
+        with pytest.raises(AssertionError, match=r'"number" is a required property|answers 202'):
+            await client.get(path)

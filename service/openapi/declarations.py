@@ -19,9 +19,9 @@ MAX_SHOWN = 40  # characters of an offending value in an error message
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A response that is told by its media type alone."""
+    """A response that is told by its media type alone; without one it has no body."""
 
-    type: str
+    type: str = ""
 
 
 def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F], F]:

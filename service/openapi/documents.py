@@ -14,6 +14,7 @@ def add_document(routes: Quart | Blueprint, path: str, body: bytes, headers: Map
     sent = {"Cache-Control": "no-cache", "ETag": f'"{sha256(body).hexdigest()[:20]}"'} | dict(headers)
 
     @replies(Media(sent["Content-Type"].partition(";")[0]))
+    @replies(Media(), 304)
     async def send() -> Response:
         response = Response(body, headers=sent)
         await response.make_conditional(request)

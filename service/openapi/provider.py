@@ -99,7 +99,7 @@ class _Provider(OpenAPIProvider):
         if is_error(model):
             return {"$ref": f"#/components/responses/{model.__name__}"}, {}
         if isinstance(model, Media):
-            return {"content": {model.type: {}}}, {}
+            return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = json_schema(model, mode="serialization")
         return {"content": {"application/json": {"schema": schema}}}, definitions
 

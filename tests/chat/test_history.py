@@ -8,8 +8,8 @@ import trio
 from sqlalchemy import Connection
 
 from tests.chat.conftest import Start
+from tests.chat.frames import open_line
 from tests.contract import Client
-from tests.wire import open_line
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"

@@ -61,6 +61,7 @@ class Described:
         """Return what is wrong with a frame that goes the way of an operation."""
         try:
             frame = json.loads(text)
+            json.dumps(frame, ensure_ascii=False).encode()  # a lone surrogate is no text
         except (ValueError, RecursionError):
             return ["no JSON"]
         kinds = self._validators[action]

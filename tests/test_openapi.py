@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import httpx2
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from quart import Blueprint
+from quart_schema import validate_querystring, validate_request
 
 from service.openapi import replies
 from service.resources import Resources
@@ -69,3 +72,58 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
     async with booted(make_settings(**FREE), [open_lying]) as urls, Client(urls.public) as client:
         with pytest.raises(AssertionError, match=r'"number" is a required property|answers 202'):
             await client.get(path)
+
+
+type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    needed: Small
+    plain: Annotated[str, Field(max_length=2)] = ""
+
+
+@asynccontextmanager
+async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("strict", __name__)
+
+    @routes.get("/asked/<item>")
+    @validate_querystring(Asked)
+    async def asked(item: Small, query_args: Asked) -> dict[str, int]:
+        return {str(item): query_args.needed}
+
+    @routes.post("/told")
+    @validate_request(Asked)
+    async def told(data: Asked) -> dict[str, int]:
+        return {"needed": data.needed}
+
+    yield routes
+
+
+async def test_what_a_feature_declares_is_described_asked_for_and_explained(make_settings: MakeSettings) -> None:
+    json = {"Content-Type": "application/json"}
+    async with booted(make_settings(**FREE), [open_strict]) as urls, Client(urls.public) as client:
+        taken = [await client.get("/asked/1?needed=2"), await client.post("/told", json={"needed": 3})]
+        wrong = [
+            await client.get("/asked/1?needed=4"),
+            await client.get("/asked/1"),
+            await client.get("/asked/1?needed=1&plain=long"),
+            await client.post("/told", json={"needed": "x"}),
+            await client.post("/told", json=[]),
+            await client.post("/told", content=b"{", headers=json),
+            await client.post("/told", content=b"[" * 100_000, headers=json),
+            await client.post("/told", content=b"[]", headers={"Content-Type": "text/plain"}),
+            await client.post("/told", content=b" " * 2_000_000, headers=json),
+        ]
+        document = (await client.get(OPENAPI)).json()
+
+    item, needed, plain = document["paths"]["/asked/{item}"]["get"]["parameters"]
+    assert [answer.status_code for answer in taken] == [200, 200]
+    assert [answer.status_code for answer in wrong] == [400, 400, 400, 400, 400, 400, 400, 415, 413]
+    assert [answer.json()["detail"] for answer in wrong[:4]] == [
+        "needed: must be a whole number from 1 to 3, not '4'",
+        "needed: is missing; must be a whole number from 1 to 3",
+        "plain: String should have at most 2 characters, not 'long'",
+        "needed: must be a whole number from 1 to 3, not 'x'",
+    ]
+    assert (item["in"], item["schema"]["maximum"], needed["required"], plain["required"]) == ("path", 3, True, False)

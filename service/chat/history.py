@@ -29,22 +29,21 @@ def digits(value: object) -> object:
     return value
 
 
+# The limits stand before the validator, or JSON Schema does not get them.
 type Bound = Annotated[
-    int, BeforeValidator(digits), Field(ge=0, le=BIGGEST, description=f"a whole number from 0 to {BIGGEST}")
+    int, Field(ge=0, le=BIGGEST, description="a whole number from 0 to 2^63 - 1"), BeforeValidator(digits)
 ]
 type Limit = Annotated[
-    int,
-    BeforeValidator(digits),
-    Field(ge=1, le=MAX_LIMIT, description=f"a whole number from 1 to {MAX_LIMIT}"),
+    int, Field(ge=1, le=MAX_LIMIT, description=f"a whole number from 1 to {MAX_LIMIT}"), BeforeValidator(digits)
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Which messages; `after` and `before` are seqs, one of them at most. Neither: the last ones."""
+    """Which messages, by seq: the first after one, or else the last before one."""
 
     after: Bound | None = None
-    before: Bound | None = None
+    before: Bound = BIGGEST
     limit: Limit = DEFAULT_LIMIT
 
 
@@ -55,7 +54,10 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     @validate_querystring(Question)
     @replies(Page)
     async def get_messages(room: RoomName, query_args: Question) -> Response:
-        """Read messages of a room, in order; an unknown room is empty. `after` and `before`: one of them at most."""
+        """Read messages of a room, in order: the first after a seq, or else the last before one.
+
+        An unknown room is empty.
+        """
         check_room(room)
         return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
@@ -77,12 +79,10 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
 
 async def read_page(database: Database, room: str, question: Question) -> Page:
     """Read the page that the query asks for."""
+    before, limit = question.before, question.limit
     if question.after is None:
-        before = BIGGEST if question.before is None else question.before
-        return await database.read(pages.select_before, room=room, before=before, limit=question.limit)
-    if question.before is not None:
-        raise Invalid("after, before: one of them at most")
-    (page,) = await database.read(pages.select_after, {room: question.after}, limit=question.limit)
+        return await database.read(pages.select_before, room=room, before=before, limit=limit)
+    (page,) = await database.read(pages.select_after, {room: question.after}, before=before, limit=limit)
     return page
 
 

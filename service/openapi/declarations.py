@@ -39,7 +39,7 @@ def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F
 
 
 def unguarded[F: Callable[..., object]](view: F) -> F:
-    """Mark a route that is answered ahead of the guard, so that none of its refusals can meet it."""
+    """Mark a route that is answered ahead of everything: no refusal can meet it, and no request's id is made."""
     view.unguarded = True  # type: ignore[attr-defined]  # a function takes attributes
     return view
 
@@ -67,7 +67,11 @@ def _described(rule: Rule | None) -> dict[str, str]:
     view = current_app.view_functions[rule.endpoint] if rule is not None else None
     models = [getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)]
     models += getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]
-    schemas = [json_schema(model)[0].get("properties", {}) for model in models if model is not None]
-    return {
-        name: field["description"] for schema in schemas for name, field in schema.items() if "description" in field
-    }
+    found: dict[str, str] = {}
+    for model in models:
+        schema, definitions = json_schema(model) if model is not None else ({}, {})
+        for name, field in schema.get("properties", {}).items():
+            named = definitions.get(field.get("$ref", "").rpartition("/")[2], {})
+            if expected := field.get("description") or named.get("description"):
+                found[name] = expected
+    return found

@@ -112,12 +112,13 @@ def _complete(operation: dict[str, Any], method: str, *, guarded: bool) -> None:
         known = responses.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.__name__}"})
         if "content" in known:
             known["content"] |= _answer(kind)["content"]
-    operation["responses"] = {status: _told(status, responses[status]) for status in sorted(responses)}
+    headers = _ID_HEADER if guarded else {}
+    operation["responses"] = {status: _told(status, responses[status], headers) for status in sorted(responses)}
 
 
-def _told(status: str, response: dict[str, Any]) -> dict[str, Any]:
+def _told(status: str, response: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
     phrase = HTTPStatus(int(status)).phrase if status.isdecimal() else ""
-    return response if "$ref" in response else {"description": phrase, "headers": _ID_HEADER} | response
+    return response if "$ref" in response else {"description": phrase, "headers": headers} | response
 
 
 def _surrounding(operation: Mapping[str, Any], method: str) -> Iterator[type[ServiceError]]:

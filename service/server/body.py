@@ -93,3 +93,9 @@ class Body(TrioBody):
 class Request(TrioRequest):
     body_class = Body
     body: Body
+
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        try:
+            return await super().get_json(force, silent, cache)
+        except RecursionError as error:  # JSON nested too deeply; the framework knows of ValueErrors only
+            return None if silent else self.on_json_loading_failed(error)

@@ -53,6 +53,8 @@ async def test_pages_of_a_room(start: Start) -> None:
             assert await seqs("?after=0&limit=200") == list(range(1, 61))
             assert await seqs("?before=4&limit=2") == [2, 3]
             assert await seqs("?before=1") == []
+            assert await seqs("?after=2&before=6") == [3, 4, 5]
+            assert await seqs("?after=2&before=6&limit=2") == [3, 4]
             assert await seqs("?after=60") == []
 
 
@@ -89,7 +91,7 @@ BAD_QUESTIONS = [
     ("/api/rooms/Lobby/messages", "room"), (f"/api/rooms/{'a' * 65}/messages", "room"), (PATH + "?limit=0", "limit"),
     (PATH + "?limit=201", "limit"), (PATH + "?after=-1", "after"), (PATH + "?after=1.5", "after"),
     (PATH + "?after=%D9%A1", "after"), (PATH + f"?before={2**63}", "before"), (PATH + "?limit=", "limit"),
-    (PATH + f"?after={'9' * 5_000}", "after"), (PATH + "?after=1&before=2", "after, before"),
+    (PATH + f"?after={'9' * 5_000}", "after"),
 ]  # fmt: skip
 
 

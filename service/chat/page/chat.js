@@ -16,7 +16,7 @@ const PING_PATIENCE = 4_000; // ms
 
 // What a divider says, between what was fetched and what comes now.
 const GONE = "You were away for longer than messages are kept: some that came in between are gone.";
-const RESTORED = "The server's messages were restored from a copy. This is what it has; what you wrote last is sent again.";
+const RESTORED = "The server's messages were restored from a copy: this is what it has now.";
 
 const $ = (id) => document.getElementById(id);
 const between = (low, high) => low + Math.random() * (high - low);
@@ -218,6 +218,7 @@ class Room {
   // What was sent and not answered is sent again: its id makes that safe.
   onLost() {
     this.joined = false;
+    this.count = null; // nobody says who is here
     for (const one of this.pending) {
       clearTimeout(one.timer);
       if (one.tick === "sent") one.tick = "kept";

@@ -6,6 +6,7 @@ from typing import Annotated, TypedDict
 
 import httpx2
 import pytest
+import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -17,6 +18,7 @@ from service.resources import Resources
 from tests.booting import booted
 from tests.contract import OPENAPI, Client
 from tests.database_fixtures import MakeSettings
+from tests.features import open_slow
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 
@@ -127,3 +129,21 @@ async def test_what_a_feature_declares_is_described_asked_for_and_explained(make
         "needed: must be a whole number from 1 to 3, not 'x'",
     ]
     assert (item["in"], item["schema"]["maximum"], needed["required"], plain["required"]) == ("path", 3, True, False)
+
+
+async def test_what_refuses_a_request_ahead_of_its_route_is_described_too(make_settings: MakeSettings) -> None:
+    settings = make_settings(**FREE, rate_per_address=0.5, max_requests=1, request_deadline=0.5)
+    async with booted(settings, [open_strict, open_slow]) as urls, Client(urls.public) as client:
+        await client.get("/livez")  # which has the client read the document while it may
+        foreign = await client.post("/told", json={"needed": 1}, headers={"Origin": "http://evil.example"})
+        fast = [await client.post("/told", json={"needed": 1}) for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.get, "/slow?seconds=5")
+            await trio.sleep(0.2)
+            crowded = await client.get("/asked/1?needed=1")
+        late = await client.get("/slow?seconds=5")
+
+    assert foreign.status_code == 403
+    assert [answer.status_code for answer in fast].count(429) >= 1
+    assert (crowded.status_code, late.status_code) == (503, 504)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in (fast[-1], crowded, late))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from inspect import isclass
 from typing import Any, TypeGuard
 
@@ -67,11 +68,13 @@ def _described(rule: Rule | None) -> dict[str, str]:
     view = current_app.view_functions[rule.endpoint] if rule is not None else None
     models = [getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)]
     models += getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]
-    found: dict[str, str] = {}
-    for model in models:
-        schema, definitions = json_schema(model) if model is not None else ({}, {})
-        for name, field in schema.get("properties", {}).items():
-            named = definitions.get(field.get("$ref", "").rpartition("/")[2], {})
-            if expected := field.get("description") or named.get("description"):
-                found[name] = expected
-    return found
+    return {name: words for model in models if model is not None for name, words in _descriptions(model).items()}
+
+
+@cache  # a schema takes as long to make as a hundred requests to refuse
+def _descriptions(model: type) -> dict[str, str]:
+    schema, definitions = json_schema(model)
+    fields = schema.get("properties", {})
+    named = {name: definitions.get(field.get("$ref", "").rpartition("/")[2], {}) for name, field in fields.items()}
+    both = {name: named[name] | field for name, field in fields.items()}
+    return {name: field["description"] for name, field in both.items() if "description" in field}

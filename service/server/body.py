@@ -12,6 +12,8 @@ from quart_trio.datastructures import TrioQueue
 from quart_trio.wrappers.request import EventWrapper, TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from service.server.routing import blueprints_of
+
 
 class Body(TrioBody):
     """Quart's body, pulled: what the handler does not read stays with the client (README.md, B6 and C1)."""
@@ -99,3 +101,7 @@ class Request(TrioRequest):
             return await super().get_json(force, silent, cache)
         except RecursionError as error:  # JSON nested too deeply; the framework knows of ValueErrors only
             return None if silent else self.on_json_loading_failed(error)
+
+    @property
+    def blueprints(self) -> list[str]:
+        return list(blueprints_of(self.url_rule.endpoint)) if self.url_rule else []

@@ -141,7 +141,7 @@ async def live(
             async with open_features(features, resources) as blueprints:
                 probes = public_probes(health)
                 app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
-                add_openapi(app)
+                await add_openapi(app)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe
                 )

@@ -7,27 +7,25 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
 from quart import Blueprint
 
-from service.chat.protocol import MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, Close, Join, Leave, Name, Ping, Pong, Send
+from service.chat.protocol import CLIENT_FRAMES, MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, Close, Name
 from service.openapi import SparseSchema, add_document, json_schema
 
-CLIENT_FRAMES = (Join, Send, Leave, Ping, Pong)
 STRUCTURED = "One JSON object per text frame. The first frame is the service's hello; then a client joins rooms."
 SIMPLE = "Without a subprotocol: a member of the room lobby. Each text frame is a message, and nothing else is said."
 
 
 def add_asyncapi(blueprint: Blueprint) -> None:
-    body = json.dumps(document()).encode()
-    add_document(blueprint, "/asyncapi.json", body, {"Content-Type": "application/json"})
+    add_document(blueprint, "/asyncapi.json", BODY, {"Content-Type": "application/json"})
 
 
 def document() -> dict[str, Any]:
     """Return the AsyncAPI 3 document."""
     schemas: dict[str, Any] = {}
-    received, sent = [_client_message(kind, schemas) for kind in CLIENT_FRAMES], []
-    for kind in SERVER_FRAMES:
-        sent.append(_server_message(kind, schemas))
+    received = _client_messages(schemas)
+    sent = [_server_message(adapter, schemas) for adapter in SERVER_FRAMES.values()]
     text = {"name": "text", "contentType": "text/plain", "payload": {"type": "string", "maxLength": MAX_TEXT}}
     return {
         "asyncapi": "3.0.0",
@@ -47,15 +45,17 @@ def document() -> dict[str, Any]:
     }
 
 
-def _client_message(kind: type, schemas: dict[str, Any]) -> dict[str, Any]:
-    payload, definitions = json_schema(kind)
+def _client_messages(schemas: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what may come in, in the words of the one adapter that takes it; add the schemas that it refers to."""
+    union, definitions = json_schema(CLIENT_FRAMES)
+    payloads = [definitions.pop(branch["$ref"].rpartition("/")[2]) for branch in union["oneOf"]]
     schemas |= definitions
-    payload["required"] = ["type", *payload["required"]]  # its default is for our own code
-    return _message(payload)
+    # Its default is for our own code.
+    return [_message(payload | {"required": ["type", *payload["required"]]}) for payload in payloads]
 
 
-def _server_message(kind: type, schemas: dict[str, Any]) -> dict[str, Any]:
-    payload, definitions = json_schema(kind, mode="serialization", generator=SparseSchema)
+def _server_message(adapter: TypeAdapter[Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    payload, definitions = json_schema(adapter, mode="serialization", generator=SparseSchema)
     schemas |= definitions
     return _message(payload)
 
@@ -85,3 +85,6 @@ def _operation(action: str, channel: str, messages: Iterable[Mapping[str, Any]])
         "channel": {"$ref": f"#/channels/{channel}"},
         "messages": [{"$ref": f"#/channels/{channel}/messages/{message['name']}"} for message in messages],
     }
+
+
+BODY = json.dumps(document()).encode()  # made as this is imported, when nobody waits for the event loop

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from inspect import getdoc
 from typing import Any, get_origin, get_type_hints, is_typeddict
 
+import trio
 from quart import Quart
 from quart_schema import Info, OpenAPIProvider, QuartSchema
 from werkzeug.routing import Rule
@@ -32,9 +33,13 @@ _ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log
 _RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
 
 
-def add_openapi(app: Quart) -> None:
+async def add_openapi(app: Quart) -> None:
     """Add the document of all the routes that `app` has by now."""
-    add_document(app, PATH, json.dumps(_Provider(app).schema()).encode(), {"Content-Type": "application/json"})
+    provider = _Provider(app)
+    for rule in provider.generate_rules():
+        provider.build_paths(rule)
+        await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have things to do meanwhile
+    add_document(app, PATH, json.dumps(provider.schema()).encode(), {"Content-Type": "application/json"})
 
 
 class _Provider(OpenAPIProvider):
@@ -43,6 +48,7 @@ class _Provider(OpenAPIProvider):
     def __init__(self, app: Quart) -> None:
         info = Info(title="Trireme", version=importlib.metadata.version("trireme"))
         super().__init__(app, QuartSchema(info=info))
+        self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
@@ -60,6 +66,12 @@ class _Provider(OpenAPIProvider):
             seen |= keys
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        key = repr(rule)  # its path, methods and endpoint; it cannot be hashed
+        if key not in self._built:
+            self._built[key] = self._build_paths(rule)
+        return self._built[key]
+
+    def _build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         paths, components = super().build_paths(rule)
         view = self._app.view_functions[rule.endpoint]
         hints = get_type_hints(view, include_extras=True)

@@ -38,6 +38,7 @@ class SparseSchema(AnswerSchema):
 def json_schema(
     model: Any, *, mode: Literal["validation", "serialization"] = "validation", generator: Any = AnswerSchema
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the schema of anything that pydantic can read, and those that it refers to."""
-    schema = TypeAdapter(model).json_schema(mode=mode, ref_template=REFERENCE, schema_generator=generator)
+    """Return the schema of anything that pydantic can read, or of its adapter, and those that it refers to."""
+    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    schema = adapter.json_schema(mode=mode, ref_template=REFERENCE, schema_generator=generator)
     return schema, schema.pop("$defs", {})

@@ -8,10 +8,12 @@ import trio
 from quart import Blueprint, Response, has_request_context, json, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
+from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
 from service.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
 from service.lifecycle import Lifecycle
+from service.openapi import explain
 from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
@@ -30,7 +32,9 @@ def create_app(blueprints: Iterable[Blueprint], settings: Settings) -> Applicati
     app = _App(__name__, settings=settings, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+    app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
+    app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
     app.register_error_handler(HTTPException, reply_to_http_exception)
     app.register_error_handler(500, reply_to_crash)
     return app
@@ -88,6 +92,10 @@ class _App(Application):
 # The handlers are async because Quart sends a plain function to a thread.
 async def reply_to_service_error(error: ServiceError) -> Response:
     return _reply(error.status, str(error), error.headers)
+
+
+async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
+    return await reply_to_service_error(explain(error))
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:

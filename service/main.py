@@ -28,6 +28,7 @@ from service.logs import LogLevel
 from service.management import METRICS, Inside
 from service.management import create_routes as create_management
 from service.metrics import Metrics
+from service.openapi import add_openapi
 from service.readings import show_database, show_process, show_server
 from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.resources import Feature, Resources
@@ -128,23 +129,23 @@ async def live(
         async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
             observe = show(inside, settings, lifecycle, statistics, database)
             health = Health(settings, lifecycle, database, inside.watchdog)
-            routes = [
-                create_management(settings, origins, lifecycle, database, inside),
-                create_health(health, in_full=True),
-            ]
-            seldom = HEALTHZ, METRICS
-            await start(around(create_app(routes, settings), seldom=seldom), management_probes(health))
+            probes = management_probes(health)
+            management = create_management(settings, origins, lifecycle, database, inside)
+            operators_app = create_app([management, create_health(health, probes, in_full=True)], settings)
+            await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not await unless_draining(lifecycle, database.wait_served):
                 return
             with explained("bind", settings.bind):
                 public.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with open_features(features, resources) as blueprints:
-                app = create_app([*blueprints, create_health(health, in_full=False)], settings)
+                probes = public_probes(health)
+                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
+                await add_openapi(app)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe
                 )
-                async with open_public(partial(listen, served, public, probes=public_probes(health))) as websockets:
+                async with open_public(partial(listen, served, public, probes=probes)) as websockets:
                     lifecycle.mark_ready()
                     await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
                     await lifecycle.wait_draining()

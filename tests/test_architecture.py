@@ -14,7 +14,7 @@ LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
     {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
-    {"resources"},
+    {"resources", "openapi"},
     {"requests", "health", "<feature>"},
     {"app", "features"},
     {"management", "readings", "tasks"},

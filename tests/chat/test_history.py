@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-import httpx2
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
 from tests.chat.conftest import Start
-from tests.wire import open_line
+from tests.chat.frames import open_line
+from tests.contract import Client
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"
@@ -18,7 +18,7 @@ PATH = "/api/rooms/lobby/messages"
 async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client, open_line(service.url) as member:
+        async with Client(service.url) as client, open_line(service.url) as member:
             await member.send({"type": "join", "room": "lobby", "ref": "r"})
             await member.expect("joined")
             first = await client.post(PATH, json={"text": "hi", "id": "i1", "from": "e\u0301va"})
@@ -38,7 +38,7 @@ async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
 async def test_pages_of_a_room(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for number in range(1, 61):
                 await client.post(PATH, json={"text": f"t{number}"})
 
@@ -53,13 +53,15 @@ async def test_pages_of_a_room(start: Start) -> None:
             assert await seqs("?after=0&limit=200") == list(range(1, 61))
             assert await seqs("?before=4&limit=2") == [2, 3]
             assert await seqs("?before=1") == []
+            assert await seqs("?after=2&before=6") == [3, 4, 5]
+            assert await seqs("?after=2&before=6&limit=2") == [3, 4]
             assert await seqs("?after=60") == []
 
 
 async def test_an_unknown_room_is_empty(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             answer = await client.get("/api/rooms/nobody-was-here/messages")
 
         page = answer.json()
@@ -79,7 +81,7 @@ BAD_BODIES: list[tuple[bytes, str]] = [
 async def test_bad_bodies_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for body, field in BAD_BODIES:
                 answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), body[:40]
@@ -89,14 +91,14 @@ BAD_QUESTIONS = [
     ("/api/rooms/Lobby/messages", "room"), (f"/api/rooms/{'a' * 65}/messages", "room"), (PATH + "?limit=0", "limit"),
     (PATH + "?limit=201", "limit"), (PATH + "?after=-1", "after"), (PATH + "?after=1.5", "after"),
     (PATH + "?after=%D9%A1", "after"), (PATH + f"?before={2**63}", "before"), (PATH + "?limit=", "limit"),
-    (PATH + f"?after={'9' * 5_000}", "after"), (PATH + "?after=1&before=2", "after, before"),
+    (PATH + f"?after={'9' * 5_000}", "after"),
 ]  # fmt: skip
 
 
 async def test_bad_questions_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for path, field in BAD_QUESTIONS:
                 answer = await client.get(path)
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), path
@@ -107,7 +109,7 @@ async def test_a_locked_room_is_503_within_three_seconds_and_other_rooms_do_not_
 ) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
 
             async def post(room: str) -> tuple[int, float, dict[str, Any]]:
                 begun = trio.current_time()

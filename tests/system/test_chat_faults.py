@@ -14,6 +14,8 @@ from sqlalchemy import make_url
 from service.database import migrate
 from service.settings import Settings
 from tests.database.server import OwnServer
+from tests.system.black_hole import open_black_hole
+from tests.system.chat_clients import SILENT
 from tests.system.cluster import open_cluster
 from tests.system.cutting_proxy import CuttingProxy, open_cutting_proxy
 from tests.system.storm import Storm
@@ -63,10 +65,12 @@ class Faults:
         assert self.proxy.cuts
 
     async def bad_clients(self, storm: Storm) -> None:
-        """Members that reset, stall, or vanish without a word, beside the good ones; some of the good stall as well."""
+        """Peers that reset, stall, or vanish without a word, beside the good ones; some of the good do so as well."""
         stalling = storm.random.sample(storm.members, 3)
         for member in stalling:
             member.stalled = True
+        for member in storm.random.sample(storm.members, 3):
+            member.reset()
         sockets = [await trio.to_thread.run_sync(join_raw, url) for url in storm.cluster.urls() for _ in range(5)]
         await trio.sleep(1)
         for line in sockets[::2]:
@@ -77,6 +81,20 @@ class Faults:
         await trio.sleep(0.5)
         for line in sockets[1::2]:
             line.close()
+
+    async def lines_go_dead(self, storm: Storm) -> None:
+        """Members come by lines on which everything vanishes, without an end, while they and the replica talk."""
+        async with open_black_hole(storm.random.choice(storm.cluster.urls())) as hole:
+            for member in storm.random.sample(storm.members, 4):
+                member.detour = hole.url
+                member.reset()
+            await trio.sleep(0.8)
+            hole.swallow()
+            await trio.sleep(0.3)
+            for member in storm.members:
+                member.detour = None
+            assert hole.lines >= 4
+            await trio.sleep(SILENT + 0.5)
 
     def _terminate_listeners(self) -> None:
         with psycopg.connect(self.server.url.replace("+psycopg", ""), autocommit=True) as connection:
@@ -100,7 +118,7 @@ def join_raw(url: str) -> socket.socket:
 
 FAULTS = (
     "kill_a_replica", "roll", "freeze_a_replica", "kill_the_listeners", "restart_postgres_fast",
-    "restart_postgres_hard", "cut_commits", "bad_clients",
+    "restart_postgres_hard", "cut_commits", "bad_clients", "lines_go_dead",
 )  # fmt: skip
 
 

@@ -205,6 +205,32 @@ async def test_a_send_may_follow_its_join_at_once(start: Start) -> None:
             assert (await line.expect("ack"))["seq"] == 1
 
 
+async def test_a_send_behind_a_join_that_failed_may_be_repeated(
+    start: Start, server_url: str, database_url: str
+) -> None:
+    """Clients send without waiting for `joined`: an error that is final would lose what they wrote."""
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with open_line(service.url) as line:
+            with away(server_url, database_url):
+                await line.send({"type": "join", "room": "lobby", "ref": "r"})
+                assert (await line.expect("error"))["ref"] == "r"
+                await say(line, "i1")
+                refused = await line.expect("error")
+            while True:
+                await line.send({"type": "join", "room": "lobby", "ref": "r"})
+                if (await line.frame())["type"] == "joined":
+                    break
+                await trio.sleep(0.1)
+            await say(line, "i1")
+            while (frame := await line.frame())["type"] != "ack":
+                await trio.sleep(0.1)
+                await say(line, "i1")
+
+        assert (refused["code"], refused["id"], refused["retryable"]) == ("unavailable", "i1", True)
+        assert (frame["id"], frame["seq"]) == ("i1", 1)
+
+
 async def test_at_most_32_rooms(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_connection=0, rate_per_address=0)

@@ -21,8 +21,10 @@ from service.chat.writer import Writer
 from service.database import migrate, open_database, open_embedded
 from service.settings import Settings
 from tests.processes import Process, ready
+from tests.system.audience import compare, deliver
 from tests.wire import Closed, Line, Refused, open_line
 
+CROWD: dict[str, Any] = {"members": 500, "stalled": 50, "messages": 300, "pause": 0.08}
 UNLIMITED: dict[str, Any] = {
     "rate_per_connection": 0, "rate_per_address": 0, "max_websockets": 20_000, "log_level": "warning",
 }  # fmt: skip
@@ -193,55 +195,14 @@ async def measure_fan_out(url: str, directory: Path, *, members: int = 1_000, me
 # stall: what the others notice when some stop reading
 
 
-async def deliver(url: str, *, members: int, stalled: int, messages: int, pause: float) -> tuple[list[float], int]:
-    """Return the delay of each delivery to those who read, and how many of the stalled were let go."""
-    delays: list[float] = []
-
-    async def read(line: Line) -> None:
-        while True:
-            sent = float((await line.receive()).split()[0])
-            delays.append(time.perf_counter() - sent)
-
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        silent: list[Line] = []
-        for number in range(members):
-            line = await stack.enter_async_context(open_line(url, protocol=None, limit=30))
-            if number < stalled:
-                line.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                silent.append(line)
-            else:
-                nursery.start_soon(read, line)
-        sender = await stack.enter_async_context(open_line(url, protocol=None))
-        for _ in range(messages):
-            await sender.send(f"{time.perf_counter()} {'x' * 3_900}")
-            await trio.sleep(pause)
-        await trio.sleep(1)
-        gone = sum([await is_closed(line) for line in silent])
-        nursery.cancel_scope.cancel()
-    return delays, gone
-
-
-async def is_closed(line: Line) -> bool:
-    try:
-        with trio.move_on_after(3):
-            while True:
-                await line.receive()
-    except Closed:
-        return True
-    return False
-
-
 async def measure_stall(url: str, directory: Path) -> None:
-    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service:
-        ratios = []
-        for _ in range(2):
-            p99 = []
-            for stalled in (0, 50):
-                delays, gone = await deliver(service.public, members=500, stalled=stalled, messages=450, pause=0.05)
-                p99.append(statistics.quantiles(delays, n=100)[98])
-                tell(f"  {stalled} of 500 stalled: p99 {p99[-1] * 1000:.0f} ms, {gone} let go")
-            ratios.append(p99[1] / p99[0])
-        tell(f"50 of 500 stop reading: the others' p99 is {statistics.median(ratios):.2f}x")
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service, fastapi(directory) as (_, plain):
+        found = await compare(service.public, **CROWD, pairs=3)
+        shares = [min(beside.share for _, beside in found)]
+        shares.append((await deliver(plain, **CROWD, protocol=None)).share)
+        back = min(beside.complete for _, beside in found)
+    tell(f"  let go, and complete again after a resume: {back} of {CROWD['stalled']}")
+    tell(f"  of what was sent the others got: {shares[0]:.0%}; from FastAPI's loop: {shares[1]:.0%}")
 
 
 # idle: what a member costs that says nothing; storm: everybody comes back at once

@@ -126,16 +126,20 @@ async def test_a_resume_of_what_is_in_memory_reads_nothing(clock: MockClock) -> 
         assert len(world.table.reads) == reads
 
 
-async def test_many_who_catch_up_read_for_each_other_and_few_at_a_time(clock: MockClock) -> None:
+@pytest.mark.parametrize("missed", [PAGE, 2 * PAGE])
+async def test_many_who_catch_up_read_few_at_a_time_and_the_latest_page_for_each_other(
+    clock: MockClock, missed: int
+) -> None:
     async with running() as world:
-        world.commit(2 * PAGE)
+        world.commit(missed)
         members = [Listener() for _ in range(50)]
         async with trio.open_nursery() as nursery:
             for member in members:
                 nursery.start_soon(world.come, member, Since(seq=0))
 
-        assert all(member.got == list(range(1, 2 * PAGE + 1)) for member in members)
-        assert world.table.most_at_once <= READERS + 1  # and the one that opens the room
+        assert all(member.got == list(range(1, missed + 1)) for member in members)
+        assert world.table.most_at_once == READERS
+        assert len([cursors for cursors in world.table.reads if cursors == {"lobby": missed - PAGE}]) <= 1 + READERS
 
 
 async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(clock: MockClock) -> None:

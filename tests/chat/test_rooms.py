@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from service.chat import relay
 from service.chat.protocol import Message, Page, Since
 from service.chat.room import Seat
-from service.chat.rooms import PAGE, PAUSE, ROOMS_AT_ONCE, Rooms
+from service.chat.rooms import PAGE, PAUSE, ROOMS_AT_ONCE, TOLD_AT_ONCE, Rooms
 from service.database import Database
 from service.errors import DatabaseAway, Unavailable
 from tests.chat.worlds import EPOCH, Listener, message
@@ -277,3 +277,22 @@ async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(clock: Moc
         await world.join(member)
 
         assert (member.moves[0].start, len(world.table.reads)) == (4, 2)
+
+
+async def test_counts_are_told_to_so_many_at_a_time_and_no_room_waits_for_a_large_one(clock: MockClock) -> None:
+    async with running() as world:
+        crowd = [Listener() for _ in range(3 * TOLD_AT_ONCE)]
+        for member in crowd:
+            await world.join(member, room="large")
+        few = Listener()
+        await world.join(few, room="small")
+        world.rooms.count("large", len(crowd))
+        world.rooms.count("small", 1)
+        world.rooms.count("closed-meanwhile", 7)
+
+        await world.rooms.tell_counts(2 * TOLD_AT_ONCE)
+        assert sum(len(member.counts) for member in crowd) == 2 * TOLD_AT_ONCE - 1
+        assert few.counts == [1]
+        await world.rooms.tell_counts(10 * TOLD_AT_ONCE)
+
+        assert all(member.counts == [len(crowd)] for member in crowd)

@@ -6,7 +6,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,9 +19,10 @@ from service.chat.store import Draft
 from service.chat.writer import Writer
 from service.database import migrate, open_database, open_embedded
 from service.settings import Settings
-from tests.processes import Process, ready
+from tests.processes import ready
 from tests.system.audience import compare, deliver
-from tests.wire import Closed, Line, Refused, open_line
+from tests.system.crowd import come_back, open_many, resident_kib, write
+from tests.wire import Line, open_line
 
 CROWD: dict[str, Any] = {"members": 500, "stalled": 50, "messages": 300, "pause": 0.08}
 UNLIMITED: dict[str, Any] = {
@@ -39,12 +39,6 @@ def tell(line: str) -> None:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_kib(pid: int) -> int:
-    return next(
-        int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line
-    )
 
 
 def shown(pairs: list[tuple[float, float]]) -> str:
@@ -208,21 +202,6 @@ async def measure_stall(url: str, directory: Path) -> None:
 # idle: what a member costs that says nothing; storm: everybody comes back at once
 
 
-async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[Line]:
-    lines: list[Line] = []
-
-    async def some(number: int) -> None:
-        for _ in range(number):
-            line = await stack.enter_async_context(open_line(url, limit=60))
-            await line.send({"type": "join", "room": "lobby", "ref": "r"})
-            lines.append(line)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(20):
-            nursery.start_soon(some, count // 20)
-    return lines
-
-
 async def measure_idle(url: str, directory: Path, *, members: int = 10_000) -> None:
     async with ready(directory, "serve", database_url=url, **UNLIMITED) as service, AsyncExitStack() as stack:
         pid = service.process.pid
@@ -246,34 +225,10 @@ async def measure_storm(url: str, directory: Path, *, members: int = 2_000, miss
         joined = await lines[0].expect("joined")
         first.process.kill()
     async with ready(directory, "serve", name="second", database_url=url, **UNLIMITED) as again:
-        async with open_line(again.public) as writer:
-            await writer.send({"type": "join", "room": "lobby", "ref": "r"})
-            for number in range(missed):
-                await writer.send({"type": "send", "room": "lobby", "id": f"{time.time()}-{number}", "text": "missed"})
-                await writer.expect("ack")
-        answers: Counter[str] = Counter()
+        await write(again.public, missed)
         since = {"epoch": joined["epoch"], "seq": joined["from"]}
-        begun = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for _ in range(members):
-                nursery.start_soon(resume, again, since, missed, answers)
-        tell(
-            f"{members} resumes of {missed} messages each: over in {time.perf_counter() - begun:.1f} s, {dict(answers)}"
-        )
-
-
-async def resume(service: Process, since: dict[str, Any], missed: int, answers: Counter[str]) -> None:
-    while True:
-        try:
-            async with open_line(service.public, limit=60) as line:
-                await line.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
-                for seq in range(since["seq"] + 1, since["seq"] + missed + 1):
-                    assert (await line.expect("message"))["seq"] == seq
-                answers["complete"] += 1
-                return
-        except (Refused, Closed, OSError, trio.TooSlowError) as error:
-            answers[str(error.status) if isinstance(error, Refused) else repr(error)] += 1
-            await trio.sleep(1)
+        returns = await come_back(again, members=members, since=since, missed=missed)
+        tell(f"{members} resumes of {missed} messages: over in {returns.seconds:.1f} s, {dict(returns.answers)}")
 
 
 def free_port() -> int:

@@ -1,8 +1,11 @@
 """Messages by HTTP: pages of a room, posts, and what is refused."""
 
 import json
+import statistics
+import sys
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
@@ -13,6 +16,7 @@ from tests.contract import Client
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"
+WINDOW = 0.5
 
 
 async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
@@ -104,36 +108,54 @@ async def test_bad_questions_are_400_with_the_field_named(start: Start) -> None:
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), path
 
 
+async def post(client: Client, room: str) -> tuple[int, float, dict[str, Any]]:
+    begun = trio.current_time()
+    answer = await client.post(f"/api/rooms/{room}/messages", json={"text": "hi"})
+    return answer.status_code, trio.current_time() - begun, dict(answer.headers)
+
+
+async def measure_open_rooms(client: Client, seconds: float) -> float:
+    """Post to four rooms for a while; return the p99 of the time to the ack, the median over spans of WINDOW seconds.
+
+    What the lock costs would show in each of them, a moment in which the machine does something else in one.
+    """
+    windows: dict[int, list[float]] = {}
+
+    async def keep_posting(room: str) -> None:
+        while True:
+            status, took, _ = await post(client, room)
+            assert status == 201
+            windows.setdefault(int(trio.current_time() / WINDOW), []).append(took)
+            await trio.sleep(0.02)
+
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(keep_posting, f"open-{number}")
+    return statistics.median(statistics.quantiles([0.0, *times], n=100)[98] for times in windows.values())
+
+
+@pytest.mark.parametrize("seconds", [2.7, pytest.param(5.0, marks=pytest.mark.drill)])
 async def test_a_locked_room_is_503_within_three_seconds_and_other_rooms_do_not_notice(
-    start: Start, outside: Connection
+    start: Start, outside: Connection, seconds: float
 ) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with Client(service.url) as client:
-
-            async def post(room: str) -> tuple[int, float, dict[str, Any]]:
-                begun = trio.current_time()
-                answer = await client.post(f"/api/rooms/{room}/messages", json={"text": "hi"})
-                return answer.status_code, trio.current_time() - begun, dict(answer.headers)
-
-            for room in ("locked", "open"):
-                assert (await post(room))[0] == 201
+        async with Client(service.url) as client, trio.open_nursery() as nursery:
+            assert (await post(client, "locked"))[0] == 201
+            before = await measure_open_rooms(client, 1)
             outside.execute(sa.text("SELECT * FROM chat_room WHERE name = 'locked' FOR UPDATE"))
             refused: list[tuple[int, float, dict[str, Any]]] = []
-            times: list[float] = []
-            async with trio.open_nursery() as nursery:
 
-                async def try_locked() -> None:
-                    refused.append(await post("locked"))
+            async def try_locked() -> None:
+                refused.append(await post(client, "locked"))
 
-                for _ in range(5):
-                    nursery.start_soon(try_locked)
-                for _ in range(100):
-                    status, took, _ = await post("open")
-                    assert status == 201
-                    times.append(took)
-            outside.rollback()
+            for _ in range(5):
+                nursery.start_soon(try_locked)
+            meanwhile = await measure_open_rooms(client, seconds)
+        outside.rollback()
 
+        sys.stdout.write(f"acks of other rooms, p99: {before * 1000:.0f} ms free, {meanwhile * 1000:.0f} ms locked\n")
         assert [status for status, _, _ in refused] == [503] * 5
         assert all(took < 3 and headers["retry-after"] for _, took, headers in refused)
-        assert sorted(times)[50] < 0.1
+        assert meanwhile < max(0.1, 2 * before)  # a busy machine is slow before already

@@ -3,6 +3,7 @@
 Plain ASGI, outside the framework, so that it holds for what is refused before the framework as well.
 """
 
+import contextvars
 import re
 import secrets
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from service.lines import straight
 from service.server import WEBSOCKET
 
 log = structlog.get_logger(__name__)
@@ -30,7 +32,13 @@ _ALWAYS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
+_ALWAYS_NAMES = frozenset(name for name, _ in _ALWAYS)
 
+# structlog's own variables, set without its detour through all that a task's context holds.
+_REQUEST_ID, _TRACE_ID = (
+    token.var
+    for token in contextvars.Context().run(structlog.contextvars.bind_contextvars, request_id="", trace_id="").values()
+)
 
 HEALTHZ = "/healthz"  # asked again and again by monitors
 
@@ -49,43 +57,57 @@ def around(app: ASGI, *, observe: RequestObserver = lambda *_: None, seldom: Ite
     their line comes when the status is another one than the last time, and at debug level otherwise.
     """
     statuses: dict[str, int | str] = dict.fromkeys(seldom, 200)
+    tell = straight(__name__)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            await ask(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await converse(scope, receive, send)
+        else:
             await app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        scope["request_id"] = request_id = _request_id(headers)
-        with structlog.contextvars.bound_contextvars(request_id=request_id, **_trace(headers)):
-            if scope["type"] == "http":
-                await _exchange(scope, receive, send)
-            else:
-                conversation = Conversation(scope, receive, send)
-                token = activity.set(conversation)
-                try:
-                    await app(scope, conversation.receive, conversation.send)
-                finally:
-                    activity.reset(token)
-                    conversation.tell()
 
-    async def _exchange(scope: Scope, receive: Receive, send: Send) -> None:
+    async def ask(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, send)
-        token = activity.set(exchange)
+        begin(scope, exchange)
         try:
             await app(scope, receive, exchange.send)
         finally:
-            activity.reset(token)
-            known = scope["path"] in statuses
-            exchange.tell(log.debug if known and statuses[scope["path"]] == exchange.status else log.info)
-            if known:
-                statuses[scope["path"]] = exchange.status
-            observe(*exchange.labels, time.perf_counter() - exchange.started)
+            activity.set(None)
+            seconds = time.perf_counter() - exchange.started
+            path, status = scope["path"], exchange.status
+            tell("debug" if path in statuses and statuses[path] == status else "info", exchange.event(seconds))
+            if path in statuses:
+                statuses[path] = status
+            observe(*exchange.labels, seconds)
+
+    async def converse(scope: Scope, receive: Receive, send: Send) -> None:
+        conversation = Conversation(scope, receive, send)
+        begin(scope, conversation)
+        try:
+            await app(scope, conversation.receive, conversation.send)
+        finally:
+            activity.set(None)
+            conversation.tell()
 
     return asgi
 
 
+def begin(scope: Scope, doing: "Exchange | Conversation") -> None:
+    """Give a request its id, and let each line that its task logs say it; it has a task, and a context, of its own."""
+    headers = dict(scope["headers"])
+    scope["request_id"] = request_id = _request_id(headers.get(b"x-request-id"))
+    _REQUEST_ID.set(request_id)
+    activity.set(doing)
+    if (given := headers.get(b"traceparent")) and (found := _TRACEPARENT.fullmatch(given)):
+        scope["trace_id"] = found[1].decode()
+        _TRACE_ID.set(scope["trace_id"])
+
+
 class Exchange:
     """One request and its response."""
+
+    __slots__ = ("_bytes", "_scope", "_send", "started", "status")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.started = time.perf_counter()
@@ -115,16 +137,22 @@ class Exchange:
             self._bytes += len(message.get("body", b""))
         await self._send(message)
 
-    def tell(self, tell: Callable[..., object]) -> None:
-        tell(
-            "request",
-            method=self._scope["method"],
-            route=self._scope.get("route", ""),
-            status=self.status,
-            ms=_milliseconds_since(self.started),
-            bytes=self._bytes,
-            client=_client(self._scope),
-        )
+    def event(self, seconds: float) -> dict[str, Any]:
+        """Return the line of its end."""
+        scope = self._scope
+        event = {
+            "event": "request",
+            "method": scope["method"],
+            "route": scope.get("route", ""),
+            "status": self.status,
+            "ms": int(seconds * 10_000) / 10,  # round() takes longer than the rest of this
+            "bytes": self._bytes,
+            "client": _client(scope),
+            "request_id": scope["request_id"],
+        }
+        if "trace_id" in scope:
+            event["trace_id"] = scope["trace_id"]
+        return event
 
 
 class Conversation:
@@ -190,25 +218,20 @@ class Conversation:
 
 
 # What the task, and those that it starts, work for; also read from outside, to say who waits for what.
-activity: ContextVar[Exchange | Conversation] = ContextVar("activity")
+activity: ContextVar[Exchange | Conversation | None] = ContextVar("activity", default=None)
 
 
 def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
     """Add what every response carries and this one does not say itself."""
     given = [(name.lower(), value) for name, value in headers]
-    names = {name for name, _ in given}
-    return [*given, (b"x-request-id", request_id.encode()), *(pair for pair in _ALWAYS if pair[0] not in names)]
+    own = _ALWAYS_NAMES.intersection([name for name, _ in given])
+    always = [pair for pair in _ALWAYS if pair[0] not in own] if own else _ALWAYS
+    return [*given, (b"x-request-id", request_id.encode()), *always]
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def _request_id(given: bytes | None) -> str:
     """Return the caller's id when it is sane, else a new one of 16 hexadecimal digits."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def _trace(headers: dict[bytes, bytes]) -> dict[str, str]:
-    found = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
-    return {"trace_id": found[1].decode()} if found else {}
+    return given.decode() if given and _SANE_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _client(scope: Scope) -> str:

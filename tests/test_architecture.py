@@ -12,6 +12,7 @@ SERVICE = ROOT / "service"
 # A module may import what stands on a line above its own, and within its own package.
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
+    {"lines"},
     {"logs", "metrics", "tracing", "watchdog"},
     {"database", "server"},
     {"resources"},

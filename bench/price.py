@@ -61,14 +61,13 @@ def compare(name: str, request: bytes, measured: list[Side], most: float) -> Non
     costs = {
         side: [turn[order(measured, number).index(side)] for number, turn in enumerate(turns)] for side in measured
     }
-    for base, words in ((bare, "over QuartTrio alone"), (server, "over our server package alone")):
+    for base, words in ((bare, "QuartTrio alone"), (server, "our server package alone")):
         prices = [(mine / theirs - 1) * 100 for mine, theirs in zip(costs[whole], costs[base], strict=True)]
         low, median, high = statistics.quantiles(prices, n=4)
-        absolute = statistics.median(costs[whole]) - statistics.median(costs[base])
+        wanted = f"at most {most:.0f} %; " if base is bare else ""
         print(
-            f"{f'{name}, {words}':<58} {median:+5.1f} %  "
-            f"(at most {most:.0f} %; quartiles {low:+.1f} to {high:+.1f}; {absolute:+.0f} µs "
-            f"on {statistics.median(costs[base]):.0f})",
+            f"{f'{name}, over {words}':<58} {median:+5.1f} %  ({wanted}quartiles {low:+.1f} to {high:+.1f} "
+            f"on {statistics.median(costs[base]):.0f} µs)",
             flush=True,
         )
 

@@ -69,14 +69,14 @@ class Json:
         return _encode(event)
 
     def straight(self, name: str) -> Callable[[str, EventDict], None]:
-        """Return what writes a whole event of the logger `name`, which names its level, past everything else."""
-        write = self._outlet(name).write
+        """Return what writes a whole event of the logger `name`, past everything else; called with its level."""
+        write, stamp = self._outlet(name).write, self._stamp
 
         def tell(level: str, event: EventDict) -> None:
             number = _NUMBERS[level]
             if number >= logging.root.level:
                 event["level"] = level
-                write(number, _encode(self._stamp(None, level, event)))
+                write(number, _encode(stamp(None, level, event)))
 
         return tell
 
@@ -89,16 +89,14 @@ def straight(name: str) -> Callable[[str, EventDict], None]:
     """
     log = structlog.get_logger(name).bind()
     chain = structlog.get_config()["processors"]
-    write: dict[object, Callable[[str, EventDict], None]] = {}
+    last = chain[-1] if chain else None
+    write = last.straight(name) if isinstance(last, Json) else None
 
     def tell(level: str, event: EventDict) -> None:
-        last = chain[-1] if chain else None
-        if not isinstance(last, Json):
+        if write is not None and chain[-1] is last:
+            write(level, event)
+        else:
             getattr(log, level)(**event)
-            return
-        if last not in write:
-            write[last] = last.straight(name)
-        write[last](level, event)
 
     return tell
 
@@ -144,16 +142,18 @@ class Outlet:
 
     def write(self, level: int, line: str) -> None:
         handler = self._handler
-        handler.acquire()
         try:
-            handler.stream.write(line + "\n")
-            handler.flush()
+            with handler.lock:  # type: ignore[union-attr]  # every handler makes itself one
+                handler.stream.write(line + "\n")
+                handler.stream.flush()
         except Exception:  # as the standard library's own handlers: a log that cannot be written ends nothing
             handler.handleError(logging.LogRecord(self._name, level, "", 0, line, None, None))
-        finally:
-            handler.release()
+        if len(logging.root.handlers) > 1:
+            self._tell_others(level, line)
+
+    def _tell_others(self, level: int, line: str) -> None:
         for other in logging.root.handlers:
-            if other is not handler and level >= other.level:
+            if other is not self._handler and level >= other.level:
                 other.handle(logging.LogRecord(self._name, level, "", 0, line, None, None))
 
 

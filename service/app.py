@@ -15,6 +15,7 @@ from service.lifecycle import Lifecycle
 from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
+from service.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -44,10 +45,11 @@ def surround(
     statistics: Statistics,
     limits: RateLimits,
     observe: RequestObserver = lambda *_: None,
+    tracing: Tracing | None = None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
     guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
-    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,)), settings.trusted_proxies)
+    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
 
 class _App(Application):

@@ -22,7 +22,15 @@ type Style = Literal["json", "console"]
 LEVELS = ("debug", "info", "warning", "error")
 
 # The libraries' loggers that say nothing an operator needs below these levels.
-_QUIET = {"hypercorn.error": logging.WARNING, "alembic": logging.WARNING, "httpx2": logging.WARNING}
+_QUIET = {
+    "hypercorn.error": logging.WARNING,
+    "alembic": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # A collector that is away is a counter and one line of ours, not several for each try.
+    "opentelemetry.exporter": logging.CRITICAL,
+    "opentelemetry.sdk._shared_internal": logging.CRITICAL,
+    "urllib3": logging.CRITICAL,
+}
 
 log = structlog.get_logger(__name__)
 

@@ -19,6 +19,8 @@ PREFIX = "SERVICE_"
 ENV_FILE = ".env"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
 
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's names are its own; this one turns tracing on
+
 # Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
 
@@ -204,6 +206,11 @@ def load_settings() -> tuple[Settings, dict[str, str]]:
     return settings, {field: given.get(variable(field), "default") for field in Settings.model_fields}
 
 
+def traces_wanted() -> bool:
+    """Return whether OpenTelemetry's variables ask for traces; its SDK reads the others itself."""
+    return bool(os.environ.get(TRACES)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
 def unknown_names() -> list[str]:
     """Return the `SERVICE_*` names that are no setting and resemble none: worth a warning, no more."""
     names = _given(os.environ.get(SECRETS_DIR) or None)
@@ -237,8 +244,5 @@ def _given(directory: str | None) -> dict[str, str]:
         ENV_FILE: [name for name, value in dotenv_values(ENV_FILE).items() if value],
         "environment": [name for name, value in os.environ.items() if value and name.upper() != SECRETS_DIR],
     }
-    return {name.upper(): source for source, names in sources.items() for name in names if _ours(name)}
-
-
-def _ours(name: str) -> bool:
-    return name.upper().startswith(PREFIX)
+    given = ((name.upper(), source) for source, names in sources.items() for name in names)
+    return {name: source for name, source in given if name.startswith(PREFIX)}

@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from service.requests import activity
+from service.activities import activity
 
 # After so many tasks the rest is only counted: the loop stands still meanwhile.
 MOST_TASKS = 5_000

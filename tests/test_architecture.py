@@ -15,7 +15,7 @@ LAYERS = (
     {"lines"},
     {"logs", "metrics", "tracing", "watchdog"},
     {"database", "server"},
-    {"resources"},
+    {"resources", "activities"},
     {"requests", "health", "<feature>"},
     {"app", "features"},
     {"management", "readings", "tasks"},

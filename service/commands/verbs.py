@@ -32,9 +32,9 @@ def tasks(
 
     Example: service tasks http://localhost:9000
     """
-    from service.commands.inspect import ask
+    from service.commands.inspect import ask, tree
 
-    tell(lambda: ask(url, "/tasks", accept="application/json" if json else "text/plain"))
+    tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
 
 
 @clients.command()
@@ -49,9 +49,9 @@ def loglevel(
 
     Example: service loglevel --set debug --seconds 60
     """
-    from service.commands.inspect import ask, change_level
+    from service.commands import inspect
 
-    tell(lambda: ask(url, "/loglevel") if level is None else change_level(url, level, seconds))
+    tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
 
 
 @clients.command()
@@ -95,4 +95,4 @@ def tell(answer: Callable[[], str]) -> None:
         typer.echo(answer())
     except AskError as error:
         typer.echo(str(error), err=True)
-        sys.exit(1)
+        sys.exit(error.code)

@@ -362,7 +362,9 @@ async def test_a_member_that_does_not_read_is_let_go_and_resumes_complete(start:
             async with open_line(service.url) as again:
                 joined = await join(again, since={"epoch": epoch, "seq": got[-1]})
                 rest = [(await again.expect("message"))["seq"] for _ in range(sent - got[-1])]
+        metrics = service.metrics.text().decode().splitlines()
 
+        assert "chat_outbox_overflows_total 1.0" in metrics
         assert closed in {4008, 1006}  # its kernel may have no room for the close frame, ever
         assert not joined["gap"]
         assert len(rest) > 100

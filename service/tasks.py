@@ -20,7 +20,7 @@ import trio
 from service.activities import activity
 
 # After so many tasks the rest is only counted: the loop stands still meanwhile.
-MOST_TASKS = 5_000
+MOST_TASKS = 10_000
 _PLUMBING = {"_real_async_yield", "_async_yield", "wait_task_rescheduled", "__aenter__"}
 _HERE = str(Path(__file__).parent.parent) + "/"
 
@@ -50,16 +50,7 @@ class Node:
     scopes: list[Scope]
     nurseries: list[list["Node"]] = field(default_factory=list)
     alike: int = 1
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What two tasks that are alike have in common."""
-        return (
-            self.name,
-            self.where,
-            self.doing,
-            *(tuple(node.key for node in children) for children in self.nurseries),
-        )
+    key: tuple[Any, ...] = ()  # what two tasks that are alike have in common
 
     def lines(self, margin: str = "", branch: str = "") -> Iterator[str]:
         """Yield the text of this task and of those below it."""
@@ -127,6 +118,9 @@ def _node(task: trio.lowlevel.Task, counter: Iterator[int], now: float) -> Node:
         children = sorted(nursery.child_tasks, key=lambda child: child._counter)
         seen = [_node(child, counter, now) for child in children if next(counter) <= MOST_TASKS]
         node.nurseries.append(_folded(seen, len(children) - len(seen)))
+    # Of all below only what was kept: once, on the way up, however deep the tree is.
+    below = (tuple((child.key, child.alike) for child in children) for children in node.nurseries)
+    node.key = (node.name, node.where, node.doing, *below)
     return node
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.commands.load import Plan, Report, percentiles
+from service.commands.load_plan import Plan, Report, percentiles
 
 WIDTH = 40
 
@@ -20,9 +20,10 @@ def bars(plan: Plan) -> Iterator[Callable[[Report, float], object]]:
         return
     columns = TextColumn("{task.description:<10}"), BarColumn(bar_width=WIDTH), TextColumn("{task.fields[words]}")
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        time, chat, http = (
+        members, time, chat, http = (
             progress.add_task(name, total=total or None, visible=bool(total), words="")
             for name, total in (
+                ("members", plan.members),
                 ("time", plan.duration),
                 ("chat", plan.rate * plan.duration if plan.writers else 0),
                 ("http", plan.http * plan.duration),
@@ -32,6 +33,7 @@ def bars(plan: Plan) -> Iterator[Callable[[Report, float], object]]:
         def show(report: Report, seconds: float) -> None:
             answered = sum(report.statuses.values())
             chatted = f"{report.acked:,} acked of {report.sent:,} sent, {report.received:,} received"
+            progress.update(members, completed=report.joined, words=f"{report.joined:,} of {plan.members:,} there")
             progress.update(time, completed=seconds, words=f"{min(seconds, plan.duration):.0f} of {plan.duration:g} s")
             progress.update(chat, completed=report.acked, words=chatted + _typical(report.ack_times))
             progress.update(http, completed=answered, words=f"{answered:,} answers{_typical(report.http_times)}")

@@ -75,7 +75,8 @@ def load(  # noqa: PLR0917  options, not arguments
     """
     import trio
 
-    from service.commands.load import Plan, run_load
+    from service.commands.load import run_load
+    from service.commands.load_plan import Plan
     from service.commands.load_report import bars, text
 
     plan = Plan(

@@ -1,5 +1,7 @@
 """What an operator sees of a live process that misbehaves: who holds the loop, who waits for what, whose fault."""
 
+import re
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,8 @@ import pytest
 import trio
 from pydantic import SecretStr
 
+from service.commands.load import run_load
+from service.commands.load_plan import Plan
 from service.database import migrate
 from service.settings import Settings
 from tests.database.server import OwnServer
@@ -140,3 +144,29 @@ async def test_probes_are_logged_when_their_answer_changes(tmp_path: Path, datab
     changes = [(line["probe"], line["status"], line.get("reason")) for line in service.events("probe changed")]
     assert changes == [("/readyz", 200, None), ("/readyz", 503, "draining")]
     assert not service.events("request")
+
+
+@pytest.mark.drill
+async def test_tasks_answers_with_two_thousand_websockets_open(tmp_path: Path, database_url: str) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8_192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, **QUICK) as service,
+        httpx2.AsyncClient(timeout=20) as client,
+        trio.open_nursery() as nursery,
+    ):
+        plan = Plan(
+            url=service.public, members=2_000, writers=1, rooms=20, rate=1, http=0, path="/", duration=30
+        )  # fmt: skip
+        nursery.start_soon(run_load, plan, lambda *_: None)
+        with trio.fail_after(60):
+            while "websocket_connections 2000" not in (await client.get(service.management + "/metrics")).text:
+                await trio.sleep(0.5)
+        began = trio.current_time()
+        text = (await client.get(service.management + "/tasks")).text
+        took = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+
+    print(f"2,000 websockets: {took:.2f} s, {len(text):,} characters")
+    assert took < 2
+    assert len(text) < 50_000
+    assert max(int(times) for times in re.findall(r"×(\d+)", text)) > 1_500

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
-from wsproto.utilities import LocalProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from service.commands.load_check import Checker
 from service.commands.load_http import Asking
@@ -27,7 +27,9 @@ JOINS_A_SECOND = 50  # at the least
 JOINING = 50  # at the same time: a thousand at once would each wait for all the others
 SILENCE = 60.0  # seconds; the service pings each 20
 PAUSE = 0.2  # seconds before a reconnect
-LOST_LINE = (ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+LOST_LINE = (
+    ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, RemoteProtocolError,
+)  # fmt: skip
 
 
 async def run_load(plan: Plan, show: Callable[[Report, float], object]) -> Report:

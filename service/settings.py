@@ -154,6 +154,11 @@ class Settings(BaseSettings):
     slow_step: Seconds = Field(
         0.1, ge=0, le=60, description="Code that holds the event loop longer is logged with its stack; 0 is off."
     )
+    one_cpu: bool = Field(
+        True,
+        description="Keep the process on one CPU at a time, as threads of one interpreter take turns anyway."
+        " False where threads of yours compute without its lock.",
+    )
     revision: str = Field("unknown", examples=["4c1d2e7"], description="The commit that runs; images set it.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="For machines, or for people.")
@@ -166,15 +171,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.database_pooled and self.database_direct_url is None:
-            raise PydanticCustomError(
-                "together", f"{PREFIX}DATABASE_DIRECT_URL: must be set when {PREFIX}DATABASE_POOLED is"
-            )
+            words = f"{PREFIX}DATABASE_DIRECT_URL: must be set when {PREFIX}DATABASE_POOLED is"
+            raise PydanticCustomError("together", words)
         if self.graceful_timeout < self.request_deadline:
-            raise PydanticCustomError(
-                "together",
-                f"{PREFIX}GRACEFUL_TIMEOUT: {self.graceful_timeout:g} is below "
-                f"{PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}; requests in flight would be cut",
-            )
+            below = f"{self.graceful_timeout:g} is below {PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}"
+            words = f"{PREFIX}GRACEFUL_TIMEOUT: {below}; requests in flight would be cut"
+            raise PydanticCustomError("together", words)
         return self
 
 

@@ -13,7 +13,7 @@ SERVICE = ROOT / "service"
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
     {"lines"},
-    {"logs", "metrics", "tracing", "watchdog"},
+    {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
     {"resources", "activities"},
     {"requests", "health", "<feature>"},
@@ -27,6 +27,7 @@ KNOWN = frozenset().union(*LAYERS)
 # Which module may use what only one part of the service is to know.
 RESERVED = {
     "trio.to_thread": {"database"},
+    "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {
         "settings",
         "database",

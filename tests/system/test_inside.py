@@ -92,7 +92,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
         assert "GET /hang for " in shown
         assert "(deadline in 1" in shown
         assert "trio/_sync.py" in shown
-        assert "trio/_threads.py" in shown
+        assert "service/database/unit.py" in shown
     assert tree["tasks"]["task"] == "<init>"
     [unit] = tree["units"]
     assert unit["unit"] == "select_slowly"

@@ -115,7 +115,7 @@ class Console:
             self._in(_DIM, time),
             self._in(_COLOURS.get(level, ""), f"{level:<7}"),
             self._in(_BOLD, f"{_shown(what, quoted=False):<{_EVENT_WIDTH}}"),
-            *(f"{self._in(_CYAN, key)}={_shown(value)}" for key, value in event.items()),
+            *(f"{self._in(_CYAN, key)}={_shown(value)}" for key, value in event.items() if value != ""),
         ]
         if request_id:
             line.append(self._in(_DIM, _shown(request_id)))

@@ -85,7 +85,7 @@ def load(  # noqa: PLR0917  options, not arguments
     )  # fmt: skip
     with bars(plan) as show:
         report = trio.run(run_load, plan, show)
-    typer.echo(report.json() if json else text(report))
+    typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
     sys.exit(0 if report.kept else 1)
 
 

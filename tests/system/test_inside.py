@@ -1,12 +1,14 @@
 """What an operator sees of a live process that misbehaves: who holds the loop, who waits for what, whose fault."""
 
+import json
 import re
 import resource
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -144,6 +146,41 @@ async def test_probes_are_logged_when_their_answer_changes(tmp_path: Path, datab
     changes = [(line["probe"], line["status"], line.get("reason")) for line in service.events("probe changed")]
     assert changes == [("/readyz", 200, None), ("/readyz", 503, "draining")]
     assert not service.events("request")
+
+
+NASTY = (
+    b"GET /%00%0a%1b[31m%ff?token=hunter2 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /\xff\xfe\xc3\x28 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b'GET /"}\x7f HTTP/1.1\r\nHost: x\r\n\r\n',
+    b'G{"event":1} / HTTP/1.1\r\nHost: x\r\n\r\n',
+    b"BREW!#$%&'*+.^_`|~ /api/hello HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /api/hello HTTP/1.1\r\nHost: \xff\r\nX-Request-Id: \xff\x80\r\ntraceparent: 00-\xff\r\n\r\n",
+    b'GET /api/hello HTTP/1.1\r\nHost: x\r\nX-Request-Id: {"a":\t1}\r\nUser-Agent: \xe2\x28\xa1\r\n\r\n',
+    b"GET /api/hello?name=%ed%a0%80%0d%0a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST /api/rooms/x/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 4\r\n\r\n\xff\n\x00{",
+    b"GET /ws?name=%1b%0a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    b"\x88\x85\x00\x00\x00\x00\x03\xe8\xff\n\x00",  # a close whose reason is no UTF-8
+)
+
+
+async def test_each_log_line_is_json_whatever_bytes_a_client_sends(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, log_level="debug", **QUICK) as service:
+        place = urlsplit(service.public)
+        for request in NASTY:
+            async with await trio.open_tcp_stream(place.hostname or "", place.port or 0) as stream:
+                await stream.send_all(request)
+                with trio.move_on_after(5), suppress(trio.BrokenResourceError):
+                    assert await stream.receive_some()
+        service.send(signal.SIGTERM)
+        assert await service.wait_end() == 0
+
+    lines = service.log.read_bytes().splitlines()
+    assert len([json.loads(line)["event"] for line in lines]) > len(NASTY) / 2  # each is a line, and nothing else is
+    assert all(line.isascii() and b"\x1b" not in line for line in lines)
+    assert b"hunter2" not in service.log.read_bytes()
+    assert service.events()[-1]["event"] == "stopped"
 
 
 @pytest.mark.drill

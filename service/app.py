@@ -17,6 +17,7 @@ from service.openapi import explain
 from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
+from service.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ def surround(
     statistics: Statistics,
     limits: RateLimits,
     observe: RequestObserver = lambda *_: None,
+    tracing: Tracing | None = None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
     guarded = guard(
@@ -58,7 +60,7 @@ def surround(
         limits=limits,
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
     )
-    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,)), settings.trusted_proxies)
+    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
 
 class _App(Application):
@@ -73,7 +75,8 @@ class _App(Application):
         ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
-        with trio.move_on_after(self._request_deadline):
+        # move_on_after does the same, and checks a number that the settings have checked
+        with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
             return await super().dispatch_request(ctx)
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
 

@@ -12,9 +12,10 @@ SERVICE = ROOT / "service"
 # A module may import what stands on a line above its own, and within its own package.
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
+    {"lines"},
     {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
-    {"resources"},
+    {"resources", "openapi", "activities"},
     {"requests", "health", "<feature>"},
     {"app", "features"},
     {"management", "readings", "tasks"},

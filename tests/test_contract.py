@@ -9,9 +9,8 @@ import trio
 
 from tests.processes import ROOT, environment, ready
 
-HOOKS: dict[str, str] = {
-    "SCHEMATHESIS_HOOKS": "tests.chat.api_hooks",  # sample
-}
+HOOKS: dict[str, str] = {}
+HOOKS |= {"SCHEMATHESIS_HOOKS": "tests.chat.api_hooks"}  # sample
 
 
 async def find(directory: Path, database_url: str, *, examples: int, seed: int) -> str:

@@ -50,7 +50,14 @@ def surround(
     observe: RequestObserver = lambda *_: None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
-    guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
+    guarded = guard(
+        app,
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=limits,
+        any_host={HEALTHZ},  # a monitor asks by address, as for the probes
+    )
     return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,)), settings.trusted_proxies)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from service.app import no_deadline
 from service.errors import Invalid
 from service.resources import Resources
+from tests.server.child import add_routes
 
 
 class Planted(Exception):
@@ -129,3 +130,9 @@ async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
 
 def select_slowly(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(20)"))
+
+
+@asynccontextmanager
+async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield the routes on which the server's own tests try it, endless ones among them."""
+    yield add_routes(Blueprint("streaming", __name__))

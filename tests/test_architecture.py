@@ -19,7 +19,7 @@ LAYERS = (
     {"app", "features"},
     {"management", "readings", "tasks"},
     {"main"},
-    {"commands", "__main__"},
+    {"commands", "__main__", "start"},
 )
 KNOWN = frozenset().union(*LAYERS)
 
@@ -78,7 +78,7 @@ def _together(importer: str, imported: str) -> bool:
     """Return whether two names of one layer make one thing."""
     settings = importer.startswith("settings") and imported.startswith("settings")
     operators = importer == "management" and imported == "tasks"
-    return settings or operators or importer in {"commands", "__main__"}
+    return settings or operators or importer in {"commands", "__main__", "start"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -40,7 +40,7 @@ class Member:
     unacked: dict[tuple[str, str], str] = field(default_factory=dict)
     closes: Counter[int] = field(default_factory=Counter)
     byes: list[dict[str, Any]] = field(default_factory=list)
-    returned: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # seconds from which bye to the try that was let in
+    returned: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # from which bye to the try let in, s
     refusals: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stalled: bool = False  # while True it does not read

@@ -1,6 +1,6 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
-    python -m bench [probes] [http] [fanout] [stalled] [database] [units] [chat]
+    python -m bench [price] [probes] [http] [fanout] [stalled] [database] [units] [chat]
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted.
@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from bench import chat, clients  # sample
 from bench import database as units
+from bench import price as around
 from bench.measure import Server, ratio, server, show
 from service.database import open_embedded
 
@@ -63,6 +64,11 @@ def database() -> None:
         with server("trireme", url) as ours, server("fastapi_", native) as fastapi:
             show("a read through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, READ), 1.1)
             show("an insert through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, INSERT), 1.1)
+
+
+def price() -> None:
+    with postgres() as url:
+        around.main(url)
 
 
 @contextmanager
@@ -123,6 +129,7 @@ def stalled() -> None:
 
 
 ALL: dict[str, Callable[[], None]] = {
+    "price": price,
     "probes": probes,
     "http": http,
     "fanout": fanout,

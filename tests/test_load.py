@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from service.commands.load import Plan, Report, run_load
+from service.commands.load import run_load
 from service.commands.load_check import Checker
+from service.commands.load_plan import Plan, Report
 from service.commands.load_report import text
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings
+from tests.features import open_slow
 from tests.processes import run_to_end
 
 
@@ -90,6 +92,34 @@ async def test_a_service_under_load_keeps_its_promises(make_settings: MakeSettin
     assert len(set(shown)) > 2
     assert "every guarantee was kept" in text(report)
     assert json.loads(report.json())["seconds"]["delivery"]["p50"] > 0
+
+
+async def test_gets_come_at_the_asked_rate_however_slow_the_answers_are(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, [open_slow]) as urls:
+        plan = Plan(
+            url=urls.public, members=0, writers=0, rooms=1, rate=1, http=60, path="/slow?seconds=0.8", duration=1
+        )  # fmt: skip
+        with trio.fail_after(30):
+            report = await run_load(plan, lambda *_: None)
+
+    assert report.statuses == {"200": 60}  # 20 connections in turn would have come to 40
+    assert min(report.http_times) >= 0.8
+
+
+async def test_members_are_counted_while_they_join(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", rate_per_address=0)
+    shown: list[tuple[int, float]] = []
+    async with booted(settings) as urls:
+        plan = Plan(url=urls.public, members=120, writers=1, rooms=3, rate=2, http=0, path="/", duration=0.5)
+        with trio.fail_after(60):
+            report = await run_load(plan, lambda report, seconds: shown.append((report.joined, seconds)))
+
+    assert report.kept, report
+    joining = [joined for joined, seconds in shown if not seconds]
+    assert joining[0] == 0
+    assert len(joining) > 1
+    assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them
 
 
 async def test_the_verb_ends_with_1_where_nobody_answers(tmp_path: Path) -> None:

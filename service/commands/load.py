@@ -4,87 +4,32 @@ Members that are sent away resume where they were, and repeat with the same id w
 a rollout. It is a client like any other and knows the service by its wire alone.
 """
 
-import json
+import math
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-import h11
 import trio
-from wsproto.utilities import LocalProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from service.commands.load_check import Checker
-from service.commands.load_http import get
+from service.commands.load_http import Asking
+from service.commands.load_plan import Plan, Report
 from service.commands.websocket_client import ClosedError, WebsocketClient, open_stream
 
 ANSWER_LIMIT = 5.0  # seconds for a send's answer; the service promises 3
 SETTLE = 10.0  # seconds at the end for what is still on its way
-CONNECTIONS = 20  # of HTTP
+JOIN_LIMIT = 30.0  # seconds until the load begins with those who are there; more where there are many
+JOINS_A_SECOND = 50  # at the least
+JOINING = 50  # at the same time: a thousand at once would each wait for all the others
 SILENCE = 60.0  # seconds; the service pings each 20
 PAUSE = 0.2  # seconds before a reconnect
-LOST_LINE = (ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do; rates are of all together, per second."""
-
-    url: str
-    members: int
-    writers: int
-    rooms: int
-    rate: float
-    http: float
-    path: str
-    duration: float
-    host: str = ""
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of it. Times are seconds."""
-
-    plan: Plan
-    sent: int = 0
-    acked: int = 0
-    received: int = 0
-    reconnects: int = 0
-    refused: Counter[str] = field(default_factory=Counter)  # sends answered with an error, by its code
-    statuses: Counter[str] = field(default_factory=Counter)  # of HTTP; "broken" is no answer
-    ack_times: list[float] = field(default_factory=list)
-    delivery_times: list[float] = field(default_factory=list)
-    http_times: list[float] = field(default_factory=list)
-    violations: dict[str, int] = field(default_factory=dict)
-    told_gaps: int = 0
-    repeats: int = 0
-
-    @property
-    def kept(self) -> bool:
-        """True when no guarantee was violated, and anything worked at all."""
-        silent = (self.plan.writers and not self.acked) or (self.plan.http and not self.http_times)
-        return not silent and not any(self.violations.values())
-
-    def json(self) -> str:
-        times = {"ack": self.ack_times, "delivery": self.delivery_times, "http": self.http_times}
-        counts = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name != "plan" and not f.name.endswith("_times")
-        }
-        seconds = {name: percentiles(values) for name, values in times.items()}
-        return json.dumps({"plan": asdict(self.plan), **counts, "seconds": seconds, "kept": self.kept})
-
-
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return p50, p90, p99 and the greatest; nothing for no values."""
-    ordered = sorted(values)
-    wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {
-        name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in wanted.items() if ordered
-    }
+LOST_LINE = (
+    ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, RemoteProtocolError,
+)  # fmt: skip
 
 
 async def run_load(plan: Plan, show: Callable[[Report, float], object]) -> Report:
@@ -92,17 +37,17 @@ async def run_load(plan: Plan, show: Callable[[Report, float], object]) -> Repor
     report = Report(plan)
     run = _Run(plan, report)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell, run, show)
         for number in range(plan.members):
             nursery.start_soon(run.member, number)
-        with trio.move_on_after(30):
+        with trio.move_on_after(JOIN_LIMIT + plan.members / JOINS_A_SECOND):
             await run.all_joined.wait()
         run.started = trio.current_time()
-        nursery.start_soon(_tell, run, show)
         async with trio.open_nursery() as work:
             for number in range(plan.writers):
                 work.start_soon(run.write, number)
-            for number in range(CONNECTIONS if plan.http else 0):
-                work.start_soon(run.ask, number)
+            if plan.http:
+                work.start_soon(Asking(plan, report, run.host).run, run.started)
         with trio.move_on_after(SETTLE):
             await run.wait_settled()
         nursery.cancel_scope.cancel()
@@ -114,7 +59,7 @@ async def run_load(plan: Plan, show: Callable[[Report, float], object]) -> Repor
 
 async def _tell(run: "_Run", show: Callable[[Report, float], object]) -> None:
     while True:
-        show(run.report, trio.current_time() - run.started)
+        show(run.report, max(0.0, trio.current_time() - run.started))
         await trio.sleep(0.2)
 
 
@@ -133,11 +78,12 @@ class _Run:
         self.checker = Checker()
         self.unanswered: dict[str, tuple[int, dict[str, Any]]] = {}  # id: who sends it, and the frame
         self.all_joined = trio.Event()
-        self.started = 0.0
+        self.started = math.inf
         self._name = f"load-{uuid.uuid4().hex[:8]}"
         self._begun: dict[str, float] = {}
         self._chats: dict[int, WebsocketClient] = {}
-        self._host = plan.host or urlsplit(plan.url).netloc
+        self.host = plan.host or urlsplit(plan.url).netloc
+        self._joining = trio.CapacityLimiter(JOINING)
         if not plan.members:
             self.all_joined.set()
 
@@ -159,20 +105,14 @@ class _Run:
 
     @asynccontextmanager
     async def _connected(self, number: int) -> AsyncIterator[WebsocketClient]:
-        room = self.room(number)
         async with open_stream(self.plan.url) as stream:
-            chat = WebsocketClient(stream, self._host)
+            chat = WebsocketClient(stream, self.host)
             chat.patience = SILENCE
-            since = self.checker.since(number, room)
-            resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
-            with trio.fail_after(ANSWER_LIMIT):
-                await chat.request(f"/ws?name=load-{number}", subprotocol="chat.v1")
-                await _wait_for(chat, "hello")
-                await chat.send({"type": "join", "room": room, "ref": "load", **resume})
-                joined = await _wait_for(chat, "joined")
-            self.checker.joined(number, room, joined["epoch"], joined["from"], gap=joined["gap"])
+            async with self._joining:
+                await self._join(number, chat)
             self._chats[number] = chat
-            if len(self._chats) == self.plan.members:
+            self.report.joined = len(self._chats)
+            if self.report.joined == self.plan.members:
                 self.all_joined.set()
             try:
                 for sender, frame in list(self.unanswered.values()):
@@ -181,6 +121,17 @@ class _Run:
                 yield chat
             finally:
                 del self._chats[number]
+
+    async def _join(self, number: int, chat: WebsocketClient) -> None:
+        room = self.room(number)
+        since = self.checker.since(number, room)
+        resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
+        with trio.fail_after(ANSWER_LIMIT):
+            await chat.request(f"/ws?name=load-{number}", subprotocol="chat.v1")
+            await _wait_for(chat, "hello")
+            await chat.send({"type": "join", "room": room, "ref": "load", **resume})
+            joined = await _wait_for(chat, "joined")
+        self.checker.joined(number, room, joined["epoch"], joined["from"], gap=joined["gap"])
 
     def _take(self, number: int, frame: dict[str, Any]) -> None:
         match frame["type"]:
@@ -218,25 +169,3 @@ class _Run:
         """Return when every send is answered, and everybody has what was acked."""
         while self.unanswered or self.checker.missing():  # noqa: ASYNC110  it has no event, and is the end of the run
             await trio.sleep(0.1)
-
-    # HTTP
-
-    async def ask(self, number: int) -> None:
-        """Ask again and again over one connection, and over a new one when that is gone."""
-        pace = CONNECTIONS / self.plan.http
-        due = self.started + pace * number / CONNECTIONS
-        while due < self.started + self.plan.duration:
-            try:
-                async with open_stream(self.plan.url) as stream:
-                    connection = h11.Connection(h11.CLIENT)
-                    while due < self.started + self.plan.duration and connection.our_state is h11.IDLE:
-                        await trio.sleep_until(due)
-                        due += pace
-                        begun = time.perf_counter()
-                        status = await get(stream, connection, host=self._host, path=self.plan.path)
-                        self.report.statuses[str(status)] += 1
-                        self.report.http_times.append(time.perf_counter() - begun)
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError):
-                self.report.statuses["broken"] += 1
-                await trio.sleep(PAUSE)
-                due = max(due, trio.current_time())

@@ -32,9 +32,9 @@ def tasks(
 
     Example: service tasks http://localhost:9000
     """
-    from service.commands.inspect import ask
+    from service.commands.inspect import ask, tree
 
-    tell(lambda: ask(url, "/tasks", accept="application/json" if json else "text/plain"))
+    tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
 
 
 @clients.command()
@@ -49,9 +49,9 @@ def loglevel(
 
     Example: service loglevel --set debug --seconds 60
     """
-    from service.commands.inspect import ask, change_level
+    from service.commands import inspect
 
-    tell(lambda: ask(url, "/loglevel") if level is None else change_level(url, level, seconds))
+    tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
 
 
 @clients.command()
@@ -75,7 +75,8 @@ def load(  # noqa: PLR0917  options, not arguments
     """
     import trio
 
-    from service.commands.load import Plan, run_load
+    from service.commands.load import run_load
+    from service.commands.load_plan import Plan
     from service.commands.load_report import bars, text
 
     plan = Plan(
@@ -84,7 +85,7 @@ def load(  # noqa: PLR0917  options, not arguments
     )  # fmt: skip
     with bars(plan) as show:
         report = trio.run(run_load, plan, show)
-    typer.echo(report.json() if json else text(report))
+    typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
     sys.exit(0 if report.kept else 1)
 
 
@@ -95,4 +96,4 @@ def tell(answer: Callable[[], str]) -> None:
         typer.echo(answer())
     except AskError as error:
         typer.echo(str(error), err=True)
-        sys.exit(1)
+        sys.exit(error.code)

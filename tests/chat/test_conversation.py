@@ -13,7 +13,8 @@ from sqlalchemy import Connection, NullPool, create_engine, make_url
 from service.chat import store
 from service.database import Database
 from tests.chat.conftest import Start
-from tests.wire import CLOSE, PING, Closed, Line, Refused, open_line
+from tests.chat.frames import open_line
+from tests.wire import CLOSE, PING, Closed, Line, Refused
 
 LIMIT = 20
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import trio
 
+from tests.chat.frames import open_line
 from tests.system.checker import Acked, Got, History, Joined
-from tests.wire import Closed, Line, Refused, open_line
+from tests.wire import Closed, Line, Refused
 
 PING = 0.5  # seconds between two pings, so that something comes
 SILENT = 2.5  # seconds of silence after which the line is given up

@@ -13,11 +13,11 @@ from sqlalchemy import make_url
 
 from service.database import migrate
 from service.settings import Settings
+from tests.database.proxy import Proxy, open_proxy
 from tests.database.server import OwnServer
 from tests.system.black_hole import open_black_hole
 from tests.system.chat_clients import SILENT
 from tests.system.cluster import open_cluster
-from tests.system.cutting_proxy import CuttingProxy, open_cutting_proxy
 from tests.system.storm import Storm
 
 LIMIT = 170  # seconds
@@ -26,7 +26,7 @@ LIMIT = 170  # seconds
 class Faults:
     """What can be done to a cluster, each while members write."""
 
-    def __init__(self, server: OwnServer, proxy: CuttingProxy) -> None:
+    def __init__(self, server: OwnServer, proxy: Proxy) -> None:
         self.server = server
         self.proxy = proxy
 
@@ -60,9 +60,9 @@ class Faults:
 
     async def cut_commits(self, _: Storm) -> None:
         for _again in range(5):
-            self.proxy.armed = True
+            self.proxy.break_at(b"COMMIT\0", forward=True)  # it is done, and nobody is told
             await trio.sleep(0.2)
-        assert self.proxy.cuts
+        assert self.proxy.broken
 
     async def bad_clients(self, storm: Storm) -> None:
         """Peers that reset, stall, or vanish without a word, beside the good ones; some of the good do so as well."""
@@ -138,7 +138,7 @@ async def run_storm(
     faults: tuple[tuple[str, ...], ...],
     members: int = 12,
 ) -> Storm:
-    async with open_cutting_proxy(server.port) as proxy:
+    async with open_proxy(server.port) as proxy:
         url = make_url(server.tcp_url)
         direct = url.render_as_string(hide_password=False)
         await trio.to_thread.run_sync(lambda: migrate(Settings(database_url=direct), wait=10))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import httpx2
 import pytest
 import trio
 
@@ -34,7 +35,10 @@ async def test_who_does_not_read_delays_nobody_and_comes_back_complete(
                 service.public, members=crowd.members, stalled=crowd.stalled, messages=300, pause=crowd.pause,
                 pairs=crowd.pairs,
             )  # fmt: skip
+            async with httpx2.AsyncClient() as client:
+                metrics = (await client.get(f"{service.management}/metrics")).text.splitlines()
 
+            assert f"chat_outbox_overflows_total {crowd.stalled * crowd.pairs:.1f}" in metrics
             for _, beside in found:
                 assert beside.share == 1
                 assert beside.let_go == beside.complete == crowd.stalled

@@ -218,7 +218,7 @@ async def measure_fan_out(url: str, directory: Path, *, members: int = 1_000, me
 
 async def measure_stall(url: str, directory: Path) -> None:
     async with ready(directory, "serve", database_url=url, **UNLIMITED) as service, fastapi(directory) as (_, plain):
-        found = await compare(service.public, **CROWD, pairs=2)
+        found = await compare(service.public, **CROWD, pairs=3)
         loop = await deliver(plain, **CROWD | MORE, protocol=None)
     ours = [beside for _, beside in found]
     tell(f"  let go, and complete again after a resume: {min(each.complete for each in ours)} of {CROWD['stalled']}")

@@ -78,16 +78,21 @@ helm install demo helm/ --set database.trial.enabled=true --set image.tag="$vers
 curl_health
 helm test demo
 
-say "upgrade under load: no failed request, every websocket is told 1012 and resumes"
+say "upgrade under load: no request fails"
 kubectl run rollout --image="$current" --restart=Never --command -- sleep 3600
 kubectl wait --for=condition=Ready pod/rollout --timeout=60s
 kubectl exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
 load=$!
+# sample begins: every websocket is told 1012, and resumes
+kubectl exec -i rollout -- python - http://demo-trireme <deploy/rollout_chat.py &
+members=$!
+# sample ends
 sleep 10
 helm upgrade demo helm/ --reuse-values --set image.tag=next --wait --timeout 5m
 sleep 5
 kubectl exec rollout -- touch /tmp/stop
 wait "$load"
+wait "$members" # sample
 case "$(image_of_pods)" in *"$current"*) echo "old pods are still there" >&2 && exit 1 ;; esac
 helm test demo
 

@@ -158,7 +158,7 @@ async def test_trap_a_send_loop_whose_peer_is_gone_freezes_the_stack_as_it_comes
         with trio.move_on_after(5) as patience:
             while True:  # it depends on whether the write or the read notices first
                 async with await server.connect() as client:
-                    reader = await upgrade(client, "/chatter")
+                    reader = await upgrade(client, "/talk")
                     await reader.frame()
                 await trio.sleep(0.1)
                 with trio.move_on_after(1) as frozen:

@@ -49,7 +49,7 @@ left() {
 say "two images: this one, and a next one with a migration more"
 IMAGE=$current sh deploy/build-image.sh
 head=$(docker run --rm --entrypoint python "$current" -c \
-	'from service.database.schema import *; print(read_code_schema(find_migrations()).head)')
+	'from service.database.schema import *; print(repr(read_code_schema(find_migrations()).head))')
 docker build --tag "$next" - <<DOCKERFILE
 FROM $current
 COPY <<MIGRATION /app/migrations/versions/9999_next.py
@@ -58,8 +58,8 @@ COPY <<MIGRATION /app/migrations/versions/9999_next.py
 from alembic import op
 
 revision = "9999_next"
-down_revision = "$head"
-serves_from = "$head"
+down_revision = $head
+serves_from = down_revision or revision
 breaking = None
 
 

@@ -1,8 +1,8 @@
 """Take the sample, the chat, out of a clone: .venv/bin/python deploy/remove_sample.py [--dry-run]
 
-What goes: every tracked file with the sample's name in its path, the files in WHOLE, and marked lines: those that end in
-the comment `# sample`, and those from a comment `# sample begins` to `# sample ends`, in whichever way the file writes a
-comment. Nothing is staged or committed, so `git restore .` undoes it.
+What goes: tracked files with the sample's name in their path, the files in WHOLE, and marked lines: those that end in
+the comment `# sample`, and those from a comment `# sample begins` to `# sample ends`, however a file writes comments.
+Nothing is staged or committed, so `git restore .` undoes it.
 """
 
 import argparse

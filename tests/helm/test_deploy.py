@@ -136,12 +136,13 @@ def test_the_next_release_of_the_cluster_test_still_serves_this_one(
     settings = make_settings(database_url=SecretStr(empty_database_url))
     following = tmp_path / "migrations"
     shutil.copytree(find_migrations(), following)
-    head = str(read_code_schema(find_migrations()).head)
-    (following / "versions" / written[1]).write_text(written[2].replace("$head", head))
+    head = read_code_schema(find_migrations()).head
+    (following / "versions" / written[1]).write_text(written[2].replace("$head", repr(head)))
 
     told = [migrate(settings, migrations=release).line for release in (find_migrations(), following, find_migrations())]
 
-    assert told[:2] == [f"migrated from nothing to {head}", f"migrated from {head} to 9999_next"]
+    first = f"migrated from nothing to {head}" if head else "nothing to do: the schema is at None"
+    assert told[:2] == [first, f"migrated from {head or 'nothing'} to 9999_next"]
     assert told[2].startswith("nothing to do: the schema is at 9999_next, newer than this code's")
 
 

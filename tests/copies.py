@@ -37,7 +37,7 @@ def run_in(copy: Path, *command: str, seconds: float = 120, **environment: str) 
     return subprocess.run(
         [BIN / command[0], *command[1:]],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy)} | environment,
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""} | environment,
         capture_output=True,
         text=True,
         check=False,

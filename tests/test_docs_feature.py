@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.database import find_migrations
-from service.database.schema import read_code_schema
 from tests.copies import copy_repository, run_in, type_check
+from tests.database_fixtures import HEAD
 
 PAGE = Path(__file__).parent.parent / "docs" / "add-a-feature.md"
 FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -22,12 +21,11 @@ LAYERS = "tests/test_architecture.py::test_a_module_imports_only_from_layers_bel
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = copy_repository(tmp_path_factory.mktemp("feature") / "clone")
-    newest = read_code_schema(find_migrations()).head
     for name, text in FILES:
         assert not (copy / name).exists()
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text(
-            re.sub('(?m)^down_revision = "0001"', f"down_revision = {newest!r}".replace("'", '"'), text)
+            re.sub('(?m)^down_revision = "0001"', f"down_revision = {HEAD!r}".replace("'", '"'), text)
         )
     features = copy / "service" / "features.py"
     features.write_text(changed(features.read_text(), CHANGES[0]))

@@ -15,7 +15,7 @@ from tests.processes import ready
 REMOVE = ("python", "deploy/remove_sample.py")
 # Tests that are quick, of what is most tied together; the marker `removal` has the rest.
 QUICK = (
-    "(test_architecture or test_settings or test_hello or test_app or test_docs or test_migrations) "
+    "(test_architecture or test_settings or test_hello or test_app or test_docs) "
     "and not readme_s_requests and not test_docs_feature"
 )
 MARK = re.compile(r"(#|//|<!--|/\*)\s*sample( begins| ends|\s*(-->|\*/|$))", re.MULTILINE)

@@ -22,10 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from service.database import Database, open_database, open_embedded
 from service.database.work import BEGIN, COMMIT
+from service.processor import one_cpu
 from service.settings import Settings
 
 CONNECTIONS, TASKS = 10, 10
-UNITS, PAIRS = 2000, 11
+UNITS, PAIRS = 2000, 7
 
 rows = Table("rows", MetaData(), Column("id", BigInteger, primary_key=True), Column("value", BigInteger))
 one_row = select(rows.c.id, rows.c.value)
@@ -78,7 +79,8 @@ def ours(url: str, numbers: range, *, reads: bool, cancellable: bool = True) -> 
             for number in range(TASKS * 20):
                 nursery.start_soon(read, number)
 
-    return trio.run(block)
+    with one_cpu():
+        return trio.run(block)
 
 
 async def uncancellable(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -220,10 +221,12 @@ def process(
     """Run main to its end; exits with 2 for what the operator can mend in the settings, with 1 for a crash."""
     from service.features import FEATURES
     from service.main import main
+    from service.processor import one_cpu
 
     served = FEATURES if features is None else features
     try:
-        trio.run(partial(main, settings, served, origins=origins, end=end, on_ready=on_ready))
+        with one_cpu() if settings.one_cpu else nullcontext():
+            trio.run(partial(main, settings, served, origins=origins, end=end, on_ready=on_ready))
     except* SettingsError as group:
         fail("\n".join(str(error) for error in group.exceptions), WRONG)
     except* Exception:

@@ -154,6 +154,11 @@ class Settings(BaseSettings):
     slow_step: Seconds = Field(
         0.1, ge=0, le=60, description="Code that holds the event loop longer is logged with its stack; 0 is off."
     )
+    one_cpu: bool = Field(
+        True,
+        description="Keep the process on one CPU at a time, as threads of one interpreter take turns anyway."
+        " False where threads of yours compute without its lock.",
+    )
     revision: str = Field("unknown", examples=["4c1d2e7"], description="The commit that runs; images set it.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="For machines, or for people.")

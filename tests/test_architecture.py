@@ -12,7 +12,7 @@ SERVICE = ROOT / "service"
 # A module may import what stands on a line above its own, and within its own package.
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
-    {"logs", "metrics", "tracing", "watchdog"},
+    {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
     {"resources"},
     {"requests", "health", "<feature>"},
@@ -26,6 +26,7 @@ KNOWN = frozenset().union(*LAYERS)
 # Which module may use what only one part of the service is to know.
 RESERVED = {
     "trio.to_thread": {"database"},
+    "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {
         "settings",
         "database",

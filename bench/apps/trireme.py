@@ -14,6 +14,7 @@ from service.app import create_app, surround
 from service.database import Database, open_database
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.processor import one_cpu
 from service.readings import show_server
 from service.server import (
     FrameOutbox,
@@ -117,4 +118,5 @@ async def main(database_url: str) -> None:
 if __name__ == "__main__":
     # FastAPI's side writes no log lines; neither does this one.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))
+    with one_cpu():
+        trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))

@@ -162,11 +162,7 @@ class Database:
         """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
         self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
         try:
-            return await trio.to_thread.run_sync(
-                perform, unit, line, self._engine, function, args, kwargs,
-                limiter=unit,  # type: ignore[arg-type]  # Trio asks for the two methods only
-                abandon_on_cancel=True,
-            )  # fmt: skip
+            return await unit.run(perform, unit, line, self._engine, function, args, kwargs)
         except trio.Cancelled:
             with trio.CancelScope(shield=True):  # bounded: see Unit.stop
                 await unit.stop()

@@ -1,6 +1,6 @@
 """QuartTrio on our connections: the base of every app that `serve` is given."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import structlog
@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from service.errors import ServiceError
 from service.server.body import Request
 from service.server.http import HttpConnection
+from service.server.routing import Routes, is_async
 from service.server.websocket import Websocket, WebsocketConnection
 from service.settings import Settings
 
@@ -35,6 +36,7 @@ class Application(QuartTrio):
     asgi_websocket_class = WebsocketConnection
     request_class = Request
     websocket_class = Websocket
+    url_map_class = Routes
 
     def __init__(self, import_name: str, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(import_name, **kwargs)
@@ -42,6 +44,9 @@ class Application(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
         self.config["BODY_TIMEOUT"] = None  # ours counts only the waiting
         self.config["RESPONSE_TIMEOUT"] = None  # it would cut a stream in silence; a peer that stops reading is dropped
+
+    def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        return func if is_async(func) else super().ensure_async(func)
 
     async def handle_request(self, request: QuartRequest) -> ResponseTypes:
         async with self.request_context(request) as context:

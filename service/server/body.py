@@ -12,6 +12,8 @@ from quart_trio.datastructures import TrioQueue
 from quart_trio.wrappers.request import EventWrapper, TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from service.server.routing import blueprints_of
+
 
 class Body(TrioBody):
     """Quart's body, pulled: what the handler does not read stays with the client (README.md, B6 and C1)."""
@@ -93,3 +95,7 @@ class Body(TrioBody):
 class Request(TrioRequest):
     body_class = Body
     body: Body
+
+    @property
+    def blueprints(self) -> list[str]:
+        return list(blueprints_of(self.url_rule.endpoint)) if self.url_rule else []

@@ -133,7 +133,8 @@ class Protocol(H11Protocol):
         """Never change over to HTTP/2: `h2c` and `PRI` are requests like others."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEADER_BYTES:
+        headers = list(request.headers)  # h11's own sequence is slow to go through
+        if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
             # h11 limits only what is incomplete; headers that come in one packet would pass.
             await self.refuse(431)
             return
@@ -141,7 +142,7 @@ class Protocol(H11Protocol):
             await self._answer_probe(request, *probe())
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
-        if _is_upgrade(request):
+        if request.method == b"GET" and _is_upgrade(headers):
             kind = WebsocketStream
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         self.stream = kind(
@@ -160,7 +161,7 @@ class Protocol(H11Protocol):
         await self.stream.handle(
             StreamRequest(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
+                headers=headers,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
                 raw_path=request.target,
@@ -187,9 +188,7 @@ class Protocol(H11Protocol):
         await self.send(Closed())
 
 
-def _is_upgrade(request: h11.Request) -> bool:
-    if request.method != b"GET":
-        return False
-    fields = {name: value.lower() for name, value in request.headers if name in {b"upgrade", b"connection"}}
+def _is_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    fields = {name: value.lower() for name, value in headers if name in {b"upgrade", b"connection"}}
     tokens = {token.strip() for token in fields.get(b"connection", b"").split(b",")}
     return fields.get(b"upgrade") == b"websocket" and b"upgrade" in tokens

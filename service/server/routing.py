@@ -1,0 +1,56 @@
+"""What the framework works out for each request, and is mostly the same: kept, within bounds, as clients name it."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from inspect import iscoroutinefunction
+
+from quart.routing import QuartMap, _normalise_host
+from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.exceptions import BadHost
+from werkzeug.routing import MapAdapter
+
+_is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
+
+
+class Routes(QuartMap):
+    """Quart's, which encodes the Host by IDNA once for each Host and not for each request."""
+
+    def bind_to_request(
+        self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None
+    ) -> MapAdapter:
+        if self.host_matching or subdomain is not None or server_name is not None:
+            return super().bind_to_request(request, subdomain, server_name)
+        return MapAdapter(
+            self,
+            _encode_host(request.scheme, request.host),
+            request.root_path,
+            "",
+            request.scheme,
+            request.path,
+            request.method,
+            request.query_string.decode(),
+        )
+
+
+@lru_cache(maxsize=256)
+def _encode_host(scheme: str, host: str) -> str:
+    """Return the host as URLs carry it. Raises BadHost, as werkzeug's `Map.bind` does."""
+    name, colon, port = _normalise_host(scheme, host.lower()).partition(":")
+    try:
+        return f"{name.encode('idna').decode('ascii')}{colon}{port}"
+    except UnicodeError as error:
+        raise BadHost from error
+
+
+@lru_cache(maxsize=1024)
+def blueprints_of(endpoint: str) -> tuple[str, ...]:
+    """Return the names of an endpoint's blueprints, the innermost first."""
+    parts = endpoint.split(".")[:-1]
+    return tuple(".".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    try:
+        return _is_async(function)
+    except TypeError:  # it has no hash
+        return iscoroutinefunction(function)

@@ -73,7 +73,7 @@ async def upgrade(url: str, cookie: str) -> bytes:
     with trio.fail_after(10):
         async with await trio.open_tcp_stream("127.0.0.1", int(host.rpartition(":")[2])) as stream:
             await stream.send_all((head + key).encode())
-            while not received.endswith(b"hello, ada") and (data := await stream.receive_some()):
+            while b"hello, ada" not in received and (data := await stream.receive_some()):
                 received += data
     return received
 
@@ -92,7 +92,7 @@ async def test_endpoint_and_websocket_know_who_asks(
     assert (nobody.status_code, nobody.headers["www-authenticate"]) == (401, "Bearer")
     assert bearer.json() == cookie.json() == {"name": "ada"}
     assert refused.startswith(b"HTTP/1.1 401 ")
-    assert greeting.endswith(b"hello, ada")
+    assert b"hello, ada" in greeting
 
 
 def test_the_code_is_clean(tmp_path: Path) -> None:

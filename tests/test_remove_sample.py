@@ -14,10 +14,7 @@ from tests.processes import ready
 
 REMOVE = ("python", "deploy/remove_sample.py")
 # Tests that are quick, of what is most tied together; the marker `removal` has the rest.
-QUICK = (
-    "(test_architecture or test_settings or test_hello or test_app or test_docs) "
-    "and not readme_s_requests and not test_docs_feature"
-)
+QUICK = "(test_architecture or test_settings or test_hello or test_app or test_docs.py) and not readme_s_requests"
 MARK = re.compile(r"(#|//|<!--|/\*)\s*sample( begins| ends|\s*(-->|\*/|$))", re.MULTILINE)
 
 

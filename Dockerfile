@@ -5,6 +5,8 @@ ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 ARG UV_VERSION=0.13.9
+# Optional parts, as `--build-arg EXTRAS=otel`: traces by OpenTelemetry.
+ARG EXTRAS=
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --root-user-action=ignore "uv==${UV_VERSION}"
 WORKDIR /app
@@ -13,11 +15,11 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PYTHON=
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=/app/pyproject.toml \
     --mount=type=bind,source=uv.lock,target=/app/uv.lock \
-    uv sync --locked --no-dev --no-editable --no-install-project
+    uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}} --no-install-project
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --locked --no-dev --no-editable
+    uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}}
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.0.0

@@ -2,7 +2,8 @@
 # bin/setup gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
 .PHONY: run test install check generate bench drill image help
-SETUP := sh deploy/setup.sh
+# EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
+SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
 	@$(SETUP) --group embedded

@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from bench import chat as room  # sample
 from bench import clients
 from bench import database as units
+from bench import price as around
 from bench.measure import Server, ratio, server, show
 from service.database import open_embedded
 
@@ -64,6 +65,11 @@ def database() -> None:
         with server("trireme", url) as ours, server("fastapi_", native) as fastapi:
             show("a read through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, READ), 1.1)
             show("an insert through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, INSERT), 1.1)
+
+
+def price() -> None:
+    with postgres() as url:
+        around.main(url)
 
 
 @contextmanager
@@ -124,6 +130,7 @@ def stalled() -> None:
 
 
 ALL: dict[str, Callable[[], None]] = {
+    "price": price,
     "probes": probes,
     "http": http,
     "fanout": fanout,

@@ -6,7 +6,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,9 +19,12 @@ from service.chat.store import Draft
 from service.chat.writer import Writer
 from service.database import migrate, open_database, open_embedded
 from service.settings import Settings
-from tests.processes import Process, ready
-from tests.wire import Closed, Line, Refused, open_line
+from tests.processes import ready
+from tests.system.audience import compare, deliver
+from tests.system.crowd import come_back, open_many, resident_kib, write
+from tests.wire import Line, open_line
 
+CROWD: dict[str, Any] = {"members": 500, "stalled": 50, "messages": 300, "pause": 0.08}
 UNLIMITED: dict[str, Any] = {
     "rate_per_connection": 0, "rate_per_address": 0, "max_websockets": 20_000, "log_level": "warning",
 }  # fmt: skip
@@ -39,17 +41,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def resident_kib(pid: int) -> int:
-    return next(
-        int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line
-    )
-
-
 def shown(pairs: list[tuple[float, float]]) -> str:
     return ", ".join(f"{ours:.0f}/{theirs:.0f}" for ours, theirs in pairs)
 
 
-# throughput: one transaction for many messages against one for each
+# throughput: one transaction for many messages against one for each, in two forms: statement after statement as most
+# samples write it, which is the promise's opponent, and everything in one statement, the best that this way can do
 
 
 def append_alone(connection: Connection, draft: Draft) -> None:
@@ -61,6 +58,21 @@ def append_alone(connection: Connection, draft: Draft) -> None:
     statement = text("INSERT INTO chat_message (room, seq, id, author, text) VALUES (:room, :seq, :id, :author, :text)")
     connection.execute(statement, values | {"seq": seq})
     connection.execute(text("SELECT pg_notify('chat', :hint)"), {"hint": f"{draft.room}:{seq}"})
+
+
+IN_ONE = text("""
+    WITH advanced AS (UPDATE chat_room SET seq = seq + 1 WHERE name = :room RETURNING seq),
+    inserted AS (
+        INSERT INTO chat_message (room, seq, id, author, text) SELECT :room, seq, :id, :author, :text FROM advanced
+        RETURNING seq
+    )
+    SELECT pg_notify('chat', :room || ':' || seq) FROM inserted""")
+
+
+def append_alone_in_one(connection: Connection, draft: Draft) -> None:
+    """Store one message in its own transaction, with its own NOTIFY, in one round trip besides BEGIN and COMMIT."""
+    values = {"room": draft.room, "id": draft.id, "author": draft.author, "text": draft.text}
+    connection.execute(IN_ONE, values)
 
 
 async def measure_throughput(url: str, *, senders: int = 100, seconds: float = 2.0, pairs: int = 5) -> None:
@@ -82,6 +94,9 @@ async def measure_throughput(url: str, *, senders: int = 100, seconds: float = 2
         async def alone(draft: Draft) -> None:
             await database.run(append_alone, draft)
 
+        async def alone_in_one(draft: Draft) -> None:
+            await database.run(append_alone_in_one, draft)
+
         async def run(send: Callable[[Draft], Awaitable[None]]) -> float:
             done = 0
 
@@ -98,10 +113,14 @@ async def measure_throughput(url: str, *, senders: int = 100, seconds: float = 2
             return done / seconds
 
         await run(batched)
-        found = [(await run(batched), await run(alone)) for _ in range(pairs)]
+        found = [(await run(batched), await run(alone), await run(alone_in_one)) for _ in range(pairs)]
         nursery.cancel_scope.cancel()
-    ratio = statistics.median(ours / theirs for ours, theirs in found)
-    tell(f"throughput, {senders} senders: {ratio:.1f}x one transaction and NOTIFY per message ({shown(found)})")
+    for column, form in ((1, "statement after statement"), (2, "all in one statement")):
+        each = [(row[0], row[column]) for row in found]
+        ratio = statistics.median(ours / theirs for ours, theirs in each)
+        tell(
+            f"throughput, {senders} senders: {ratio:.1f}x a transaction and NOTIFY per message, {form} ({shown(each)})"
+        )
 
 
 # fan-out: deliveries for a second of the server's CPU
@@ -193,73 +212,17 @@ async def measure_fan_out(url: str, directory: Path, *, members: int = 1_000, me
 # stall: what the others notice when some stop reading
 
 
-async def deliver(url: str, *, members: int, stalled: int, messages: int, pause: float) -> tuple[list[float], int]:
-    """Return the delay of each delivery to those who read, and how many of the stalled were let go."""
-    delays: list[float] = []
-
-    async def read(line: Line) -> None:
-        while True:
-            sent = float((await line.receive()).split()[0])
-            delays.append(time.perf_counter() - sent)
-
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        silent: list[Line] = []
-        for number in range(members):
-            line = await stack.enter_async_context(open_line(url, protocol=None, limit=30))
-            if number < stalled:
-                line.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                silent.append(line)
-            else:
-                nursery.start_soon(read, line)
-        sender = await stack.enter_async_context(open_line(url, protocol=None))
-        for _ in range(messages):
-            await sender.send(f"{time.perf_counter()} {'x' * 3_900}")
-            await trio.sleep(pause)
-        await trio.sleep(1)
-        gone = sum([await is_closed(line) for line in silent])
-        nursery.cancel_scope.cancel()
-    return delays, gone
-
-
-async def is_closed(line: Line) -> bool:
-    try:
-        with trio.move_on_after(3):
-            while True:
-                await line.receive()
-    except Closed:
-        return True
-    return False
-
-
 async def measure_stall(url: str, directory: Path) -> None:
-    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service:
-        ratios = []
-        for _ in range(2):
-            p99 = []
-            for stalled in (0, 50):
-                delays, gone = await deliver(service.public, members=500, stalled=stalled, messages=450, pause=0.05)
-                p99.append(statistics.quantiles(delays, n=100)[98])
-                tell(f"  {stalled} of 500 stalled: p99 {p99[-1] * 1000:.0f} ms, {gone} let go")
-            ratios.append(p99[1] / p99[0])
-        tell(f"50 of 500 stop reading: the others' p99 is {statistics.median(ratios):.2f}x")
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as service, fastapi(directory) as (_, plain):
+        found = await compare(service.public, **CROWD, pairs=3)
+        shares = [min(beside.share for _, beside in found)]
+        shares.append((await deliver(plain, **CROWD, protocol=None)).share)
+        back = min(beside.complete for _, beside in found)
+    tell(f"  let go, and complete again after a resume: {back} of {CROWD['stalled']}")
+    tell(f"  of what was sent the others got: {shares[0]:.0%}; from FastAPI's loop: {shares[1]:.0%}")
 
 
 # idle: what a member costs that says nothing; storm: everybody comes back at once
-
-
-async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[Line]:
-    lines: list[Line] = []
-
-    async def some(number: int) -> None:
-        for _ in range(number):
-            line = await stack.enter_async_context(open_line(url, limit=60))
-            await line.send({"type": "join", "room": "lobby", "ref": "r"})
-            lines.append(line)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(20):
-            nursery.start_soon(some, count // 20)
-    return lines
 
 
 async def measure_idle(url: str, directory: Path, *, members: int = 10_000) -> None:
@@ -285,34 +248,10 @@ async def measure_storm(url: str, directory: Path, *, members: int = 2_000, miss
         joined = await lines[0].expect("joined")
         first.process.kill()
     async with ready(directory, "serve", name="second", database_url=url, **UNLIMITED) as again:
-        async with open_line(again.public) as writer:
-            await writer.send({"type": "join", "room": "lobby", "ref": "r"})
-            for number in range(missed):
-                await writer.send({"type": "send", "room": "lobby", "id": f"{time.time()}-{number}", "text": "missed"})
-                await writer.expect("ack")
-        answers: Counter[str] = Counter()
+        await write(again.public, missed)
         since = {"epoch": joined["epoch"], "seq": joined["from"]}
-        begun = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for _ in range(members):
-                nursery.start_soon(resume, again, since, missed, answers)
-        tell(
-            f"{members} resumes of {missed} messages each: over in {time.perf_counter() - begun:.1f} s, {dict(answers)}"
-        )
-
-
-async def resume(service: Process, since: dict[str, Any], missed: int, answers: Counter[str]) -> None:
-    while True:
-        try:
-            async with open_line(service.public, limit=60) as line:
-                await line.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
-                for seq in range(since["seq"] + 1, since["seq"] + missed + 1):
-                    assert (await line.expect("message"))["seq"] == seq
-                answers["complete"] += 1
-                return
-        except (Refused, Closed, OSError, trio.TooSlowError) as error:
-            answers[str(error.status) if isinstance(error, Refused) else repr(error)] += 1
-            await trio.sleep(1)
+        returns = await come_back(again, members=members, since=since, missed=missed)
+        tell(f"{members} resumes of {missed} messages: over in {returns.seconds:.1f} s, {dict(returns.answers)}")
 
 
 def free_port() -> int:

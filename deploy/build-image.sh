@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build the image with docker, podman or buildah, whichever is there: sh deploy/build-image.sh [arguments of the builder].
-# IMAGE names it (trireme:VERSION); PYTHON_IMAGE replaces the base, by tag or by digest.
+# IMAGE names it (trireme:VERSION); PYTHON_IMAGE replaces the base, by tag or by digest; EXTRAS=otel adds traces.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,5 +21,5 @@ fi
 
 # shellcheck disable=SC2086  # two words on purpose
 $build --tag "$image" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
-	${PYTHON_IMAGE:+--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE"} "$@" .
+	${EXTRAS:+--build-arg "EXTRAS=$EXTRAS"} ${PYTHON_IMAGE:+--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE"} "$@" .
 echo "built $image"

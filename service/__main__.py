@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-# As PID 1 a signal that comes before its handler is lost, and the imports below take most of a second. Nothing is
-# open yet, so there is nothing to drain. main replaces this before it opens anything.
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+from service.start import end_at_signals
 
-import structlog  # noqa: E402  # after the handlers
-import trio  # noqa: E402
-import typer  # noqa: E402
+if __name__ == "__main__":  # `python -m service`; the script has done it, and who imports this wants no change
+    end_at_signals()
 
-from service.commands.verbs import clients  # noqa: E402
-from service.settings import Settings, SettingsError, load_settings, unknown_names  # noqa: E402
+import structlog  # after the handlers: they take most of a second
+import trio
+import typer
+
+from service.commands.verbs import clients
+from service.settings import Settings, SettingsError, load_settings, unknown_names
 
 if TYPE_CHECKING:
     from service.main import Urls

@@ -8,13 +8,16 @@ import trio
 from quart import Blueprint, Response, has_request_context, json, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
+from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
 from service.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
 from service.lifecycle import Lifecycle
+from service.openapi import explain
 from service.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.server import Application, RateLimits, Statistics, forwarded, guard
 from service.settings import Settings
+from service.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +33,9 @@ def create_app(blueprints: Iterable[Blueprint], settings: Settings) -> Applicati
     app = _App(__name__, settings=settings, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+    app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
+    app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
     app.register_error_handler(HTTPException, reply_to_http_exception)
     app.register_error_handler(500, reply_to_crash)
     return app
@@ -44,10 +49,18 @@ def surround(
     statistics: Statistics,
     limits: RateLimits,
     observe: RequestObserver = lambda *_: None,
+    tracing: Tracing | None = None,
 ) -> ASGI:
     """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
-    guarded = guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
-    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,)), settings.trusted_proxies)
+    guarded = guard(
+        app,
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=limits,
+        any_host={HEALTHZ},  # a monitor asks by address, as for the probes
+    )
+    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
 
 class _App(Application):
@@ -62,7 +75,8 @@ class _App(Application):
         ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
-        with trio.move_on_after(self._request_deadline):
+        # move_on_after does the same, and checks a number that the settings have checked
+        with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
             return await super().dispatch_request(ctx)
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
 
@@ -81,6 +95,10 @@ class _App(Application):
 # The handlers are async because Quart sends a plain function to a thread.
 async def reply_to_service_error(error: ServiceError) -> Response:
     return _reply(error.status, str(error), error.headers)
+
+
+async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
+    return await reply_to_service_error(explain(error))
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:

@@ -24,14 +24,13 @@ The message is shown to the client: what was wrong, the offending value, what wo
 
 import http
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, NotRequired, TypedDict
 
 PROBLEM_JSON = "application/problem+json"
 
 
 class ServiceError(Exception):
-    """Root of the tree. `str(error)` is shown to the client."""
+    """An error of ours, unless a class below says otherwise. `str(error)` is shown to the client."""
 
     status: ClassVar[int] = 500
     retry_after: float | None = None
@@ -116,17 +115,26 @@ class DeadlineExceeded(Unavailable):
     status = 504
 
 
-def problem(
-    status: int, detail: str, *, instance: str = "", request_id: str = "", extra: Mapping[str, Any] = {}
-) -> dict[str, Any]:
+class Problem(TypedDict):
+    """What went wrong, as RFC 9457 has it; `request_id` is in the log too."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: NotRequired[str]
+    request_id: NotRequired[str]
+
+
+def problem(status: int, detail: str, *, instance: str = "", request_id: str = "") -> Problem:
     """Return the members of a problem document (RFC 9457) for a status and what the client should know."""
     try:
         title = http.HTTPStatus(status).phrase
     except ValueError:
         title = "Unknown Status"
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    document = Problem(type="about:blank", title=title, status=status, detail=detail)
     if instance:
         document["instance"] = instance
     if request_id:
         document["request_id"] = request_id
-    return document | dict(extra)
+    return document

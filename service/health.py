@@ -6,13 +6,14 @@ people and monitors.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import structlog
 from quart import Blueprint, Response
 
 from service.database import Database
 from service.lifecycle import Lifecycle, Phase
+from service.openapi import replies, unguarded
 from service.settings import Settings
 from service.watchdog import Watchdog
 
@@ -20,6 +21,19 @@ log = structlog.get_logger(__name__)
 
 type Answer = tuple[int, bytes]
 type Probe = Callable[[], Answer]
+type Word = Literal["ok", "fail"]
+
+
+class ProbeAnswer(TypedDict):
+    status: Word
+    reason: NotRequired[str]
+
+
+class Checks(TypedDict):
+    """Each check with its state; the operator's listener says more of it."""
+
+    status: Word
+    checks: dict[str, Word]
 
 
 class Health:
@@ -98,11 +112,14 @@ def _reason(body: bytes) -> dict[str, str]:
     return {key: value for key, value in json.loads(body).items() if key == "reason"}
 
 
-def create_routes(health: Health, *, in_full: bool) -> Blueprint:
+def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool) -> Blueprint:
     """Return `/healthz`; `in_full` is for the operator's listener, elsewhere it says states only."""
     routes = Blueprint("health", __name__)
+    for path, probe in probes.items():
+        _add_probe(routes, path, probe)
 
     @routes.get("/healthz")
+    @replies(Checks, 200, 503)
     async def healthz() -> Response:
         checks = await health.check()
         ok = all(check["ok"] for check in checks.values())
@@ -113,11 +130,23 @@ def create_routes(health: Health, *, in_full: bool) -> Blueprint:
     return routes
 
 
+def _add_probe(routes: Blueprint, path: str, probe: Probe) -> None:
+    """Make a probe's path known to the framework too: for its document, and for methods that a probe does not have."""
+
+    @unguarded
+    @replies(ProbeAnswer, 200, 503)
+    async def answer() -> Response:
+        status, body = probe()
+        return Response(body, status, content_type="application/json")
+
+    routes.add_url_rule(path, path.strip("/"), answer)
+
+
 def _answer(why_not: str) -> Answer:
     if why_not:
         return 503, json.dumps({"status": "fail", "reason": why_not}).encode()
     return 200, b'{"status": "ok"}'
 
 
-def _word(ok: object) -> str:
+def _word(ok: object) -> Word:
     return "ok" if ok else "fail"

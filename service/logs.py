@@ -12,38 +12,36 @@ from typing import Any, Literal
 
 import structlog
 import trio
+from structlog.contextvars import merge_contextvars
 from structlog.types import EventDict, Processor, WrappedLogger
+
+from service.lines import Console, Json, Stamp, add_level, drop_quiet, outlets
 
 type Style = Literal["json", "console"]
 
 LEVELS = ("debug", "info", "warning", "error")
 
 # The libraries' loggers that say nothing an operator needs below these levels.
-_QUIET = {"hypercorn.error": logging.WARNING, "alembic": logging.WARNING, "httpx2": logging.WARNING}
-# What is shown below the line, as it has lines of its own.
-_TEXTS = ("exception", "stack", "tree")
-_DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
-_COLOURS = {"debug": _DIM, "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
-_EVENT_WIDTH = 18  # most events fit, so that what follows stands in a column
+_QUIET = {
+    "hypercorn.error": logging.WARNING,
+    "alembic": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # A collector that is away is a counter and one line of ours, not several for each try.
+    "opentelemetry.exporter": logging.CRITICAL,
+    "opentelemetry.sdk._shared_internal": logging.CRITICAL,
+    "urllib3": logging.CRITICAL,
+}
 
 log = structlog.get_logger(__name__)
 
 
 def configure_logs(level: str, style: Style) -> None:
     """Send everything that is logged in this process to standard error, one line an event (JSON) from now on."""
-    console = style == "console"
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
-        _exception_in_full,
-    ]
-    render: Processor = (
-        Console(colours=sys.stderr.isatty())
-        if console
-        else structlog.processors.JSONRenderer(ensure_ascii=True)  # a line stays one line, whatever a client sent
-    )
-    handler = logging.StreamHandler(sys.stderr)
+    people = style == "console"
+    handler, stamp = logging.StreamHandler(sys.stderr), Stamp(people=people)
+    outlet = outlets(handler)
+    shared: list[Processor] = [merge_contextvars, add_level, stamp, _exception_in_full]
+    render: Processor = Console(colours=sys.stderr.isatty()) if people else Json(stamp, outlet)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -54,9 +52,9 @@ def configure_logs(level: str, style: Style) -> None:
     set_log_level(level)
     logging.captureWarnings(True)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[drop_quiet, *shared, render],
+        logger_factory=outlet,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),  # drop_quiet knows the level of the hour
         cache_logger_on_first_use=False,  # tests configure more than once
     )
 
@@ -99,38 +97,6 @@ class LogLevel:
             self._scope = trio.CancelScope()
             set_log_level(self.usual)
             log.warning("log level returned", to=self.usual)
-
-
-class Console:
-    """Writes an event for people: what happened in a column, then its fields; exceptions and trees below it."""
-
-    def __init__(self, *, colours: bool) -> None:
-        self._colours = colours
-
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        time, level, what = (str(event.pop(key, "")) for key in ("timestamp", "level", "event"))
-        texts = [str(event.pop(key)).rstrip() for key in _TEXTS if key in event]
-        request_id = event.pop("request_id", "")
-        line = [
-            self._in(_DIM, time),
-            self._in(_COLOURS.get(level, ""), f"{level:<7}"),
-            self._in(_BOLD, f"{_shown(what, quoted=False):<{_EVENT_WIDTH}}"),
-            *(f"{self._in(_CYAN, key)}={_shown(value)}" for key, value in event.items()),
-        ]
-        if request_id:
-            line.append(self._in(_DIM, _shown(request_id)))
-        return "\n".join([" ".join(line).rstrip(), *texts])
-
-    def _in(self, colour: str, text: str) -> str:
-        return f"{colour}{text}{_RESET}" if self._colours and colour else text
-
-
-def _shown(value: object, *, quoted: bool = True) -> str:
-    """Return a value on one line and without control characters, whoever sent it."""
-    text = str(value)
-    if not text.isprintable() or (quoted and (not text or " " in text)):
-        return repr(text)
-    return text
 
 
 def _exception_in_full(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -19,7 +19,7 @@ import trio
 from quart import Blueprint
 
 from service.app import create_app, surround
-from service.database import Database, open_database
+from service.database import open_database
 from service.features import FEATURES
 from service.health import Health, Probe, management_probes, public_probes
 from service.health import create_routes as create_health
@@ -28,12 +28,14 @@ from service.logs import LogLevel
 from service.management import METRICS, Inside
 from service.management import create_routes as create_management
 from service.metrics import Metrics
+from service.openapi import add_openapi
 from service.readings import show_database, show_process, show_server
-from service.requests import ASGI, HEALTHZ, RequestObserver, around
+from service.requests import ASGI, HEALTHZ, around
 from service.resources import Feature, Resources
 from service.server import RateLimits, Statistics, Websockets, check_versions, listener_url, open_listener, serve
-from service.settings import Settings, SettingsError, variable
+from service.settings import Settings, SettingsError, traces_wanted, variable
 from service.tasks import task_tree
+from service.tracing import open_tracing
 from service.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -70,11 +72,12 @@ async def main(
     """
     check_versions()
     lifecycle = Lifecycle()
-    inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step))
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         trio.open_signal_receiver(signal.SIGUSR1) as questions,
+        open_tracing(wanted=traces_wanted()) as tracing,
     ):
+        inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step), tracing)
         log.info("starting", version=inside.version, revision=settings.revision)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey, signals, lifecycle, settings.drain_bound, end)
@@ -126,38 +129,32 @@ async def live(
         with explained("management_bind", settings.management_bind):
             operators.listen()
         async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
-            observe = show(inside, settings, lifecycle, statistics, database)
+            show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
+            show_database(inside.metrics, database, inside.tracing)
+            observe = show_server(inside.metrics, statistics, inside.tracing)
             health = Health(settings, lifecycle, database, inside.watchdog)
-            routes = [
-                create_management(settings, origins, lifecycle, database, inside),
-                create_health(health, in_full=True),
-            ]
-            seldom = HEALTHZ, METRICS
-            await start(around(create_app(routes, settings), seldom=seldom), management_probes(health))
+            probes = management_probes(health)
+            management = create_management(settings, origins, lifecycle, database, inside)
+            operators_app = create_app([management, create_health(health, probes, in_full=True)], settings)
+            await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not await unless_draining(lifecycle, database.wait_served):
                 return
             with explained("bind", settings.bind):
                 public.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with open_features(features, resources) as blueprints:
-                app = create_app([*blueprints, create_health(health, in_full=False)], settings)
+                probes = public_probes(health)
+                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
+                await add_openapi(app)
                 served = surround(
-                    app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe
-                )
-                async with open_public(partial(listen, served, public, probes=public_probes(health))) as websockets:
+                    app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
+                    observe=observe, tracing=inside.tracing,
+                )  # fmt: skip
+                async with open_public(partial(listen, served, public, probes=probes)) as websockets:
                     lifecycle.mark_ready()
                     await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
                     await lifecycle.wait_draining()
                     await drain(settings, lifecycle, websockets)
-
-
-def show(
-    inside: Inside, settings: Settings, lifecycle: Lifecycle, statistics: Statistics, database: Database
-) -> RequestObserver:
-    """Show the parts' numbers as metrics; return what is told about each request."""
-    show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
-    show_database(inside.metrics, database)
-    return show_server(inside.metrics, statistics)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from service.metrics import CONTENT_TYPE, Metrics
 from service.settings import Settings, variable
 from service.settings_words import shown
 from service.tasks import task_tree
+from service.tracing import Tracing
 from service.watchdog import Watchdog
 
 METRICS = "/metrics"
@@ -60,6 +61,7 @@ class Inside:
     metrics: Metrics
     level: LogLevel
     watchdog: Watchdog
+    tracing: Tracing | None = None
 
     @property
     def version(self) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import trio
 
-from service.database import Database
+from service.database import Database, Outcome
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.requests import RequestObserver
 from service.server import Statistics
+from service.tracing import Counts, Tracing
 from service.watchdog import Watchdog
 
 # Peers may close with any of thousands of codes; those that mean something here have a series of their own.
@@ -31,7 +32,7 @@ def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, rev
     ).observe
 
 
-def show_server(metrics: Metrics, seen: Statistics) -> RequestObserver:
+def show_server(metrics: Metrics, seen: Statistics, tracing: Tracing | None = None) -> RequestObserver:
     """Return what is told about each request."""
     metrics.gauge("http_server_active_requests", "Requests that are being answered.", lambda: seen.requests_in_flight)
     metrics.gauge("server_connections", "Open sockets.", lambda: seen.connections_open)
@@ -46,6 +47,8 @@ def show_server(metrics: Metrics, seen: Statistics) -> RequestObserver:
         lambda: {**seen.connection_errors, "application": seen.application_errors},
         label="kind",
     )
+    if tracing is not None:
+        _show_tracing(metrics, tracing.counts)
     durations = metrics.histogram(
         "http_server_request_duration_seconds",
         "From a request's headers to the end of its response.",
@@ -60,7 +63,7 @@ def show_server(metrics: Metrics, seen: Statistics) -> RequestObserver:
     return observe
 
 
-def show_database(metrics: Metrics, database: Database) -> None:
+def show_database(metrics: Metrics, database: Database, tracing: Tracing | None = None) -> None:
     def connections() -> Mapping[str, float]:
         now = database.statistics()
         return {"in_use": now.connections_in_use, "idle": now.connections_idle, "limit": now.connections_limit}
@@ -78,7 +81,22 @@ def show_database(metrics: Metrics, database: Database) -> None:
         label="outcome",
     )
     units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
-    database.on_unit = lambda unit, outcome, seconds: units.observe(seconds, unit, outcome)
+
+    def observe(unit: str, outcome: Outcome, seconds: float) -> None:
+        units.observe(seconds, unit, outcome)
+        if tracing is not None:
+            tracing.unit(unit, outcome, seconds)
+
+    database.on_unit = observe
+
+
+def _show_tracing(metrics: Metrics, counts: Counts) -> None:
+    metrics.counter(
+        "tracing_spans_total",
+        "Sampled spans by what became of them: given to the collector, or given up.",
+        lambda: {"exported": counts.exported, "failed": counts.failed},
+        label="outcome",
+    )
 
 
 def _phases(lifecycle: Lifecycle) -> Mapping[str, float]:

@@ -19,6 +19,8 @@ PREFIX = "SERVICE_"
 ENV_FILE = ".env"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
 
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's names are its own; this one turns tracing on
+
 # Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
 
@@ -166,15 +168,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.database_pooled and self.database_direct_url is None:
-            raise PydanticCustomError(
-                "together", f"{PREFIX}DATABASE_DIRECT_URL: must be set when {PREFIX}DATABASE_POOLED is"
-            )
+            words = f"{PREFIX}DATABASE_DIRECT_URL: must be set when {PREFIX}DATABASE_POOLED is"
+            raise PydanticCustomError("together", words)
         if self.graceful_timeout < self.request_deadline:
-            raise PydanticCustomError(
-                "together",
-                f"{PREFIX}GRACEFUL_TIMEOUT: {self.graceful_timeout:g} is below "
-                f"{PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}; requests in flight would be cut",
-            )
+            below = f"{self.graceful_timeout:g} is below {PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}"
+            words = f"{PREFIX}GRACEFUL_TIMEOUT: {below}; requests in flight would be cut"
+            raise PydanticCustomError("together", words)
         return self
 
 
@@ -204,6 +203,11 @@ def load_settings() -> tuple[Settings, dict[str, str]]:
     if problems:
         raise SettingsError(problems)
     return settings, {field: given.get(variable(field), "default") for field in Settings.model_fields}
+
+
+def traces_wanted() -> bool:
+    """Return whether OpenTelemetry's variables ask for traces; its SDK reads the others itself."""
+    return bool(os.environ.get(TRACES)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
 def unknown_names() -> list[str]:
@@ -239,8 +243,5 @@ def _given(directory: str | None) -> dict[str, str]:
         ENV_FILE: [name for name, value in dotenv_values(ENV_FILE).items() if value],
         "environment": [name for name, value in os.environ.items() if value and name.upper() != SECRETS_DIR],
     }
-    return {name.upper(): source for source, names in sources.items() for name in names if _ours(name)}
-
-
-def _ours(name: str) -> bool:
-    return name.upper().startswith(PREFIX)
+    given = ((name.upper(), source) for source, names in sources.items() for name in names)
+    return {name: source for name, source in given if name.startswith(PREFIX)}

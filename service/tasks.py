@@ -17,11 +17,12 @@ from typing import Any
 
 import trio
 
-from service.requests import activity
+from service.activities import activity
 
 # After so many tasks the rest is only counted: the loop stands still meanwhile.
-MOST_TASKS = 5_000
+MOST_TASKS = 10_000
 _PLUMBING = {"_real_async_yield", "_async_yield", "wait_task_rescheduled", "__aenter__"}
+_WATCHING = ("watchdog", "one cpu", "OtelBatch")  # how threads are named that have nothing to tell
 _HERE = str(Path(__file__).parent.parent) + "/"
 
 
@@ -50,16 +51,7 @@ class Node:
     scopes: list[Scope]
     nurseries: list[list["Node"]] = field(default_factory=list)
     alike: int = 1
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What two tasks that are alike have in common."""
-        return (
-            self.name,
-            self.where,
-            self.doing,
-            *(tuple(node.key for node in children) for children in self.nurseries),
-        )
+    key: tuple[Any, ...] = ()  # what two tasks that are alike have in common
 
     def lines(self, margin: str = "", branch: str = "") -> Iterator[str]:
         """Yield the text of this task and of those below it."""
@@ -127,6 +119,9 @@ def _node(task: trio.lowlevel.Task, counter: Iterator[int], now: float) -> Node:
         children = sorted(nursery.child_tasks, key=lambda child: child._counter)
         seen = [_node(child, counter, now) for child in children if next(counter) <= MOST_TASKS]
         node.nurseries.append(_folded(seen, len(children) - len(seen)))
+    # Of all below only what was kept: once, on the way up, however deep the tree is.
+    below = (tuple((child.key, child.alike) for child in children) for children in node.nurseries)
+    node.key = (node.name, node.where, node.doing, *below)
     return node
 
 
@@ -176,11 +171,16 @@ def _scopes(task: trio.lowlevel.Task, now: float) -> Iterator[Scope]:
 
 
 def _threads() -> list[tuple[str, str]]:
-    """Return the threads that do something: not this one, the one that watches, nor those that wait for work."""
+    """Return the threads that do something: not this one, those that watch, nor those that wait for work."""
     frames = sys._current_frames()
-    busy = [thread for thread in threading.enumerate() if not thread.name.startswith(("Trio thread", "watchdog"))]
-    others = [thread for thread in busy if thread is not threading.current_thread() and thread.ident in frames]
-    return [(thread.name, _innermost(frames[thread.ident or 0])) for thread in others]
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    busy = [(thread.name, frames[thread.ident]) for thread in others if thread.ident in frames]
+    return [(name, _innermost(frame)) for name, frame in busy if not name.startswith(_WATCHING) and not _idle(frame)]
+
+
+def _idle(frame: Any) -> bool:
+    """Return whether it is a thread of Trio's that waits for work: one that has some is named no differently."""
+    return bool(frame.f_code.co_filename.endswith("trio/_core/_thread_cache.py"))
 
 
 def _innermost(frame: Any) -> str:

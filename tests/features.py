@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from service.app import no_deadline
 from service.errors import Invalid
 from service.resources import Resources
+from tests.server.child import add_routes
 
 
 class Planted(Exception):
@@ -129,3 +130,45 @@ async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
 
 def select_slowly(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(20)"))
+
+
+@asynccontextmanager
+async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield the routes on which the server's own tests try it, endless ones among them."""
+    yield add_routes(Blueprint("streaming", __name__))
+
+
+@asynccontextmanager
+async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route and a websocket that do units of work, with a span on the thread; and one that fails."""
+    routes = Blueprint("traced", __name__)
+
+    @routes.get("/traced/<name>")
+    async def traced(name: str) -> str:
+        await resources.database.read(select_traced)
+        return name
+
+    @routes.get("/broken")
+    async def broken() -> str:
+        await resources.database.run(select_nothing_there)
+        return ""
+
+    @routes.websocket("/traced")
+    async def talk() -> None:
+        while True:
+            said = await websocket.receive()
+            await resources.database.read(select_traced)
+            await websocket.send(said)
+
+    yield routes
+
+
+def select_traced(connection: Connection) -> None:
+    from opentelemetry import trace  # here, as no other feature's process needs it
+
+    with trace.get_tracer(__name__).start_as_current_span("on the thread"):
+        connection.execute(text("SELECT 1"))
+
+
+def select_nothing_there(connection: Connection) -> None:
+    connection.execute(text("SELECT * FROM nothing_there"))

@@ -12,14 +12,15 @@ SERVICE = ROOT / "service"
 # A module may import what stands on a line above its own, and within its own package.
 LAYERS = (
     {"settings", "settings_types", "settings_words", "errors", "lifecycle"},
+    {"lines"},
     {"logs", "metrics", "processor", "tracing", "watchdog"},
     {"database", "server"},
-    {"resources"},
+    {"resources", "openapi", "activities"},
     {"requests", "health", "<feature>"},
     {"app", "features"},
     {"management", "readings", "tasks"},
     {"main"},
-    {"commands", "__main__"},
+    {"commands", "__main__", "start"},
 )
 KNOWN = frozenset().union(*LAYERS)
 
@@ -78,7 +79,7 @@ def _together(importer: str, imported: str) -> bool:
     """Return whether two names of one layer make one thing."""
     settings = importer.startswith("settings") and imported.startswith("settings")
     operators = importer == "management" and imported == "tasks"
-    return settings or operators or importer in {"commands", "__main__"}
+    return settings or operators or importer in {"commands", "__main__", "start"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))

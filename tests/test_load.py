@@ -6,10 +6,12 @@ from pathlib import Path
 
 import trio
 
-from service.commands.load import Plan, Report, Run, run_load
+from service.commands.load import Run, run_load
+from service.commands.load_plan import Plan, Report
 from service.commands.load_report import text
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings
+from tests.features import open_slow
 from tests.processes import run_to_end
 
 
@@ -25,8 +27,19 @@ async def test_every_answer_is_counted_and_timed(make_settings: MakeSettings) ->
     assert report.statuses == {"200": 40}
     assert shown[-1] == 40
     assert len(set(shown)) > 2
-    assert "statuses          200 40" in text(report)
+    assert "statuses          40 × 200" in text(report)
     assert json.loads(report.json())["seconds"]["http"]["p50"] > 0
+
+
+async def test_gets_come_at_the_asked_rate_however_slow_the_answers_are(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, [open_slow]) as urls:
+        report = Report(Plan(url=urls.public, http=60, path="/slow?seconds=0.8", duration=1))
+        with trio.fail_after(30):
+            await run_load(Run(report), lambda *_: None)
+
+    assert report.statuses == {"200": 60}  # 20 connections in turn would have come to 40
+    assert min(report.http_times) >= 0.8
 
 
 async def test_the_verb_ends_with_1_where_nobody_answers(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from service.commands.load import Report, run_load
+from service.commands.load import run_load
 from service.commands.load_chat import ChatPlan, ChatReport, ChatRun
 from service.commands.load_chat_check import Checker
+from service.commands.load_plan import Report
 from service.commands.load_report import text
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings
@@ -96,3 +97,20 @@ async def test_a_service_under_load_keeps_its_promises(make_settings: MakeSettin
     assert len(set(shown)) > 2
     assert "every guarantee was kept" in text(report)
     assert json.loads(report.json())["seconds"]["delivery"]["p50"] > 0
+
+
+async def test_members_are_counted_while_they_join(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", rate_per_address=0)
+    shown: list[tuple[int, float]] = []
+    async with booted(settings) as urls:
+        report = ChatReport(
+            ChatPlan(url=urls.public, members=120, writers=1, rooms=3, rate=2, http=0, path="/", duration=0.5)
+        )
+        with trio.fail_after(60):
+            await run_load(ChatRun(report), lambda _, seconds: shown.append((report.joined, seconds)))
+
+    assert report.kept, report
+    joining = [joined for joined, seconds in shown if not seconds]
+    assert joining[0] == 0
+    assert len(joining) > 1
+    assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them

@@ -6,10 +6,11 @@ from collections import Counter
 import httpx2
 import pytest
 
+from service.activities import Message, Receive, Scope, Send
 from service.features import FEATURES
 from service.metrics import Metrics
 from service.readings import show_server
-from service.requests import Message, Receive, Scope, Send, around
+from service.requests import around
 from service.server import Statistics
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings

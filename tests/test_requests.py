@@ -8,8 +8,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from service.activities import Message, Receive, Scope, Send
 from service.logs import configure_logs
-from service.requests import Message, Receive, Scope, Send, around
+from service.requests import around
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:

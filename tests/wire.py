@@ -1,7 +1,7 @@
 """A websocket client of a few lines: cheap enough for thousands of members on one core, and it closes what it opens."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,11 +36,13 @@ class Line:
     def __init__(self, stream: trio.SocketStream, buffer: bytearray, head: str) -> None:
         self.stream = stream
         self.head = head
+        self.watch: Callable[[bool, str], object] = lambda *_: None  # is shown each text, and whether it was sent
         self._buffer = buffer
         self._sending = trio.Lock()
 
     async def send(self, data: str | dict[str, Any]) -> None:
         text = data if isinstance(data, str) else json.dumps(data)
+        self.watch(True, text)
         await self.send_frame(TEXT, text.encode())
 
     async def send_frame(self, opcode: int, payload: bytes) -> None:
@@ -61,7 +63,8 @@ class Line:
         while True:
             opcode, payload = await self._receive_frame()
             if opcode == TEXT:
-                return payload.decode()
+                self.watch(False, text := payload.decode())
+                return text
             if opcode == PING:
                 await self.send_frame(PONG, payload)
             elif opcode == CLOSE:

@@ -34,6 +34,7 @@ from service.chat.protocol import (
 from service.chat.room import Seat
 from service.chat.store import Draft
 from service.chat.tail import Burst
+from service.chat.writer import unavailable
 from service.errors import Unavailable
 from service.server import TokenBucket, Websocket
 
@@ -45,11 +46,12 @@ TOO_MANY_BAD = Ending(Close.POLICY, "too many bad frames")
 class Membership:
     """One room of a connection: its seat, once there is one, and the task that opens it and catches up."""
 
-    __slots__ = ("scope", "seat")
+    __slots__ = ("failed", "scope", "seat")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.seat: Seat | None = None
+        self.failed = False
 
     def end(self) -> None:
         self.scope.cancel()
@@ -148,11 +150,15 @@ class Conversation:
         )
 
     def _submit(self, frame: Send) -> None:
-        if frame.room not in self._memberships:
+        membership = self._memberships.get(frame.room)
+        if membership is None:
             self._send(Error(code="not_joined", message=f"room: {frame.room} is not joined", id=frame.id))
             return
-        self._unanswered[frame.id] += 1
         draft = Draft(room=frame.room, id=frame.id, author=self._author.name, text=frame.text)
+        if membership.failed:  # not its fault: it was written before the client could know
+            self._send(unavailable(draft, f"room: {frame.room} must be joined again first"))
+            return
+        self._unanswered[frame.id] += 1
         self._chat.writer.submit(draft, owner=self, answer=self._answer)
 
     def _answer(self, answer: Answer) -> None:
@@ -197,8 +203,7 @@ class Conversation:
             await self._catch_up(membership.seat)
 
     def _fail_join(self, membership: Membership, frame: Join, error: Unavailable) -> None:
-        if self._memberships.get(frame.room) is membership:
-            del self._memberships[frame.room]
+        membership.failed = True
         retry_after_ms = round((error.retry_after or 1) * 1000)
         self._send(
             Error(code="unavailable", message=str(error), retryable=True, retry_after_ms=retry_after_ms, ref=frame.ref)

@@ -2,31 +2,79 @@
 
 import json
 import secrets
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, request
+from quart_schema import document_querystring, document_request, validate_querystring
 
 from service.chat import pages
 from service.chat.authors import identify
 from service.chat.connection import Chat
 from service.chat.parsing import is_room, parse_post
-from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, encode
+from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Name, Page, Post, RoomName, encode
 from service.chat.store import Draft
 from service.database import Database
 from service.errors import Conflict, Invalid, Unavailable
+from service.openapi import replies
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+
+
+def digits(value: object) -> object:
+    """Refuse what Python would take for a number and no client means: signs, underscores, other scripts' digits."""
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError
+    return value
+
+
+# The limits stand before the validator, or JSON Schema does not get them.
+type Bound = Annotated[
+    int, Field(ge=0, le=BIGGEST, description="a whole number from 0 to 2^63 - 1"), BeforeValidator(digits)
+]
+type Limit = Annotated[
+    int, Field(ge=1, le=MAX_LIMIT, description=f"a whole number from 1 to {MAX_LIMIT}"), BeforeValidator(digits)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which messages, by seq: the first after one, or else the last before one."""
+
+    after: Bound | None = None
+    before: Bound = BIGGEST
+    limit: Limit = DEFAULT_LIMIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Who writes, where the body does not say `from`: see authors.py."""
+
+    name: Name | None = None
 
 
 def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     """Add the routes below /api/rooms."""
 
     @blueprint.get("/api/rooms/<room>/messages")
-    async def get_messages(room: str) -> Response:
+    @validate_querystring(Question)
+    @replies(Page)
+    async def get_messages(room: RoomName, query_args: Question) -> Response:
+        """Read messages of a room, in order: the first after a seq, or else the last before one.
+
+        An unknown room is empty.
+        """
         check_room(room)
-        return json_response(PAGE.dump_json(await read_page(database, room), by_alias=True))
+        return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
-    async def post_message(room: str) -> Response:
+    @document_querystring(Claim)
+    @document_request(Post)
+    @replies(Ack, 200, 201)
+    @replies(Conflict)
+    async def post_message(room: RoomName) -> Response:
+        """Store a message: 201, or 200 when it was stored before under this id. Other text under it is a conflict."""
         check_room(room)
         post = parse_post(parse_json(await request.get_data(as_text=False)))
         author = identify(request, post.author)
@@ -37,27 +85,13 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         raise refusal(answer)
 
 
-async def read_page(database: Database, room: str) -> Page:
+async def read_page(database: Database, room: str, question: Question) -> Page:
     """Read the page that the query asks for."""
-    limit = number("limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
-    if "after" not in request.args:
-        before = number("before", default=BIGGEST, least=0, most=BIGGEST)
+    before, limit = question.before, question.limit
+    if question.after is None:
         return await database.read(pages.select_before, room=room, before=before, limit=limit)
-    if "before" in request.args:
-        raise Invalid("after, before: one of them at most")
-    after = number("after", default=0, least=0, most=BIGGEST)
-    (page,) = await database.read(pages.select_after, {room: after}, limit=limit)
+    (page,) = await database.read(pages.select_after, {room: question.after}, before=before, limit=limit)
     return page
-
-
-def number(name: str, *, default: int, least: int, most: int) -> int:
-    """Return a whole number of the query. Raises Invalid, naming it."""
-    given = request.args.get(name)
-    if given is None:
-        return default
-    if not (given.isascii() and given.isdecimal() and len(given) <= len(str(BIGGEST)) and least <= int(given) <= most):
-        raise Invalid(f"{name}: must be a whole number from {least} to {most}, not {given[:40]!r}")
-    return int(given)
 
 
 def check_room(room: str) -> None:

@@ -19,12 +19,12 @@ _PAGES = """
     FROM unnest(CAST(:rooms AS text[]), CAST(:bounds AS bigint[])) AS asked(room, bound)
     LEFT JOIN chat_room room ON room.name = asked.room
     LEFT JOIN LATERAL (
-        SELECT * FROM chat_message WHERE room = asked.room AND seq {comparison} asked.bound
+        SELECT * FROM chat_message WHERE room = asked.room AND {condition}
         ORDER BY seq {direction} LIMIT :limit
     ) message ON true
     ORDER BY asked.room, message.seq"""
-_AFTER = sa.text(_PAGES.format(comparison=">", direction="ASC"))
-_BEFORE = sa.text(_PAGES.format(comparison="<", direction="DESC"))
+_AFTER = sa.text(_PAGES.format(condition="seq > asked.bound AND seq < :before", direction="ASC"))
+_BEFORE = sa.text(_PAGES.format(condition="seq < asked.bound", direction="DESC"))
 _AHEAD = sa.text("""
     SELECT epoch.epoch, room.name, room.seq FROM chat_epoch epoch
     LEFT JOIN (
@@ -33,9 +33,11 @@ _AHEAD = sa.text("""
     ) ON true""")
 
 
-def select_after(connection: Connection, cursors: Mapping[str, int], *, limit: int) -> list[Page]:
+def select_after(
+    connection: Connection, cursors: Mapping[str, int], *, before: int = BIGGEST, limit: int
+) -> list[Page]:
     """Return for each room the first messages after a seq, at most `limit`, in ascending order."""
-    bounds = {"rooms": list(cursors), "bounds": list(cursors.values()), "limit": limit}
+    bounds = {"rooms": list(cursors), "bounds": list(cursors.values()), "before": before, "limit": limit}
     return _pages(connection.execute(_AFTER, bounds).all())
 
 

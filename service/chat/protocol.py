@@ -6,9 +6,9 @@ and JSON Schema is made from them. No sockets, no SQL, no clock.
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 SUBPROTOCOL = "chat.v1"
 MAX_TEXT = 4_000  # code points
@@ -23,20 +23,35 @@ BIGGEST = 2**63 - 1  # what PostgreSQL's bigint holds
 class Close(enum.IntEnum):
     """Close codes; those from 4000 are ours and tell a client whether to come back."""
 
-    POLICY = 1008
-    TOO_BIG = 1009
-    INTERNAL = 1011
-    RESTART = 1012  # reconnect and resume
-    TRY_AGAIN_LATER = 1013  # simple mode only: it has no frame to say that a text was not stored
-    TOO_SLOW = 4008  # reconnect and resume
-    SILENT = 4408
-    RATE = 4429
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        member = int.__new__(cls, code)
+        member._value_, member.meaning = code, meaning
+        return member
+
+    POLICY = 1008, f"{MAX_STRIKES} bad frames in a row, or in simple mode a text that is none"
+    TOO_BIG = 1009, "a frame larger than hello.max_bytes"
+    INTERNAL = 1011, "an error of the server; reconnect and resume"
+    RESTART = 1012, "the replica goes away; reconnect and resume"
+    TRY_AGAIN_LATER = 1013, "simple mode only, which has no frame to say that a text was not stored"
+    TOO_SLOW = 4008, "more waited to be read than the server keeps; reconnect and resume"
+    SILENT = 4408, "nothing came for 2.5 heartbeats"
+    RATE = 4429, "went on sending faster than hello.rate"
 
 
 type RoomName = Annotated[str, Field(pattern=ROOM_PATTERN)]
 type Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00]*$")]
 type Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
 type Seq = Annotated[int, Field(strict=True, ge=0, le=BIGGEST)]
+type Name = Annotated[  # checked by parse_name, in its canonical form
+    str,
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "format": "printable"}),
+]
+type Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # RFC 3339
+type Window = Annotated[  # in words that JSON Schema's drafts share
+    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+]
 type Stamp = (
     Annotated[int, Field(strict=True, ge=-BIGGEST, le=BIGGEST)]
     | Annotated[float, Field(strict=True, gt=-BIGGEST, lt=BIGGEST)]
@@ -47,10 +62,19 @@ type Stamp = (
 # What clients send.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
-    """Where a member wants to go on: after `seq`. Seq 0 asks for all that is kept, whatever the epoch."""
+    """Where a member wants to go on: after `seq`, in `epoch`. Seq 0 asks for all that is kept, whatever the epoch."""
 
     epoch: Label | None = None
     seq: Seq
+
+    __pydantic_config__: ClassVar = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"seq": {"const": 0}}},
+                {"properties": {"epoch": {"type": "string"}}, "required": ["epoch"]},
+            ]
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +87,8 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
+    """The same id and text once more is acked as the first was: repeating is safe."""
+
     type: Literal["send"] = "send"
     room: RoomName
     id: Label
@@ -97,7 +123,7 @@ class Post:
 
     text: Text
     id: Label | None = None
-    author: Annotated[str | None, Field(alias="from")] = None
+    author: Annotated[Name | None, Field(alias="from")] = None
 
 
 # What the server sends.
@@ -121,7 +147,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """The next `message.seq` of the room is `start + 1`; with `gap`, older ones come by HTTP."""
+    """The next `message.seq` of the room is `from + 1`; with `gap`, older ones come by HTTP."""
 
     type: Literal["joined"] = "joined"
     ref: str
@@ -153,7 +179,7 @@ class Message:
     id: str
     author: Annotated[str, Field(alias="from")]
     text: str
-    at: str  # RFC 3339, UTC, milliseconds; PostgreSQL's clock
+    at: Moment  # UTC, milliseconds; PostgreSQL's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +228,11 @@ class Error:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bye:
+    """Said before the service closes; come back at a random moment of the window."""
+
     type: Literal["bye"] = "bye"
     reason: str
-    reconnect_after_ms: tuple[int, int]
+    reconnect_after_ms: Window
 
 
 type ServerFrame = Hello | Joined | Ack | Message | Left | Presence | Error | Ping | Pong | Bye

@@ -19,6 +19,7 @@ from service.errors import Unavailable
 
 TICK = 1.0  # seconds
 ROOMS_AT_ONCE = 1_000
+TOLD = 1_000  # members told of a new count in a tick: a room of 10,000 in which people come and go hears each 10 s
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ async def tell(database: Database, rooms: Rooms, presence: Presence) -> None:
     counts = {room.name: room.size for room in rooms}
     for name, total in presence.changes(counts, now).items():
         rooms.count(name, total)
+    await rooms.tell_counts(TOLD)
     if tellings := presence.tell(counts, now):
         with suppress(Unavailable):  # best effort; it is repeated anyway
             await database.run(store.notify, tellings)

@@ -4,7 +4,7 @@ Every method is a plain `def`: nobody can interleave, so all members see one ord
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import batched
+from itertools import batched, islice
 from typing import Protocol
 
 from service.chat.protocol import Joined, Message, Page, Presence, Since
@@ -76,6 +76,7 @@ class Room:
         self.tail = Tail(budget)
         self.present: Presence | None = None  # as last told
         self._seats: dict[Seat, None] = {}  # a set that keeps its order, so that runs repeat
+        self._untold: dict[Seat, None] = {}  # who has still to hear of `present`
 
     @property
     def size(self) -> int:
@@ -100,6 +101,7 @@ class Room:
 
     def leave(self, seat: Seat) -> None:
         self._seats.pop(seat, None)
+        self._untold.pop(seat, None)
 
     def hear_of(self, seq: int) -> None:
         self.newest = max(self.newest, seq)
@@ -134,10 +136,18 @@ class Room:
             self._deliver(Burst(burst))
 
     def count(self, total: int) -> None:
-        presence = Presence(room=self.name, count=total)
-        self.present = presence
-        for seat in tuple(self._seats):
-            seat.member.count(presence)
+        """Take notice of how many members there are, here and elsewhere; `tell` is what says it to them."""
+        self.present = Presence(room=self.name, count=total)
+        self._untold |= self._seats  # who waits already keeps its turn
+
+    def tell(self, limit: int) -> int:
+        """Tell the number of members to those who do not know it, at most `limit`; return how many were told."""
+        told = tuple(islice(self._untold, limit))
+        for seat in told:
+            del self._untold[seat]
+            if self.present is not None:
+                seat.member.count(self.present)
+        return len(told)
 
     def recent(self, after: int, *, limit: int = 64) -> list[Entry] | None:
         """Return entries after a seq from memory, none when it is the head; None when they must be read."""

@@ -15,6 +15,7 @@ from service.errors import Unavailable
 
 PAGE = 100  # messages of a room read at once
 ROOMS_AT_ONCE = 64  # read in one query
+TOLD_AT_ONCE = 100  # members of a room that are told a count before others have their turn
 TAILS = 32 << 20  # bytes of recent messages kept, over all rooms
 PAUSE = 0.2  # seconds, half to one and a half of it, before a read that could not be is tried again
 
@@ -39,6 +40,7 @@ class Rooms:
         self._budget = Budget(TAILS)
         self._readers = trio.CapacityLimiter(readers)  # so that those who write find a free connection
         self._behind = trio.Event()
+        self._uninformed: dict[str, None] = {}  # rooms in which not all know how many they are; a queue without doubles
 
     def __iter__(self) -> Iterator[Room]:
         return iter(tuple(self._rooms.values()))
@@ -80,9 +82,21 @@ class Rooms:
                 self._behind.set()
 
     def count(self, name: str, total: int) -> None:
-        """Tell a room's members how many there are, here and elsewhere."""
+        """Have a room's members told how many there are, here and elsewhere."""
         if (room := self._rooms.get(name)) is not None:
             room.count(total)
+            self._uninformed.setdefault(name)
+
+    async def tell_counts(self, limit: int) -> None:
+        """Tell at most `limit` members the counts of their rooms, some of each room in turn."""
+        while limit > 0 and self._uninformed:
+            name = next(iter(self._uninformed))
+            del self._uninformed[name]
+            told = room.tell(min(limit, TOLD_AT_ONCE)) if (room := self._rooms.get(name)) is not None else 0
+            if told:
+                self._uninformed[name] = None
+            limit -= told
+            await trio.lowlevel.checkpoint()
 
     async def wait_behind(self) -> None:
         """Return when a room is known to have gone on."""

@@ -10,6 +10,7 @@ import trio
 from quart import Blueprint, websocket
 
 from service.chat import janitor, relay
+from service.chat.asyncapi import add_asyncapi
 from service.chat.authors import identify
 from service.chat.browser import add_page
 from service.chat.connection import Chat
@@ -61,6 +62,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     blueprint = Blueprint("chat", __name__)
     add_history(blueprint, chat, resources.database)
     add_page(blueprint)
+    add_asyncapi(blueprint)
 
     @blueprint.websocket("/ws")
     async def converse() -> None:

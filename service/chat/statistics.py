@@ -20,6 +20,9 @@ def show(metrics: Metrics, seen: Statistics, *, members: Callable[[], int], wait
     metrics.gauge("chat_sends_waiting", "Sends that are not answered yet.", waiting)
     metrics.counter("chat_messages_total", "Messages stored.", lambda: seen.messages)
     metrics.counter("chat_outbox_overflows_total", "Members let go, as they read too slowly.", lambda: seen.overflows)
+    # Not on the other replicas: the message's own time is the database's clock, and its difference to theirs would be
+    # counted as delivery. Their share is what `service load` measures, with one clock.
     seen.observe_delivery = metrics.histogram(
-        "chat_delivery_seconds", "From a send to its delivery to the members here, the commit included."
+        "chat_delivery_seconds",
+        "From a send, as the replica that took it read it, over its commit to the members on that same replica.",
     ).observe

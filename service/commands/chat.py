@@ -8,7 +8,6 @@ import codecs
 import os
 import random
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import trio
 
+from service.commands.chat_terminal import Terminal, printable, unbuffered
 from service.commands.websocket_client import ClosedError, WebsocketClient, open_stream
 
 SILENCE = 2.5  # heartbeats without a sign of life
@@ -36,8 +36,10 @@ type Show = Callable[[str], object]
 class Member:
     """What outlives a connection: the cursor, and what was written and not acked."""
 
-    def __init__(self, url: str, *, room: str, name: str, show: Show) -> None:
-        self._url, self._room, self._name, self._show = url, room, name, show
+    def __init__(
+        self, url: str, *, room: str, name: str, show: Show, changed: Callable[[], object] = lambda: None
+    ) -> None:
+        self._url, self._room, self._name, self._show, self._tell_changed = url, room, name, show, changed
         self._since: Frame = {}
         self._kept: dict[str, str] = {}  # id → text, in order
         self._own: set[str] = set()  # those that have not come by as a message
@@ -154,14 +156,24 @@ class Member:
     def _change(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+        self._tell_changed()
 
 
 async def chat(url: str, *, room: str, name: str) -> int:
     """Chat until the input ends; returns how many of the lines were not stored by then."""
-    member = Member(url, room=room, name=name, show=show)
+    descriptor = sys.stdin.fileno()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return await converse(Member(url, room=room, name=name, show=show), lines(descriptor))
+    terminal = Terminal(descriptor, lambda: member.unstored)
+    member = Member(url, room=room, name=name, show=terminal.show, changed=terminal.draw)
+    with unbuffered(descriptor):
+        return await converse(member, terminal.lines())
+
+
+async def converse(member: Member, typed: AsyncIterator[str]) -> int:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(member.run)
-        async for line in lines(sys.stdin.fileno()):
+        async for line in typed:
             if line:
                 member.write(line)
         with trio.move_on_after(LAST_SENDS):
@@ -171,7 +183,7 @@ async def chat(url: str, *, room: str, name: str) -> int:
 
 
 async def lines(descriptor: int) -> AsyncIterator[str]:
-    """Yield the lines of a terminal or a pipe, without making it non-blocking for whoever else has it open."""
+    """Yield the lines of a pipe, without making it non-blocking for whoever else has it open."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     rest = ""
     while True:
@@ -187,10 +199,7 @@ async def lines(descriptor: int) -> AsyncIterator[str]:
 
 
 def show(line: str) -> None:
-    """Print a line; at a terminal over what is being typed. Others' text may not steer the terminal."""
-    printable = "".join(c if c.isprintable() else " " for c in line)
-    time_ = time.strftime("%H:%M:%S ")
-    print(f"\r\x1b[K{time_}{printable}" if sys.stdout.isatty() else printable, flush=True)
+    print(printable(line), flush=True)
 
 
 def first_leaf(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from service.commands.load import Report, percentiles
+from service.commands.load_plan import Report, percentiles
 
 WIDTH = 40
 
@@ -18,7 +18,8 @@ def bars(report: Report) -> Iterator[Callable[[Report, float], object]]:
     if not sys.stderr.isatty():
         yield lambda _report, _seconds: None
         return
-    columns = TextColumn("{task.description:<10}"), BarColumn(bar_width=WIDTH), TextColumn("{task.fields[words]}")
+    bar_column = BarColumn(bar_width=WIDTH, complete_style="cyan", finished_style="green")
+    columns = TextColumn("{task.description:<10}"), bar_column, TextColumn("{task.fields[words]}")
     with Progress(*columns, console=Console(stderr=True)) as progress:
         shown = {
             bar.name: progress.add_task(bar.name, total=bar.total or None, visible=bool(bar.total), words="")
@@ -32,11 +33,14 @@ def bars(report: Report) -> Iterator[Callable[[Report, float], object]]:
         yield show
 
 
-def text(report: Report) -> str:
+def text(report: Report, *, colours: bool = False) -> str:
     """Return the report for people."""
     lines = ["", f"{'':<18}{'count':>9}{'p50':>10}{'p90':>10}{'p99':>10}{'max':>10}"]
     for name, values in report.times().items():
         if values:
             cells = "".join(f"{seconds * 1000:>7.1f} ms" for seconds in percentiles(values).values())
             lines.append(f"{name:<18}{len(values):>9,}{cells}")
-    return "\n".join([*lines, "", *report.lines()])
+    verdict = "every guarantee was kept" if report.kept else "NOT every guarantee was kept"
+    colour = "\x1b[1;32m" if report.kept else "\x1b[1;31m"
+    lines += ["", *report.lines(), "", f"{colour}{verdict}\x1b[0m" if colours else verdict]
+    return "\n".join(lines)

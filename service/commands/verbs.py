@@ -32,9 +32,9 @@ def tasks(
 
     Example: service tasks http://localhost:9000
     """
-    from service.commands.inspect import ask
+    from service.commands.inspect import ask, tree
 
-    tell(lambda: ask(url, "/tasks", accept="application/json" if json else "text/plain"))
+    tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
 
 
 @clients.command()
@@ -49,9 +49,9 @@ def loglevel(
 
     Example: service loglevel --set debug --seconds 60
     """
-    from service.commands.inspect import ask, change_level
+    from service.commands import inspect
 
-    tell(lambda: ask(url, "/loglevel") if level is None else change_level(url, level, seconds))
+    tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
 
 
 @clients.command()
@@ -77,8 +77,9 @@ def load(  # noqa: PLR0917  options, not arguments
     """
     import trio
 
-    from service.commands.load import Plan, Report, Run, run_load
+    from service.commands.load import Run, run_load
     from service.commands.load_chat import ChatPlan, ChatReport, ChatRun  # sample
+    from service.commands.load_plan import Plan, Report
     from service.commands.load_report import bars, text
 
     run = Run(Report(Plan(url=url, http=http, path=path, duration=duration, host=host)))
@@ -91,7 +92,7 @@ def load(  # noqa: PLR0917  options, not arguments
     # sample ends
     with bars(run.report) as show:
         trio.run(run_load, run, show)
-    typer.echo(run.report.json() if json else text(run.report))
+    typer.echo(run.report.json() if json else text(run.report, colours=sys.stdout.isatty()))
     sys.exit(0 if run.report.kept else 1)
 
 
@@ -102,4 +103,4 @@ def tell(answer: Callable[[], str]) -> None:
         typer.echo(answer())
     except AskError as error:
         typer.echo(str(error), err=True)
-        sys.exit(1)
+        sys.exit(error.code)

@@ -17,9 +17,11 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from service.database.address import Address
+from service.database.discreet import hide_values
 from service.database.schema import SELECT_STATE, SchemaState, decide, explain, find_migrations, read_code_schema
 from service.settings import Settings
 from service.settings_types import Seconds
@@ -119,7 +121,11 @@ def _migrate(connection: Connection, migrations: Path, *, breaking: bool) -> Mig
     scripts = ScriptDirectory(str(migrations))
     pending = _pending(scripts, before)
     _refuse_breaking(scripts, pending, before, allowed=breaking)
-    command.upgrade(_config(migrations, connection), "head")
+    try:
+        command.upgrade(_config(migrations, connection), "head")
+    except DBAPIError as error:
+        hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
+        raise
     applied = tuple(script.revision for script in pending)
     return Migrated(before, code.head, applied, f"migrated from {before or 'nothing'} to {code.head}")
 

@@ -52,6 +52,7 @@ class Watch:
         self._code = code
         self._pgconn: PGconn | None = None
         self._looking = trio.Lock()
+        self._begun = 0
         self._looked = trio.Event()
 
     async def run(self) -> None:
@@ -65,9 +66,9 @@ class Watch:
 
     async def look(self) -> Condition:
         """Look now, for at most LOOK_LIMIT, and return what was found. Who comes during a look shares the next one."""
-        before = self.condition
+        begun = self._begun
         async with self._looking:
-            if self.condition is before:  # else somebody looked while we waited
+            if self._begun == begun:  # else somebody began to look after we came
                 await self._look()
         return self.condition
 
@@ -77,6 +78,7 @@ class Watch:
             await self._looked.wait()
 
     async def _look(self) -> None:
+        self._begun += 1
         started = time.monotonic()
         found = replace(self.condition, reachable=False, error=f"no answer within {LOOK_LIMIT:g} s")
         with trio.move_on_after(LOOK_LIMIT):

@@ -14,6 +14,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from service.database.discreet import hide_values
 from service.database.line import Line, LineLost
 from service.database.unit import Unit
 from service.errors import DatabaseAway, OutcomeUnknown
@@ -46,6 +47,7 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
         if unit.transactional:
             _commit(unit, line, engine, connection, value)
     except BaseException as error:
+        hide_values(error)
         _roll_back(line)
         if line.broken and isinstance(error, DBAPIError | psycopg.Error | LineLost):
             lost = "the connection to PostgreSQL was lost; nothing is committed"

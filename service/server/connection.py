@@ -181,8 +181,17 @@ class Connection(TCPServer):
             return
         self._closing = True
         await self.protocol.handle(Closed())
+        if self.outbox.waiting_bytes:
+            self._tasks.start_soon(self._linger)  # not here: who closes many connections waits for none of them
+        else:
+            self._say_no_more()
+
+    async def _linger(self) -> None:
         with trio.move_on_after(LINGER):
             await self.outbox.wait_empty()
+        self._say_no_more()
+
+    def _say_no_more(self) -> None:
         with contextlib.suppress(OSError):
             self.stream.socket.shutdown(socket.SHUT_WR)
         self.read_scope.deadline = trio.current_time() + LINGER

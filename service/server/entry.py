@@ -42,15 +42,17 @@ class Headers:
         )
 
 
-def refusal(method: str, headers: Headers, settings: Settings, *, upgrade: bool = False) -> ServiceError | None:
-    """Return why a request is not let in, or None; `upgrade` is a websocket's."""
+def refusal(
+    method: str, headers: Headers, settings: Settings, *, upgrade: bool = False, any_host: bool = False
+) -> ServiceError | None:
+    """Return why a request is not let in, or None; `upgrade` is a websocket's, `any_host` is one by any name."""
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
     host = _HOST.fullmatch(headers.host)
     if headers.host and not host:
         return Invalid("the Host is not a host name")
     name = host["name"].lower().rstrip(".") if host else ""
-    if settings.allowed_hosts and name not in settings.allowed_hosts:
+    if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
         return Misdirected(f"the Host {name!r} is not served here")
     changes = upgrade or method not in SAFE_METHODS
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):

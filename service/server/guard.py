@@ -1,11 +1,11 @@
-"""What a request meets ahead of the framework: probes, the admission gate, and who gets in.
+"""What a request meets ahead of the framework: the admission gate, and who gets in. Probes are answered before.
 
 A refusal made inside the framework proved too dear on a busy core; here it costs a dictionary and a write.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,6 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from service.errors import PROBLEM_JSON, RateLimited, ServiceError, Unavailable, problem
 from service.lifecycle import Lifecycle
-from service.server.config import Probe
 from service.server.entry import SAFE_METHODS, Headers, refusal
 from service.server.rates import RateLimits
 from service.server.statistics import Statistics
@@ -30,10 +29,10 @@ def guard(
     lifecycle: Lifecycle,
     statistics: Statistics,
     limits: RateLimits,
-    probes: Mapping[str, Probe] | None = None,
+    any_host: Collection[str] = (),
 ) -> ASGIFramework:
-    """Wrap `app`. Probes are answered first and exempt from everything; refusals are problem+json."""
-    return Guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits, probes=probes or {})
+    """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by."""
+    return Guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits, any_host=any_host)
 
 
 class Guard:
@@ -47,14 +46,14 @@ class Guard:
         lifecycle: Lifecycle,
         statistics: Statistics,
         limits: RateLimits,
-        probes: Mapping[str, Probe],
+        any_host: Collection[str],
     ) -> None:
         self._app = app
         self._settings = settings
         self._lifecycle = lifecycle
         self._statistics = statistics
         self._limits = limits
-        self._probes = probes
+        self._any_host = any_host
         self._requests = 0
         self._websockets = 0
         self._websockets_of: Counter[str] = Counter()
@@ -68,11 +67,7 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _pass_request(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if (probe := self._probes.get(scope["path"])) and scope["method"] in {"GET", "HEAD"}:
-            status, body = probe()
-            headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-            await _reply(scope, send, status, body, headers)
-        elif (error := self._refuse_request(scope)) is not None:
+        if (error := self._refuse_request(scope)) is not None:
             await _refuse(scope, send, error)
         else:
             self._requests += 1
@@ -95,8 +90,8 @@ class Guard:
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
             return self._count("busy", Unavailable("too many requests are in flight", retry_after=RETRY_AFTER))
-        method = scope["method"]
-        if (error := refusal(method, Headers.of(scope["headers"]), self._settings)) is not None:
+        method, any_host = scope["method"], scope["path"] in self._any_host
+        if (error := refusal(method, Headers.of(scope["headers"]), self._settings, any_host=any_host)) is not None:
             return self._count(type(error).__name__.lower(), error)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -40,19 +41,29 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """Yield an opener of pages, each of a person of its own; what one complains about fails the test."""
+    """Yield an opener of pages, each of a person of its own; what one complains about fails the test.
+
+    `forgiven` is a pattern of what Chromium itself logs about a network that a test breaks.
+    """
     complaints: list[str] = []
     with ExitStack() as stack:
 
-        def open_page(url: str, name: str = "Ada", **options: Any) -> Page:
+        def open_page(
+            url: str, name: str = "Ada", *, forgiven: str = "$.", state: str = "open", script: str = "", **options: Any
+        ) -> Page:
+            def note(complaint: str) -> None:
+                if not re.match(forgiven, complaint):
+                    complaints.append(complaint)
+
             context = stack.enter_context(browser.new_context(**options))
             context.set_default_timeout(15_000)
             page = context.new_page()
-            page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: note(said.text) if said.type in {"error", "warning"} else None)
+            page.on("pageerror", lambda error: note(str(error)))
+            page.add_init_script(script)
             page.add_init_script(f"localStorage.setItem('trireme.name', '{json.dumps(name)}')")
             page.goto(url)
-            page.wait_for_selector("#status[data-state=open]")
+            page.wait_for_selector(f"#status[data-state={state}]")
             return page
 
         yield open_page

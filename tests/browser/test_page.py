@@ -3,7 +3,6 @@
 import itertools
 import re
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from playwright.sync_api import Page
 
 from tests.balancer import Balancer, balanced
 from tests.browser.conftest import OpenPage
+from tests.browser.pages import free_ports, shown, wait_shown, write
 from tests.database_fixtures import fresh_database
 from tests.processes import Process, started
 
@@ -27,7 +26,7 @@ class Replicas:
 
     def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
         self._directory, self._database_url, self._stack = directory, database_url, stack
-        self.ports = _free_ports(2)
+        self.ports = free_ports(2)
         self.running = [self._start(number) for number in range(2)]
         for replica in self.running:
             trio.run(replica.wait_ready)
@@ -55,12 +54,6 @@ class Replicas:
         self.balancer.ports.append(self.ports[number])
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
-
-
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Replicas]:
     with fresh_database(server_url, template) as database_url, ExitStack() as stack:
@@ -72,29 +65,6 @@ def room(replicas: Replicas, request: pytest.FixtureRequest) -> str:
     """Return where a room is that this test has for itself."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:64]
     return f"{replicas.balancer.url}/#{name}"
-
-
-def write(page: Page, text: str) -> None:
-    page.fill("#text", text)
-    page.press("#text", "Enter")
-
-
-def shown(page: Page) -> list[tuple[int, str]]:
-    """Return what the page shows as stored, from top to bottom: seq and text."""
-    pairs: list[tuple[int, str]] = page.locator("#log .message").evaluate_all(
-        "nodes => nodes.map(node => [Number(node.dataset.seq), node.querySelector('.bubble').textContent])"
-    )
-    return [(seq, text) for seq, text in pairs]
-
-
-def wait_shown(page: Page, count: int) -> list[tuple[int, str]]:
-    page.wait_for_function(
-        "count => document.querySelectorAll('#log .message').length >= count"
-        " && !document.querySelector('#pending').children.length",
-        arg=count,
-        timeout=25_000,
-    )
-    return shown(page)
 
 
 def test_two_people_chat_and_text_stays_text(room: str, open_page: OpenPage) -> None:

@@ -43,6 +43,7 @@ class Running:
 
     url: str
     lifecycle: Lifecycle
+    metrics: Metrics
 
 
 class Start(Protocol):
@@ -68,7 +69,7 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
             nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))
             with trio.fail_after(10):
                 await ready.wait()
-            return Running(urls[0].public, lifecycle)
+            return Running(urls[0].public, lifecycle, inside.metrics)
 
         yield start
         nursery.cancel_scope.cancel()

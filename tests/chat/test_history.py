@@ -1,24 +1,28 @@
 """Messages by HTTP: pages of a room, posts, and what is refused."""
 
 import json
+import statistics
+import sys
 from typing import Any
 
-import httpx2
+import pytest
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
 from tests.chat.conftest import Start
-from tests.wire import open_line
+from tests.chat.frames import open_line
+from tests.contract import Client
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"
+WINDOW = 0.5
 
 
 async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client, open_line(service.url) as member:
+        async with Client(service.url) as client, open_line(service.url) as member:
             await member.send({"type": "join", "room": "lobby", "ref": "r"})
             await member.expect("joined")
             first = await client.post(PATH, json={"text": "hi", "id": "i1", "from": "e\u0301va"})
@@ -38,7 +42,7 @@ async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
 async def test_pages_of_a_room(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for number in range(1, 61):
                 await client.post(PATH, json={"text": f"t{number}"})
 
@@ -53,13 +57,15 @@ async def test_pages_of_a_room(start: Start) -> None:
             assert await seqs("?after=0&limit=200") == list(range(1, 61))
             assert await seqs("?before=4&limit=2") == [2, 3]
             assert await seqs("?before=1") == []
+            assert await seqs("?after=2&before=6") == [3, 4, 5]
+            assert await seqs("?after=2&before=6&limit=2") == [3, 4]
             assert await seqs("?after=60") == []
 
 
 async def test_an_unknown_room_is_empty(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             answer = await client.get("/api/rooms/nobody-was-here/messages")
 
         page = answer.json()
@@ -79,7 +85,7 @@ BAD_BODIES: list[tuple[bytes, str]] = [
 async def test_bad_bodies_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for body, field in BAD_BODIES:
                 answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), body[:40]
@@ -89,49 +95,67 @@ BAD_QUESTIONS = [
     ("/api/rooms/Lobby/messages", "room"), (f"/api/rooms/{'a' * 65}/messages", "room"), (PATH + "?limit=0", "limit"),
     (PATH + "?limit=201", "limit"), (PATH + "?after=-1", "after"), (PATH + "?after=1.5", "after"),
     (PATH + "?after=%D9%A1", "after"), (PATH + f"?before={2**63}", "before"), (PATH + "?limit=", "limit"),
-    (PATH + f"?after={'9' * 5_000}", "after"), (PATH + "?after=1&before=2", "after, before"),
+    (PATH + f"?after={'9' * 5_000}", "after"),
 ]  # fmt: skip
 
 
 async def test_bad_questions_are_400_with_the_field_named(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with httpx2.AsyncClient(base_url=service.url) as client:
+        async with Client(service.url) as client:
             for path, field in BAD_QUESTIONS:
                 answer = await client.get(path)
                 assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (400, field), path
 
 
+async def post(client: Client, room: str) -> tuple[int, float, dict[str, Any]]:
+    begun = trio.current_time()
+    answer = await client.post(f"/api/rooms/{room}/messages", json={"text": "hi"})
+    return answer.status_code, trio.current_time() - begun, dict(answer.headers)
+
+
+async def measure_open_rooms(client: Client, seconds: float) -> float:
+    """Post to four rooms for a while; return the p99 of the time to the ack, the median over spans of WINDOW seconds.
+
+    What the lock costs would show in each of them, a moment in which the machine does something else in one.
+    """
+    windows: dict[int, list[float]] = {}
+
+    async def keep_posting(room: str) -> None:
+        while True:
+            status, took, _ = await post(client, room)
+            assert status == 201
+            windows.setdefault(int(trio.current_time() / WINDOW), []).append(took)
+            await trio.sleep(0.02)
+
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(keep_posting, f"open-{number}")
+    return statistics.median(statistics.quantiles([0.0, *times], n=100)[98] for times in windows.values())
+
+
+@pytest.mark.parametrize("seconds", [2.7, pytest.param(5.0, marks=pytest.mark.drill)])
 async def test_a_locked_room_is_503_within_three_seconds_and_other_rooms_do_not_notice(
-    start: Start, outside: Connection
+    start: Start, outside: Connection, seconds: float
 ) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_address=0)
-        async with httpx2.AsyncClient(base_url=service.url) as client:
-
-            async def post(room: str) -> tuple[int, float, dict[str, Any]]:
-                begun = trio.current_time()
-                answer = await client.post(f"/api/rooms/{room}/messages", json={"text": "hi"})
-                return answer.status_code, trio.current_time() - begun, dict(answer.headers)
-
-            for room in ("locked", "open"):
-                assert (await post(room))[0] == 201
+        async with Client(service.url) as client, trio.open_nursery() as nursery:
+            assert (await post(client, "locked"))[0] == 201
+            before = await measure_open_rooms(client, 1)
             outside.execute(sa.text("SELECT * FROM chat_room WHERE name = 'locked' FOR UPDATE"))
             refused: list[tuple[int, float, dict[str, Any]]] = []
-            times: list[float] = []
-            async with trio.open_nursery() as nursery:
 
-                async def try_locked() -> None:
-                    refused.append(await post("locked"))
+            async def try_locked() -> None:
+                refused.append(await post(client, "locked"))
 
-                for _ in range(5):
-                    nursery.start_soon(try_locked)
-                for _ in range(100):
-                    status, took, _ = await post("open")
-                    assert status == 201
-                    times.append(took)
-            outside.rollback()
+            for _ in range(5):
+                nursery.start_soon(try_locked)
+            meanwhile = await measure_open_rooms(client, seconds)
+        outside.rollback()
 
+        sys.stdout.write(f"acks of other rooms, p99: {before * 1000:.0f} ms free, {meanwhile * 1000:.0f} ms locked\n")
         assert [status for status, _, _ in refused] == [503] * 5
         assert all(took < 3 and headers["retry-after"] for _, took, headers in refused)
-        assert sorted(times)[50] < 0.1
+        assert meanwhile < max(0.1, 2 * before)  # a busy machine is slow before already

@@ -7,13 +7,14 @@ import httpx2
 from service.chat import open_chat
 from service.hello import open_hello
 from tests.booting import booted
+from tests.contract import Client
 from tests.database_fixtures import MakeSettings
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 
 
 async def test_the_page_comes_under_a_policy_that_lets_nothing_else_in(make_settings: MakeSettings) -> None:
-    async with booted(make_settings(**FREE)) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+    async with booted(make_settings(**FREE)) as urls, Client(urls.public) as client:
         page = await client.get("/")
         parts = [await client.get(path) for path in re.findall(r'(?:href|src)="(/[^"]+)"', page.text)]
         again = await client.get("/", headers={"If-None-Match": page.headers["etag"]})

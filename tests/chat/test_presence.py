@@ -4,7 +4,7 @@ import trio
 
 from service.chat.presence import FORGET, MAX_PAYLOAD, REPEAT, Presence
 from tests.chat.conftest import Start
-from tests.wire import open_line
+from tests.chat.frames import open_line
 
 
 def test_changes_are_told_at_once_and_everything_from_time_to_time() -> None:

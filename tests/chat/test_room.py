@@ -138,6 +138,20 @@ def test_removed_before_this_process_read_them_is_a_declared_gap() -> None:
     assert [(move.start, move.gap) for move in ann.moves] == [(9, True)]
 
 
+def test_of_many_some_are_told_the_count_and_the_others_next_with_the_latest() -> None:
+    room = room_at(0)
+    members = [Listener() for _ in range(5)]
+    seats = [room.join(member, ref="r", since=None)[0] for member in members]
+
+    room.count(5)
+    assert [room.tell(2), [member.counts for member in members]] == [2, [[5], [5], [], [], []]]
+    room.leave(seats[3])
+    room.count(4)
+    assert [room.tell(2), [member.counts for member in members]] == [2, [[5], [5], [4], [], [4]]]
+    assert [room.tell(9), room.tell(9)] == [2, 0]
+    assert [member.counts for member in members] == [[5, 4], [5, 4], [4], [], [4]]
+
+
 def test_a_resume_of_what_is_in_memory_needs_no_table() -> None:
     room = room_at(100)
     assert not room.answers(Since(epoch=EPOCH, seq=90))

@@ -3,6 +3,8 @@
 import os
 import pty
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +17,7 @@ import trio.testing
 
 from service.commands.chat import show
 from tests.balancer import Balancer
-from tests.processes import SERVICE, environment, ready
+from tests.processes import ROOT, SERVICE, environment, ready
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 
@@ -94,6 +96,68 @@ async def test_it_goes_on_at_the_other_replica_when_its_own_is_stopped(tmp_path:
     assert re.findall(r"#(\d) you: (\w+)", screen.text) == [("1", "before"), ("2", "during"), ("3", "after")]
     assert len(set(replicas)) == 2
     assert process.returncode == 0
+
+
+class Tmux:
+    """A terminal multiplexer of its own, whose one pane is what a person would see."""
+
+    def __init__(self, directory: Path) -> None:
+        self._command = ("tmux", "-S", str(directory / "tmux"), "-f", "/dev/null")
+        self._directory = directory
+
+    async def run(self, *arguments: str) -> str:
+        done = await trio.run_process(
+            [*self._command, *arguments], cwd=self._directory, env=environment(), capture_stdout=True
+        )
+        return done.stdout.decode()
+
+    async def type(self, *keys: str) -> None:
+        await self.run("send-keys", *keys)
+
+    async def wait_for(self, pattern: str, seconds: float = 15) -> str:
+        screen = ""
+        with trio.move_on_after(seconds):
+            while not re.search(pattern, screen):
+                await trio.sleep(0.05)
+                screen = await self.run("capture-pane", "-p")
+            return screen
+        raise AssertionError(f"{pattern} did not come:\n{screen}")
+
+
+@asynccontextmanager
+async def tmux(directory: Path, *command: str) -> AsyncIterator[Tmux]:
+    pane = Tmux(directory)
+    await pane.run("new-session", "-d", "-x", "90", "-y", "24", shlex.join(["env", f"PYTHONPATH={ROOT}", *command]))
+    try:
+        yield pane
+    finally:
+        await pane.run("kill-server")
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux on PATH")
+async def test_what_is_being_typed_stays_while_the_replica_is_stopped(tmp_path: Path, database_url: str) -> None:
+    async with (
+        ready(tmp_path, "serve", name="one", database_url=database_url, **QUICK) as one,
+        ready(tmp_path, "serve", name="two", database_url=database_url, **QUICK) as two,
+        trio.open_nursery() as nursery,
+    ):
+        balancer = Balancer([int(replica.public.rpartition(":")[2]) for replica in (one, two)])
+        nursery.start_soon(balancer.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        async with tmux(tmp_path, *SERVICE, "chat", balancer.url, "--room", "deck", "--name", "ada") as pane:
+            await pane.wait_for("in deck at #0")
+            await pane.type("beforx", "BSpace", "e", "Enter", "half of a sent")
+            await pane.wait_for(r"#1 you: before\s+> half of a sent\s*$")
+            balancer.ports.pop()
+            two.send(signal.SIGTERM)
+            assert await two.wait_end() == 0
+            await pane.wait_for(r"(?s)restart.*in deck at #1\s+> half of a sent\s*$")
+            await pane.type("ence", "Enter")
+            screen = await pane.wait_for(r"#2 you: .*\s+>\s*$")
+        nursery.cancel_scope.cancel()
+
+    assert re.findall(r"#(\d) you: (.*)", screen) == [("1", "before"), ("2", "half of a sentence")]
+    assert screen.count("half of a sent") == 1
 
 
 async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_path: Path, database_url: str) -> None:

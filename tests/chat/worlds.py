@@ -34,11 +34,12 @@ def room_at(head: int, *, oldest: int = 1) -> Room:
 
 
 class Listener:
-    """A member that notes seqs, and where it was put."""
+    """A member that notes seqs, where it was put, and how many it was told that they are."""
 
     def __init__(self) -> None:
         self.got: list[int] = []
         self.moves: list[Joined] = []
+        self.counts: list[int] = []
 
     def deliver(self, burst: Burst) -> None:
         self.got += [entry.seq for entry in burst.entries]
@@ -47,7 +48,7 @@ class Listener:
         self.moves.append(joined)
 
     def count(self, presence: Presence) -> None:
-        pass
+        self.counts.append(presence.count)
 
 
 def catch_up(seat: Seat, rows: tuple[Message, ...]) -> None:

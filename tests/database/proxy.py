@@ -8,15 +8,21 @@ import trio
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`."""
+    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`; `broken` counts the lines on which the word was said."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.silent = False
+        self.broken = 0
         self._trap = b""
         self._forward_trapped = False
         self._lines: set[trio.CancelScope] = set()
+
+    @property
+    def lines(self) -> int:
+        """Return how many there are."""
+        return len(self._lines)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
@@ -52,6 +58,7 @@ class Proxy:
             while data := await client.receive_some():
                 if self._trap and self._trap in data:
                     self._trap = b""
+                    self.broken += 1
                     if self._forward_trapped:
                         line.mute = True
                         await server.send_all(data)

@@ -1,10 +1,14 @@
 """Errors of units: collisions are retried, what PostgreSQL refuses stays refused, and units keep to their side."""
 
+import traceback
+from collections.abc import Callable
+
+import psycopg
 import pytest
 import structlog.testing
 import trio
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from service.database import Outcome, metadata, open_database
@@ -172,16 +176,73 @@ async def test_the_orm_works_inside_a_unit(make_settings: MakeSettings) -> None:
             assert await database.read(select_numbers) == {1, 2}
 
 
-async def test_values_are_not_in_the_errors_that_are_logged(make_settings: MakeSettings) -> None:
+SECRET = "ada@example.org"
+TABLE = """
+CREATE TABLE people (
+    email text PRIMARY KEY CHECK (position('!' in email) = 0), age int NOT NULL DEFAULT 0,
+    twin text REFERENCES people DEFERRABLE INITIALLY DEFERRED)
+"""
+
+
+def add(connection: Connection, email: str = SECRET, age: object = 0, twin: str | None = None) -> None:
+    values = {"email": email, "age": age, "twin": twin}
+    connection.execute(text("INSERT INTO people VALUES (:email, :age, :twin)"), values)
+
+
+def wrap(connection: Connection) -> None:
+    try:
+        add(connection)
+    except IntegrityError:
+        raise LookupError("ours")  # noqa: B904  what it was raised during is shown as well
+
+
+def add_past_sqlalchemy(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    driver.execute("INSERT INTO people VALUES (%s)", [SECRET])
+
+
+REVEALING: dict[str, Callable[[Connection], object]] = {
+    "duplicate key": add,
+    "duplicate key, to the driver": add_past_sqlalchemy,
+    "duplicate key, behind another error": wrap,
+    "check": lambda connection: add(connection, SECRET + "!"),
+    "not null": lambda connection: add(connection, SECRET + "?", None),
+    "not a number": lambda connection: connection.execute(text("SELECT CAST(:email AS int)"), {"email": SECRET}),
+    "foreign key at COMMIT": lambda connection: add(connection, "other", 0, SECRET + "?"),
+    "parameters": lambda connection: connection.execute(text("SELECT 1/:no, :email"), {"no": 0, "email": SECRET}),
+}
+
+
+async def test_values_are_not_in_what_is_logged_of_an_error(make_settings: MakeSettings) -> None:
+    logged: dict[str, str] = {}
+    with trio.fail_after(20):
+        async with open_database(make_settings()) as database:
+            await database.run(lambda connection: connection.exec_driver_sql(TABLE).close())
+            await database.run(add)
+            for name, unit in REVEALING.items():
+                try:
+                    await database.run(unit)
+                except Exception as error:
+                    logged[name] = "".join(traceback.format_exception(error))
+
+    assert logged.keys() == REVEALING.keys()
+    for name, words in logged.items():
+        assert SECRET not in words, name
+        assert "SQLSTATE" in words, name
+
+
+async def test_code_may_still_decide_by_what_an_error_says(make_settings: MakeSettings) -> None:
     with trio.fail_after(10):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
-            with pytest.raises(DBAPIError) as failed:
-                await database.run(
-                    lambda connection: connection.execute(text("SELECT 1 / :secret - 1"), {"secret": "hunter2"})
-                )
+            await database.run(insert, number=7)
+            with pytest.raises(IntegrityError, match=r"violates unique constraint \"numbers_pkey\"") as failed:
+                await database.run(insert, number=7)
 
-    assert "parameters hidden" in str(failed.value)
+    assert isinstance(failed.value.orig, psycopg.errors.UniqueViolation)
+    assert failed.value.orig.diag.constraint_name == "numbers_pkey"
+    assert failed.value.orig.diag.message_detail == "Key (number)=(7) already exists."
 
 
 async def test_a_slow_unit_is_logged_by_its_name_and_without_values(make_settings: MakeSettings) -> None:

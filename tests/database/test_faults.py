@@ -33,7 +33,8 @@ from tests.database_fixtures import MakeSettings
 type How = Literal["fast", "immediate"]
 
 
-async def test_a_frozen_backend_is_cut_off(own_server: OwnServer) -> None:
+@pytest.mark.parametrize("most", [0.8, pytest.param(0.6, marks=pytest.mark.drill)])  # promised: 0.6, if it is quiet
+async def test_a_frozen_backend_is_cut_off(own_server: OwnServer, most: float) -> None:
     with trio.fail_after(10), observe(own_server.url) as observer:
         async with open_database(Settings(database_url=own_server.url)) as database:
             async with trio.open_nursery() as nursery:
@@ -48,7 +49,7 @@ async def test_a_frozen_backend_is_cut_off(own_server: OwnServer) -> None:
             os.kill(frozen, signal.SIGCONT)
 
     print(f"frozen backend: back {lasted:.3f} s after the cancel")
-    assert lasted < 0.8  # 0.6 on a machine with nothing else to do
+    assert lasted < most
     assert usable == 1
     assert (after.lines_cut, after.connections_in_use) == (1, 0)
 

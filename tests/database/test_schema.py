@@ -1,5 +1,6 @@
 """Schema states, and releases against each other: install, upgrade, roll back, upgrade again; breaking ones refused."""
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import trio
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from service.database import CodeSchema, MigrationRefused, SchemaState, ServerAway, migrate, open_database
@@ -243,3 +245,18 @@ def alembic(settings: Settings, code: Path, verb: str, revision: str) -> None:
 def url_of(settings: Settings) -> str:
     assert settings.database_url is not None
     return settings.database_url.get_secret_value()
+
+
+def test_a_migration_that_fails_on_values_does_not_show_them(release: Release, empty_database_url: str) -> None:
+    code, settings = release("one"), Settings(database_url=empty_database_url)
+    migrate(settings, migrations=code)
+    write_migration(
+        code, "unique", "one", serves_from="one",
+        up="INSERT INTO notes VALUES ('secret'), ('secret'); CREATE UNIQUE INDEX twice ON notes (body)",
+    )  # fmt: skip
+
+    with pytest.raises(IntegrityError, match='could not create unique index "twice"') as failed:
+        migrate(settings, migrations=code)
+    words = "".join(traceback.format_exception(failed.value))
+    assert "(secret)" not in words
+    assert "SQLSTATE 23505" in words

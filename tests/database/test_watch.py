@@ -9,6 +9,7 @@ from service.database import SchemaState, migrate, open_database
 from service.settings import Settings
 from tests.database.migrations import Release
 from tests.database.observer import observe
+from tests.database.proxy import open_proxy
 from tests.database.server import OwnServer
 from tests.database_fixtures import MakeSettings
 
@@ -61,6 +62,18 @@ async def test_a_look_takes_at_most_a_second_at_a_frozen_server(one_server: OwnS
             assert not condition.reachable
             assert lasted < 1.5
             assert (await database.look()).reachable, "over a new connection"
+
+
+async def test_who_asks_during_a_look_hears_of_what_is_so_now(one_server: OwnServer) -> None:
+    with trio.fail_after(10):
+        async with open_proxy(one_server.port) as proxy:
+            proxy.silent = True
+            async with open_database(Settings(database_url=proxy.url())) as database:
+                while not proxy.lines:  # its first look is on its way, and will find nothing
+                    await trio.sleep(0.01)
+                proxy.silent = False
+
+                assert (await database.look()).reachable
 
 
 async def test_looks_at_the_same_time_are_one(make_settings: MakeSettings) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
-from quart import abort, request, websocket
+from quart import Blueprint, abort, request, websocket
 from quart_trio import QuartTrio
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def make_settings(**changes: Any) -> "Settings":
     return Settings.model_construct(**Settings.model_construct().model_dump() | changes)
 
 
-def add_routes[App: QuartTrio](app: App) -> App:
+def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
     """Add what the tests ask for."""
 
     @app.get("/")

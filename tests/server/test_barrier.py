@@ -1,7 +1,8 @@
 """A1 to A5: what one client could do to end the process, with a bystander whose request is in flight meanwhile."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import h2.events
 import pytest
 import structlog
 import trio
+from hyperframe.frame import PriorityFrame
 from quart_trio import QuartTrio
 
 from service.server import Application
@@ -45,14 +47,30 @@ async def _data_after_the_response(stream: trio.SocketStream) -> None:
     await _until_closed(stream)
 
 
-async def _a_thousand_streams(stream: trio.SocketStream) -> None:
-    connection = await _speak_http2(stream)
-    with trio.move_on_after(10) as patience:
+async def _a_thousand_priorities(stream: trio.SocketStream) -> None:
+    await _speak_http2(stream)
+    with contextlib.suppress(trio.BrokenResourceError):
         for number in range(1, 2 * 1_005, 2):
-            connection.send_headers(number, _http2_headers("GET"), end_stream=True)
-            await stream.send_all(connection.data_to_send())
-            while not await _see(stream, connection, h2.events.StreamEnded):
-                patience.deadline = trio.current_time() + 1  # it falls silent after the thousandth
+            await stream.send_all(PriorityFrame(number, stream_weight=15).serialize())
+    await _until_closed(stream)
+
+
+async def _a_thousand_streams(stream: trio.SocketStream) -> None:
+    """Ask a thousand times, and more often in one packet that nobody waits for."""
+    connection = await _speak_http2(stream)
+    numbers = itertools.count(1, 2)
+    for _ in range(20):
+        ended = 0
+        await stream.send_all(_ask_often(connection, itertools.islice(numbers, 50)))
+        while ended < 50:
+            ended += await _see(stream, connection, h2.events.StreamEnded)
+    await stream.send_all(_ask_often(connection, itertools.islice(numbers, 95)))
+
+
+def _ask_often(connection: h2.connection.H2Connection, numbers: Iterable[int]) -> bytes:
+    for number in numbers:
+        connection.send_headers(number, _http2_headers("GET"), end_stream=True)
+    return connection.data_to_send()
 
 
 async def _speak_http2(stream: trio.SocketStream) -> h2.connection.H2Connection:
@@ -66,13 +84,17 @@ def _http2_headers(method: str) -> list[tuple[str, str]]:
     return [(":method", method), (":path", "/nowhere"), (":scheme", "http"), (":authority", "x")]
 
 
-async def _see(stream: trio.SocketStream, connection: h2.connection.H2Connection, kind: type) -> bool:
+async def _see(stream: trio.SocketStream, connection: h2.connection.H2Connection, kind: type) -> int:
+    """Return how many events of a kind the next bytes are; what they give up of the window is given back."""
     data = await stream.receive_some()
-    if not data.startswith(b"HTTP/1.1") and data:
-        events = connection.receive_data(data)
-        await stream.send_all(connection.data_to_send())
-        return any(isinstance(event, kind) for event in events)
-    raise ConnectionError("not HTTP/2")
+    if data.startswith(b"HTTP/1.1") or not data:
+        raise ConnectionError("not HTTP/2")
+    events = connection.receive_data(data)
+    for event in events:
+        if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+            connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+    await stream.send_all(connection.data_to_send())
+    return sum(isinstance(event, kind) for event in events)
 
 
 async def _until_closed(stream: trio.SocketStream) -> None:
@@ -85,14 +107,15 @@ async def _until_closed(stream: trio.SocketStream) -> None:
 class Attack:
     act: Callable[[trio.SocketStream], Awaitable[None]]
     bare: dict[str, Any] = field(default_factory=dict)  # what Hypercorn has to be configured with for it
-    is_seen: bool = True  # whether it could be made to end the stack as it comes, here and with these versions
+    at_sigterm: bool = False  # whether it ends the process only once that is told to end
 
 
 ATTACKS = {
     "A1 a byte behind the upgrade": Attack(_trailing_byte),
     "A2 data after the response": Attack(_data_after_the_response),
     "A3 a Host that is no text": Attack(_host_that_is_no_text, bare={"server_names": ["x"]}),
-    "A4 a thousand streams": Attack(_a_thousand_streams, is_seen=False),
+    "A4 a thousand streams": Attack(_a_thousand_streams, at_sigterm=True),
+    "A4 a thousand priorities": Attack(_a_thousand_priorities),
 }
 
 
@@ -118,11 +141,21 @@ async def test_each_attack_costs_one_connection(tmp_path: Path) -> None:
         assert server.process.returncode == 0
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.is_seen])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if not attack.at_sigterm])
 async def test_trap_an_attack_ends_the_stack_as_it_comes(name: str, tmp_path: Path) -> None:
     attack = ATTACKS[name]
     async with child("bare", tmp_path / "log", **attack.bare) as server:
         assert await _attack(server, attack) == b""
+        assert await server.is_gone_within(5)
+        assert server.process.returncode == 1
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.at_sigterm])
+async def test_trap_an_attack_makes_the_stack_as_it_comes_fail_at_sigterm(name: str, tmp_path: Path) -> None:
+    async with child("bare", tmp_path / "log") as server, await server.connect() as attacker:
+        await ATTACKS[name].act(attacker)
+        server.terminate()
+
         assert await server.is_gone_within(5)
         assert server.process.returncode == 1
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from service.server import Application
 from tests.server.conftest import running
 from tests.server.processes import Child, child
-from tests.server.wire import CLOSE, Reader, frame, get, upgrade
+from tests.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
 
 MEMBERS = 500
 
@@ -59,6 +60,15 @@ async def test_at_sigterm_all_of_500_websockets_see_1012_and_no_request_is_lost(
     assert all(b"connection: close" in head for head in heads)
 
 
+async def test_trap_at_sigterm_websockets_see_a_bare_eof_on_the_stack_as_it_comes(tmp_path: Path) -> None:
+    async with child("bare", tmp_path / "log", graceful_timeout=0.5) as server, await server.connect() as client:
+        reader = await upgrade(client)
+        server.terminate()
+
+        with trio.fail_after(5), pytest.raises(EOFError):
+            await reader.close_code()
+
+
 async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_is_answered(
     safe_app: Application,
 ) -> None:
@@ -78,6 +88,21 @@ async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_
             await server.stopped.wait()
 
     assert trio.current_time() - started < 1
+
+
+async def test_peers_that_do_not_read_hold_up_the_farewell_for_a_second(safe_app: Application) -> None:
+    async with running(safe_app) as server:
+        clients = [await stalled(server.port, UPGRADE % (b"/pump", b"")) for _ in range(10)]
+        while server.websockets.count < len(clients):
+            await trio.sleep(0.01)
+        started = trio.current_time()
+        await server.websockets.close_all()
+        took = trio.current_time() - started
+        for client in clients:
+            await client.aclose()
+
+    assert took < 2
+    assert server.websockets.count == 0
 
 
 async def test_what_takes_longer_than_the_grace_is_cut(safe_app: Application) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import trio
+from quart_trio import QuartTrio
 
 from service.lifecycle import Lifecycle
 from service.server import Application, RateLimits, Statistics, guard
 from tests.server.child import add_routes, make_settings
-from tests.server.conftest import Server, running
+from tests.server.conftest import Server, running, running_bare
 from tests.server.wire import UPGRADE, Reader, get, upgrade
 
 PROBES = {"/livez": lambda: (200, b'{"status": "ok"}')}
@@ -27,9 +28,9 @@ async def guarded(app: Application, **changes: Any) -> AsyncIterator[tuple[Serve
         lifecycle=lifecycle,
         statistics=statistics,
         limits=RateLimits(settings.rate_per_address),
-        probes=PROBES,
+        any_host={"/health"},
     )
-    async with running(wrapped, settings) as server:
+    async with running(wrapped, settings, probes=PROBES) as server:
         yield server, statistics, lifecycle
 
 
@@ -92,6 +93,28 @@ async def test_who_does_not_get_in_is_told_why(request_: bytes, changes: dict[st
     if status != 413:  # which is the framework's answer
         assert json.loads(answer[2])["status"] == status
         assert statistics.refused.total() == 1
+
+
+async def test_health_and_probes_are_served_by_any_host_name(app: Application) -> None:
+    @app.get("/health")
+    async def health() -> str:
+        return "ok"
+
+    async with guarded(app, allowed_hosts=("y",)) as (server, _, _):
+        assert [(await ask(server, get(path)))[0] for path in ("/health", "/livez", "/")] == [200, 200, 421]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
+        (get("/").replace(b"Host: x", b"Host: a b"), 200),
+        (UPGRADE % (b"/echo", b"Origin: http://y\r\n"), 101),
+    ],
+)
+async def test_trap_anybody_gets_in_on_the_stack_as_it_comes(bare_app: QuartTrio, request_: bytes, status: int) -> None:
+    async with running_bare(bare_app) as server:
+        assert (await ask(server, request_))[0] == status
 
 
 async def test_the_origin_of_the_host_itself_is_let_in(safe_app: Application) -> None:

@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 
 import psycopg
+import pytest
 import trio
 from quart import Blueprint
 from sqlalchemy import Connection, make_url, text
@@ -46,8 +47,19 @@ def create_routes(database: Database) -> Blueprint:
     return routes
 
 
+@dataclass(frozen=True)
+class Promise:
+    goodput: float  # at least, of the capacity
+    refusal: float  # p99 of the 503s, in seconds
+    given_up: float  # share of the clients, and so of the queries that were nobody's
+
+
+BUSY, QUIET = Promise(0.9, 0.1, 0.05), Promise(0.98, 0.025, 0)  # beside other tests, and alone: what is promised
+
+
+@pytest.mark.parametrize("promise", [BUSY, pytest.param(QUIET, marks=pytest.mark.drill)], ids=["busy", "quiet"])
 async def test_under_three_times_its_capacity_the_service_does_what_it_can(
-    writable_database_url: str, make_settings: MakeSettings
+    writable_database_url: str, make_settings: MakeSettings, promise: Promise
 ) -> None:
     settings = make_settings(
         database_url=writable_database_url, database_connections=CONNECTIONS, max_requests=CONNECTIONS * 4
@@ -70,11 +82,11 @@ async def test_under_three_times_its_capacity_the_service_does_what_it_can(
     print(f"goodput {goodput:.1%} of a capacity of {capacity:.1f}/s")
     print(f"{len(outcome.refused)} refused at the gate, p99 {late * 1000:.1f} ms; {outcome.waited} at the database")
     print(f"queries begun {begun}, served {outcome.served}, given up {outcome.given_up}")
-    assert outcome.given_up == 0
+    assert outcome.given_up <= promise.given_up * 3 * capacity * SECONDS
     assert outcome.other == []
-    assert begun == outcome.served  # every query was somebody's answer
-    assert goodput > 0.9  # 98 % and more on a machine that does nothing else
-    assert late < 0.1  # 25 ms, likewise
+    assert outcome.served <= begun <= outcome.served + outcome.given_up  # every other query was somebody's answer
+    assert goodput >= promise.goodput
+    assert late < promise.refusal
 
 
 async def _capacity(server: Server) -> float:

@@ -11,8 +11,7 @@ import trio
 
 from tests.server.processes import Child, child
 from tests.server.test_memory import LATENCY, watching
-from tests.server.test_writes import stalled
-from tests.server.wire import Reader, get, upgrade
+from tests.server.wire import Reader, get, stalled, upgrade
 
 POST = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 
@@ -36,7 +35,7 @@ async def trickle(server: Child, start: bytes, drop: bytes) -> None:
 
 async def slow_reader(server: Child) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
-        async with await stalled(server, get("/big")) as client:
+        async with await stalled(server.port, get("/big")) as client:
             while await client.receive_some(32):
                 await trio.sleep(0.5)
 

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import trio
+from quart import websocket
 from quart_trio import QuartTrio
 
 from service.server import Application
@@ -171,3 +172,25 @@ async def test_a_half_open_peer_is_noticed_within_20_seconds(safe_app: Applicati
             while server.statistics.connections_open:
                 await trio.sleep(0.1)
     print(f"half-open peers were noticed after {trio.current_time() - started:.1f} s")
+
+
+@pytest.mark.drill
+async def test_trap_a_half_open_peer_is_not_noticed_by_the_stack_as_it_comes() -> None:
+    app = QuartTrio("bare")
+    ended = trio.Event()
+
+    @app.websocket("/ws")
+    async def wait() -> None:
+        await websocket.accept()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with running_bare(app, websocket_ping_interval=1) as server, await server.connect() as client:
+        await upgrade(client, "/ws")
+        vanish(client)
+        with trio.move_on_after(20) as patience:
+            await ended.wait()
+
+    assert patience.cancelled_caught

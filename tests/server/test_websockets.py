@@ -8,8 +8,7 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from service.server import Application, Frame, TooSlowError, encode_frame, websocket
-from service.server.websocket_stream import WebsocketStream
+from service.server import Application, websocket
 from tests.server.conftest import running, running_bare
 from tests.server.wire import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Reader, frame, upgrade
 
@@ -96,6 +95,53 @@ async def test_what_was_sent_before_a_clean_close_is_still_handled(app: Applicat
         await until(lambda: not server.statistics.connections_open)
 
     assert handled == ["0", "1", "2", "3", "4"]
+
+
+async def test_trap_what_was_sent_before_a_clean_close_is_lost_on_the_stack_as_it_comes() -> None:
+    app = QuartTrio("bare")
+    handled: list[object] = []
+    ended = trio.Event()
+
+    @app.websocket("/ws")
+    async def handle() -> None:
+        try:
+            while True:
+                await trio.sleep(0.05)
+                handled.append(await websocket.receive())
+        finally:
+            ended.set()
+
+    async with running_bare(app) as server, await server.connect() as client:
+        await upgrade(client, "/ws")
+        await client.send_all(b"".join(frame(TEXT, b"%d" % number) for number in range(5)) + frame(CLOSE))
+        with trio.fail_after(5):
+            await ended.wait()
+
+    assert len(handled) < 5
+
+
+@pytest.mark.parametrize("goodbye", [frame(CLOSE), None])
+async def test_a_websocket_whose_client_has_left_is_gone_at_once(safe_app: Application, goodbye: bytes | None) -> None:
+    async with running(safe_app) as server:
+        async with await server.connect() as client:
+            await upgrade(client)
+            if goodbye is not None:
+                await client.send_all(goodbye)
+        await until(lambda: not server.statistics.connections_open, 1)
+
+
+async def test_trap_with_a_ping_interval_a_websocket_outlives_its_client_on_the_stack_as_it_comes(
+    bare_app: QuartTrio,
+) -> None:
+    async with running_bare(bare_app, websocket_ping_interval=2) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with await server.connect() as client:
+            reader = await upgrade(client)
+            await client.send_all(frame(CLOSE))
+            await reader.close_code()
+        await trio.sleep(1)
+        assert trio.lowlevel.current_statistics().tasks_living > before
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living == before)  # at the next tick
 
 
 async def test_a_peer_that_is_gone_cancels_the_handler_at_once(app: Application) -> None:
@@ -319,81 +365,3 @@ async def test_a_flood_that_no_handler_takes_is_closed_1008(
             with trio.fail_after(5):
                 assert await reader.close_code() == 1008
             nursery.cancel_scope.cancel()
-
-
-async def test_frames_pings_and_messages_keep_their_order_through_a_slow_moment(app: Application) -> None:
-    sent: list[tuple[int, bytes]] = []
-
-    @app.websocket("/ws")
-    async def send() -> None:
-        await websocket.accept()
-        outbox = websocket.outbox
-        for number in range(120):
-            payload = b"%d" % number + b"." * 8_000
-            outbox.send_nowait(encode_frame(payload.decode()))
-            sent.append((TEXT, payload))
-        await websocket.ping()
-        await websocket.send(b"message")
-        sent.extend([(PING, b""), (BINARY, b"message")])
-        await websocket.close(4000)
-
-    async with running(app) as server, await server.connect() as client:
-        reader = await upgrade(client, "/ws")
-        await trio.sleep(0.2)
-        received = [await reader.frame() for _ in range(122)]
-        assert await reader.close_code() == 4000
-
-    assert received == sent
-
-
-async def test_a_member_that_does_not_read_is_let_go_and_the_close_reaches_it(app: Application) -> None:
-    sent = 0
-
-    @app.websocket("/ws")
-    async def fill() -> None:
-        nonlocal sent
-        await websocket.accept()
-        big = encode_frame("x" * 60_000)
-        try:
-            while True:
-                websocket.outbox.send_nowait(big)
-                sent += 1
-        except TooSlowError:
-            await websocket.close(4008, "too slow")
-
-    async with running(app) as server, await server.connect() as client:
-        reader = await upgrade(client, "/ws")
-        await trio.sleep(0.2)
-        received = 0
-        while (message := await reader.frame())[0] == TEXT:
-            received += 1
-
-    assert message == (CLOSE, b"\x0f\xa8too slow")
-    assert received < sent  # the rest was thrown away: it would have come before the close
-    assert server.statistics.websockets_too_slow == 1
-
-
-async def test_droppable_frames_go_first(app: Application) -> None:
-    @app.websocket("/ws")
-    async def fill() -> None:
-        await websocket.accept()
-        big = encode_frame("x" * 60_000)
-        outbox = websocket.outbox
-        assert isinstance(outbox, WebsocketStream)
-        while not outbox.transport.outbox.waiting_bytes:
-            outbox.send_nowait(big)
-        for number in range(200):
-            outbox.send_nowait(encode_frame(f"presence {number}", droppable=True))
-        for number in range(250):
-            outbox.send_nowait(Frame(encode_frame(f"message {number}").data))
-        await websocket.receive()
-
-    async with running(app) as server, await server.connect() as client:
-        reader = await upgrade(client, "/ws")
-        await trio.sleep(0.2)
-        messages: list[bytes] = []
-        while not messages or messages[-1] != b"message 249":
-            messages.append((await reader.frame())[1])
-
-    kept = [message for message in messages if not message.startswith(b"x")]
-    assert kept == [b"message %d" % number for number in range(250)]

@@ -106,6 +106,16 @@ async def upgrade(stream: trio.SocketStream, path: str = "/echo", headers: bytes
     return reader
 
 
+async def stalled(port: int, request: bytes) -> trio.SocketStream:
+    """Return a client that asks and never reads; its receive buffer is small, so that little gets out of sight."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await sock.connect(("127.0.0.1", port))
+    stream = trio.SocketStream(sock)
+    await stream.send_all(request)
+    return stream
+
+
 def vanish(stream: trio.SocketStream) -> None:
     """Have the kernel drop whatever comes for this socket, acknowledging nothing: as if the cable were cut."""
     drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # one instruction: keep 0 bytes

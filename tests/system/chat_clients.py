@@ -1,5 +1,7 @@
 """Members that behave as a client should: resume on a random replica, resend what is not acked, write down all."""
 
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +10,9 @@ from typing import Any
 
 import trio
 
+from tests.chat.frames import open_line
 from tests.system.checker import Acked, Got, History, Joined
-from tests.wire import Closed, Line, Refused, open_line
+from tests.wire import Closed, Line, Refused
 
 PING = 0.5  # seconds between two pings, so that something comes
 SILENT = 2.5  # seconds of silence after which the line is given up
@@ -42,8 +45,10 @@ class Member:
     refusals: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stalled: bool = False  # while True it does not read
+    detour: str | None = None  # where it connects instead of at a replica
     _numbers: int = 0
     _said_bye: tuple[float, dict[str, Any]] | None = None
+    _line: Line | None = None
 
     async def run(self, writing: Callable[[], bool]) -> None:
         while True:
@@ -56,6 +61,12 @@ class Member:
     def complete(self, heads: dict[str, int]) -> bool:
         return not self.unacked and all(self.cursors.get(room, ("", -1))[1] == heads[room] for room in self.rooms)
 
+    def reset(self) -> None:
+        """End the connection with a RST, as a crashing client does; it comes back like after any other end."""
+        if self._line is not None and self._line.stream.socket.fileno() >= 0:
+            self._line.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._line.stream.socket.close()
+
     def _patience(self) -> float:
         if self._said_bye is not None:
             low, high = self._said_bye[1]["reconnect_after_ms"]
@@ -63,48 +74,50 @@ class Member:
         return self.random.uniform(0.05, 0.4)
 
     async def _connect_once(self, writing: Callable[[], bool]) -> None:
-        async with open_line(self.random.choice(self.urls()), f"/ws?name={self.name}", limit=2.5) as socket:
+        url = self.detour or self.random.choice(self.urls())
+        async with open_line(url, f"/ws?name={self.name}", limit=2.5) as line:
+            self._line = line
             if self._said_bye is not None:
                 self.returned.append((trio.current_time() - self._said_bye[0], self._said_bye[1]))
                 self._said_bye = None
             for room in self.rooms:
-                await self._join(socket, room)
+                await self._join(line, room)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ping, socket)
+                nursery.start_soon(self._ping, line)
                 if self.pause or self.unacked:
-                    nursery.start_soon(self._write, socket, writing)
-                await self._read(socket, nursery)
+                    nursery.start_soon(self._write, line, writing)
+                await self._read(line, nursery)
 
-    async def _join(self, socket: Line, room: str) -> None:
+    async def _join(self, line: Line, room: str) -> None:
         since = self.cursors.get(room)
         asked = {"epoch": since[0], "seq": since[1]} if since else {"seq": 0}
-        await send(socket, type="join", room=room, ref=room, since=asked)
+        await send(line, type="join", room=room, ref=room, since=asked)
 
-    async def _ping(self, socket: Line) -> None:
+    async def _ping(self, line: Line) -> None:
         while True:
             await trio.sleep(PING)
-            await send(socket, type="ping", t=1)
+            await send(line, type="ping", t=1)
 
-    async def _write(self, socket: Line, writing: Callable[[], bool]) -> None:
+    async def _write(self, line: Line, writing: Callable[[], bool]) -> None:
         for (room, id_), text in list(self.unacked.items()):  # of an earlier connection, and not acked there
-            await send(socket, type="send", room=room, id=id_, text=text)
+            await send(line, type="send", room=room, id=id_, text=text)
         while self.pause and writing():
             await trio.sleep(self.random.uniform(0.5, 1.5) * self.pause)
-            await self._send_new(socket)
+            await self._send_new(line)
 
-    async def _send_new(self, socket: Line) -> None:
+    async def _send_new(self, line: Line) -> None:
         self._numbers += 1
         room, id_ = self.random.choice(self.rooms), f"{self.name}-{self._numbers}"
         text = f"{self.random.choice(TEXTS)} {self._numbers}"
         self.history.sent[room, id_] = self.unacked[room, id_] = text
-        await send(socket, type="send", room=room, id=id_, text=text)
+        await send(line, type="send", room=room, id=id_, text=text)
 
-    async def _read(self, socket: Line, nursery: trio.Nursery) -> None:
+    async def _read(self, line: Line, nursery: trio.Nursery) -> None:
         while True:
             while self.stalled:
                 await trio.sleep(0.05)
             with trio.fail_after(SILENT):
-                frame = await socket.frame()
+                frame = await line.frame()
             match frame["type"]:
                 case "joined":
                     self._take_joined(frame)
@@ -115,7 +128,7 @@ class Member:
                     keys = ("room", "id", "epoch", "seq", "dup")
                     self.history.acks.append(Acked(*(frame[key] for key in keys)))
                 case "error":
-                    nursery.start_soon(self._take_error, socket, frame)
+                    nursery.start_soon(self._take_error, line, frame)
                 case "bye":
                     self.byes.append(frame)
                     self._said_bye = trio.current_time(), frame
@@ -131,16 +144,16 @@ class Member:
         self.history.members.setdefault(self.name, []).append(got)
         self.cursors[got.room] = got.epoch, got.seq
 
-    async def _take_error(self, socket: Line, frame: dict[str, Any]) -> None:
+    async def _take_error(self, line: Line, frame: dict[str, Any]) -> None:
         if not frame["retryable"]:
             self.wrong.append(f"{self.name}: {frame}")
             return
         await trio.sleep(frame.get("retry_after_ms", 200) / 1000)
         if "ref" in frame:
-            await self._join(socket, frame["ref"])
+            await self._join(line, frame["ref"])
         for (room, id_), text in list(self.unacked.items()):
             if id_ == frame.get("id"):
-                await send(socket, type="send", room=room, id=id_, text=text)
+                await send(line, type="send", room=room, id=id_, text=text)
 
     def _note(self, group: BaseExceptionGroup[Exception]) -> None:
         for error in leaves(group):
@@ -150,8 +163,8 @@ class Member:
                 self.refusals.append(error.status)
 
 
-async def send(socket: Line, **frame: Any) -> None:
-    await socket.send(frame)
+async def send(line: Line, **frame: Any) -> None:
+    await line.send(frame)
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

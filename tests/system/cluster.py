@@ -1,14 +1,14 @@
 """Replicas of the service as real processes on one PostgreSQL, and the faults that are done to them."""
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.processes import Process, started
+from tests.processes import SERVICE, Process, started
 
 NOTICE = 0.2  # seconds until a load balancer knows that a replica drains
 
@@ -16,9 +16,10 @@ NOTICE = 0.2  # seconds until a load balancer knows that a replica drains
 class Replica:
     """One place in the cluster, and the process that holds it at the moment."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, settings: dict[str, Any], command: Sequence[str]) -> None:
         self._directory = directory
         self._settings = settings
+        self._command = command
         self._scope = ExitStack()
         self._started = 0
         self.process: Process | None = None
@@ -28,7 +29,7 @@ class Replica:
         self._started += 1
         directory = self._directory / str(self._started)
         directory.mkdir(parents=True)
-        self.process = self._scope.enter_context(started(directory, "serve", **self._settings))
+        self.process = self._scope.enter_context(started(directory, "serve", command=self._command, **self._settings))
         return self.process
 
     async def start(self) -> None:
@@ -79,12 +80,14 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(directory: Path, count: int, **settings: Any) -> AsyncIterator[Cluster]:
+async def open_cluster(
+    directory: Path, count: int, *, command: Sequence[str] = SERVICE, **settings: Any
+) -> AsyncIterator[Cluster]:
     """Start `count` replicas at once and yield them when all are ready."""
     quick = {"drain_delay": 2 * NOTICE, "drain_spread": 0.5, "log_level": "warning"}
     unlimited = {"rate_per_connection": 0, "rate_per_address": 0}
     defaults = quick | unlimited
-    replicas = [Replica(directory / f"replica{number}", defaults | settings) for number in range(count)]
+    replicas = [Replica(directory / f"replica{number}", defaults | settings, command) for number in range(count)]
     with closed(replicas):
         async with trio.open_nursery() as nursery:
             for replica in replicas:

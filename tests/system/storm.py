@@ -21,6 +21,7 @@ class Storm:
     seed: int
     members: list[Member] = field(default_factory=list)
     history: History = field(default_factory=History)
+    patience: float = QUIET_LIMIT
     quiet_after: float = float("inf")  # seconds from the last new message until all was acked and everywhere
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Storm:
             await fault(self)
             await trio.sleep(margin)
             writing = False
-            with trio.move_on_after(QUIET_LIMIT):
+            with trio.move_on_after(self.patience):
                 begun = trio.current_time()
                 await self._wait_complete()
                 self.quiet_after = trio.current_time() - begun

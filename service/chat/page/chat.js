@@ -14,6 +14,10 @@ const CALM = 2_500; // ms after which a server that was sent too much counts ane
 const BACKOFF = [400, 15_000]; // ms, first and longest
 const PING_PATIENCE = 4_000; // ms
 
+// What a divider says, between what was fetched and what comes now.
+const GONE = "You were away for longer than messages are kept: some that came in between are gone.";
+const RESTORED = "The server's messages were restored from a copy: this is what it has now.";
+
 const $ = (id) => document.getElementById(id);
 const between = (low, high) => low + Math.random() * (high - low);
 
@@ -129,7 +133,7 @@ class Line {
     try {
       const ready = await fetch("/readyz", { cache: "no-store" });
       this.reason = ready.ok
-        ? "The server answers, and takes no conversation just now: it is full, or refuses this name."
+        ? "The server answers, and refuses this name, or takes nobody more just now."
         : "The server is there, and not ready.";
     } catch {
       this.reason = "The server does not answer.";
@@ -195,16 +199,18 @@ class Room {
 
   onJoined(frame) {
     const first = this.last === null;
+    const restored = !first && frame.epoch !== this.epoch;
     this.joined = true;
-    this.lostSight = !first && (frame.gap || frame.epoch !== this.epoch);
+    this.lostSight = !first && (frame.gap || restored);
     this.caughtUp = first || this.lostSight ? 0 : frame.head - this.last;
     this.epoch = frame.epoch;
     this.last = frame.from;
     if (first || this.lostSight) {
       this.messages = [];
       this.beginning = frame.from === 0;
+      this.divider = this.lostSight ? { after: frame.from, text: restored ? RESTORED : GONE } : null;
+      for (const one of this.pending) if (one.tick === "acked") one.tick = "kept"; // it may not have lasted
       if (frame.from > 0) this.loadEarlier();
-      if (this.lostSight) note(this, "The server no longer keeps what came in between; the room goes on from here.");
     }
     this.flush();
   }
@@ -212,6 +218,7 @@ class Room {
   // What was sent and not answered is sent again: its id makes that safe.
   onLost() {
     this.joined = false;
+    this.count = null; // nobody says who is here
     for (const one of this.pending) {
       clearTimeout(one.timer);
       if (one.tick === "sent") one.tick = "kept";
@@ -256,7 +263,7 @@ class Room {
       this.join();
     } else if (frame.retryable) {
       one.tick = "kept";
-      this.trouble = frame.code === "unavailable" ? frame.message : "";
+      this.trouble = frame.code === "unavailable" ? frame.message.split(";")[0] : "";
       this.pause(Math.max(frame.retry_after_ms ?? 1000, frame.code === "rate_limited" ? CALM : 0));
     } else Object.assign(one, { tick: "failed", reason: frame.message });
     this.changed();
@@ -455,10 +462,6 @@ function showMessage(room, message) {
   }
 }
 
-function note(room, text) {
-  if (room === current) $("log").append(element("li", { className: "note" }, text));
-}
-
 function showPending(room) {
   if (room === current) {
     const stick = atEnd();
@@ -474,6 +477,7 @@ function showEdges() {
   $("empty").hidden = !(nothing && current.beginning);
   $("earlier").hidden = !current.messages.length || current.beginning;
   $("start").hidden = !current.messages.length || !current.beginning;
+  $("start").textContent = current.messages[0]?.seq > 1 ? "Older messages are no longer kept." : "This is where the room begins.";
   $("subtitle").textContent = current.count ? `${current.count} here now` : "open to everybody who knows its name";
 }
 
@@ -485,7 +489,13 @@ function showRoom({ keepPlace = false } = {}) {
   $("text").placeholder = `Write to #${current.name}`;
   $("log").ariaBusy = "true"; // what was there before is not news
   $("log").replaceChildren();
-  current.messages.forEach((message, index) => append(message, current.messages[index - 1]));
+  const before = current.divider ? current.messages.findIndex((message) => message.seq > current.divider.after) : -1;
+  const divider = current.divider && element("li", { className: "note" }, current.divider.text);
+  current.messages.forEach((message, index) => {
+    if (index === before) $("log").append(divider);
+    append(message, index === before ? null : current.messages[index - 1]);
+  });
+  if (divider && before < 0) $("log").append(divider);
   $("log").ariaBusy = "false";
   showPending(current);
   if (stick) toEnd();
@@ -602,7 +612,7 @@ function onFrame(frame) {
 function onError(frame, room) {
   if (frame.id) for (const one of rooms.values()) one.onError(frame);
   else if (room) {
-    room.trouble = frame.message;
+    room.trouble = frame.message.split(";")[0]; // what comes after it is for programs
     const again = () => line.state === "open" && !room.joined && room.join();
     if (frame.retryable) setTimeout(again, between(1, 1.5) * (frame.retry_after_ms ?? 1000));
   }

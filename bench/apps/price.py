@@ -1,0 +1,96 @@
+"""One process, three listeners of our server, the same routes: QuartTrio alone, the server package alone, everything.
+
+In one process, so that the three differ in nothing but what is around the request. Logs go to standard error.
+"""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from quart import Blueprint
+from quart_trio import QuartTrio
+
+from bench.apps.trireme import select_item
+from service.app import create_app, surround
+from service.database import Database, open_database
+from service.lifecycle import Lifecycle
+from service.logs import configure_logs
+from service.metrics import Metrics
+from service.readings import show_database, show_server
+from service.server import Application, RateLimits, Statistics, guard, listener_url, open_listener, serve
+from service.settings import Settings
+
+
+def create_routes(database: Database | None) -> Blueprint:
+    routes = Blueprint("price", __name__)
+
+    @routes.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"message": "hello"}
+
+    @routes.get("/items/<int:number>")
+    async def get_item(number: int) -> dict[str, object]:
+        assert database is not None
+        return await database.read(select_item, number=number)
+
+    return routes
+
+
+def server_alone(settings: Settings, database: Database | None) -> Any:
+    """Return what the server package brings by itself: its base of an application behind its gate."""
+    app = Application(__name__, settings=settings)
+    app.register_blueprint(create_routes(database))
+    return guard(app, settings=settings, lifecycle=Lifecycle(), statistics=Statistics(), limits=RateLimits(0))
+
+
+def whole(settings: Settings, database: Database | None) -> Any:
+    metrics, statistics, lifecycle = Metrics(), Statistics(), Lifecycle()
+    if database is not None:
+        show_database(metrics, database)
+    return surround(
+        create_app([create_routes(database)], settings),
+        settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=RateLimits(0),
+        observe=show_server(metrics, statistics),
+    )
+
+
+@asynccontextmanager
+async def listening(app: Any, settings: Settings) -> AsyncIterator[str]:
+    """Yield the port on which `app` is served."""
+    listener = open_listener("127.0.0.1:0")
+    start = partial(
+        serve, app, listener, settings=settings, statistics=Statistics(), lifecycle=Lifecycle(),
+        shutdown=trio.sleep_forever,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await nursery.start(start)
+        yield listener_url(listener).rpartition(":")[2]
+
+
+async def main(database_url: str) -> None:
+    settings = Settings(
+        database_url=database_url or None, max_requests=10_000, rate_per_address=0, database_queue_wait=30
+    )
+
+    async with AsyncExitStack() as stack:
+
+        async def database() -> Database | None:
+            return await stack.enter_async_context(open_database(settings)) if database_url else None
+
+        bare = QuartTrio(__name__)
+        bare.register_blueprint(create_routes(await database()))
+        apps = bare, server_alone(settings, await database()), whole(settings, await database())
+        ports = [await stack.enter_async_context(listening(app, settings)) for app in apps]
+        print(*ports, flush=True)
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    configure_logs("info", "json")
+    trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))

@@ -1,0 +1,100 @@
+"""A terminal whose last row is what is being typed: what comes in goes above it, and the row stays.
+
+A line editor of the few keys that a chat needs: the terminal's own one cannot be asked what it holds.
+"""
+
+import codecs
+import os
+import re
+import shutil
+import termios
+import time
+import tty
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+PROMPT = "> "
+DIM, PLAIN = "\x1b[2m", "\x1b[m"
+_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|O.|.)?")  # arrows and other keys that this editor does not know
+_ERASE, _ERASE_WORD, _ERASE_ALL, _END = ("\x7f", "\b"), "\x17", "\x15", "\x04"
+
+
+class Terminal:
+    """What is typed on a terminal, and what is shown there."""
+
+    def __init__(self, descriptor: int, waiting: Callable[[], int]) -> None:
+        self._descriptor = descriptor
+        self._waiting = waiting  # how many lines are written and not stored
+        self._typed = ""
+
+    def show(self, line: str) -> None:
+        """Print a line above what is being typed."""
+        line = printable(line)
+        shown = f"{DIM}{line}{PLAIN}" if line.startswith("* ") else line
+        print(f"\r\x1b[K{DIM}{time.strftime('%H:%M:%S')}{PLAIN} {shown}")
+        self.draw()
+
+    def draw(self) -> None:
+        """Write the last row anew: the end of what is typed, as much as fits."""
+        waiting = self._waiting()
+        prompt = f"({waiting} waiting) {PROMPT}" if waiting else PROMPT
+        room = shutil.get_terminal_size().columns - len(prompt) - 1
+        shown = self._typed
+        while _width(shown) > room:
+            shown = shown[1:]
+        print(f"\r\x1b[K{prompt}{shown}", end="", flush=True)
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield each line when Enter is pressed, until Ctrl-D on an empty one, or the terminal is gone."""
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self.draw()
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            try:
+                keys = _SEQUENCE.sub("", decode(os.read(self._descriptor, 65_536)))
+            except OSError:
+                return
+            for key in keys:
+                if key == _END and not self._typed:
+                    print("\r\x1b[K", end="", flush=True)
+                    return
+                if key in "\r\n":
+                    line, self._typed = self._typed, ""
+                    yield line
+                else:
+                    self._edit(key)
+            self.draw()
+
+    def _edit(self, key: str) -> None:
+        if key in _ERASE:
+            self._typed = self._typed[:-1]
+        elif key == _ERASE_WORD:
+            self._typed = self._typed.rstrip().rpartition(" ")[0]
+        elif key == _ERASE_ALL:
+            self._typed = ""
+        elif key.isprintable():
+            self._typed += key
+
+
+def printable(line: str) -> str:
+    """Return a line that cannot steer a terminal, whoever wrote it."""
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+@contextmanager
+def unbuffered(descriptor: int) -> Iterator[None]:
+    """Let a terminal hand over each key as it is pressed, without showing it; Ctrl-C still interrupts."""
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _width(text: str) -> int:
+    """Return about how many columns a text takes."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)

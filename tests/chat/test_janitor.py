@@ -1,0 +1,83 @@
+"""Retention as it runs in a replica: old messages go a few at a time, while writers write to the same rooms."""
+
+from typing import Any, cast
+
+import sqlalchemy as sa
+import trio
+from sqlalchemy import Connection
+from trio.testing import MockClock
+
+from service.chat import janitor, pages, store
+from service.chat.store import Stored
+from service.database import Database
+from service.errors import DatabaseAway
+from tests.chat.worlds import note
+
+LIMIT = 20
+OLD = 600  # messages of each room
+ROOMS = ("one", "two", "three")
+DAY = 86_400.0
+
+
+def fill(connection: Connection) -> None:
+    """Write messages that are older than a day, as if they had come in the usual way."""
+    for room in ROOMS:
+        values = {"room": room, "count": OLD}
+        connection.execute(sa.text("INSERT INTO chat_room (name, seq) VALUES (:room, :count)"), values)
+        connection.execute(
+            sa.text("""
+                INSERT INTO chat_message (room, seq, id, author, text, at)
+                SELECT :room, seq, 'old-' || seq, 'ann', 'text', now() - interval '25 hours'
+                FROM generate_series(1, :count) seq"""),
+            values,
+        )
+    connection.commit()
+
+
+def left(connection: Connection) -> int:
+    count: int = connection.execute(sa.text("SELECT count(*) FROM chat_message WHERE id LIKE 'old-%'")).scalar_one()
+    connection.rollback()
+    return count
+
+
+async def test_writers_commit_while_old_messages_go(database: Database, outside: Connection) -> None:
+    with trio.fail_after(LIMIT):
+        fill(outside)
+        beside: list[int] = []  # old messages that were there after each commit
+        slowest = 0.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: janitor.sweep(database, retention=DAY, every=0.1))
+            number = 0
+            while not beside or beside[-1]:
+                number += 1
+                begun = trio.current_time()
+                appended = await database.run(store.append, [note(f"new-{number}", room=room) for room in ROOMS])
+                slowest = max(slowest, trio.current_time() - begun)
+                assert appended.results == [Stored(OLD + number, dup=False)] * len(ROOMS)
+                beside.append(left(outside))
+            nursery.cancel_scope.cancel()
+        found = await database.read(pages.select_after, dict.fromkeys(ROOMS, 0), limit=200)
+
+    assert len([count for count in beside if 0 < count < OLD * len(ROOMS)]) > 3  # they took turns
+    assert slowest < 1
+    for page in found:
+        assert [message.id for message in page.messages] == [f"new-{each}" for each in range(1, number + 1)]
+        assert (page.oldest, page.head) == (OLD + 1, OLD + number)
+
+
+async def test_a_sweep_goes_on_after_the_database_was_away(autojump_clock: MockClock) -> None:
+    class Away:
+        calls = 0
+
+        async def run(self, *_: Any, **__: Any) -> tuple[str | None, int]:
+            self.calls += 1
+            await trio.lowlevel.checkpoint()
+            if self.calls <= 2:
+                raise DatabaseAway("away")
+            return None, 0
+
+    away = Away()
+    with trio.move_on_after(3.5 * janitor.ROUND):
+        await janitor.sweep(cast(Database, away), retention=DAY)
+
+    assert away.calls == 4

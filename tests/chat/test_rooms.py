@@ -1,0 +1,298 @@
+"""Rooms over a table in memory, in virtual time: when it is read and how often, and that nobody misses a message."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from service.chat import relay
+from service.chat.protocol import Message, Page, Since
+from service.chat.room import Seat
+from service.chat.rooms import PAGE, PAUSE, ROOMS_AT_ONCE, TOLD_AT_ONCE, Rooms
+from service.database import Database
+from service.errors import DatabaseAway, Unavailable
+from tests.chat.worlds import EPOCH, Listener, message
+
+READ = 0.1  # seconds that reading takes
+READERS = 2
+
+
+class Table:
+    """What is stored, as pages.select_after reads it. `reads` are the cursors that were asked with."""
+
+    def __init__(self) -> None:
+        self.heads: dict[str, int] = {}
+        self.oldest = 1
+        self.epoch = EPOCH
+        self.reads: list[dict[str, int]] = []
+        self.at_once = self.most_at_once = 0
+        self.away = False
+
+    async def read(self, _: object, cursors: Mapping[str, int], *, limit: int) -> list[Page]:
+        self.reads.append(dict(cursors))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        found = [self._page(room, after, limit) for room, after in cursors.items()]  # as it is when the reading begins
+        await trio.sleep(READ)
+        self.at_once -= 1
+        if self.away:
+            raise DatabaseAway("away")
+        return found
+
+    def _page(self, room: str, after: int, limit: int) -> Page:
+        head = self.heads.get(room, 0)
+        last = min(head, max(after, self.oldest - 1) + limit)
+        rows = tuple(message(seq, room=room, epoch=self.epoch) for seq in range(max(after + 1, self.oldest), last + 1))
+        return Page(room=room, epoch=self.epoch, head=head, oldest=self.oldest, messages=rows)
+
+
+class World:
+    def __init__(self) -> None:
+        self.table = Table()
+        self.rooms = Rooms(cast(Database, self.table), readers=READERS)
+
+    async def join(self, member: Listener, since: Since | None = None, room: str = "lobby") -> Seat:
+        seat, joined = (await self.rooms.open_room(room, since)).join(member, ref="r", since=since)
+        member.moves.append(joined)
+        return seat
+
+    async def catch_up(self, seat: Seat) -> None:
+        while not seat.live:
+            for entry in await self.rooms.next_entries(seat):
+                if not seat.advance(entry):
+                    break
+
+    async def come(self, member: Listener, since: Since | None = None) -> None:
+        await self.catch_up(await self.join(member, since))
+
+    def commit(self, count: int, room: str = "lobby") -> list[Message]:
+        head = self.table.heads.get(room, 0)
+        self.table.heads[room] = head + count
+        return [message(seq, room=room) for seq in range(head + 1, head + count + 1)]
+
+
+@pytest.fixture
+def clock(autojump_clock: MockClock) -> MockClock:
+    return autojump_clock
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[World]:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.read_on, world.rooms)
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_who_come_at_once_are_answered_by_one_reading(clock: MockClock) -> None:
+    async with running() as world:
+        world.commit(5)
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(world.join, Listener())
+
+        assert world.table.reads == [{"lobby": 0}]
+        assert next(iter(world.rooms)).size == 100
+
+
+async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(clock: MockClock) -> None:
+    """Else a member that saw a later seq elsewhere would be told that there is a gap."""
+    async with running() as world:
+        world.commit(5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.join, Listener())
+            await trio.sleep(READ / 2)
+            world.commit(3)  # on another replica, where the next member saw it
+            late = Listener()
+            nursery.start_soon(world.join, late, Since(epoch=EPOCH, seq=8))
+
+        assert [(move.start, move.gap) for move in late.moves] == [(8, False)]
+        assert len(world.table.reads) == 2
+
+
+async def test_a_resume_of_what_is_in_memory_reads_nothing(clock: MockClock) -> None:
+    async with running() as world:
+        first, second = Listener(), Listener()
+        await world.join(first)
+        world.rooms.offer(world.commit(20))
+        reads = len(world.table.reads)
+        await world.come(second, Since(epoch=EPOCH, seq=5))
+
+        assert second.got == list(range(6, 21))
+        assert len(world.table.reads) == reads
+
+
+@pytest.mark.parametrize("missed", [PAGE, 2 * PAGE])
+async def test_many_who_catch_up_read_few_at_a_time_and_the_latest_page_for_each_other(
+    clock: MockClock, missed: int
+) -> None:
+    async with running() as world:
+        world.commit(missed)
+        members = [Listener() for _ in range(50)]
+        async with trio.open_nursery() as nursery:
+            for member in members:
+                nursery.start_soon(world.come, member, Since(seq=0))
+
+        assert all(member.got == list(range(1, missed + 1)) for member in members)
+        assert world.table.most_at_once == READERS
+        assert len([cursors for cursors in world.table.reads if cursors == {"lobby": missed - PAGE}]) <= 1 + READERS
+
+
+async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(clock: MockClock) -> None:
+    async with running() as world:
+        member = Listener()
+        await world.join(member)
+        world.commit(2 * PAGE + 7)
+        world.rooms.hear_of("lobby", 1)  # old, and still of use: the table is the truth
+        await trio.sleep(1)
+
+        assert member.got == list(range(1, 2 * PAGE + 8))
+        assert len(world.table.reads) == 1 + 3
+
+
+async def test_a_hint_of_what_is_known_or_of_no_room_reads_nothing(clock: MockClock) -> None:
+    async with running() as world:
+        await world.join(Listener())
+        world.rooms.offer(world.commit(3))
+        world.rooms.hear_of("lobby", 3)
+        world.rooms.hear_of("lobby", 1)
+        world.rooms.hear_of("nobody-is-there", 9)
+        await trio.sleep(1)
+
+        assert len(world.table.reads) == 1
+
+
+async def test_a_hint_that_comes_while_the_room_is_opened_is_not_lost(clock: MockClock) -> None:
+    async with running() as world:
+        member = Listener()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.join, member)
+            await trio.sleep(READ / 2)
+            world.commit(1)
+            world.rooms.hear_of("lobby", 1)
+        await trio.sleep(1)
+
+        assert member.moves[0].start == 0
+        assert member.got == [1]
+
+
+async def test_a_hint_that_comes_during_a_reading_has_the_room_read_again(clock: MockClock) -> None:
+    async with running() as world:
+        member = Listener()
+        await world.join(member)
+        world.commit(1)
+        world.rooms.hear_of("lobby", 1)
+        await trio.sleep(READ / 2)
+        world.commit(1)
+        world.rooms.hear_of("lobby", 2)
+        await trio.sleep(1)
+
+        assert member.got == [1, 2]
+
+
+async def test_what_was_written_here_over_a_hole_waits_for_the_reading(clock: MockClock) -> None:
+    async with running() as world:
+        member = Listener()
+        await world.join(member)
+        world.commit(2)  # elsewhere, and no hint came
+        world.rooms.offer(world.commit(1))
+        assert member.got == []
+        await trio.sleep(1)
+
+        assert member.got == [1, 2, 3]
+
+
+async def test_many_rooms_are_read_together(clock: MockClock) -> None:
+    async with running() as world:
+        members = {f"room-{number}": Listener() for number in range(ROOMS_AT_ONCE + 10)}
+        for room, member in members.items():
+            await world.join(member, room=room)
+        reads = len(world.table.reads)
+        for room in members:
+            world.commit(1, room)
+            world.rooms.hear_of(room, 1)
+        await trio.sleep(1)
+
+        assert all(member.got == [1] for member in members.values())
+        assert [len(cursors) for cursors in world.table.reads[reads:]] == [ROOMS_AT_ONCE, 10]
+
+
+async def test_while_the_table_is_away_readings_are_repeated_with_pauses_and_joins_are_told(clock: MockClock) -> None:
+    async with running() as world:
+        member = Listener()
+        await world.join(member)
+        world.table.away = True
+        world.commit(1)
+        world.rooms.hear_of("lobby", 1)
+        with pytest.raises(Unavailable):
+            await world.join(Listener(), room="other")
+        await trio.sleep(5)
+        assert 5 / (READ + 1.5 * PAUSE) - 2 < len(world.table.reads) < 5 / (READ + 0.5 * PAUSE) + 3
+        world.table.away = False
+        await trio.sleep(1)
+
+        assert member.got == [1]
+
+
+async def test_a_catch_up_goes_on_after_the_table_was_away(clock: MockClock) -> None:
+    async with running() as world:
+        world.commit(PAGE + 1)
+        member = Listener()
+        seat = await world.join(member, Since(seq=0))
+        world.table.away = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.catch_up, seat)
+            await trio.sleep(2)
+            world.table.away = False
+
+        assert member.got == list(range(1, PAGE + 2))
+
+
+async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(clock: MockClock) -> None:
+    async with running() as world:
+        world.commit(2 * PAGE)
+        member = Listener()
+        seat = await world.join(member, Since(seq=0))
+        world.table.oldest = PAGE
+        await world.catch_up(seat)
+
+        assert member.got == []
+        assert [(move.start, move.gap) for move in member.moves] == [(0, False), (2 * PAGE, True)]
+
+
+async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(clock: MockClock) -> None:
+    async with running() as world:
+        seat = await world.join(Listener())
+        world.rooms.close_empty()
+        assert len(list(world.rooms)) == 1
+        seat.room.leave(seat)
+        world.rooms.close_empty()
+        assert list(world.rooms) == []
+        world.commit(4)
+        member = Listener()
+        await world.join(member)
+
+        assert (member.moves[0].start, len(world.table.reads)) == (4, 2)
+
+
+async def test_counts_are_told_to_so_many_at_a_time_and_no_room_waits_for_a_large_one(clock: MockClock) -> None:
+    async with running() as world:
+        crowd = [Listener() for _ in range(3 * TOLD_AT_ONCE)]
+        for member in crowd:
+            await world.join(member, room="large")
+        few = Listener()
+        await world.join(few, room="small")
+        world.rooms.count("large", len(crowd))
+        world.rooms.count("small", 1)
+        world.rooms.count("closed-meanwhile", 7)
+
+        await world.rooms.tell_counts(2 * TOLD_AT_ONCE)
+        assert sum(len(member.counts) for member in crowd) == 2 * TOLD_AT_ONCE - 1
+        assert few.counts == [1]
+        await world.rooms.tell_counts(10 * TOLD_AT_ONCE)
+
+        assert all(member.counts == [len(crowd)] for member in crowd)

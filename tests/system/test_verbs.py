@@ -1,0 +1,102 @@
+"""The verbs that ask a running process, as an operator types them."""
+
+import json
+import re
+import subprocess
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+
+from service.commands.inspect import AskError, ask, paint
+from tests.processes import ready, run_to_end
+from tests.system.test_process import QUICK, WITH_FEATURES
+
+type Typed = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
+
+
+@pytest.fixture
+def typed(tmp_path: Path) -> Typed:
+    """Return what runs `service ARGUMENTS` to its end."""
+
+    async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return await trio.to_thread.run_sync(partial(run_to_end, tmp_path, *arguments))
+
+    return run
+
+
+async def test_they_show_a_running_process(tmp_path: Path, database_url: str, typed: Typed) -> None:
+    long = {"request_deadline": 60, "graceful_timeout": 60}
+    settings = {"database_url": database_url, "revision": "4c1d2e7", "command": WITH_FEATURES, **QUICK, **long}
+    async with (
+        ready(tmp_path, "open_holding", **settings) as service,
+        httpx2.AsyncClient(timeout=60) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.get, service.public + "/hang")
+        url = service.management
+        info, text, document, before, changed = [
+            await typed(*arguments)
+            for arguments in (
+                ("info", url),
+                ("tasks", url),
+                ("tasks", url, "--json"),
+                ("loglevel", url),
+                ("loglevel", url, "--set", "debug", "--seconds", "60"),
+            )
+        ]
+        elsewhere = await typed("info", service.public)
+        told = service.events("log level changed")
+        nursery.cancel_scope.cancel()
+
+    lines = dict(line.split(maxsplit=1) for line in info.stdout.splitlines() if not line.startswith("schema"))
+    assert list(lines)[:4] == ["version", "revision", "phase", "started"]
+    assert (lines["revision"], lines["phase"], lines["hypercorn"]) == ("4c1d2e7", "ready", "0.18.0")
+    assert "schema state       at" in info.stdout
+    assert "[GET /hang for " in text.stdout
+    assert "\x1b" not in text.stdout  # it is no terminal
+    assert "tests/features.py" in text.stdout
+    assert json.loads(document.stdout)["tasks"]["task"] == "<init>"
+    assert before.stdout == "info, as usual\n"
+    assert changed.stdout in {f"debug for {seconds} s more, then info again\n" for seconds in (59, 60)}
+    assert [line["to"] for line in told] == ["debug"]
+    assert elsewhere.returncode == 1
+    assert "the management listener is wanted" in elsewhere.stderr
+    assert len(elsewhere.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("http://127.0.0.1:9", 1, "http://127.0.0.1:9 does not answer: Connection refused"),
+        ("http://no.such.name.invalid:9000", 1, "does not answer"),
+        ("127.0.0.1:9000", 2, "must start with http://"),
+        ("http://127.0.0.1:port", 2, "is not an address"),
+    ],
+)
+def test_a_wrong_address_is_one_line_and_a_code(url: str, code: int, words: str) -> None:
+    with pytest.raises(AskError, match=re.escape(words)) as caught:
+        ask(url, "/tasks")
+
+    assert caught.value.code == code
+    assert len(str(caught.value).splitlines()) == 1
+
+
+async def test_the_verb_ends_with_that_code(typed: Typed) -> None:
+    done = await typed("tasks", "127.0.0.1:9000")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "127.0.0.1:9000: must start with http:// or https://\n"
+
+
+def test_in_a_terminal_the_tree_is_painted_and_says_the_same() -> None:
+    text = "main\n│  at service/main.py:86 main\n├─ task  [GET /x for 1.0 s]\n│     (deadline in 1.0 s)\n\nthreads"
+    painted = [paint(line) for line in text.splitlines()]
+
+    assert re.sub(r"\x1b\[\d*m", "", "\n".join(painted)) == text
+    assert painted[0].startswith("\x1b[1m")  # bold
+    assert "\x1b[2mat service" in painted[1]  # dim
+    assert "\x1b[36m  [GET /x" in painted[2]  # cyan

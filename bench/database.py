@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, insert, 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.database import Database, open_database, open_embedded
+from service.database.unit import Unit
 from service.database.work import BEGIN, COMMIT
 from service.processor import one_cpu
 from service.settings import Settings
@@ -101,7 +102,7 @@ async def uncancellable(
             line.pgconn.exec_(COMMIT)
 
     try:
-        await trio.to_thread.run_sync(work)
+        await Unit(line, transactional=transactional).run(work)  # the same hop to a thread
     finally:
         database._pool.give(line)
         database._slots.release(time.perf_counter() - started)

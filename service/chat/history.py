@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, request
-from quart_schema import document_querystring, document_request, validate_querystring
+from quart_schema import document_request, validate_querystring
 
 from service.chat import pages
 from service.chat.authors import identify
 from service.chat.connection import Chat
 from service.chat.parsing import is_room, parse_post
-from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Name, Page, Post, RoomName, encode
+from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
 from service.chat.store import Draft
 from service.database import Database
 from service.errors import Conflict, Invalid, Unavailable
@@ -47,13 +47,6 @@ class Question:
     limit: Limit = DEFAULT_LIMIT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Who writes, where the body does not say `from`: see authors.py."""
-
-    name: Name | None = None
-
-
 def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     """Add the routes below /api/rooms."""
 
@@ -69,7 +62,6 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
-    @document_querystring(Claim)
     @document_request(Post)
     @replies(Ack, 200, 201)
     @replies(Conflict)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jsonschema_rs import Draft202012Validator
@@ -26,6 +26,7 @@ async def open_line(
         yield line
 
 
+@lru_cache(maxsize=4_096)  # a message comes to hundreds of members in a storm
 def check(sent: bool, text: str) -> None:
     """Raise AssertionError for a frame of the service that is not as described, with no field besides; and for one of
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from quart_trio import QuartTrio
 
 from service.server import Application, websocket
@@ -133,15 +134,16 @@ async def test_a_websocket_whose_client_has_left_is_gone_at_once(safe_app: Appli
 async def test_trap_with_a_ping_interval_a_websocket_outlives_its_client_on_the_stack_as_it_comes(
     bare_app: QuartTrio,
 ) -> None:
-    async with running_bare(bare_app, websocket_ping_interval=2) as server:
+    async with running_bare(bare_app, websocket_ping_interval=3) as server:
+        await trio.testing.wait_all_tasks_blocked()  # some of its tasks start after it says that it has started
         before = trio.lowlevel.current_statistics().tasks_living
         async with await server.connect() as client:
             reader = await upgrade(client)
             await client.send_all(frame(CLOSE))
             await reader.close_code()
-        await trio.sleep(1)
+        await trio.sleep(0.5)
         assert trio.lowlevel.current_statistics().tasks_living > before
-        await until(lambda: trio.lowlevel.current_statistics().tasks_living == before)  # at the next tick
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living == before, 10)  # at the next tick
 
 
 async def test_a_peer_that_is_gone_cancels_the_handler_at_once(app: Application) -> None:

@@ -7,7 +7,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +20,8 @@ from tests.wire import Closed, Line, open_line
 TIMED = 20
 LONG = "𝄞" * (MAX_TEXT - 40)  # 16 KB: a member that does not read is full after a few hundred of them
 LET_GO = {Close.TOO_SLOW, 1006}  # without a word where its kernel has no room for the close frame, ever
-PATIENCE = 5.0  # seconds that those who read have for the rest, after the last was sent
-RESUME = 30.0  # seconds for all who did not read
+PATIENCE = 5.0  # seconds without any delivery after which no more are expected
+RESUME = 120.0  # seconds for all who did not read
 
 
 @dataclass
@@ -75,10 +75,8 @@ async def deliver(
             nursery.start_soon(*((_time, line, found.delays) if number < TIMED else (_drain, line)))
         sender, joined = await stack.enter_async_context(_member(url, protocol))
         nursery.start_soon(_drain, sender)
-        with trio.move_on_after(messages * pause + PATIENCE):
-            await _send(sender, messages, pause, protocol)
-            while len(found.delays) < TIMED * messages:
-                await trio.sleep(0.02)
+        nursery.start_soon(_send, sender, messages, pause, protocol)
+        await _wait_for(found.delays, TIMED * messages)
         found.share = len(found.delays) / (TIMED * messages)
         if protocol is not None:
             with trio.move_on_after(RESUME):
@@ -104,6 +102,15 @@ async def _send(sender: Line, messages: int, pause: float, protocol: str | None)
             text if protocol is None else {"type": "send", "room": "lobby", "id": text[:32], "text": text}
         )
         await trio.sleep(pause)
+
+
+async def _wait_for(delays: Sized, count: int) -> None:
+    """Wait until so many deliveries are there, or until there are no more."""
+    seen, since = 0, trio.current_time()
+    while seen < count and trio.current_time() - since < PATIENCE:
+        await trio.sleep(0.02)
+        if len(delays) > seen:
+            seen, since = len(delays), trio.current_time()
 
 
 async def _time(line: Line, delays: list[tuple[float, float]]) -> None:

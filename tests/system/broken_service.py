@@ -45,10 +45,11 @@ def ack_before_commit() -> None:
 
         def unit_and_ack(connection: Connection, *arguments: Any, **options: float) -> Appended:
             appended = unit(connection, *arguments, **options)
-            trio.from_thread.run_sync(ack, appended)
+            token.run_sync_soon(ack, appended)  # which a cancelled unit may still call
             time.sleep(WINDOW)
             return appended
 
+        token = trio.lowlevel.current_trio_token()
         batch = [pending for pending in batch if not pending.answered]
         return await store(self, batch, unit_and_ack, **options)
 

@@ -41,7 +41,7 @@ class Member:
     unacked: dict[tuple[str, str], str] = field(default_factory=dict)
     closes: Counter[int] = field(default_factory=Counter)
     byes: list[dict[str, Any]] = field(default_factory=list)
-    returned: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # seconds after which bye
+    returned: list[tuple[float, dict[str, Any]]] = field(default_factory=list)  # from which bye to the try let in, s
     refusals: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     stalled: bool = False  # while True it does not read
@@ -74,11 +74,11 @@ class Member:
         return self.random.uniform(0.05, 0.4)
 
     async def _connect_once(self, writing: Callable[[], bool]) -> None:
-        url = self.detour or self.random.choice(self.urls())
+        url, begun = self.detour or self.random.choice(self.urls()), trio.current_time()
         async with open_line(url, f"/ws?name={self.name}", limit=2.5) as line:
             self._line = line
             if self._said_bye is not None:
-                self.returned.append((trio.current_time() - self._said_bye[0], self._said_bye[1]))
+                self.returned.append((begun - self._said_bye[0], self._said_bye[1]))
                 self._said_bye = None
             for room in self.rooms:
                 await self._join(line, room)

@@ -13,7 +13,7 @@ from tests.system.cluster import open_cluster
 from tests.system.storm import ROOMS, Storm
 
 MEMBERS, WRITERS, CALLERS = 200, 6, 4
-SLACK = 1.5  # seconds that connecting may take on a busy machine
+SLACK = 1.5  # seconds between a bye and the close behind it, on a busy machine
 
 
 async def call(storm: Storm, number: int, answers: Counter[str]) -> None:

@@ -29,7 +29,7 @@ FEW, MANY = Crowd(24, 3, 0.006, 1), Crowd(500, 50, 0.08, 2)
 async def test_who_does_not_read_delays_nobody_and_comes_back_complete(
     tmp_path: Path, database_url: str, crowd: Crowd
 ) -> None:
-    with trio.fail_after(30 + crowd.members):
+    with trio.fail_after(60 + crowd.members):
         async with ready(tmp_path, "serve", database_url=database_url, **UNLIMITED) as service:
             found = await compare(
                 service.public, members=crowd.members, stalled=crowd.stalled, messages=300, pause=crowd.pause,
@@ -43,4 +43,4 @@ async def test_who_does_not_read_delays_nobody_and_comes_back_complete(
                 assert beside.share == 1
                 assert beside.let_go == beside.complete == crowd.stalled
             free, with_them = (median(each.usual_p99 for each in side) for side in zip(*found, strict=True))
-            assert with_them < max(0.1, 1.5 * free)  # below it is the machine's noise
+            assert with_them < max(0.3, 1.5 * free)  # below that it is the machine's noise; the bench says how it is

@@ -132,7 +132,7 @@ def smoke(
     host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
     messages: Annotated[bool, typer.Option("--messages", help="Also send messages across.")] = False,  # sample
 ) -> None:
-    """Try running replicas: each must answer its probes. 1 if one does not.
+    """Try running replicas: each must answer its probes and a request. 1 if one does not.
 
     Example: service smoke http://demo-trireme-management:8000
     """

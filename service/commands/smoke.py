@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
-PROBES = ("/livez", "/readyz", "/healthz")
+PATHS = ("/livez", "/readyz", "/healthz", "/openapi.json")  # the last goes the whole way, past SERVICE_ALLOWED_HOSTS
 PATIENCE = 10  # seconds for one answer
 DISCOVERY = 15  # seconds until as many replicas as promised have an address
 
@@ -29,9 +29,9 @@ async def smoke(urls: Sequence[str], *, replicas: int, host: str = "") -> AsyncI
     """
     host = host or urlsplit(urls[0]).netloc
     for address in await find(urls, replicas):
-        for probe in PROBES:
-            await _get(address, host, probe)
-        yield f"ok    {address[0]}:{address[1]} answers {' '.join(PROBES)}"
+        for path in PATHS:
+            await _get(address, host, path)
+        yield f"ok    {address[0]}:{address[1]} answers {' '.join(PATHS)}"
 
 
 async def find(urls: Sequence[str], replicas: int) -> list[Address]:

@@ -36,7 +36,9 @@ async def test_the_host_that_is_sent_can_be_named(tmp_path: Path, database_url: 
             await told_by_smoke(urls)
         told = await told_by_smoke(urls, host="demo.example.org")
 
-    assert told == [f"ok    {url.removeprefix('http://')} answers /livez /readyz /healthz" for url in urls]
+    assert told == [
+        f"ok    {url.removeprefix('http://')} answers /livez /readyz /healthz /openapi.json" for url in urls
+    ]
 
 
 async def test_a_replica_that_leaves_is_found(tmp_path: Path, database_url: str) -> None:

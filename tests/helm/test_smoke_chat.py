@@ -22,8 +22,8 @@ async def test_tells_of_each_replica_and_of_each_crossing(tmp_path: Path, databa
     first, second = (url.removeprefix("http://") for url in urls)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        f"ok    {first} answers /livez /readyz /healthz",
-        f"ok    {second} answers /livez /readyz /healthz",
+        f"ok    {first} answers /livez /readyz /healthz /openapi.json",
+        f"ok    {second} answers /livez /readyz /healthz /openapi.json",
         f"ok    a message sent to {first} came out of {second}",
         f"ok    a message sent to {second} came out of {first}",
     ]

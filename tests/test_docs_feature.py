@@ -24,12 +24,16 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES:
         assert not (copy / name).exists()
         (copy / name).parent.mkdir(exist_ok=True)
-        (copy / name).write_text(
-            re.sub('(?m)^down_revision = "0001"', f"down_revision = {HEAD!r}".replace("'", '"'), text)
-        )
+        (copy / name).write_text(after_the_newest(text))
     features = copy / "service" / "features.py"
     features.write_text(changed(features.read_text(), CHANGES[0]))
     return copy
+
+
+def after_the_newest(text: str) -> str:
+    """Put the page's migration where it says: behind the newest one that is here, or first."""
+    text = text.replace('down_revision = "0001"', f'down_revision = "{HEAD}"' if HEAD else "down_revision = None")
+    return text.replace('serves_from = "0001"', f'serves_from = "{HEAD or "notes"}"')
 
 
 def changed(text: str, diff: str) -> str:

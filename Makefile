@@ -10,11 +10,11 @@ run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leav
 	@exec .venv/bin/service dev  # exec, so that a signal arrives once
 
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
-	@$(SETUP) --group dev --group helm --group browser
+	@$(SETUP) --group dev --group helm
 	@exec .venv/bin/pytest
 
 check: ## style and types only, in seconds
-	@$(SETUP) --group dev --group helm --group browser
+	@$(SETUP) --group dev --group helm
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy

@@ -1,6 +1,6 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
-    python -m bench [price] [probes] [http] [fanout] [stalled] [database] [units] [chat]
+    python -m bench [NAME...]      NAME as in ALL, below
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted.
@@ -16,7 +16,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import chat, clients  # sample
+from bench import chat as room  # sample
+from bench import clients
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -136,7 +137,7 @@ ALL: dict[str, Callable[[], None]] = {
     "stalled": stalled,
     "database": database,
     "units": units.main,
-    "chat": lambda: chat.main([]),  # sample
+    "chat": lambda: room.main([]),  # sample
 }
 
 

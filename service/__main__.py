@@ -123,7 +123,39 @@ def check() -> None:
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
 
 
-@cli.command()  # sample
+@cli.command()
+def smoke(
+    urls: Annotated[
+        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
+    ],
+    replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
+    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+    messages: Annotated[bool, typer.Option("--messages", help="Also send messages across.")] = False,  # sample
+) -> None:
+    """Try running replicas: each must answer its probes and a request. 1 if one does not.
+
+    Example: service smoke http://demo-trireme-management:8000
+    """
+    from service.commands.smoke import SmokeError, smoke
+    from service.commands.smoke_chat import pass_messages  # sample
+
+    async def tell() -> None:
+        async for line in smoke(urls, replicas=replicas, host=host):
+            typer.echo(line)
+        # sample begins
+        if messages:
+            async for line in pass_messages(urls, replicas=replicas, host=host):
+                typer.echo(line)
+        # sample ends
+
+    try:
+        trio.run(tell)
+    except SmokeError as error:
+        fail(str(error), CRASHED)
+
+
+# sample begins
+@cli.command()
 def chat(
     url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8000",
     room: Annotated[str, typer.Option(help="1 to 64 of a-z, 0-9 and -.")] = "lobby",
@@ -144,44 +176,20 @@ def chat(
 
 
 @cli.command()
-def smoke(
-    urls: Annotated[
-        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
-    ],
-    replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
-    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
-    health: Annotated[bool, typer.Option("--health", help="Ask the probes alone.")] = False,
-) -> None:
-    """Try running replicas: each answers its probes, and passes on a message that another was told. 1 if one fails.
-
-    Example: service smoke http://chat-management:8000
-    """
-    from service.commands.smoke import SmokeError, smoke
-
-    async def tell() -> None:
-        async for line in smoke(urls, replicas=replicas, host=host, health_only=health):
-            typer.echo(line)
-
-    try:
-        trio.run(tell)
-    except SmokeError as error:
-        fail(str(error), CRASHED)
-
-
-@cli.command()  # sample
-def epoch() -> None:  # sample
+def epoch() -> None:
     """Begin a new epoch of the chat: after a restore, or a failover that lost commits. Replicas take it up at once.
 
     Example: service epoch
-    """  # sample
-    from service.commands.epoch import epoch  # sample
+    """
+    from service.commands.chat_epoch import epoch
 
-    settings, _ = load_or_exit()  # sample
-    require_database(settings)  # sample
-    prepare_logs(settings)  # sample
-    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")  # sample
+    settings, _ = load_or_exit()
+    require_database(settings)
+    prepare_logs(settings)
+    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")
 
 
+# sample ends
 def load_or_exit() -> tuple[Settings, dict[str, str]]:
     try:
         return load_settings()

@@ -8,6 +8,7 @@ from service.hello import open_hello
 from service.resources import Feature
 
 FEATURES: tuple[Feature, ...] = (
+    # a line for each, also when it is the only one
     open_chat,  # sample
     open_hello,
 )

@@ -144,12 +144,9 @@ class Settings(BaseSettings):
         15, ge=0.1, le=3600, description="How long requests in flight may take to end; not below the request deadline."
     )
 
-    chat_retention: Seconds = Field(  # sample
-        30 * 86_400,
-        ge=60,
-        le=3_650 * 86_400,
-        description="How long the chat keeps a message.",  # sample
-    )  # sample
+    chat_retention: Seconds = Field(  # sample begins
+        30 * 86_400, ge=60, le=3_650 * 86_400, description="How long the chat keeps a message."
+    )  # sample ends
 
     slow_step: Seconds = Field(
         0.1, ge=0, le=60, description="Code that holds the event loop longer is logged with its stack; 0 is off."

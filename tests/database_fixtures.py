@@ -18,8 +18,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from service.database import EmbeddedUnavailable, migrate, open_embedded
+from service.database import EmbeddedUnavailable, find_migrations, migrate, open_embedded
 from service.database.launch import find_binaries, system_binaries
+from service.database.schema import read_code_schema
 from service.settings import PREFIX, Settings
 from tests.database.server import OwnServer
 
@@ -29,6 +30,9 @@ READ_ONLY = "-c default_transaction_read_only=on"
 
 # Ours writes nothing through; another server may be a version 14, which has no strategies.
 QUICKLY = "" if "TEST_DATABASE_URL" in os.environ else "STRATEGY FILE_COPY"
+
+HEAD = read_code_schema(find_migrations()).head
+waits_for_a_schema = pytest.mark.skipif(HEAD is None, reason="there is no migration yet that it would wait for")
 
 _numbers = itertools.count(1)
 

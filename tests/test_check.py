@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 
+from tests.database_fixtures import waits_for_a_schema
 from tests.processes import run_to_end
 
 
@@ -34,6 +35,12 @@ def test_each_failure_says_what_to_do(tmp_path: Path, empty_database_url: str) -
     assert "is taken; choose another SERVICE_BIND" in found["bind"]
     assert found["descriptors"].startswith("warn")
     assert "ulimit -n" in found["descriptors"]
+
+
+@waits_for_a_schema
+def test_a_schema_that_is_behind_says_what_to_do(tmp_path: Path, empty_database_url: str) -> None:
+    found = lines(run_to_end(tmp_path, "check", database_url=empty_database_url, bind="127.0.0.1:0").stdout)
+
     assert found["schema"].startswith("FAIL")
     assert "run `service migrate`" in found["schema"]
 

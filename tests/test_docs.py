@@ -17,6 +17,7 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"\]\(([^)]+\.py)\)\s+`(?:\w+\.)?(\w+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -48,6 +49,14 @@ def test_links_between_files_lead_somewhere(document: Path) -> None:
 
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_that_is_named_after_its_file_is_there(document: Path) -> None:
+    for path, name in CODE.findall(document.read_text()):
+        assert re.search(rf"^ *(?:async def|def|class) {name}\b", (document.parent / path).read_text(), re.MULTILINE), (
+            name
+        )
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_the_sql_of_a_migration_is_safe_to_apply(revision: str, tmp_path: Path) 
 def test_a_dangerous_migration_is_found(tmp_path: Path) -> None:
     done = lint(
         tmp_path / "bad.sql",
-        "BEGIN; ALTER TABLE chat_message ADD COLUMN x integer NOT NULL; CREATE INDEX i ON chat_message (at); COMMIT;",
+        "BEGIN; ALTER TABLE thing ADD COLUMN x integer NOT NULL; CREATE INDEX i ON thing (at); COMMIT;",
     )
 
     assert done.returncode == 1

@@ -44,13 +44,13 @@ def development_database(settings: Settings, data: Path) -> Iterator[tuple[Setti
 
 def welcome(urls: Urls) -> None:
     """Say what to try, once the service is ready."""
-    print(f"""
-  Trireme is ready on {urls.public}    open it in two windows, to chat
-
-    curl -s {urls.public}/api/hello?name=you
-    curl -s {urls.public}/healthz
-    curl -s {urls.management}/healthz        the operator's side
-    .venv/bin/service chat {urls.public} --name you    the same in a terminal
-
-  Ctrl-C stops it, the database included.
-""")
+    commands = (
+        f"curl -s {urls.public}/api/hello?name=you",
+        f"curl -s {urls.public}/healthz",
+        f"curl -s {urls.management}/healthz        the operator's side",
+        f".venv/bin/service chat {urls.public} --name you    a chat: here, and on the page in a browser",  # sample
+    )
+    print(f"\n  Trireme is ready on {urls.public}\n")
+    for command in commands:
+        print(f"    {command}")
+    print("\n  Ctrl-C stops it, the database included.\n")

@@ -2,62 +2,84 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """What to do; rates are of all together, per second."""
 
     url: str
-    members: int
-    writers: int
-    rooms: int
-    rate: float
     http: float
     path: str
     duration: float
     host: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
+class Bar:
+    """How far a part of the run is."""
+
+    name: str
+    total: float
+    done: float
+    words: str
+
+
+@dataclass
 class Report:
     """What came of it. Times are seconds."""
 
     plan: Plan
-    joined: int = 0  # members who are there now
-    sent: int = 0
-    acked: int = 0
-    received: int = 0
-    reconnects: int = 0
-    refused: Counter[str] = field(default_factory=Counter)  # sends answered with an error, by its code
     statuses: Counter[str] = field(default_factory=Counter)  # of HTTP; "broken" is no answer
-    ack_times: list[float] = field(default_factory=list)
-    delivery_times: list[float] = field(default_factory=list)
     http_times: list[float] = field(default_factory=list)
-    violations: dict[str, int] = field(default_factory=dict)
-    told_gaps: int = 0
-    repeats: int = 0
 
     @property
     def kept(self) -> bool:
-        """True when no guarantee was violated, and anything worked at all."""
-        silent = (self.plan.writers and not self.acked) or (self.plan.http and not self.http_times)
-        return not silent and not any(self.violations.values())
+        """True when anything worked at all."""
+        return bool(self.http_times) or not self.plan.http
+
+    def times(self) -> dict[str, list[float]]:
+        return {"http": self.http_times}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is to be told beside the times, for programs."""
+        return {"statuses": self.statuses}
+
+    def lines(self) -> list[str]:
+        """Return what is to be told beside the times, for people."""
+        counted = ", ".join(f"{count:,} × {status}" for status, count in self.statuses.items())
+        return [f"statuses          {counted}"] if counted else []
+
+    def bars(self, seconds: float) -> list[Bar]:
+        """Return how far everything is after so many seconds."""
+        plan, answered = self.plan, sum(self.statuses.values())
+        return [
+            Bar("time", plan.duration, seconds, f"{min(seconds, plan.duration):.0f} of {plan.duration:g} s"),
+            Bar("http", plan.http * plan.duration, answered, f"{answered:,} answers{typical(self.http_times)}"),
+        ]
 
     def json(self) -> str:
-        times = {"ack": self.ack_times, "delivery": self.delivery_times, "http": self.http_times}
-        counts = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name != "plan" and not f.name.endswith("_times")
-        }
-        seconds = {name: percentiles(values) for name, values in times.items()}
-        return json.dumps({"plan": asdict(self.plan), **counts, "seconds": seconds, "kept": self.kept})
+        seconds = {name: percentiles(values) for name, values in self.times().items()}
+        return json.dumps({"plan": asdict(self.plan), **self.figures(), "seconds": seconds, "kept": self.kept})
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return p50, p90, p99 and the greatest; nothing for no values."""
     ordered = sorted(values)
     wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     return {
         name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in wanted.items() if ordered
     }
+
+
+def typical(values: Sequence[float]) -> str:
+    """Return how long it took lately, for the end of a line."""
+    recent = percentiles(values[-500:])
+    return f", p50 {recent['p50'] * 1000:.1f} ms, p99 {recent['p99'] * 1000:.1f} ms" if recent else ""
+
+
+def counts(counted: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counted.items()) or "none"

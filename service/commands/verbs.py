@@ -16,7 +16,7 @@ LOCAL = "http://127.0.0.1:9000"
 def info(url: Management = LOCAL) -> None:
     """Print what a running service is: version, revision, dependencies, phase, schema.
 
-    Example: kubectl exec deploy/chat-trireme -- service info
+    Example: kubectl exec deploy/demo-trireme -- service info
     """
     from service.commands.inspect import facts
 
@@ -57,36 +57,43 @@ def loglevel(
 @clients.command()
 def load(  # noqa: PLR0917  options, not arguments
     url: Annotated[str, typer.Argument(help="The public listener.")] = "http://127.0.0.1:8000",
-    members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50,
-    writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10,
-    rooms: Annotated[int, typer.Option(min=1, help="Over so many rooms.")] = 5,
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, of all writers together.")] = 50,
     http: Annotated[float, typer.Option(min=0, help="GETs a second; 0 leaves them out.")] = 50,
     path: Annotated[str, typer.Option(help="What they ask for.")] = "/api/hello",
     duration: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10,
     host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+    # sample begins
+    members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50,
+    writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10,
+    rooms: Annotated[int, typer.Option(min=1, help="Over so many rooms.")] = 5,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, of all writers together.")] = 50,
+    # sample ends
     json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
 ) -> None:
-    """Load a running service and check what it promises; 1 if a message was lost, doubled or out of order.
+    """Load a running service and tell how it answers; 1 if something that it promises was not kept.
 
-    Sends count against SERVICE_RATE_PER_ADDRESS: set it to 0 to load a service from one machine in earnest.
+    Posts and sends count against SERVICE_RATE_PER_ADDRESS: set it to 0 to load a service from one machine in earnest.
 
-    Example: service load http://127.0.0.1:8000 --members 200 --rate 80 --duration 30
+    Example: service load http://127.0.0.1:8000 --http 200 --duration 30
     """
     import trio
 
-    from service.commands.load import run_load
-    from service.commands.load_plan import Plan
+    from service.commands.load import Run, run_load
+    from service.commands.load_chat import ChatPlan, ChatReport, ChatRun  # sample
+    from service.commands.load_plan import Plan, Report
     from service.commands.load_report import bars, text
 
-    plan = Plan(
-        url=url, members=members, writers=min(writers, members), rooms=rooms,
-        rate=rate, http=http, path=path, duration=duration, host=host,
+    run = Run(Report(Plan(url=url, http=http, path=path, duration=duration, host=host)))
+    # sample begins
+    plan = ChatPlan(
+        url=url, http=http, path=path, duration=duration, host=host,
+        members=members, writers=min(writers, members), rooms=rooms, rate=rate,
     )  # fmt: skip
-    with bars(plan) as show:
-        report = trio.run(run_load, plan, show)
-    typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
-    sys.exit(0 if report.kept else 1)
+    run = ChatRun(ChatReport(plan))
+    # sample ends
+    with bars(run.report) as show:
+        trio.run(run_load, run, show)
+    typer.echo(run.report.json() if json else text(run.report, colours=sys.stdout.isatty()))
+    sys.exit(0 if run.report.kept else 1)
 
 
 def tell(answer: Callable[[], str]) -> None:

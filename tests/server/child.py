@@ -96,8 +96,8 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
         while True:
             await websocket.send(CHUNK)
 
-    @app.websocket("/chatter")
-    async def chatter() -> None:
+    @app.websocket("/talk")
+    async def talk() -> None:
         while True:
             await websocket.send("x")
 

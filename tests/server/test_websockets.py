@@ -203,17 +203,17 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500_with_the_reason_logge
     safe_app: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(safe_app) as server, await server.connect() as client:
-        await client.send_all(UPGRADE % (b"/subprotocol", b"Sec-WebSocket-Protocol: chat.v1\r\n"))
+        await client.send_all(UPGRADE % (b"/subprotocol", b"Sec-WebSocket-Protocol: words.v1\r\n"))
         assert (await Reader(client).response())[0] == 500
 
-    assert "'not.offered' is not among the offered ['chat.v1']" in caplog.text
+    assert "'not.offered' is not among the offered ['words.v1']" in caplog.text
 
 
 async def test_trap_a_subprotocol_that_was_not_offered_ends_the_connection_on_the_stack_as_it_comes(
     bare_app: QuartTrio,
 ) -> None:
     async with running_bare(bare_app) as server, await server.connect() as client:
-        await client.send_all(UPGRADE % (b"/subprotocol", b"Sec-WebSocket-Protocol: chat.v1\r\n"))
+        await client.send_all(UPGRADE % (b"/subprotocol", b"Sec-WebSocket-Protocol: words.v1\r\n"))
         answer = b""
         with trio.move_on_after(1):
             answer = await client.receive_some()

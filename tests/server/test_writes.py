@@ -183,7 +183,7 @@ async def test_sending_to_a_peer_that_is_gone_does_not_stop_the_others(app: Appl
 async def test_trap_a_send_loop_whose_peer_is_gone_freezes_the_stack_as_it_comes(tmp_path: Path) -> None:
     async def leave_early() -> None:
         async with await server.connect() as client:
-            reader = await upgrade(client, "/chatter")
+            reader = await upgrade(client, "/talk")
             await reader.frame()
 
     async with child("bare", tmp_path / "log") as server:

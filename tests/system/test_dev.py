@@ -9,6 +9,7 @@ import httpx2
 import pytest
 import trio
 
+from tests.database_fixtures import waits_for_a_schema
 from tests.processes import Process, descendants, ready, started
 
 
@@ -73,6 +74,7 @@ async def test_two_run_at_once(tmp_path: Path) -> None:
         assert [(await client.get(service.public + "/readyz")).status_code for service in services] == [200, 200]
 
 
+@waits_for_a_schema
 async def test_it_uses_another_server_and_never_migrates_it(tmp_path: Path, empty_database_url: str) -> None:
     with started(tmp_path, "dev", database_url=empty_database_url, log_format="json") as service:
         seen = await service.wait_event("schema seen")

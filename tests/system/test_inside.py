@@ -1,8 +1,6 @@
 """What an operator sees of a live process that misbehaves: who holds the loop, who waits for what, whose fault."""
 
 import json
-import re
-import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,8 +13,6 @@ import pytest
 import trio
 from pydantic import SecretStr
 
-from service.commands.load import run_load
-from service.commands.load_plan import Plan
 from service.database import migrate
 from service.settings import Settings
 from tests.database.server import OwnServer
@@ -181,29 +177,3 @@ async def test_each_log_line_is_json_whatever_bytes_a_client_sends(tmp_path: Pat
     assert all(line.isascii() and b"\x1b" not in line for line in lines)
     assert b"hunter2" not in service.log.read_bytes()
     assert service.events()[-1]["event"] == "stopped"
-
-
-@pytest.mark.drill
-async def test_tasks_answers_with_two_thousand_websockets_open(tmp_path: Path, database_url: str) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (8_192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    async with (
-        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, **QUICK) as service,
-        httpx2.AsyncClient(timeout=20) as client,
-        trio.open_nursery() as nursery,
-    ):
-        plan = Plan(
-            url=service.public, members=2_000, writers=1, rooms=20, rate=1, http=0, path="/", duration=30
-        )  # fmt: skip
-        nursery.start_soon(run_load, plan, lambda *_: None)
-        with trio.fail_after(60):
-            while "websocket_connections 2000" not in (await client.get(service.management + "/metrics")).text:
-                await trio.sleep(0.5)
-        began = trio.current_time()
-        text = (await client.get(service.management + "/tasks")).text
-        took = trio.current_time() - began
-        nursery.cancel_scope.cancel()
-
-    print(f"2,000 websockets: {took:.2f} s, {len(text):,} characters")
-    assert took < 2
-    assert len(text) < 50_000
-    assert max(int(times) for times in re.findall(r"×(\d+)", text)) > 1_500

@@ -1,0 +1,62 @@
+"""After a restore the seqs begin again earlier: `service epoch` makes that a gap that is told, and not a silent one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from service.chat import store
+from service.chat.store import Draft
+from service.database import Database
+from tests.booting import booted
+from tests.database_fixtures import MakeSettings
+from tests.test_backup import BLOCKS, run_page
+from tests.wire import open_line
+
+ROOM = "lobby"
+
+
+async def say(database: Database, text: str) -> tuple[str, int]:
+    """Store a message; return epoch and seq, as its ack would say them."""
+    draft = Draft(room=ROOM, id=text, author="ada", text=text)
+    appended = await database.run(store.append_waiting, [draft], lock_timeout=1)
+    return appended.epoch, appended.messages[0].seq
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+async def test_a_member_from_before_a_restore_is_told_of_the_gap_if_the_epoch_was_renewed(
+    *,
+    renewed: bool,
+    tmp_path: Path,
+    database: Database,
+    database_url: str,
+    empty_database_url: str,
+    make_settings: MakeSettings,
+) -> None:
+    async def run(block: str, url: str) -> None:
+        await trio.to_thread.run_sync(run_page, block, tmp_path, url)
+
+    await say(database, "before the backup")
+    await run(BLOCKS[0], database_url)
+    epoch, seq = await say(database, "lost with the restore")
+    await run(BLOCKS[1], empty_database_url)
+    if renewed:
+        await run(BLOCKS[2], empty_database_url)
+
+    settings = make_settings(database_url=empty_database_url, bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings) as urls, open_line(urls.public) as other, open_line(urls.public) as member:
+        await join(other, {})
+        await other.send({"type": "send", "room": ROOM, "id": "new", "text": "after the restore"})
+        ack = await other.expect("ack")
+        joined = await join(member, {"since": {"epoch": epoch, "seq": seq}})
+
+    assert ack["seq"] == seq == 2  # another message under a seq that the member has
+    assert joined["gap"] is renewed
+
+
+async def join(line: Any, since: dict[str, Any]) -> dict[str, Any]:
+    with trio.fail_after(10):
+        await line.send({"type": "join", "room": ROOM, "ref": "1", **since})
+        joined: dict[str, Any] = await line.expect("joined")
+    return joined

@@ -1,0 +1,50 @@
+"""The commands of docs/backup.md, run: a restored database is one that the service serves."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect, make_url
+
+from service.database.launch import find_binaries
+from tests.copies import ROOT
+from tests.processes import environment
+
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "backup.md").read_text(), re.MULTILINE | re.DOTALL)
+SERVICE = f"{sys.executable} -m service"
+
+
+def run_page(block: str, directory: Path, url: str) -> None:
+    """Run a block of the page for a database, with PostgreSQL's own programs."""
+    plain = make_url(url).set(drivername="postgresql").difference_update_query(["options"])
+    given = environment(database_url=plain.render_as_string(hide_password=False)) | {
+        "PATH": f"{find_binaries()}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    script = re.sub(r"^service ", f"{SERVICE} ", block, flags=re.MULTILINE)
+    done = subprocess.run(
+        ["sh", "-euc", script], cwd=directory, env=given, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(url)
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+
+
+def test_what_was_dumped_is_restored_with_its_schema_state(
+    tmp_path: Path, database_url: str, empty_database_url: str
+) -> None:
+    if not (find_binaries() / "pg_dump").exists():
+        pytest.skip("needs pg_dump as new as the server")
+    run_page(BLOCKS[0], tmp_path, database_url)
+    run_page(BLOCKS[1], tmp_path, empty_database_url)
+
+    assert tables(empty_database_url) == tables(database_url)

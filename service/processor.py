@@ -16,8 +16,12 @@ from pathlib import Path
 import structlog
 
 INTERVAL = 0.1  # seconds between two choices
-MOMENT = 0.002  # seconds in which the loop's thread may run anywhere, so that the kernel shows where it would
-IDLE = 0.05  # of a CPU: who uses less disturbs nobody and stays where it is
+# Seconds in which the loop's thread may run anywhere, so that the kernel shows where it would; the longer one is for a
+# CPU that others want as well, as the kernel takes its time to even out two CPUs that are both busy.
+MOMENT, LONG_MOMENT = 0.002, 0.05
+# Parts of a CPU. Who uses less than IDLE disturbs nobody and stays. Others want ours if the loop waits for it for more
+# than WAITING, while it is not we who use the most of it.
+IDLE, WAITING, MOST = 0.05, 0.2, 0.8
 
 log = structlog.get_logger(__name__)
 
@@ -45,12 +49,13 @@ def one_cpu() -> Iterator[None]:
 
 
 def _keep(loop: int, allowed: set[int], ended: threading.Event) -> None:
+    moment = MOMENT
     try:
         while not ended.is_set():
             os.sched_setaffinity(loop, allowed)
-            if not ended.wait(MOMENT):
+            if not ended.wait(moment):
                 _gather({_cpu_of(loop)})
-                _wait_while_idle(ended)
+                moment = _moment_after_work(loop, ended)
         _gather(allowed)
     except OSError as error:  # a sandbox may forbid it, and an orchestrator take a CPU away
         log.warning("not kept on one CPU", error=str(error))
@@ -58,13 +63,17 @@ def _keep(loop: int, allowed: set[int], ended: threading.Event) -> None:
             _gather(allowed)
 
 
-def _wait_while_idle(ended: threading.Event) -> None:
-    before = time.process_time()
+def _moment_after_work(loop: int, ended: threading.Event) -> float:
+    """Wait for an interval in which there was something to do, and return how long the next moment is."""
+    worked, waited = time.process_time(), _seconds_waited(loop)
     while not ended.wait(INTERVAL):
-        now = time.process_time()
-        if now - before > IDLE * INTERVAL:
-            return
-        before = now
+        worked_before, waited_before = worked, waited
+        worked, waited = time.process_time(), _seconds_waited(loop)
+        used = (worked - worked_before) / INTERVAL
+        if used > IDLE:
+            crowded = used < MOST and (waited - waited_before) / INTERVAL > WAITING
+            return LONG_MOMENT if crowded else MOMENT
+    return MOMENT
 
 
 def _gather(cpus: set[int]) -> None:
@@ -77,3 +86,11 @@ def _cpu_of(thread: int) -> int:
     """Return the CPU that a thread of ours runs on, or ran on last: proc(5), field 39 of `stat`."""
     fields = Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()
     return int(fields[36])
+
+
+def _seconds_waited(thread: int) -> float:
+    """Return how long a thread of ours was ready and had no CPU, where the kernel counts that: schedstat's field 2."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0

@@ -26,9 +26,10 @@ NOBODY = 65534
 drill = pytest.mark.drill
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from service.database import open_embedded
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with it ignored
 with open_embedded(Path(sys.argv[1]), durable=False) as server:
     print(server.pid, flush=True)
     time.sleep(60)

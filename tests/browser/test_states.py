@@ -128,6 +128,7 @@ KEEP_SOCKETS = """
 """
 
 
+@pytest.mark.drill  # ten seconds are what it waits
 def test_a_page_that_is_closed_for_its_rate_says_so_and_comes_back_late(service: Service, open_page: OpenPage) -> None:
     page = open_page(f"{service.url}/#rate", script=KEEP_SOCKETS)
     page.evaluate('setInterval(() => sockets[0].readyState === 1 && sockets[0].send(\'{"type":"ping","t":1}\'), 10)')

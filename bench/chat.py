@@ -1,6 +1,5 @@
 """The chat measured, in ratios of interleaved runs: `python -m bench.chat [throughput fanout stall idle storm]`."""
 
-import os
 import socket
 import statistics
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import trio
 from sqlalchemy import Connection, text
 
+from bench.measure import cpu_seconds
 from service.chat import store
 from service.chat.store import Draft
 from service.chat.writer import Writer
@@ -33,16 +33,10 @@ UNLIMITED: dict[str, Any] = {
     "rate_per_connection": 0, "rate_per_address": 0, "max_websockets": 20_000, "log_level": "warning",
 }  # fmt: skip
 WINDOW = 16  # messages that a sender has on their way
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def tell(line: str) -> None:
     print(line, flush=True)
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def shown(pairs: list[tuple[float, float]]) -> str:

@@ -1,8 +1,8 @@
 """A balancer in front of replicas, as plain as can be: bytes in turn to whichever of its ports answers."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -53,6 +53,18 @@ async def _pump(source: trio.SocketStream, sink: trio.SocketStream, both: trio.C
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # one side is gone, and the other is about to be told
     both.cancel()
+
+
+@asynccontextmanager
+async def balancing(*ports: int) -> AsyncIterator[Balancer]:
+    """Run a balancer beside the test's own tasks."""
+    balancer = Balancer(list(ports))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(balancer.serve)
+        while not balancer.url:
+            await trio.sleep(0.01)
+        yield balancer
+        nursery.cancel_scope.cancel()
 
 
 @contextmanager

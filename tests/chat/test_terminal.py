@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from service.commands.chat import show
-from tests.balancer import Balancer
-from tests.processes import ROOT, SERVICE, environment, ready
+from tests.balancer import Balancer, balancing
+from tests.processes import ROOT, SERVICE, Process, environment, ready
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 
@@ -67,31 +66,36 @@ async def terminal(directory: Path, *arguments: str) -> AsyncIterator[tuple[Term
         os.close(theirs)
 
 
+@asynccontextmanager
+async def two_replicas(directory: Path, database_url: str) -> AsyncIterator[tuple[Balancer, Process]]:
+    """Yield a balancer before two replicas, and the one that gets the first connection."""
+    async with (
+        ready(directory, "serve", name="one", database_url=database_url, **QUICK) as one,
+        ready(directory, "serve", name="two", database_url=database_url, **QUICK) as two,
+        balancing(*(int(replica.public.rpartition(":")[2]) for replica in (one, two))) as balancer,
+    ):
+        yield balancer, two
+
+
 async def test_it_goes_on_at_the_other_replica_when_its_own_is_stopped(tmp_path: Path, database_url: str) -> None:
     async with (
-        ready(tmp_path, "serve", name="one", database_url=database_url, **QUICK) as one,
-        ready(tmp_path, "serve", name="two", database_url=database_url, **QUICK) as two,
-        trio.open_nursery() as nursery,
+        two_replicas(tmp_path, database_url) as (balancer, two),
+        terminal(tmp_path, "chat", balancer.url, "--room", "port", "--name", "ada") as (screen, process),
     ):
-        balancer = Balancer([int(replica.public.rpartition(":")[2]) for replica in (one, two)])
-        nursery.start_soon(balancer.serve)
-        await trio.testing.wait_all_tasks_blocked()
-        async with terminal(tmp_path, "chat", balancer.url, "--room", "port", "--name", "ada") as (screen, process):
-            await screen.wait_for("in port at #0")
-            screen.type("before\n")
-            await screen.wait_for("#1 you: before")
-            balancer.ports.pop()  # the first connection went to the last of them
-            two.send(signal.SIGTERM)
-            screen.type("during\n")
-            assert await two.wait_end() == 0
-            replicas = await screen.wait_for(r"connected to replica (\w+)", 2)
-            screen.type("after\n")
-            await screen.wait_for("#3 you: after")
-            screen.type("\x04")
-            with trio.fail_after(10):
-                while process.poll() is None:
-                    await trio.sleep(0.02)
-        nursery.cancel_scope.cancel()
+        await screen.wait_for("in port at #0")
+        screen.type("before\n")
+        await screen.wait_for("#1 you: before")
+        balancer.ports.pop()  # the first connection went to the last of them
+        two.send(signal.SIGTERM)
+        screen.type("during\n")
+        assert await two.wait_end() == 0
+        replicas = await screen.wait_for(r"connected to replica (\w+)", 2)
+        screen.type("after\n")
+        await screen.wait_for("#3 you: after")
+        screen.type("\x04")
+        with trio.fail_after(10):
+            while process.poll() is None:
+                await trio.sleep(0.02)
 
     assert re.findall(r"#(\d) you: (\w+)", screen.text) == [("1", "before"), ("2", "during"), ("3", "after")]
     assert len(set(replicas)) == 2
@@ -137,24 +141,18 @@ async def tmux(directory: Path, *command: str) -> AsyncIterator[Tmux]:
 @pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux on PATH")
 async def test_what_is_being_typed_stays_while_the_replica_is_stopped(tmp_path: Path, database_url: str) -> None:
     async with (
-        ready(tmp_path, "serve", name="one", database_url=database_url, **QUICK) as one,
-        ready(tmp_path, "serve", name="two", database_url=database_url, **QUICK) as two,
-        trio.open_nursery() as nursery,
+        two_replicas(tmp_path, database_url) as (balancer, two),
+        tmux(tmp_path, *SERVICE, "chat", balancer.url, "--room", "deck", "--name", "ada") as pane,
     ):
-        balancer = Balancer([int(replica.public.rpartition(":")[2]) for replica in (one, two)])
-        nursery.start_soon(balancer.serve)
-        await trio.testing.wait_all_tasks_blocked()
-        async with tmux(tmp_path, *SERVICE, "chat", balancer.url, "--room", "deck", "--name", "ada") as pane:
-            await pane.wait_for("in deck at #0")
-            await pane.type("beforx", "BSpace", "e", "Enter", "half of a sent")
-            await pane.wait_for(r"#1 you: before\s+> half of a sent\s*$")
-            balancer.ports.pop()
-            two.send(signal.SIGTERM)
-            assert await two.wait_end() == 0
-            await pane.wait_for(r"(?s)restart.*in deck at #1\s+> half of a sent\s*$")
-            await pane.type("ence", "Enter")
-            screen = await pane.wait_for(r"#2 you: .*\s+>\s*$")
-        nursery.cancel_scope.cancel()
+        await pane.wait_for("in deck at #0")
+        await pane.type("beforx", "BSpace", "e", "Enter", "half of a sent")
+        await pane.wait_for(r"#1 you: before\s+> half of a sent\s*$")
+        balancer.ports.pop()
+        two.send(signal.SIGTERM)
+        assert await two.wait_end() == 0
+        await pane.wait_for(r"(?s)restart.*in deck at #1\s+> half of a sent\s*$")
+        await pane.type("ence", "Enter")
+        screen = await pane.wait_for(r"#2 you: .*\s+>\s*$")
 
     assert re.findall(r"#(\d) you: (.*)", screen) == [("1", "before"), ("2", "half of a sentence")]
     assert screen.count("half of a sent") == 1

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from tests.balancer import Balancer
+from tests.balancer import Balancer, balancing
 from tests.processes import run_to_end
 from tests.system.cluster import Cluster, open_cluster
 
@@ -45,11 +45,10 @@ async def test_it_finds_every_guarantee_kept(
 ) -> None:
     reports: list[subprocess.CompletedProcess[str]] = []
     with trio.fail_after(90):
-        async with open_cluster(tmp_path, 2, database_url=database_url) as cluster, trio.open_nursery() as outer:
-            balancer = Balancer(ports(cluster))
-            outer.start_soon(balancer.serve)
-            while not balancer.url:
-                await trio.sleep(0.01)
+        async with (
+            open_cluster(tmp_path, 2, database_url=database_url) as cluster,
+            balancing(*ports(cluster)) as balancer,
+        ):
 
             async def load() -> None:
                 run = partial(run_to_end, tmp_path, "load", balancer.url, *LOAD)
@@ -60,7 +59,6 @@ async def test_it_finds_every_guarantee_kept(
                 await trio.sleep(4)
                 await fault(cluster, balancer)
             assert cluster.complaints() == []
-            outer.cancel_scope.cancel()
     (done,) = reports
 
     sys.stdout.write(done.stdout)

@@ -74,11 +74,6 @@ class World:
         return [message(seq, room=room) for seq in range(head + 1, head + count + 1)]
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    return autojump_clock
-
-
 @asynccontextmanager
 async def running() -> AsyncIterator[World]:
     world = World()
@@ -88,7 +83,7 @@ async def running() -> AsyncIterator[World]:
         nursery.cancel_scope.cancel()
 
 
-async def test_all_who_come_at_once_are_answered_by_one_reading(clock: MockClock) -> None:
+async def test_all_who_come_at_once_are_answered_by_one_reading(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.commit(5)
         async with trio.open_nursery() as nursery:
@@ -99,7 +94,7 @@ async def test_all_who_come_at_once_are_answered_by_one_reading(clock: MockClock
         assert next(iter(world.rooms)).size == 100
 
 
-async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(clock: MockClock) -> None:
+async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(autojump_clock: MockClock) -> None:
     """Else a member that saw a later seq elsewhere would be told that there is a gap."""
     async with running() as world:
         world.commit(5)
@@ -114,7 +109,7 @@ async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(clock: 
         assert len(world.table.reads) == 2
 
 
-async def test_a_resume_of_what_is_in_memory_reads_nothing(clock: MockClock) -> None:
+async def test_a_resume_of_what_is_in_memory_reads_nothing(autojump_clock: MockClock) -> None:
     async with running() as world:
         first, second = Listener(), Listener()
         await world.join(first)
@@ -128,7 +123,7 @@ async def test_a_resume_of_what_is_in_memory_reads_nothing(clock: MockClock) -> 
 
 @pytest.mark.parametrize("missed", [PAGE, 2 * PAGE])
 async def test_many_who_catch_up_read_few_at_a_time_and_the_latest_page_for_each_other(
-    clock: MockClock, missed: int
+    autojump_clock: MockClock, missed: int
 ) -> None:
     async with running() as world:
         world.commit(missed)
@@ -142,7 +137,7 @@ async def test_many_who_catch_up_read_few_at_a_time_and_the_latest_page_for_each
         assert len([cursors for cursors in world.table.reads if cursors == {"lobby": missed - PAGE}]) <= 1 + READERS
 
 
-async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(clock: MockClock) -> None:
+async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(autojump_clock: MockClock) -> None:
     async with running() as world:
         member = Listener()
         await world.join(member)
@@ -154,7 +149,7 @@ async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(clock: MockC
         assert len(world.table.reads) == 1 + 3
 
 
-async def test_a_hint_of_what_is_known_or_of_no_room_reads_nothing(clock: MockClock) -> None:
+async def test_a_hint_of_what_is_known_or_of_no_room_reads_nothing(autojump_clock: MockClock) -> None:
     async with running() as world:
         await world.join(Listener())
         world.rooms.offer(world.commit(3))
@@ -166,7 +161,7 @@ async def test_a_hint_of_what_is_known_or_of_no_room_reads_nothing(clock: MockCl
         assert len(world.table.reads) == 1
 
 
-async def test_a_hint_that_comes_while_the_room_is_opened_is_not_lost(clock: MockClock) -> None:
+async def test_a_hint_that_comes_while_the_room_is_opened_is_not_lost(autojump_clock: MockClock) -> None:
     async with running() as world:
         member = Listener()
         async with trio.open_nursery() as nursery:
@@ -180,7 +175,7 @@ async def test_a_hint_that_comes_while_the_room_is_opened_is_not_lost(clock: Moc
         assert member.got == [1]
 
 
-async def test_a_hint_that_comes_during_a_reading_has_the_room_read_again(clock: MockClock) -> None:
+async def test_a_hint_that_comes_during_a_reading_has_the_room_read_again(autojump_clock: MockClock) -> None:
     async with running() as world:
         member = Listener()
         await world.join(member)
@@ -194,7 +189,7 @@ async def test_a_hint_that_comes_during_a_reading_has_the_room_read_again(clock:
         assert member.got == [1, 2]
 
 
-async def test_what_was_written_here_over_a_hole_waits_for_the_reading(clock: MockClock) -> None:
+async def test_what_was_written_here_over_a_hole_waits_for_the_reading(autojump_clock: MockClock) -> None:
     async with running() as world:
         member = Listener()
         await world.join(member)
@@ -206,7 +201,7 @@ async def test_what_was_written_here_over_a_hole_waits_for_the_reading(clock: Mo
         assert member.got == [1, 2, 3]
 
 
-async def test_many_rooms_are_read_together(clock: MockClock) -> None:
+async def test_many_rooms_are_read_together(autojump_clock: MockClock) -> None:
     async with running() as world:
         members = {f"room-{number}": Listener() for number in range(ROOMS_AT_ONCE + 10)}
         for room, member in members.items():
@@ -221,7 +216,9 @@ async def test_many_rooms_are_read_together(clock: MockClock) -> None:
         assert [len(cursors) for cursors in world.table.reads[reads:]] == [ROOMS_AT_ONCE, 10]
 
 
-async def test_while_the_table_is_away_readings_are_repeated_with_pauses_and_joins_are_told(clock: MockClock) -> None:
+async def test_while_the_table_is_away_readings_are_repeated_with_pauses_and_joins_are_told(
+    autojump_clock: MockClock,
+) -> None:
     async with running() as world:
         member = Listener()
         await world.join(member)
@@ -238,7 +235,7 @@ async def test_while_the_table_is_away_readings_are_repeated_with_pauses_and_joi
         assert member.got == [1]
 
 
-async def test_a_catch_up_goes_on_after_the_table_was_away(clock: MockClock) -> None:
+async def test_a_catch_up_goes_on_after_the_table_was_away(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.commit(PAGE + 1)
         member = Listener()
@@ -252,7 +249,7 @@ async def test_a_catch_up_goes_on_after_the_table_was_away(clock: MockClock) -> 
         assert member.got == list(range(1, PAGE + 2))
 
 
-async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(clock: MockClock) -> None:
+async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.commit(2 * PAGE)
         member = Listener()
@@ -264,7 +261,7 @@ async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(clock: MockC
         assert [(move.start, move.gap) for move in member.moves] == [(0, False), (2 * PAGE, True)]
 
 
-async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(clock: MockClock) -> None:
+async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(autojump_clock: MockClock) -> None:
     async with running() as world:
         seat = await world.join(Listener())
         world.rooms.close_empty()
@@ -279,7 +276,9 @@ async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(clock: Moc
         assert (member.moves[0].start, len(world.table.reads)) == (4, 2)
 
 
-async def test_counts_are_told_to_so_many_at_a_time_and_no_room_waits_for_a_large_one(clock: MockClock) -> None:
+async def test_counts_are_told_to_so_many_at_a_time_and_no_room_waits_for_a_large_one(
+    autojump_clock: MockClock,
+) -> None:
     async with running() as world:
         crowd = [Listener() for _ in range(3 * TOLD_AT_ONCE)]
         for member in crowd:

@@ -91,11 +91,6 @@ class World:
         return self.answers[id_][1]
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    return autojump_clock
-
-
 @asynccontextmanager
 async def running() -> AsyncIterator[World]:
     world = World()
@@ -105,7 +100,7 @@ async def running() -> AsyncIterator[World]:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_comes_while_a_commit_runs_goes_into_the_next_one(clock: MockClock) -> None:
+async def test_what_comes_while_a_commit_runs_goes_into_the_next_one(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.submit("1")
         await trio.sleep(COMMIT / 2)
@@ -117,7 +112,7 @@ async def test_what_comes_while_a_commit_runs_goes_into_the_next_one(clock: Mock
     assert world.offered == [("lobby", 1), ("lobby", 2), ("lobby", 3), ("other", 1)]
 
 
-async def test_nobody_is_acked_before_the_commit_has_returned(clock: MockClock) -> None:
+async def test_nobody_is_acked_before_the_commit_has_returned(autojump_clock: MockClock) -> None:
     async with running() as world:
         begun = trio.current_time()
         world.submit("1")
@@ -132,7 +127,7 @@ async def test_nobody_is_acked_before_the_commit_has_returned(clock: MockClock) 
 
 @pytest.mark.parametrize("error", [DatabaseAway("away"), OutcomeUnknown("unknown")])
 async def test_without_a_database_each_is_answered_at_once_and_may_be_repeated(
-    clock: MockClock, error: Exception
+    autojump_clock: MockClock, error: Exception
 ) -> None:
     async with running() as world:
         world.table.error = error
@@ -146,7 +141,7 @@ async def test_without_a_database_each_is_answered_at_once_and_may_be_repeated(
     assert isinstance(world.what("3"), Ack)
 
 
-async def test_a_database_that_hangs_holds_up_an_answer_no_longer_than_promised(clock: MockClock) -> None:
+async def test_a_database_that_hangs_holds_up_an_answer_no_longer_than_promised(autojump_clock: MockClock) -> None:
     async with running() as world:
         begun = trio.current_time()
         world.table.seconds = 60
@@ -164,7 +159,7 @@ async def test_a_database_that_hangs_holds_up_an_answer_no_longer_than_promised(
     assert isinstance(world.what("3"), Ack)
 
 
-async def test_a_locked_room_is_waited_for_alone_and_holds_up_no_other(clock: MockClock) -> None:
+async def test_a_locked_room_is_waited_for_alone_and_holds_up_no_other(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.table.locked.add("lobby")
         begun = trio.current_time()
@@ -182,7 +177,9 @@ async def test_a_locked_room_is_waited_for_alone_and_holds_up_no_other(clock: Mo
     assert isinstance(world.what("locked"), Ack)
 
 
-async def test_a_room_that_stays_locked_is_answered_as_promised_and_in_order_afterwards(clock: MockClock) -> None:
+async def test_a_room_that_stays_locked_is_answered_as_promised_and_in_order_afterwards(
+    autojump_clock: MockClock,
+) -> None:
     async with running() as world:
         world.table.locked.add("lobby")
         begun = trio.current_time()
@@ -198,7 +195,7 @@ async def test_a_room_that_stays_locked_is_answered_as_promised_and_in_order_aft
     assert [world.what(id_).seq for id_ in "34"] == [1, 2]
 
 
-async def test_a_new_room_is_made_beside_the_common_batches(clock: MockClock) -> None:
+async def test_a_new_room_is_made_beside_the_common_batches(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.submit("1", room="new")
         world.submit("2", room="other")
@@ -208,7 +205,7 @@ async def test_a_new_room_is_made_beside_the_common_batches(clock: MockClock) ->
     assert (world.what("1").seq, world.what("2").seq) == (1, 1)
 
 
-async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(clock: MockClock) -> None:
+async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.table.poison.add("2")
         world.submit("1", "2", "3")
@@ -218,7 +215,7 @@ async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(clock: Mo
     assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (False, 1, 2)
 
 
-async def test_who_sends_too_much_is_refused_at_once_and_others_are_not(clock: MockClock) -> None:
+async def test_who_sends_too_much_is_refused_at_once_and_others_are_not(autojump_clock: MockClock) -> None:
     async with running() as world:
         greedy = object()
         world.submit(*[f"g{number}" for number in range(MAX_WAITING_OF_ONE + 1)], owner=greedy)
@@ -231,7 +228,7 @@ async def test_who_sends_too_much_is_refused_at_once_and_others_are_not(clock: M
     assert sum(isinstance(answer, Ack) for answer, _ in world.answers.values()) == MAX_WAITING_OF_ONE + 1
 
 
-async def test_post_waits_for_its_own_answer(clock: MockClock) -> None:
+async def test_post_waits_for_its_own_answer(autojump_clock: MockClock) -> None:
     async with running() as world:
         answer = await world.writer.post(note("1"))
 

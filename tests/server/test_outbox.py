@@ -61,11 +61,6 @@ class Pipe:
                 os.close(descriptor)
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    return autojump_clock
-
-
 @asynccontextmanager
 async def open_pipe() -> AsyncIterator[Pipe]:
     async with trio.open_nursery() as nursery:
@@ -83,7 +78,7 @@ def fill(pipe: Pipe, mark: bytes = b".") -> None:
     assert not pipe.outbox.waiting_bytes
 
 
-async def test_what_the_peer_takes_is_written_at_once_and_starts_no_task(clock: MockClock) -> None:
+async def test_what_the_peer_takes_is_written_at_once_and_starts_no_task(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         pipe.outbox.send_nowait(b"one")
         await pipe.outbox.send(b"two")
@@ -92,7 +87,7 @@ async def test_what_the_peer_takes_is_written_at_once_and_starts_no_task(clock: 
         assert (pipe.got, pipe.outbox.waiting_bytes, pipe.reasons) == (b"onetwo", 0, [])
 
 
-async def test_what_waits_comes_whole_and_in_order(clock: MockClock) -> None:
+async def test_what_waits_comes_whole_and_in_order(autojump_clock: MockClock) -> None:
     frames = [bytes([65 + number]) * 9_999 for number in range(MAX_FRAMES)]
     async with open_pipe() as pipe:
         for frame in frames:
@@ -104,7 +99,9 @@ async def test_what_waits_comes_whole_and_in_order(clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, MAX_FRAMES), (30_000, 3)], ids=["frames", "bytes"])
-async def test_what_may_wait_is_bounded_and_one_too_many_says_so(clock: MockClock, size: int, count: int) -> None:
+async def test_what_may_wait_is_bounded_and_one_too_many_says_so(
+    autojump_clock: MockClock, size: int, count: int
+) -> None:
     async with open_pipe() as pipe:
         fill(pipe)
         for _ in range(count):
@@ -117,7 +114,7 @@ async def test_what_may_wait_is_bounded_and_one_too_many_says_so(clock: MockCloc
         assert pipe.outbox.overflowed
 
 
-async def test_droppable_frames_make_room_and_are_dropped_themselves(clock: MockClock) -> None:
+async def test_droppable_frames_make_room_and_are_dropped_themselves(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         fill(pipe)
         for number in range(MAX_FRAMES):
@@ -129,7 +126,7 @@ async def test_droppable_frames_make_room_and_are_dropped_themselves(clock: Mock
         assert pipe.got[CAPACITY:] == b"13578"
 
 
-async def test_a_droppable_frame_of_which_a_part_is_written_stays_whole(clock: MockClock) -> None:
+async def test_a_droppable_frame_of_which_a_part_is_written_stays_whole(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         begun = b"p" * (CAPACITY + 100)
         pipe.outbox.send_nowait(begun, droppable=True)
@@ -141,7 +138,7 @@ async def test_a_droppable_frame_of_which_a_part_is_written_stays_whole(clock: M
         assert pipe.got == begun + b"m"
 
 
-async def test_a_protocol_frame_is_queued_beyond_the_bound(clock: MockClock) -> None:
+async def test_a_protocol_frame_is_queued_beyond_the_bound(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         fill(pipe)
         for _ in range(MAX_FRAMES):
@@ -152,7 +149,7 @@ async def test_a_protocol_frame_is_queued_beyond_the_bound(clock: MockClock) -> 
         assert pipe.got.endswith(b"xclose")
 
 
-async def test_send_returns_when_all_is_taken_and_not_sooner(clock: MockClock) -> None:
+async def test_send_returns_when_all_is_taken_and_not_sooner(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe, trio.open_nursery() as nursery:
         fill(pipe)
         sent = trio.Event()
@@ -170,7 +167,7 @@ async def test_send_returns_when_all_is_taken_and_not_sooner(clock: MockClock) -
         assert sent.is_set()
 
 
-async def test_a_cancelled_send_leaves_the_stream_in_step(clock: MockClock) -> None:
+async def test_a_cancelled_send_leaves_the_stream_in_step(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         with trio.move_on_after(1) as patience:
             await pipe.outbox.send(b"a" * 2 * CAPACITY)
@@ -181,7 +178,7 @@ async def test_a_cancelled_send_leaves_the_stream_in_step(clock: MockClock) -> N
         assert pipe.got == b"a" * 2 * CAPACITY + b"b"
 
 
-async def test_a_peer_that_takes_nothing_is_let_go_in_time_and_who_waits_goes_on(clock: MockClock) -> None:
+async def test_a_peer_that_takes_nothing_is_let_go_in_time_and_who_waits_goes_on(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         fill(pipe)
         begun = trio.current_time()
@@ -193,7 +190,7 @@ async def test_a_peer_that_takes_nothing_is_let_go_in_time_and_who_waits_goes_on
         assert pipe.reasons == ["write timeout"]
 
 
-async def test_a_peer_that_takes_a_trickle_is_let_go_too(clock: MockClock) -> None:
+async def test_a_peer_that_takes_a_trickle_is_let_go_too(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe, trio.open_nursery() as nursery:
         pipe.outbox.send_nowait(b"x" * (PIECE + 2 * CAPACITY))
         begun = trio.current_time()
@@ -211,7 +208,7 @@ async def test_a_peer_that_takes_a_trickle_is_let_go_too(clock: MockClock) -> No
         assert trio.current_time() - begun < PATIENCE + 0.2
 
 
-async def test_a_peer_that_takes_each_piece_in_time_stays_however_long_it_takes(clock: MockClock) -> None:
+async def test_a_peer_that_takes_each_piece_in_time_stays_however_long_it_takes(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         pipe.outbox.send_nowait(b"x" * 10 * PIECE)
         begun = trio.current_time()
@@ -222,7 +219,7 @@ async def test_a_peer_that_takes_each_piece_in_time_stays_however_long_it_takes(
         assert pipe.reasons == []
 
 
-async def test_a_peer_that_hangs_up_is_told_once(clock: MockClock) -> None:
+async def test_a_peer_that_hangs_up_is_told_once(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         pipe.outbox.send_nowait(b"x" * 2 * CAPACITY)
         pipe.hang_up()
@@ -232,7 +229,7 @@ async def test_a_peer_that_hangs_up_is_told_once(clock: MockClock) -> None:
         assert (pipe.reasons, pipe.outbox.waiting_bytes) == (["gone"], 0)
 
 
-async def test_what_is_discarded_is_forgotten_save_the_rest_of_what_was_begun(clock: MockClock) -> None:
+async def test_what_is_discarded_is_forgotten_save_the_rest_of_what_was_begun(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         pipe.outbox.send_nowait(b"a" * (CAPACITY + 10))
         pipe.outbox.send_nowait(b"b")

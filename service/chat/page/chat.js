@@ -244,10 +244,15 @@ class Room {
     this.flush();
   }
 
+  answered(id) {
+    const one = this.pending.find((candidate) => candidate.id === id);
+    if (one) clearTimeout(one.timer);
+    return one;
+  }
+
   onAck(frame) {
-    const one = this.pending.find((candidate) => candidate.id === frame.id);
+    const one = this.answered(frame.id);
     if (!one) return;
-    clearTimeout(one.timer);
     Object.assign(one, { tick: "acked", seq: frame.seq });
     if (frame.seq <= (this.last ?? 0) && frame.epoch === this.epoch) this.drop(one); // it is among the messages already
     this.changed();
@@ -255,9 +260,8 @@ class Room {
   }
 
   onError(frame) {
-    const one = this.pending.find((candidate) => candidate.id === frame.id);
+    const one = this.answered(frame.id);
     if (!one) return;
-    clearTimeout(one.timer);
     if (frame.code === "not_joined") {
       one.tick = "kept";
       this.join();

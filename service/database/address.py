@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from psycopg.pq.abc import PGconn
 from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
@@ -16,6 +17,9 @@ IDLE_IN_TRANSACTION = 5.0
 CHECK_CLIENT = 0.5
 # A statement's own ceiling lies above the deadline of a request, which cancels it with a better answer.
 STATEMENT_MARGIN = 5.0
+
+# Of the database, and of each session whatever its role's default is: in another, text comes back as bytes, or never.
+ENCODING = "UTF8"
 
 # A silent network is noticed in about half a minute without a query; the URL may say otherwise.
 DEFAULTS = {
@@ -55,6 +59,7 @@ class Address:
     def _make(cls, url: SecretStr, settings: Settings, options: Mapping[str, str], *, prepares: bool) -> Self:
         arguments = _connect_arguments(make_url(url.get_secret_value()))
         parameters = DEFAULTS | {name: str(value) for name, value in arguments.items()}
+        parameters["client_encoding"] = ENCODING
         if options:
             # ours first: what an operator writes into the URL wins
             ours = " ".join(f"-c {name}={value}" for name, value in options.items())
@@ -85,6 +90,17 @@ def _connect_arguments(url: URL) -> dict[str, Any]:
     dialect: Any = PGDialect_psycopg  # it knows several hosts in one URL; its constructor has no types
     _, arguments = dialect().create_connect_args(url)
     return dict(arguments)
+
+
+def encoding_problem(pgconn: PGconn) -> str | None:
+    """Return what is wrong with the encoding of the database that a new connection leads to, and what to do."""
+    encoding = pgconn.parameter_status(b"server_encoding")  # a pooler may not tell
+    if encoding is None or encoding.decode() == ENCODING:
+        return None
+    return (
+        f"the database {pgconn.db.decode()} is encoded in {encoding.decode()}, and {ENCODING} is needed: "
+        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )
 
 
 def ceilings(settings: Settings) -> dict[str, str]:

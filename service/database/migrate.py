@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from service.database.address import Address
+from service.database.address import Address, encoding_problem
 from service.database.discreet import hide_values
 from service.database.schema import SELECT_STATE, SchemaState, decide, explain, find_migrations, read_code_schema
 from service.settings import Settings
@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 class MigrationRefused(Exception):
-    """The database's schema is not one that this code may change; the message says what would help."""
+    """The database or its schema is not one that this code may change; the message says what would help."""
 
 
 class ServerAway(Exception):
@@ -79,6 +79,8 @@ def open_migrator(settings: Settings, *, wait: Seconds = 60) -> Iterator[Connect
     """Yield a connection for migrations while no other runner has one."""
     address = Address.direct(settings)
     with closing(_wait_connected(address, wait)) as guard:
+        if problem := encoding_problem(guard.pgconn):
+            raise MigrationRefused(problem)
         _wait_locked(guard)
         with closing(_wait_connected(address, wait)) as worker:
             for statement in SESSION:

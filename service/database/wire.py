@@ -11,6 +11,8 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
+from service.database.address import encoding_problem
+
 CONNECT_LIMIT = 2.0  # seconds for all addresses together
 PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
 
@@ -62,6 +64,7 @@ async def _connect_once(parameters: Mapping[str, str]) -> PGconn:
     pgconn = pq.PGconn.connect_start(make_conninfo("", **parameters).encode())
     try:
         await _poll(pgconn)
+        _refuse_encodings(pgconn)
     except BaseException:
         pgconn.finish()
         raise
@@ -81,6 +84,11 @@ async def _poll(pgconn: PGconn) -> None:
             case _:
                 break
     raise psycopg.OperationalError(pgconn.get_error_message())
+
+
+def _refuse_encodings(pgconn: PGconn) -> None:
+    if problem := encoding_problem(pgconn):
+        raise psycopg.OperationalError(problem)
 
 
 async def execute(pgconn: PGconn, statement: str) -> PGresult:

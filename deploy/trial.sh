@@ -1,0 +1,110 @@
+#!/bin/sh
+# A release's life on the cluster that kubectl and helm speak with: install, test, upgrade under load, roll back, uninstall.
+#     sh deploy/trial.sh IMAGE NEXT
+# Two tags of one repository, which the cluster's nodes can get: this release's, and one with a migration more (see kind.sh).
+# Everything happens in a namespace of its own, `trireme-trial`, deleted at the end; KEEP=1 leaves it.
+set -eu
+cd "$(dirname "$0")/.."
+
+current=$1
+next=$2
+namespace=trireme-trial
+
+say() {
+	printf '\n== %s\n' "$1"
+}
+
+k() {
+	kubectl --namespace "$namespace" "$@"
+}
+
+end() {
+	code=$?
+	trap - EXIT
+	if [ "$code" != 0 ]; then
+		say "what was there when it failed"
+		k get all,pvc,events || true
+		k logs --all-containers --prefix --tail=50 -l app.kubernetes.io/instance=demo || true
+	fi
+	[ -n "${KEEP:-}" ] || kubectl delete namespace "$namespace" --timeout=120s || true
+	exit "$code"
+}
+
+# Two URLs, through the port-forward that an operator would use.
+curl_health() {
+	kubectl --namespace "$namespace" port-forward service/demo-trireme 18000:80 >/dev/null &
+	forward=$!
+	for probe in livez readyz; do
+		curl --fail --silent --retry 20 --retry-all-errors --retry-delay 1 "http://127.0.0.1:18000/$probe" ||
+			{ echo "no /$probe through the port-forward" >&2 && exit 1; }
+		echo
+	done
+	kill "$forward"
+}
+
+# A change of the release to that image, with clients that count what fails until the last of the old pods has drained.
+under_load() {
+	image=$1
+	shift
+	k exec rollout -- rm -f /tmp/stop
+	k exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
+	load=$!
+	# sample begins: every websocket is told 1012, and resumes
+	k exec -i rollout -- python - http://demo-trireme <deploy/rollout_chat.py &
+	members=$!
+	# sample ends
+	sleep 10
+	"$@"
+	settle "$image"
+	k exec rollout -- touch /tmp/stop
+	wait "$load"
+	wait "$members" # sample
+}
+
+# Until all pods run that image: Helm waits for the new pods to be ready, and the old ones still drain then.
+settle() {
+	tries=60 # seconds
+	until [ "$(k get pods -l app.kubernetes.io/component=server \
+		-o jsonpath='{range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u)" = "$1" ]; do
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || { echo "not all pods run $1" >&2 && exit 1; }
+		sleep 1
+	done
+}
+
+left() {
+	k get all,pvc,secret,configmap,serviceaccount,networkpolicy,pdb,ingress -l app.kubernetes.io/instance=demo -o name
+}
+
+kubectl create namespace "$namespace"
+trap end EXIT
+
+say "install on an empty cluster"
+helm install demo helm/ --namespace "$namespace" --set database.trial.enabled=true \
+	--set image.repository="${current%:*}" --set-string image.tag="${current##*:}" --wait --timeout 5m
+curl_health
+helm test demo --namespace "$namespace"
+
+k run rollout --image="$current" --restart=Never --command -- sleep 3600
+k wait --for=condition=Ready pod/rollout --timeout=60s
+
+say "upgrade under load: no request fails"
+under_load "$next" helm upgrade demo helm/ --namespace "$namespace" --reuse-values --set-string image.tag="${next##*:}" \
+	--wait --timeout 5m
+helm test demo --namespace "$namespace"
+
+say "roll back under load to the older image, on the newer schema"
+under_load "$current" helm rollback demo 1 --namespace "$namespace" --wait --timeout 5m
+curl_health
+helm test demo --namespace "$namespace"
+
+say "uninstall leaves nothing"
+helm uninstall demo --namespace "$namespace" --wait --timeout 3m
+k delete pod rollout --now
+tries=60 # seconds: what belongs to a Deployment goes after it
+while [ -n "$(left)" ]; do
+	tries=$((tries - 1))
+	[ "$tries" -gt 0 ] || { echo "left behind: $(left)" >&2 && exit 1; }
+	sleep 1
+done
+say "done"

@@ -100,6 +100,13 @@ def startup_has_time_to_wait_for_a_migration(shape: Shape) -> Iterator[str]:
         yield "a rollout fails before its pods had their time to start"
 
 
+def a_dead_pod_is_not_given_the_time_of_a_drain(shape: Shape) -> Iterator[str]:
+    """Its peers wait for the end of it, and a process that does not answer does nothing with the time."""
+    probe = shape.release.server.spec["containers"][0].get("livenessProbe")
+    if probe and probe.get("terminationGracePeriodSeconds", 30) > 10:
+        yield "a pod that is found dead is waited for"
+
+
 def grace_is_as_long_as_the_drain(shape: Shape) -> Iterator[str]:
     pod = shape.release.server
     if any("lifecycle" in container for container in pod.containers):

@@ -1,14 +1,18 @@
 """What `service load` tells of the clients that ask."""
 
 import json
+import socket
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
+from trio.testing import MockClock
 
 from service.commands.load import Run, run_load
 from service.commands.load_plan import Plan, Report
 from service.commands.load_report import text
+from service.commands.websocket_client import open_stream
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings
 from tests.features import open_slow
@@ -40,6 +44,16 @@ async def test_gets_come_at_the_asked_rate_however_slow_the_answers_are(make_set
 
     assert report.statuses == {"200": 60}  # 20 connections in turn would have come to 40
     assert min(report.http_times) >= 0.8
+
+
+async def test_a_host_that_swallows_connections_is_given_up(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with socket.create_connection(full.getsockname()), pytest.raises(trio.TooSlowError):
+            async with open_stream(url):
+                pass
+
+    assert trio.current_time() <= 10
 
 
 async def test_the_verb_ends_with_1_where_nobody_answers(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
 
+CONNECT_LIMIT = 8.0  # seconds; TCP alone would try for two minutes, long after the network is back
+
 
 class ClosedError(Exception):
     """The websocket was refused (an HTTP status) or closed (a close code; 1006 without one)."""
@@ -74,16 +76,17 @@ class WebsocketClient:
 
 @asynccontextmanager
 async def open_stream(url: str) -> AsyncIterator[trio.abc.Stream]:
-    """Connect to where an http or https URL leads. Raises OSError."""
+    """Connect to where an http or https URL leads, within CONNECT_LIMIT. Raises OSError and trio.TooSlowError."""
     where = urlsplit(url)
     secure = where.scheme in {"https", "wss"}
     port = where.port or (443 if secure else 80)
     host = where.hostname or "127.0.0.1"
-    if not secure:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-    else:
-        context = ssl.create_default_context()
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+    with trio.fail_after(CONNECT_LIMIT):
+        if not secure:
+            stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        else:
+            context = ssl.create_default_context()
+            stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
     try:
         yield stream
     finally:

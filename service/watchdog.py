@@ -48,7 +48,7 @@ class Watchdog:
         self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
         self._beat = time.perf_counter()
         self._culprit: tuple[str, str, float] | None = None  # and the seconds when it was seen
-        self._stopped = threading.Event()
+        self._running = threading.Lock()  # held while the thread is to run
 
     def condition(self) -> dict[str, Any]:
         """Return the check for /healthz; age and duration are of the last hold, in seconds."""
@@ -86,12 +86,10 @@ class Watchdog:
             return
         self._beat = time.perf_counter()
         thread = threading.Thread(target=self._look, args=(ident,), name="watchdog", daemon=True)
-        thread.start()
-        try:
+        with self._running:
+            thread.start()
             yield
-        finally:
-            self._stopped.set()
-            thread.join(1)
+        thread.join(1)
 
     def _note(self, seconds: float) -> None:
         """Count a hold that one step caused; a lag that many short steps caused is load, and has no culprit."""
@@ -107,23 +105,28 @@ class Watchdog:
     def _look(self, ident: int) -> None:
         suspect: object = None
         told = 0.0
-        while True:
-            before, worked_before = time.perf_counter(), _worked(ident)
-            if self._stopped.wait(self._interval):
-                return
+        before, worked_before = time.perf_counter(), _worked(ident)
+        while not self._running.acquire(timeout=self._pause(before)):
+            began, worked = time.perf_counter(), _worked(ident)
             now, beat = time.perf_counter(), self._beat
             late = now - beat - self._interval
             if late < self.threshold / 2 or beat == told:
                 suspect = None
-                continue
-            frame = sys._current_frames().get(ident)
-            task = running_task(frame)
-            # C code that keeps the interpreter to itself keeps us from looking, too: then once is enough, if it worked.
-            kept_out = now - before > self.threshold and _worked(ident) - worked_before > self.threshold / 2
-            if task is not None and late > self.threshold and (task is suspect or kept_out):
-                told = beat
-                self._tell(task, frame, late)
-            suspect = task
+            else:
+                frame = sys._current_frames().get(ident)
+                task = running_task(frame)
+                # C code that keeps the interpreter to itself keeps us out, too: then once is enough, if it worked.
+                kept_out = now - before > self.threshold and worked - worked_before > self.threshold / 2
+                if task is not None and late > self.threshold and (task is suspect or kept_out):
+                    told = beat
+                    self._tell(task, frame, late)
+                suspect = task
+            before, worked_before = began, worked
+        self._running.release()
+
+    def _pause(self, began: float) -> float:
+        """Return the seconds to the next look: none if this one was kept out in its middle, and saw what was before."""
+        return 0.0 if time.perf_counter() - began > self.threshold / 2 else self._interval
 
     def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
         # Both at once, before anything that lets the loop's thread go on.

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect, make_url
 
 from service.database.launch import find_binaries
 from tests.copies import ROOT
+from tests.database.observer import conninfo
 from tests.processes import environment
 
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "backup.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -39,11 +41,18 @@ def tables(url: str) -> set[str]:
         engine.dispose()
 
 
+def skip_without_programs(url: str) -> None:
+    with psycopg.connect(conninfo(url)) as connection:
+        version = connection.info.server_version // 10_000
+    program = find_binaries() / "pg_dump"
+    if not program.exists() or f" {version}." not in subprocess.check_output([program, "--version"], text=True):
+        pytest.skip(f"needs pg_dump and pg_restore of the server's version, {version}")
+
+
 def test_what_was_dumped_is_restored_with_its_schema_state(
     tmp_path: Path, database_url: str, empty_database_url: str
 ) -> None:
-    if not (find_binaries() / "pg_dump").exists():
-        pytest.skip("needs pg_dump as new as the server")
+    skip_without_programs(database_url)
     run_page(BLOCKS[0], tmp_path, database_url)
     run_page(BLOCKS[1], tmp_path, empty_database_url)
 

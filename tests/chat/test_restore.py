@@ -11,7 +11,7 @@ from service.chat.store import Draft
 from service.database import Database
 from tests.booting import booted
 from tests.database_fixtures import MakeSettings
-from tests.test_backup import BLOCKS, run_page
+from tests.test_backup import BLOCKS, run_page, skip_without_programs
 from tests.wire import open_line
 
 ROOM = "lobby"
@@ -34,6 +34,8 @@ async def test_a_member_from_before_a_restore_is_told_of_the_gap_if_the_epoch_wa
     empty_database_url: str,
     make_settings: MakeSettings,
 ) -> None:
+    skip_without_programs(database_url)
+
     async def run(block: str, url: str) -> None:
         await trio.to_thread.run_sync(run_page, block, tmp_path, url)
 

@@ -13,8 +13,6 @@ from tests.copies import ROOT, commit, copy_repository, git, run_in, type_check
 from tests.processes import ready
 
 REMOVE = ("python", "deploy/remove_sample.py")
-# Tests that are quick, of what is most tied together; the marker `removal` has the rest.
-QUICK = "(test_architecture or test_settings or test_hello or test_app or test_docs.py) and not readme_s_requests"
 MARK = re.compile(r"(#|//|<!--|/\*)\s*sample( begins| ends|\s*(-->|\*/|$))", re.MULTILINE)
 
 
@@ -68,16 +66,11 @@ def test_what_is_left_is_clean(removed: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.removal
 def test_what_is_left_fits_together(removed: Path) -> None:
     done = type_check(removed)
 
     assert done.returncode == 0, done.stdout
-
-
-def test_all_tests_that_are_left_can_be_imported_and_some_are_run(removed: Path, server_url: str) -> None:
-    done = run_in(removed, "pytest", "-q", "-p", "no:cacheprovider", "-k", QUICK, TEST_DATABASE_URL=server_url)
-
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, database_url: str) -> None:

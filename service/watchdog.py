@@ -86,10 +86,13 @@ class Watchdog:
             return
         self._beat = time.perf_counter()
         thread = threading.Thread(target=self._look, args=(ident,), name="watchdog", daemon=True)
-        with self._running:
-            thread.start()
+        self._running.acquire()
+        thread.start()
+        try:
             yield
-        thread.join(1)
+        finally:
+            self._running.release()
+            thread.join(1)
 
     def _note(self, seconds: float) -> None:
         """Count a hold that one step caused; a lag that many short steps caused is load, and has no culprit."""

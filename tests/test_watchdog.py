@@ -73,3 +73,12 @@ async def hold_at(line: int) -> bool:
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     return watchdog.last is not None and "test_watchdog.py" in watchdog.last.where
+
+
+async def test_its_thread_is_gone_when_it_is_cancelled() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Watchdog(0.05).run)
+        await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}

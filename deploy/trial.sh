@@ -55,21 +55,30 @@ under_load() {
 	# sample ends
 	sleep 10
 	"$@"
-	settle "$image"
+	soon all_pods_run "$image" || { echo "not all pods run $image" >&2 && exit 1; }
 	k exec rollout -- touch /tmp/stop
 	wait "$load"
 	wait "$members" # sample
 }
 
-# Until all pods run that image: Helm waits for the new pods to be ready, and the old ones still drain then.
-settle() {
-	tries=60 # seconds
-	until [ "$(k get pods -l app.kubernetes.io/component=server \
-		-o jsonpath='{range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u)" = "$1" ]; do
+# Until a command succeeds, a minute at the most.
+soon() {
+	tries=60
+	until "$@"; do
 		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || { echo "not all pods run $1" >&2 && exit 1; }
+		[ "$tries" -gt 0 ] || return 1
 		sleep 1
 	done
+}
+
+# Helm waits for the new pods to be ready, and the old ones still drain then.
+all_pods_run() {
+	[ "$(k get pods -l app.kubernetes.io/component=server \
+		-o jsonpath='{range .items[*]}{.spec.containers[0].image}{"\n"}{end}' | sort -u)" = "$1" ]
+}
+
+nothing_is_left() {
+	[ -z "$(left)" ]
 }
 
 left() {
@@ -101,10 +110,6 @@ helm test demo --namespace "$namespace"
 say "uninstall leaves nothing"
 helm uninstall demo --namespace "$namespace" --wait --timeout 3m
 k delete pod rollout --now
-tries=60 # seconds: what belongs to a Deployment goes after it
-while [ -n "$(left)" ]; do
-	tries=$((tries - 1))
-	[ "$tries" -gt 0 ] || { echo "left behind: $(left)" >&2 && exit 1; }
-	sleep 1
-done
+# What belongs to a Deployment goes after it.
+soon nothing_is_left || { echo "left behind: $(left)" >&2 && exit 1; }
 say "done"

@@ -21,7 +21,7 @@ from bench import clients
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
-from service.database import open_embedded
+from service.platform.database import open_embedded
 
 MEMBERS = 1_000
 MESSAGES = 60

@@ -20,11 +20,11 @@ import uvloop
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, insert, make_url, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from service.database import Database, open_database, open_embedded
-from service.database.unit import Unit
-from service.database.work import BEGIN, COMMIT
-from service.processor import one_cpu
-from service.settings import Settings
+from service.platform.database import Database, open_database, open_embedded
+from service.platform.database.unit import Unit
+from service.platform.database.work import BEGIN, COMMIT
+from service.platform.process.one_cpu import one_cpu
+from service.platform.settings import PlatformSettings
 
 CONNECTIONS, TASKS = 10, 10
 UNITS, PAIRS = 2000, 7
@@ -66,7 +66,7 @@ def ours(url: str, numbers: range, *, reads: bool, cancellable: bool = True) -> 
                 await database.run(insert_row, number)
 
     async def block() -> float:
-        settings = Settings(database_url=url, database_connections=CONNECTIONS, database_queue_wait=60)
+        settings = PlatformSettings(database_url=url, database_connections=CONNECTIONS, database_queue_wait=60)
         async with open_database(settings) as database:
             await warm_up(lambda number: database.read(read_row, number))
             with Stopwatch() as watch:
@@ -164,7 +164,7 @@ def create_rows(connection: Connection) -> None:
 
 
 async def prepare(url: str) -> None:
-    async with open_database(Settings(database_url=url)) as database:
+    async with open_database(PlatformSettings(database_url=url)) as database:
         await database.run(create_rows)
 
 

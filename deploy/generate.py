@@ -11,17 +11,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
-from service.commands import settings as texts  # noqa: E402  # after the path above
+from service.features import FEATURES  # noqa: E402  # after the path above
+from service.platform.feature import catalogue  # noqa: E402  # the same
+from service.platform.settings import documents  # noqa: E402  # the same
+from service.settings import Settings  # noqa: E402  # the same
 
 BEGIN, END = "<!-- settings: made by `make generate` -->\n", "<!-- end of settings -->\n"
 
 
 def main() -> None:
+    known = catalogue(Settings, FEATURES)
     readme = ROOT / "README.md"
-    table = f"{BEGIN}{texts.markdown()}\n{END}"
+    table = f"{BEGIN}{documents.markdown(known)}\n{END}"
     text = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: table, readme.read_text(), flags=re.DOTALL)
     readme.write_text(text)
-    (ROOT / ".env.example").write_text(texts.env() + "\n")
+    (ROOT / ".env.example").write_text(documents.env(known) + "\n")
     runpy.run_path(str(ROOT / "helm" / "generate.py"), run_name="__main__")
 
 

@@ -19,7 +19,7 @@ end() {
 IMAGE=$current sh deploy/build-image.sh
 # The next release: this one, with a migration more.
 head=$(docker run --rm --entrypoint python "$current" -c \
-	'from service.database.schema import *; print(repr(read_code_schema(find_migrations()).head))')
+	'from service.platform.database.schema import *; print(repr(read_code_schema(find_migrations()).head))')
 docker build --tag "$next" - <<DOCKERFILE
 FROM $current
 COPY <<MIGRATION /app/migrations/versions/9999_next.py

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-PATH = "/api/hello"
+PATH = "/openapi.json"
 STOP = Path("/tmp/stop")  # noqa: S108  # in a pod of its own, where /tmp is all that can be written
 
 

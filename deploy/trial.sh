@@ -50,7 +50,7 @@ under_load() {
 	k exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
 	load=$!
 	# sample begins: every websocket is told 1012, and resumes
-	k exec -i rollout -- python - http://demo-trireme <deploy/rollout_chat.py &
+	k exec -i rollout -- python - http://demo-trireme <tests/chat/rollout.py &
 	members=$!
 	# sample ends
 	sleep 10

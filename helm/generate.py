@@ -1,6 +1,6 @@
 """Makes what the chart says twice: values.schema.json, the values table of README.md and templates/_settings.tpl.
 
-Sources: the comments in values.yaml, and service/settings.py. Run `python helm/generate.py` after changing one of them;
+Sources: the comments in values.yaml, and the settings classes. Run `make generate` after changing one;
 a test compares. Not part of the packaged chart.
 """
 
@@ -17,8 +17,13 @@ import yaml
 CHART = Path(__file__).parent
 sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 
-from service.commands.settings import json_schema  # noqa: E402  # after the path above
-from service.settings import DRAIN_MARGIN, Settings, variable  # noqa: E402  # the same
+from service.features import FEATURES  # noqa: E402  # after the path above
+from service.platform.feature import catalogue  # noqa: E402  # the same
+from service.platform.settings import DRAIN_MARGIN, PlatformSettings  # noqa: E402  # the same
+from service.platform.settings.documents import json_schema  # noqa: E402  # after the path above
+from service.settings import Settings  # noqa: E402  # the same
+
+KNOWN = catalogue(Settings, FEATURES)
 
 # Settings that the chart sets itself, and what to use in their place.
 OWNED = {
@@ -93,7 +98,7 @@ def _schema(value: Value) -> dict[str, Any]:
         return _object(value.children)
     extra = dict(value.extra)
     if setting := extra.pop("settings", None):
-        known = json.loads(json_schema())["properties"]
+        known = json.loads(json_schema(KNOWN))["properties"]
         if setting == "config":
             free = {name: schema for name, schema in known.items() if name not in OWNED}
             extra |= {"additionalProperties": False, "properties": free}
@@ -124,11 +129,11 @@ def _leaves(values: list[Value]) -> Iterator[Value]:
 def make_settings_template() -> str:
     facts = {
         "drain_margin": DRAIN_MARGIN,
-        "request_deadline": Settings.model_fields["request_deadline"].default,
+        "request_deadline": PlatformSettings.model_fields["request_deadline"].default,
         "owned": OWNED,
-        "config": [variable(name) for name in Settings.model_fields if variable(name) not in OWNED],
+        "config": [name for name in KNOWN.variables if name not in OWNED],
     }
-    note = "{{/* What the templates know of service/settings.py. Made by `python helm/generate.py`. */}}"
+    note = "{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}"
     return f'{note}\n{{{{- define "trireme.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
 
 

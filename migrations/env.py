@@ -1,7 +1,5 @@
 """How Alembic runs the migrations: for `service migrate`, which brings its connection, and for `alembic` itself."""
 
-import importlib
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,14 +7,13 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-from service.database import metadata
-from service.database.migrate import open_migrator
-from service.database.record import record_state
-from service.database.schema import STATE_TABLE
+from service.features import FEATURES  # their tables register with metadata
+from service.platform.database import metadata
+from service.platform.database.migrate import open_migrator
+from service.platform.database.record import record_state
+from service.platform.database.schema import STATE_TABLE
+from service.platform.feature import catalogue
 from service.settings import Settings
-
-if importlib.util.find_spec("service.features"):
-    importlib.import_module("service.features")  # the features' tables register with metadata
 
 
 def include_name(name: str | None, kind: str, _: Any) -> bool:
@@ -28,7 +25,8 @@ def connect() -> Iterator[Connection]:
     if given := context.config.attributes.get("connection"):
         yield given
     else:
-        with open_migrator(Settings()) as connection:
+        settings, _ = catalogue(Settings, FEATURES).load()
+        with open_migrator(settings) as connection:
             yield connection
 
 

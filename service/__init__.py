@@ -1,1 +1,6 @@
-"""Trireme. Start reading at main.py: the life of the process, top to bottom."""
+"""Three rooms. Yours: features.py, settings.py, hello.py, and each feature that you add beside them.
+
+The sample: chat/, one feature with all that is its own; remove it when you have read it. The platform: platform/, which
+makes the promise and comes with updates. Start reading at platform/process/main.py: the life of the process, top to
+bottom.
+"""

@@ -1,14 +1,14 @@
-"""The table of contents: one line per feature. They open in this order and close in the reverse one.
+"""Yours: the table of contents, one line a feature. They open in this order and close in the reverse one.
 
 Of two that serve the same path the first keeps it.
 """
 
-from service.chat import open_chat  # sample
-from service.hello import open_hello
-from service.resources import Feature
+from service.chat import CHAT  # sample
+from service.hello import HELLO
+from service.platform.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
     # a line for each, also when it is the only one
-    open_chat,  # sample
-    open_hello,
+    CHAT,  # sample
+    HELLO,
 )

@@ -1,4 +1,4 @@
-"""The smallest feature: what you copy to add your own. It has no table, so it asks the database only for the time.
+"""Yours: the smallest feature. Copy it to add your own. It has no table, and asks the database only for the time.
 
 What it declares, it is held to: a question that is not a Question is answered 400, and /openapi.json shows both.
 """
@@ -14,7 +14,7 @@ from quart import Blueprint
 from quart_schema import validate_querystring
 from sqlalchemy import Connection, text
 
-from service.resources import Resources
+from service.platform.feature import Feature, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +52,6 @@ def create_routes(resources: Resources) -> Blueprint:
 def select_now(connection: Connection) -> datetime:
     now: datetime = connection.execute(text("SELECT now()")).scalar_one()
     return now
+
+
+HELLO = Feature("hello", open=open_hello)

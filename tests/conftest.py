@@ -1,1 +1,15 @@
-pytest_plugins = ["tests.database_fixtures"]
+"""Yours: which service the tests are about, and the platform's fixtures."""
+
+import pytest
+
+from service.features import FEATURES
+from service.platform.verbs import Program
+from service.settings import Settings
+
+pytest_plugins = ["service.platform.testing.fixtures"]
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """Return the service that `make_settings` makes settings of."""
+    return Program(Settings, FEATURES)

@@ -1,13 +1,14 @@
 """The smallest feature."""
 
-from tests.booting import booted
-from tests.contract import Client
-from tests.database_fixtures import MakeSettings
+from service.hello import HELLO
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
 
 
 async def test_hello_greets_and_names_what_is_wrong(make_settings: MakeSettings) -> None:
     settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
-    async with booted(settings) as urls, Client(urls.public) as client:
+    async with booted(settings, [HELLO]) as urls, Client(urls.public) as client:
         hello = await client.get("/api/hello", params={"name": "Ada"})
         wrong = await client.get("/api/hello", params={"name": "x" * 65})
 

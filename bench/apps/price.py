@@ -14,14 +14,14 @@ from quart import Blueprint
 from quart_trio import QuartTrio
 
 from bench.apps.trireme import select_item
-from service.app import create_app, surround
-from service.database import Database, open_database
-from service.lifecycle import Lifecycle
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.readings import show_database, show_server
-from service.server import Application, RateLimits, Statistics, guard, listener_url, open_listener, serve
-from service.settings import Settings
+from service.platform.database import Database, open_database
+from service.platform.http.app import create_app, surround
+from service.platform.inside.readings import show_database, show_server
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import Application, RateLimits, Statistics, guard, listener_url, open_listener, serve
+from service.platform.settings import PlatformSettings
+from service.platform.telemetry.logs import configure_logs
+from service.platform.telemetry.metrics import Metrics
 
 
 def create_routes(database: Database | None) -> Blueprint:
@@ -39,14 +39,14 @@ def create_routes(database: Database | None) -> Blueprint:
     return routes
 
 
-def server_alone(settings: Settings, database: Database | None) -> Any:
+def server_alone(settings: PlatformSettings, database: Database | None) -> Any:
     """Return what the server package brings by itself: its base of an application behind its gate."""
     app = Application(__name__, settings=settings)
     app.register_blueprint(create_routes(database))
     return guard(app, settings=settings, lifecycle=Lifecycle(), statistics=Statistics(), limits=RateLimits(0))
 
 
-def whole(settings: Settings, database: Database | None) -> Any:
+def whole(settings: PlatformSettings, database: Database | None) -> Any:
     metrics, statistics, lifecycle = Metrics(), Statistics(), Lifecycle()
     if database is not None:
         show_database(metrics, database)
@@ -61,7 +61,7 @@ def whole(settings: Settings, database: Database | None) -> Any:
 
 
 @asynccontextmanager
-async def listening(app: Any, settings: Settings) -> AsyncIterator[str]:
+async def listening(app: Any, settings: PlatformSettings) -> AsyncIterator[str]:
     """Yield the port on which `app` is served."""
     listener = open_listener("127.0.0.1:0")
     start = partial(
@@ -74,7 +74,7 @@ async def listening(app: Any, settings: Settings) -> AsyncIterator[str]:
 
 
 async def main(database_url: str) -> None:
-    settings = Settings(
+    settings = PlatformSettings(
         database_url=database_url or None, max_requests=10_000, rate_per_address=0, database_queue_wait=30
     )
 

@@ -10,13 +10,12 @@ import trio
 from quart import Blueprint, request
 from sqlalchemy import Connection, text
 
-from service.app import create_app, surround
-from service.database import Database, open_database
-from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.processor import one_cpu
-from service.readings import show_server
-from service.server import (
+from service.platform.database import Database, open_database
+from service.platform.http.app import create_app, surround
+from service.platform.inside.readings import show_server
+from service.platform.lifecycle import Lifecycle
+from service.platform.process.one_cpu import one_cpu
+from service.platform.server import (
     FrameOutbox,
     RateLimits,
     Statistics,
@@ -27,7 +26,8 @@ from service.server import (
     serve,
     websocket,
 )
-from service.settings import Settings
+from service.platform.settings import PlatformSettings
+from service.platform.telemetry.metrics import Metrics
 
 
 def select_item(connection: Connection, number: int) -> dict[str, object]:
@@ -85,7 +85,7 @@ def create_routes(database: Database | None) -> Blueprint:
 
 
 async def main(database_url: str) -> None:
-    settings = Settings(
+    settings = PlatformSettings(
         database_url=database_url or None, max_requests=10_000, rate_per_address=0, database_queue_wait=30
     )
     lifecycle, statistics, limits = Lifecycle(), Statistics(), RateLimits(0)

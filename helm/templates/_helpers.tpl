@@ -55,7 +55,7 @@ annotations:
 {{- default $made .Values.serviceAccount.name -}}
 {{- end -}}
 
-{{/* The longest drain there can be, in whole seconds: service.settings.Settings.drain_bound, rounded up. */}}
+{{/* The longest drain there can be, in whole seconds: service.platform.settings.Settings.drain_bound, rounded up. */}}
 {{- define "trireme.grace" -}}
 {{- $margin := (include "trireme.settings" . | fromJson).drain_margin -}}
 {{- ceil (addf .Values.drain.delay .Values.drain.spread .Values.drain.gracefulTimeout $margin) | int -}}

@@ -1,4 +1,4 @@
-{{/* What the templates know of service/settings.py. Made by `python helm/generate.py`. */}}
+{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}
 {{- define "trireme.settings" -}}
 {
   "drain_margin": 5.0,
@@ -34,12 +34,12 @@
     "SERVICE_ALLOWED_ORIGINS",
     "SERVICE_ALLOWED_HOSTS",
     "SERVICE_TRUSTED_PROXIES",
-    "SERVICE_CHAT_RETENTION",
     "SERVICE_SLOW_STEP",
     "SERVICE_ONE_CPU",
     "SERVICE_REVISION",
     "SERVICE_LOG_LEVEL",
-    "SERVICE_LOG_FORMAT"
+    "SERVICE_LOG_FORMAT",
+    "SERVICE_CHAT_RETENTION"
   ]
 }
 {{- end -}}

@@ -1,5 +1,17 @@
-"""The sample feature: a chat that loses nothing, over any number of replicas. Start reading at routes.py."""
+"""The sample: a chat that loses nothing, over any number of replicas. README.md follows a message; start at routes.py.
+
+Everything of it is in this folder, in tests/chat and in its migration; lines elsewhere are marked `sample`.
+"""
 
 from service.chat.routes import open_chat
+from service.chat.settings import ChatSettings
+from service.platform.feature import Feature
 
-__all__ = ["open_chat"]
+CHAT = Feature(
+    "chat",
+    open=open_chat,
+    settings=ChatSettings,
+    verbs="service.chat.verbs",
+    load="service.chat.client.load",
+    smoke="service.chat.client.smoke",
+)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from quart import Blueprint
 
 from service.chat.protocol import CLIENT_FRAMES, MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, Close, Name
-from service.openapi import SparseSchema, add_document, json_schema
+from service.platform.http import SparseSchema, add_document, json_schema
 
 STRUCTURED = "One JSON object per text frame. The first frame is the service's hello; then a client joins rooms."
 SIMPLE = "Without a subprotocol: a member of the room lobby. Each text frame is a message, and nothing else is said."

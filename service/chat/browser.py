@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from quart import Blueprint
 
-from service.openapi import add_document
+from service.platform.http import add_document
 
 # Its own script, style and socket; no inline code, and no string is ever parsed as HTML.
 POLICY = "; ".join(

@@ -15,9 +15,9 @@ from service.chat.protocol import Close
 from service.chat.rooms import Rooms
 from service.chat.statistics import Statistics
 from service.chat.writer import Writer
-from service.lifecycle import Lifecycle
-from service.server import Frame, RateLimits, TooSlowError, Websocket
-from service.settings import Settings
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import Frame, RateLimits, TooSlowError, Websocket
+from service.platform.settings import PlatformSettings
 
 SILENCE = 2.5  # heartbeats without a sign of life
 
@@ -41,7 +41,7 @@ FLOODING = Ending(Close.RATE, "too many messages", (10_000, 30_000))
 class Chat:
     """What the connections of one process share."""
 
-    settings: Settings
+    settings: PlatformSettings
     lifecycle: Lifecycle
     rooms: Rooms
     writer: Writer

@@ -32,11 +32,12 @@ from service.chat.protocol import (
     ServerFrame,
 )
 from service.chat.room import Seat
+from service.chat.settings import ChatSettings
 from service.chat.store import Draft
 from service.chat.tail import Burst
 from service.chat.writer import unavailable
-from service.errors import Unavailable
-from service.server import TokenBucket, Websocket
+from service.platform.errors import Unavailable
+from service.platform.server import TokenBucket, Websocket
 
 LAST_ANSWERS = 1.0  # seconds that a goodbye waits for the answers to what was read
 BURST = 16  # messages of a catch-up that are sent before the socket must have taken them
@@ -244,5 +245,5 @@ def hello(chat: Chat, session: str) -> Hello:
         heartbeat_ms=round(chat.heartbeat * 1000),
         max_bytes=settings.websocket_max_bytes,
         rate=Rate(n=max(1, round(n)), per_ms=round(1000 * max(1, 1 / n))) if n else None,
-        retention_s=round(settings.chat_retention),
+        retention_s=round(settings.of(ChatSettings).retention),
     )

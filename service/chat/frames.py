@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from service.chat.protocol import Message, ServerFrame, encode
 from service.chat.tail import Entry
-from service.server import Frame, encode_frame
+from service.platform.server import Frame, encode_frame
 
 
 def encode_server_frame(frame: ServerFrame, *, droppable: bool = False) -> Frame:

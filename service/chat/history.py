@@ -15,9 +15,9 @@ from service.chat.connection import Chat
 from service.chat.parsing import is_room, parse_post
 from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
 from service.chat.store import Draft
-from service.database import Database
-from service.errors import Conflict, Invalid, Unavailable
-from service.openapi import replies
+from service.platform.database import Database
+from service.platform.errors import Conflict, Invalid, Unavailable
+from service.platform.http import replies
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 

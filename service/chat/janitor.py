@@ -4,8 +4,8 @@ import structlog
 import trio
 
 from service.chat import store
-from service.database import Database
-from service.errors import Unavailable
+from service.platform.database import Database
+from service.platform.errors import Unavailable
 
 ROUND = 60.0  # seconds between two rounds over all rooms
 PAUSE = 0.05  # seconds between two deletions, so that a round leaves the database to those who wait for it

@@ -27,7 +27,7 @@ from service.chat.protocol import (
     Post,
     Send,
 )
-from service.errors import Invalid
+from service.platform.errors import Invalid
 
 MAX_SHOWN = 40  # characters of an offending value in an error message
 

@@ -14,8 +14,8 @@ from service.chat import pages, store
 from service.chat.presence import MARK, Presence
 from service.chat.rooms import Rooms
 from service.chat.tables import CHANNEL
-from service.database import Database
-from service.errors import Unavailable
+from service.platform.database import Database
+from service.platform.errors import Unavailable
 
 TICK = 1.0  # seconds
 ROOMS_AT_ONCE = 1_000

@@ -10,8 +10,8 @@ from service.chat import pages
 from service.chat.protocol import Message, Since
 from service.chat.room import Room, Seat
 from service.chat.tail import Budget, Entry
-from service.database import Database
-from service.errors import Unavailable
+from service.platform.database import Database
+from service.platform.errors import Unavailable
 
 PAGE = 100  # messages of a room read at once
 ROOMS_AT_ONCE = 64  # read in one query

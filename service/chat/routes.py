@@ -19,12 +19,13 @@ from service.chat.history import add_history
 from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
+from service.chat.settings import ChatSettings
 from service.chat.simple import SimpleConversation
 from service.chat.statistics import Statistics, show
 from service.chat.writer import Writer
-from service.errors import Invalid
-from service.resources import Resources
-from service.server import Websocket
+from service.platform.errors import Invalid
+from service.platform.feature import Resources
+from service.platform.server import Websocket
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
 
@@ -52,7 +53,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         nursery.start_soon(relay.tick, database, rooms, presence)
         nursery.start_soon(relay.read_on, rooms)
         nursery.start_soon(writer.run)
-        nursery.start_soon(partial(janitor.sweep, database, retention=settings.chat_retention))
+        nursery.start_soon(partial(janitor.sweep, database, retention=settings.of(ChatSettings).retention))
         nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()

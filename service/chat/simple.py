@@ -15,7 +15,7 @@ from service.chat.limits import Patience
 from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
 from service.chat.store import Draft
 from service.chat.tail import Burst, Entry
-from service.server import TokenBucket, Websocket
+from service.platform.server import TokenBucket, Websocket
 
 LOBBY = "lobby"
 NOT_A_TEXT = Ending(Close.POLICY, f"a message is a text of 1 to {MAX_TEXT} characters, without NUL")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.metrics import Metrics
+from service.platform.telemetry import Metrics
 
 
 @dataclass(slots=True)

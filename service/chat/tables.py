@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from service.database import metadata
+from service.platform.database import metadata
 
 CHANNEL = "chat"  # what NOTIFY carries there, `room:seq`, is a hint; the tables are the truth
 Name = sa.Text(collation="C")  # compared byte by byte: cheap, and in the same order on every server

@@ -17,8 +17,8 @@ from service.chat.backlog import Answer, Backlog, Full, Pending
 from service.chat.protocol import Ack, Error, Message
 from service.chat.statistics import Statistics
 from service.chat.store import Appended, Draft, Refusal, Stored
-from service.database import Database
-from service.errors import Unavailable
+from service.platform.database import Database
+from service.platform.errors import Unavailable
 
 ANSWER_LIMIT = 2.5  # seconds; clients are promised 3
 SWEEP = 0.1  # seconds between two looks for overdue sends

@@ -6,7 +6,7 @@ import schemathesis
 from hypothesis import strategies as st
 
 from service.chat.parsing import parse_name
-from service.errors import Invalid
+from service.platform.errors import Invalid
 
 
 def is_name(text: str) -> bool:

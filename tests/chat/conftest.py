@@ -1,7 +1,7 @@
 """For each test of the chat: a migrated database, opened, and replicas that serve it."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,15 +9,16 @@ import pytest
 import trio
 from sqlalchemy import Connection, create_engine
 
-from service.chat import open_chat
-from service.database import Database, open_database
-from service.lifecycle import Lifecycle
-from service.logs import LogLevel
-from service.main import Urls, live
-from service.management import Inside
-from service.metrics import Metrics
-from service.watchdog import Watchdog
-from tests.database_fixtures import MakeSettings
+from service.chat import CHAT
+from service.chat.routes import open_chat
+from service.platform.database import Database, open_database
+from service.platform.inside.management import Inside
+from service.platform.inside.watchdog import Watchdog
+from service.platform.lifecycle import Lifecycle
+from service.platform.process.main import Urls, live
+from service.platform.telemetry.logs import LogLevel
+from service.platform.telemetry.metrics import Metrics
+from service.platform.testing.fixtures import MakeSettings
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
                 urls.append(found)
                 ready.set()
 
-            feature = partial(open_chat, heartbeat=heartbeat)
+            feature = replace(CHAT, open=partial(open_chat, heartbeat=heartbeat))
             made = make_settings(**quick | settings)
             inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
             nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))

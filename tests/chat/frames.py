@@ -11,15 +11,15 @@ from jsonschema_rs import Draft202012Validator
 from service.chat import asyncapi
 from service.chat.parsing import parse
 from service.chat.protocol import SUBPROTOCOL, Error
-from tests.wire import Line
-from tests.wire import open_line as open_unwatched
+from service.platform.testing.wire import Line
+from service.platform.testing.wire import open_line as open_unwatched
 
 
 @asynccontextmanager
 async def open_line(
     url: str, path: str = "/ws", *, protocol: str | None = SUBPROTOCOL, **options: Any
 ) -> AsyncIterator[Line]:
-    """Open a websocket as tests.wire does, whose frames are checked both ways."""
+    """Open a websocket as service.platform.testing.wire does, whose frames are checked both ways."""
     async with open_unwatched(url, path, protocol=protocol, **options) as line:
         if protocol is not None:
             line.watch = check

@@ -9,9 +9,9 @@ from jsonschema_rs import Draft7Validator
 
 from service.chat import asyncapi
 from service.chat.protocol import Ack, Close, encode
+from service.platform.testing.contract import Client
 from tests.chat.conftest import Start
 from tests.chat.frames import Described, check
-from tests.contract import Client
 
 ACK = Ack(id="i1", room="lobby", epoch="e1", seq=1, dup=False)
 SEND = {"type": "send", "room": "lobby", "id": "i1", "text": "hi"}

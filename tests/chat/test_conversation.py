@@ -11,10 +11,10 @@ import trio
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from service.chat import store
-from service.database import Database
+from service.platform.database import Database
+from service.platform.testing.wire import CLOSE, PING, Closed, Line, Refused
 from tests.chat.conftest import Start
 from tests.chat.frames import open_line
-from tests.wire import CLOSE, PING, Closed, Line, Refused
 
 LIMIT = 20
 

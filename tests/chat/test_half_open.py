@@ -5,9 +5,9 @@ import pytest
 import trio
 
 from service.chat.connection import SILENCE
+from service.platform.testing.wire import Line, open_line
 from tests.chat.conftest import Start
-from tests.system.black_hole import open_black_hole
-from tests.wire import Line, open_line
+from tests.chat.system.black_hole import open_black_hole
 
 LIMIT = 30
 PATH = "/api/rooms/lobby/messages"

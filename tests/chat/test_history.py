@@ -10,9 +10,9 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
+from service.platform.testing.contract import Client
 from tests.chat.conftest import Start
 from tests.chat.frames import open_line
-from tests.contract import Client
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"

@@ -9,8 +9,8 @@ from trio.testing import MockClock
 
 from service.chat import janitor, pages, store
 from service.chat.store import Stored
-from service.database import Database
-from service.errors import DatabaseAway
+from service.platform.database import Database
+from service.platform.errors import DatabaseAway
 from tests.chat.worlds import note
 
 LIMIT = 20

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_architecture import SERVICE, imports
+from tests.platform.test_architecture import SERVICE, imports
 
 
 @pytest.mark.parametrize("name", ["protocol", "parsing", "room", "tail", "backlog", "limits", "presence"])

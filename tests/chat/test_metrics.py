@@ -2,14 +2,15 @@
 
 import httpx2
 
-from tests.booting import booted
-from tests.database_fixtures import MakeSettings
-from tests.test_metrics import names, samples
+from service.chat import CHAT
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.telemetry.test_metrics import names, samples
 
 
 async def test_a_stored_message_is_counted_and_its_delivery_timed(make_settings: MakeSettings) -> None:
     settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
-    async with booted(settings) as urls, httpx2.AsyncClient() as client:
+    async with booted(settings, [CHAT]) as urls, httpx2.AsyncClient() as client:
         await client.post(urls.public + "/api/rooms/x/messages", json={"text": "hello"})
         text = (await client.get(urls.management + "/metrics")).text
 

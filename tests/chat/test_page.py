@@ -1,20 +1,20 @@
-"""The page as a browser gets it. What it does then is in tests/browser."""
+"""The page as a browser gets it. What it does then is in tests/chat/browser."""
 
 import re
 
 import httpx2
 
-from service.chat import open_chat
-from service.hello import open_hello
-from tests.booting import booted
-from tests.contract import Client
-from tests.database_fixtures import MakeSettings
+from service.chat import CHAT
+from service.hello import HELLO
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 
 
 async def test_the_page_comes_under_a_policy_that_lets_nothing_else_in(make_settings: MakeSettings) -> None:
-    async with booted(make_settings(**FREE)) as urls, Client(urls.public) as client:
+    async with booted(make_settings(**FREE), [CHAT]) as urls, Client(urls.public) as client:
         page = await client.get("/")
         parts = [await client.get(path) for path in re.findall(r'(?:href|src)="(/[^"]+)"', page.text)]
         again = await client.get("/", headers={"If-None-Match": page.headers["etag"]})
@@ -31,7 +31,7 @@ async def test_the_page_comes_under_a_policy_that_lets_nothing_else_in(make_sett
 
 
 async def test_of_two_features_that_serve_a_path_the_first_keeps_it(make_settings: MakeSettings) -> None:
-    for features, kind in (((open_chat, open_hello), "text/html; charset=utf-8"), ((open_hello,), "application/json")):
+    for features, kind in (((CHAT, HELLO), "text/html; charset=utf-8"), ((HELLO,), "application/json")):
         async with booted(make_settings(**FREE), features) as urls, httpx2.AsyncClient() as client:
             answer = await client.get(urls.public)
             assert answer.headers["content-type"] == kind

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.chat.parsing import is_room, parse, parse_name, parse_post
 from service.chat.protocol import Ack, Error, Join, Joined, Leave, Message, Ping, Post, Send, Since, encode
-from service.errors import Invalid
+from service.platform.errors import Invalid
 from tests.chat.frames import check
 
 

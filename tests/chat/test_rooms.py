@@ -12,8 +12,8 @@ from service.chat import relay
 from service.chat.protocol import Message, Page, Since
 from service.chat.room import Seat
 from service.chat.rooms import PAGE, PAUSE, ROOMS_AT_ONCE, TOLD_AT_ONCE, Rooms
-from service.database import Database
-from service.errors import DatabaseAway, Unavailable
+from service.platform.database import Database
+from service.platform.errors import DatabaseAway, Unavailable
 from tests.chat.worlds import EPOCH, Listener, message
 
 READ = 0.1  # seconds that reading takes

@@ -14,7 +14,7 @@ from service.chat import pages, store
 from service.chat.protocol import Page
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.tables import CHANNEL
-from service.database import Database
+from service.platform.database import Database
 from tests.chat.worlds import note
 
 LIMIT = 20

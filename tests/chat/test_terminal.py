@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from service.commands.chat import show
-from tests.balancer import Balancer, balancing
-from tests.processes import ROOT, SERVICE, Process, environment, ready
+from service.chat.client.chat import show
+from service.platform.testing.processes import ROOT, SERVICE, Process, environment, ready
+from tests.chat.system.balancer import Balancer, balancing
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 

@@ -14,8 +14,8 @@ from service.chat.backlog import MAX_WAITING_OF_ONE, Answer
 from service.chat.protocol import Ack, Error, Message
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.writer import ANSWER_LIMIT, MAX_SKIPS, SWEEP, UNIT_LIMIT, Writer
-from service.database import Database
-from service.errors import DatabaseAway, OutcomeUnknown
+from service.platform.database import Database
+from service.platform.errors import DatabaseAway, OutcomeUnknown
 from tests.chat.worlds import EPOCH, message, note
 
 COMMIT = 0.1  # seconds that a transaction takes

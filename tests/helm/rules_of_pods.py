@@ -5,11 +5,16 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from service.settings import Settings, variable
-from service.settings_words import is_secret
+from service.features import FEATURES
+from service.platform.feature import catalogue
+from service.platform.settings import PlatformSettings
+from service.platform.settings.words import is_secret
+from service.platform.testing.settings import settings_of as make_settings
+from service.settings import Settings
 from tests.helm.charts import Object, Shape, find
 
-SETTINGS = {variable(name): info for name, info in Settings.model_fields.items()}
+KNOWN = catalogue(Settings, FEATURES)
+SETTINGS = {one.variable: one.info for one in KNOWN}
 SECRETS = {name for name, info in SETTINGS.items() if is_secret(info)}
 ADDRESS = r"://[^/\s]*@"  # with a user in it
 PROBES = {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
@@ -118,15 +123,14 @@ def grace_is_as_long_as_the_drain(shape: Shape) -> Iterator[str]:
         yield f"the drain may take {bound} s and the pod has {grace}"
 
 
-def settings_of(container: Object) -> Settings:
+def settings_of(container: Object) -> PlatformSettings:
     """Read what a container's environment says, as the service would; secrets are stood in for."""
-    fields = {variable(name): name for name in Settings.model_fields}
     given = {
         one["name"]: one.get("value", "postgresql://user:password@host/name")
         for one in container["env"]
-        if one["name"] in fields
+        if one["name"] in SETTINGS
     }
-    return Settings(_env_file=None, **{fields[name]: value for name, value in given.items()})
+    return make_settings(KNOWN, **{name.removeprefix("SERVICE_").lower(): value for name, value in given.items()})
 
 
 def environment_names_are_settings(shape: Shape) -> Iterator[str]:

@@ -13,11 +13,13 @@ import yaml
 from pydantic import SecretStr
 
 from helm.generate import Value, parse_values
-from service.__main__ import cli
-from service.commands.verbs import clients
-from service.database import find_migrations, migrate
+from service.features import FEATURES
+from service.platform.database import find_migrations, migrate
+from service.platform.settings import PlatformSettings
+from service.platform.testing.fixtures import HEAD, MakeSettings
+from service.platform.verbs import Program
+from service.platform.verbs.command_line import command_line, names
 from service.settings import Settings
-from tests.database_fixtures import HEAD, MakeSettings
 from tests.helm.charts import BIN, CHART, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
 
@@ -121,7 +123,7 @@ def test_the_balancer_asks_what_the_service_answers() -> None:
     assert "service:8000" in balancer
     # A replica that is told to go must be out of rotation before it stops to accept.
     assert "inter 1s fall 1" in balancer
-    assert Settings.model_fields["drain_delay"].default > 2
+    assert PlatformSettings.model_fields["drain_delay"].default > 2
 
 
 def test_the_next_release_of_the_cluster_test_still_serves_this_one(
@@ -159,8 +161,7 @@ def test_a_section_of_the_runbook_has_a_command_and_what_follows(section: str) -
 
 
 def test_the_runbook_names_only_what_exists() -> None:
-    registered = [*cli.registered_commands, *clients.registered_commands]
-    verbs = {command.name or command.callback.__name__ for command in registered if command.callback}
+    verbs = names(command_line(Program(Settings, FEATURES), []))
     values = {value.path for value in every_value()}
 
     assert set(re.findall(r"`?service ([a-z]+)(?:`| \||\n)", RUNBOOK)) <= verbs

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from service.commands.smoke import SmokeError, smoke
-from tests.processes import Process, ready, run_to_end
+from service.platform.client.smoke import SmokeError, smoke
+from service.platform.testing.processes import Process, ready, run_to_end
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 BOTH = QUICK | {"bind": "0.0.0.0:0"}

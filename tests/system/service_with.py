@@ -1,11 +1,10 @@
-"""`python -m tests.system.service_with NAME...`: `service serve`, but with features of tests/features.py."""
+"""`python -m tests.system.service_with NAME...`: `service serve`, but with features of tests/platform/features.py."""
 
 import sys
 
-import service.__main__ as line
-from tests import features
+from service.platform.verbs import Program, run_program
+from service.settings import Settings
+from tests.platform import features
 
 if __name__ == "__main__":
-    settings, origins = line.load_or_exit()
-    line.prepare_logs(settings)
-    line.process(settings, origins, features=[getattr(features, name) for name in sys.argv[1:]])
+    run_program(Program(Settings, [getattr(features, name) for name in sys.argv[1:]]), ["serve"])

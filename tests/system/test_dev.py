@@ -9,8 +9,8 @@ import httpx2
 import pytest
 import trio
 
-from tests.database_fixtures import waits_for_a_schema
-from tests.processes import Process, descendants, ready, started
+from service.platform.testing.fixtures import waits_for_a_schema
+from service.platform.testing.processes import Process, descendants, ready, started
 
 
 async def wait_gone(pids: list[int], seconds: float = 5) -> None:

@@ -13,13 +13,13 @@ import pytest
 import trio
 from pydantic import SecretStr
 
-from service.database import migrate
-from service.settings import Settings
-from tests.database.server import OwnServer
-from tests.processes import Process, ready
+from service.platform.database import migrate
+from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import OwnServer
+from service.platform.testing.processes import Process, ready
 from tests.system.test_process import QUICK, WITH_FEATURES
 
-FEATURES = Path(__file__).parent.parent / "features.py"
+FEATURES = Path(__file__).parents[1] / "platform" / "features.py"
 
 
 def line_of(text: str) -> int:
@@ -30,7 +30,7 @@ def line_of(text: str) -> int:
 async def holding(directory: Path, database_url: str, **settings: object) -> AsyncIterator[Process]:
     async with ready(
         directory,
-        "open_holding",
+        "HOLDING",
         command=WITH_FEATURES,
         database_url=database_url,
         **(QUICK | {"graceful_timeout": 1, "request_deadline": 1} | settings),
@@ -86,11 +86,11 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
 
     hang = line_of("await trio.Event().wait()")
     for shown in (text, logged["tree"]):
-        assert f"tests/features.py:{hang} open_holding.<locals>.hang" in shown
+        assert f"tests/platform/features.py:{hang} HOLDING.<locals>.hang" in shown
         assert "GET /hang for " in shown
         assert "(deadline in 1" in shown
         assert "trio/_sync.py" in shown
-        assert "service/database/unit.py" in shown
+        assert "service/platform/database/unit.py" in shown
     assert tree["tasks"]["task"] == "<init>"
     [unit] = tree["units"]
     assert unit["unit"] == "select_slowly"
@@ -115,7 +115,7 @@ async def test_the_level_can_be_changed_for_some_time(tmp_path: Path, database_u
 
 
 async def test_with_the_database_stopped_everything_says_database(tmp_path: Path, own_server: OwnServer) -> None:
-    migrate(Settings(database_url=SecretStr(own_server.url)), wait=10)
+    migrate(PlatformSettings(database_url=SecretStr(own_server.url)), wait=10)
     async with holding(tmp_path, own_server.url) as service, httpx2.AsyncClient(timeout=20) as client:
         own_server.stop()
         with trio.fail_after(10):

@@ -15,10 +15,18 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from service.settings import DRAIN_MARGIN
-from tests.database_fixtures import HEAD, waits_for_a_schema
-from tests.processes import SERVICE, close_code, environment, open_websocket, ready, run_to_end, started
-from tests.server.wire import UPGRADE, get, stalled
+from service.platform.settings import DRAIN_MARGIN
+from service.platform.testing.fixtures import HEAD, waits_for_a_schema
+from service.platform.testing.processes import (
+    SERVICE,
+    close_code,
+    environment,
+    open_websocket,
+    ready,
+    run_to_end,
+    started,
+)
+from tests.platform.server.wire import UPGRADE, get, stalled
 
 QUICK = {"drain_delay": 0, "drain_spread": 0}
 WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
@@ -45,7 +53,7 @@ async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> N
 async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
     settings = {"drain_delay": 1, "drain_spread": 0.5, "graceful_timeout": 10}
     async with (
-        ready(tmp_path, "open_slow", command=WITH_FEATURES, database_url=database_url, **settings) as service,
+        ready(tmp_path, "SLOW", command=WITH_FEATURES, database_url=database_url, **settings) as service,
         httpx2.AsyncClient(timeout=20) as client,
         open_websocket(service.public, "/wait") as waiting,
     ):
@@ -171,9 +179,7 @@ async def test_it_waits_alive_and_not_started_until_its_schema_is_there(
 
 async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, database_url: str) -> None:
     settings = {**QUICK, "graceful_timeout": 1, "request_deadline": 1}
-    async with ready(
-        tmp_path, "open_stubborn", command=WITH_FEATURES, database_url=database_url, **settings
-    ) as service:
+    async with ready(tmp_path, "STUBBORN", command=WITH_FEATURES, database_url=database_url, **settings) as service:
         service.send(signal.SIGTERM)
         begun = time.monotonic()
 
@@ -184,9 +190,7 @@ async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, databas
 
 async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, database_url: str) -> None:
     settings = {**QUICK, "graceful_timeout": 1, "request_deadline": 1, "write_timeout": 60, "rate_per_address": 0}
-    async with ready(
-        tmp_path, "open_streaming", command=WITH_FEATURES, database_url=database_url, **settings
-    ) as service:
+    async with ready(tmp_path, "STREAMING", command=WITH_FEATURES, database_url=database_url, **settings) as service:
         port = int(service.public.rpartition(":")[2])
         clients = [await stalled(port, request) for request in [get("/stream"), UPGRADE % (b"/pump", b"")] * 25]
         await trio.sleep(0.3)
@@ -203,7 +207,7 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
 
 
 async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:
-    features = ("open_crashing", "open_slow")
+    features = ("CRASHING", "SLOW")
     async with (
         ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url) as service,
         httpx2.AsyncClient() as client,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.processes import ROOT, started
+from service.platform.testing.processes import ROOT, started
 
 ALLOWED = os.sched_getaffinity(0)
 # Waits for its schema, and so is alive: nothing listens there.
@@ -19,7 +19,7 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 # Works in short steps, as an event loop does.
 WORKER = """
 import time
-from service.processor import one_cpu
+from service.platform.process.one_cpu import one_cpu
 
 with one_cpu():
     while True:

@@ -13,9 +13,9 @@ from typing import Any
 import httpx2
 import trio
 
-from service.settings import TRACES
-from tests.collector import Collector, Span, collecting
-from tests.processes import ROOT, SERVICE, Process, open_websocket, ready
+from service.platform.settings import TRACES
+from service.platform.testing.processes import ROOT, SERVICE, Process, open_websocket, ready
+from tests.platform.collector import Collector, Span, collecting
 from tests.system.test_process import QUICK, WITH_FEATURES
 
 CALLER = "ab" * 16
@@ -29,9 +29,7 @@ async def traced(
     """Yield a process that sends its spans to `endpoint`, soon."""
     given = f"{TRACES}={endpoint}", "OTEL_BSP_SCHEDULE_DELAY=100", *variables  # the later of two counts
     command = ("env", *given, *WITH_FEATURES)
-    async with ready(
-        directory, "open_traced", command=command, database_url=database_url, **settings | QUICK
-    ) as service:
+    async with ready(directory, "TRACED", command=command, database_url=database_url, **settings | QUICK) as service:
         yield service
 
 
@@ -190,8 +188,8 @@ async def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path
 
 async def test_nothing_of_it_is_imported_unless_it_is_asked_for(tmp_path: Path) -> None:
     code = (
-        "import sys, service.main, service.commands.dev\n"
-        "from service.tracing import open_tracing\n"
+        "import sys, service.platform.process.main, service.platform.verbs.dev\n"
+        "from service.platform.telemetry.tracing import open_tracing\n"
         "with open_tracing(wanted=False) as tracing:\n"
         "    assert tracing is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 import trio
 
-from service.commands.inspect import AskError, ask, paint
-from tests.processes import ready, run_to_end
+from service.platform.client.inspect import AskError, ask, paint
+from service.platform.testing.processes import ready, run_to_end
 from tests.system.test_process import QUICK, WITH_FEATURES
 
 type Typed = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
@@ -32,7 +32,7 @@ async def test_they_show_a_running_process(tmp_path: Path, database_url: str, ty
     long = {"request_deadline": 60, "graceful_timeout": 60}
     settings = {"database_url": database_url, "revision": "4c1d2e7", "command": WITH_FEATURES, **QUICK, **long}
     async with (
-        ready(tmp_path, "open_holding", **settings) as service,
+        ready(tmp_path, "HOLDING", **settings) as service,
         httpx2.AsyncClient(timeout=60) as client,
         trio.open_nursery() as nursery,
     ):
@@ -58,7 +58,7 @@ async def test_they_show_a_running_process(tmp_path: Path, database_url: str, ty
     assert "schema state       at" in info.stdout
     assert "[GET /hang for " in text.stdout
     assert "\x1b" not in text.stdout  # it is no terminal
-    assert "tests/features.py" in text.stdout
+    assert "tests/platform/features.py" in text.stdout
     assert json.loads(document.stdout)["tasks"]["task"] == "<init>"
     assert before.stdout == "info, as usual\n"
     assert changed.stdout in {f"debug for {seconds} s more, then info again\n" for seconds in (59, 60)}

@@ -1,0 +1,209 @@
+"""`service chat`: the conversation in a terminal, and the reference for whoever writes a client of chat.v1.
+
+What a client owes to lose nothing is all here: keep what was not acked, and send it again under the same id; keep the
+cursor, and resume from it; come back after a close, at a random moment; take silence for an end.
+"""
+
+import codecs
+import os
+import random
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import trio
+
+from service.chat.client.terminal import Terminal, printable, unbuffered
+from service.platform.client import ClosedError, WebsocketClient, open_stream
+
+SILENCE = 2.5  # heartbeats without a sign of life
+CONNECT_PATIENCE = 8.0  # seconds until hello
+ANSWER_PATIENCE = 10.0  # seconds; the server answers each send within 3
+BACKOFF = (0.4, 15.0)  # seconds, first and longest
+CALM = 2.5  # seconds after which a server that was sent too much counts anew
+LAST_SENDS = 30.0  # seconds for what is not stored at the end of the input
+
+# How a conversation may be lost; each of them is answered by another one.
+LOST = (ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+type Frame = dict[str, Any]
+type Show = Callable[[str], object]
+
+
+class Member:
+    """What outlives a connection: the cursor, and what was written and not acked."""
+
+    def __init__(
+        self, url: str, *, room: str, name: str, show: Show, changed: Callable[[], object] = lambda: None
+    ) -> None:
+        self._url, self._room, self._name, self._show, self._tell_changed = url, room, name, show, changed
+        self._since: Frame = {}
+        self._kept: dict[str, str] = {}  # id → text, in order
+        self._own: set[str] = set()  # those that have not come by as a message
+        self._changed = trio.Event()
+        self._retry_after = 0.0
+        self._pause: tuple[float, float] | None = None  # when to come back, as the server said
+
+    def write(self, text: str) -> None:
+        id_ = uuid.uuid4().hex
+        self._own.add(id_)
+        self._kept[id_] = text
+        self._change()
+
+    @property
+    def unstored(self) -> int:
+        return len(self._kept)
+
+    async def wait_stored(self) -> None:
+        """Return once all is acked and has come by; the two come in either order."""
+        while self._kept or self._own:
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Converse until cancelled, on one connection after the other."""
+        failures = 0
+        while True:
+            self._pause, reason = None, ""
+            greeted = trio.Event()
+            try:
+                await self._converse(greeted)
+            except* LOST as lost:
+                reason = str(first_leaf(lost)) or "no sign of life"
+            failures = 0 if greeted.is_set() else failures + 1
+            wait = self._choose_wait(failures)
+            waiting = f"; {self.unstored} kept here" if self._kept else ""
+            self._show(f"* {reason}; next try in {wait:.1f} s{waiting}")
+            await trio.sleep(wait)
+
+    def _choose_wait(self, failures: int) -> float:
+        longest = min(BACKOFF[1], BACKOFF[0] * 2**failures)
+        return random.uniform(*(self._pause or (longest / 2, longest)))  # noqa: S311  # spread, not secret
+
+    async def _converse(self, greeted: trio.Event) -> None:
+        async with open_stream(self._url) as stream, trio.open_nursery() as nursery:
+            client = WebsocketClient(stream, urlsplit(self._url).netloc)
+            with trio.fail_after(CONNECT_PATIENCE):
+                await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1")
+                hello = await client.receive()
+            greeted.set()
+            client.patience = SILENCE * hello["heartbeat_ms"] / 1000
+            self._show(f"* connected to replica {hello['server']}")
+            await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
+            while True:
+                frame = await client.receive()
+                if frame["type"] == "joined":
+                    nursery.start_soon(self._send, client)
+                await self._take(frame, client)
+
+    async def _send(self, client: WebsocketClient) -> None:
+        """Send what is kept, one at a time: a repeat then never comes behind what was written after it."""
+        while True:
+            while not self._kept:
+                await self._changed.wait()
+            id_, text = next(iter(self._kept.items()))
+            answered, self._retry_after = self._changed, 0
+            await client.send({"type": "send", "room": self._room, "id": id_, "text": text})
+            with trio.fail_after(ANSWER_PATIENCE):
+                while id_ in self._kept and not self._retry_after:
+                    await answered.wait()
+                    answered = self._changed
+            await trio.sleep(self._retry_after)
+
+    async def _take(self, frame: Frame, client: WebsocketClient) -> None:
+        match frame["type"]:
+            case "joined":
+                if frame["gap"]:
+                    self._show("* what came in between is no longer kept")
+                self._since = {"since": {"epoch": frame["epoch"], "seq": frame["from"]}}
+                self._show(f"* in {frame['room']} at #{frame['head']}")
+            case "message":
+                self._since = {"since": {"epoch": frame["epoch"], "seq": frame["seq"]}}
+                author = "you" if frame["id"] in self._own else frame["from"]
+                self._show(f"#{frame['seq']} {author}: {frame['text']}")
+                self._own.discard(frame["id"])
+                self._change()
+            case "ack":
+                self._drop(frame["id"])
+            case "error":
+                await self._take_error(frame, client)
+            case "ping":
+                await client.send({"type": "pong", "t": frame["t"]})
+            case "bye":
+                low, high = frame["reconnect_after_ms"]
+                self._pause = (low / 1000, high / 1000)
+                self._show(f"* the server ends this connection: {frame['reason']}")
+
+    async def _take_error(self, frame: Frame, client: WebsocketClient) -> None:
+        self._show(f"* {frame['code']}: {frame['message']}")
+        pause = max(frame.get("retry_after_ms", 1000) / 1000, CALM if frame["code"] == "rate_limited" else 0)
+        if frame.get("id") in self._kept and frame["retryable"]:
+            self._retry_after = pause
+            self._change()
+        elif frame.get("id") in self._kept:
+            self._own.discard(frame["id"])
+            self._drop(frame["id"])
+        elif frame.get("ref") == "join":
+            await trio.sleep(pause)
+            await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
+
+    def _drop(self, id_: str) -> None:
+        self._kept.pop(id_, None)
+        self._change()
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+        self._tell_changed()
+
+
+async def chat(url: str, *, room: str, name: str) -> int:
+    """Chat until the input ends; returns how many of the lines were not stored by then."""
+    descriptor = sys.stdin.fileno()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return await converse(Member(url, room=room, name=name, show=show), lines(descriptor))
+    terminal = Terminal(descriptor, lambda: member.unstored)
+    member = Member(url, room=room, name=name, show=terminal.show, changed=terminal.draw)
+    with unbuffered(descriptor):
+        return await converse(member, terminal.lines())
+
+
+async def converse(member: Member, typed: AsyncIterator[str]) -> int:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.run)
+        async for line in typed:
+            if line:
+                member.write(line)
+        with trio.move_on_after(LAST_SENDS):
+            await member.wait_stored()
+        nursery.cancel_scope.cancel()
+    return member.unstored
+
+
+async def lines(descriptor: int) -> AsyncIterator[str]:
+    """Yield the lines of a pipe, without making it non-blocking for whoever else has it open."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    rest = ""
+    while True:
+        with suppress(PermissionError):  # a plain file can always be read
+            await trio.lowlevel.wait_readable(descriptor)
+        data = os.read(descriptor, 65536)
+        *whole, rest = (rest + decode(data, not data)).split("\n")
+        for line in whole:
+            yield line
+        if not data:
+            yield rest
+            return
+
+
+def show(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """Return the first error of a group that is none itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

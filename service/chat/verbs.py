@@ -1,0 +1,48 @@
+"""The chat's verbs: `chat` and `epoch`. Each imports what it needs when it runs."""
+
+import signal
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from service.platform.verbs import database_settings, fail
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def chat(
+    url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8000",
+    room: Annotated[str, typer.Option(help="1 to 64 of a-z, 0-9 and -.")] = "lobby",
+    name: Annotated[str, typer.Option(help="Who to be; nobody checks it.")] = "terminal",
+) -> None:
+    """Chat from a terminal, over restarts of the service; the end of the input ends it. 1 if a line was not stored.
+
+    Example: service chat http://127.0.0.1:8000 --room lobby --name ada
+    """
+    import trio
+
+    from service.chat.client.chat import chat
+
+    try:
+        unstored = trio.run(partial(chat, url, room=room, name=name))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    if unstored:
+        fail(f"{unstored} lines were not stored", 1)
+
+
+@verbs.command()
+def epoch(context: typer.Context) -> None:
+    """Begin a new epoch of the chat: after a restore, or a failover that lost commits. Replicas take it up at once.
+
+    Example: service epoch
+    """
+    import trio
+
+    from service.chat.epoch import epoch
+
+    settings, _ = database_settings(context)
+    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")

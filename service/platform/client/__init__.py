@@ -1,0 +1,23 @@
+"""Clients of a running service: they know it by its wire alone. The verbs that need no database are made of them.
+
+What a feature needs for its own clients, and for its parts of `service load` and `service smoke`, is named here.
+"""
+
+from service.platform.client.load_plan import Bar, Part, Plan, counts, typical
+from service.platform.client.smoke import PATIENCE, Address, SmokeError, connect
+from service.platform.client.websocket import ClosedError, WebsocketClient, open_stream
+
+__all__ = [
+    "PATIENCE",
+    "Address",
+    "Bar",
+    "ClosedError",
+    "Part",
+    "Plan",
+    "SmokeError",
+    "WebsocketClient",
+    "connect",
+    "counts",
+    "open_stream",
+    "typical",
+]

@@ -1,0 +1,36 @@
+"""The only door to SQL: threads, transactions, cancellation, listening, schema state, an embedded server.
+
+Start reading at door.py. What other packages may use is named here.
+"""
+
+from service.platform.database.door import Database, open_database
+from service.platform.database.embedded import Embedded, open_embedded
+from service.platform.database.launch import EmbeddedUnavailable
+from service.platform.database.listen import Wakeup, Wakeups
+from service.platform.database.migrate import Migrated, MigrationRefused, ServerAway, migrate
+from service.platform.database.schema import CodeSchema, SchemaState, find_migrations, metadata
+from service.platform.database.statistics import InFlight, Outcome, Statistics, UnitObserver
+from service.platform.database.watch import Condition
+
+__all__ = [
+    "CodeSchema",
+    "Condition",
+    "Database",
+    "Embedded",
+    "EmbeddedUnavailable",
+    "InFlight",
+    "Migrated",
+    "MigrationRefused",
+    "Outcome",
+    "SchemaState",
+    "ServerAway",
+    "Statistics",
+    "UnitObserver",
+    "Wakeup",
+    "Wakeups",
+    "find_migrations",
+    "metadata",
+    "migrate",
+    "open_database",
+    "open_embedded",
+]

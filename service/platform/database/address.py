@@ -1,0 +1,116 @@
+"""Where PostgreSQL is and what each connection asks of it: the parameters handed to libpq, read from the settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from psycopg.pq.abc import PGconn
+from pydantic import SecretStr
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine import URL, make_url
+
+from service.platform.settings import PlatformSettings
+
+# What the server enforces by itself, so that a killed or frozen replica leaves nothing running behind.
+IDLE_IN_TRANSACTION = 5.0
+CHECK_CLIENT = 0.5
+# A statement's own ceiling lies above the deadline of a request, which cancels it with a better answer.
+STATEMENT_MARGIN = 5.0
+
+# Of the database, and of each session whatever its role's default is: in another, text comes back as bytes, or never.
+ENCODING = "UTF8"
+
+# A silent network is noticed in about half a minute without a query; the URL may say otherwise.
+DEFAULTS = {
+    "fallback_application_name": "trireme",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+
+class PasswordUnreadable(Exception):
+    """The password file cannot be read; names the file."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """libpq's parameters for one way to the database; `parameters` may change when the password file does."""
+
+    _parameters: Mapping[str, str]
+    _password_file: Path | None
+    prepares: bool
+
+    @classmethod
+    def pool(cls, settings: PlatformSettings) -> Self:
+        """Return the way that requests take: possibly through PgBouncer, which refuses start-up options."""
+        options = {} if settings.database_pooled else ceilings(settings)
+        return cls._make(_given(settings.database_url), settings, options, prepares=not settings.database_pooled)
+
+    @classmethod
+    def direct(cls, settings: PlatformSettings, *, options: Mapping[str, str] = {}) -> Self:
+        """Return the way past the pooler, for the listener and migrations."""
+        url = _given(settings.database_direct_url or settings.database_url)
+        return cls._make(url, settings, options, prepares=True)
+
+    @classmethod
+    def _make(cls, url: SecretStr, settings: PlatformSettings, options: Mapping[str, str], *, prepares: bool) -> Self:
+        arguments = _connect_arguments(make_url(url.get_secret_value()))
+        parameters = DEFAULTS | {name: str(value) for name, value in arguments.items()}
+        parameters["client_encoding"] = ENCODING
+        if options:
+            # ours first: what an operator writes into the URL wins
+            ours = " ".join(f"-c {name}={value}" for name, value in options.items())
+            parameters["options"] = f"{ours} {parameters.get('options', '')}".strip()
+        return cls(parameters, settings.database_password_file, prepares)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return the parameters for a new connection, with the password as the file has it now."""
+        if self._password_file is None:
+            return dict(self._parameters)
+        try:
+            password = self._password_file.read_text().strip()
+        except OSError as error:
+            raise PasswordUnreadable(
+                f"SERVICE_DATABASE_PASSWORD_FILE: {self._password_file}: {error.strerror}"
+            ) from None
+        return {**self._parameters, "password": password}
+
+
+def _given(url: SecretStr | None) -> SecretStr:
+    if url is None:
+        raise ValueError("SERVICE_DATABASE_URL: must be set before the database is opened")
+    return url
+
+
+def _connect_arguments(url: URL) -> dict[str, Any]:
+    dialect: Any = PGDialect_psycopg  # it knows several hosts in one URL; its constructor has no types
+    _, arguments = dialect().create_connect_args(url)
+    return dict(arguments)
+
+
+def encoding_problem(pgconn: PGconn) -> str | None:
+    """Return what is wrong with the encoding of the database that a new connection leads to, and what to do."""
+    encoding = pgconn.parameter_status(b"server_encoding")  # a pooler may not tell
+    if encoding is None or encoding.decode() == ENCODING:
+        return None
+    return (
+        f"the database {pgconn.db.decode()} is encoded in {encoding.decode()}, and {ENCODING} is needed: "
+        f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )
+
+
+def ceilings(settings: PlatformSettings) -> dict[str, str]:
+    """Return the limits a session should have; with DATABASE_POOLED they are set on the role, see `service check`."""
+    return {
+        "statement_timeout": _milliseconds(settings.request_deadline + STATEMENT_MARGIN),
+        "idle_in_transaction_session_timeout": _milliseconds(IDLE_IN_TRANSACTION),
+        "client_connection_check_interval": _milliseconds(CHECK_CLIENT),
+    }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

@@ -1,0 +1,221 @@
+"""The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Concatenate, cast
+
+import psycopg
+import structlog
+import trio
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
+
+from service.platform.database.address import Address
+from service.platform.database.line import Line, create_line_engine
+from service.platform.database.listen import Wakeups
+from service.platform.database.pool import Pool
+from service.platform.database.schema import find_migrations, read_code_schema
+from service.platform.database.slots import Slots
+from service.platform.database.statistics import Cancelled, Counters, InFlight, Outcome, Statistics, UnitObserver
+from service.platform.database.unit import Unit, keep_line, refuse_commit, refuse_stopped
+from service.platform.database.watch import Condition, Watch
+from service.platform.database.work import DeadAtBegin, perform
+from service.platform.errors import Busy, DatabaseAway, OutcomeUnknown
+from service.platform.settings import PlatformSettings
+
+# Serialization failure and deadlock: PostgreSQL picked this unit to lose, and the same again may win.
+COLLISIONS = {"40001", "40P01"}
+MOST_TRIES = 10
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2  # seconds between tries; each is drawn from half to one and a half
+
+log = structlog.get_logger(__name__)
+
+
+class Database:
+    """What main opens, once, and features use; see docs/unit-of-work.md."""
+
+    def __init__(
+        self, settings: PlatformSettings, engine: Engine, pool: Pool, watch: Watch, on_unit: UnitObserver | None
+    ) -> None:
+        self.on_unit = on_unit
+        self._engine = engine
+        self._pool = pool
+        self._watch = watch
+        self._slots = Slots(settings.database_connections, settings.database_queue_wait)
+        self._slow = settings.database_slow_unit
+        self._direct = Address.direct(settings)
+        self._counters = Counters()
+        self._running: dict[Unit, tuple[Callable[..., Any], float, str]] = {}
+
+    async def run[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit of work in one transaction. It returns: committed. It is cancelled, or raises: not committed.
+
+        The one exception to that is OutcomeUnknown. Raises Busy and DatabaseAway before or without committing, and what
+        the function raises. A unit that collides with another is run again, so it does SQL and nothing else.
+        """
+        return await self._retried(function, args, kwargs, transactional=True)
+
+    async def read[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function that only selects; each statement sees what is committed by then. Raises as `run` does."""
+        return await self._retried(function, args, kwargs, transactional=False)
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
+        """Yield what comes in on a channel, over a connection that lives as long as the scope; see Wakeups."""
+        wakeups = Wakeups(self._direct, channel)
+        try:
+            yield wakeups
+        finally:
+            wakeups.close()
+
+    @property
+    def condition(self) -> Condition:
+        """Return what the last look found; from memory."""
+        return self._watch.condition
+
+    async def look(self) -> Condition:
+        """Look at the database now, for at most a second."""
+        return await self._watch.look()
+
+    async def wait_served(self) -> None:
+        """Return once a schema was seen that this code serves."""
+        await self._watch.wait_served()
+
+    def statistics(self) -> Statistics:
+        counters, slots = self._counters, self._slots
+        return Statistics(
+            connections_in_use=slots.used,
+            connections_idle=self._pool.idle,
+            connections_limit=slots.size,
+            waiting=slots.waiting,
+            cancels=dict(counters.cancels),
+            cancels_sent=counters.cancels_sent,
+            lines_cut=counters.lines_cut,
+            lines_replaced=counters.lines_replaced + self._pool.replaced,
+            retried=counters.retried,
+            units=dict(counters.units),
+        )
+
+    def in_flight(self) -> list[InFlight]:
+        """Return the units that are on a thread now, the longest first."""
+        now = time.perf_counter()
+        units = [InFlight(_name(function), now - since, task) for function, since, task in self._running.values()]
+        return sorted(units, key=lambda unit: -unit.seconds)
+
+    async def _retried[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
+        for attempt in range(MOST_TRIES):
+            try:
+                return await self._unit(function, args, kwargs, transactional)
+            except (DBAPIError, psycopg.Error) as error:
+                if getattr(getattr(error, "orig", error), "sqlstate", None) not in COLLISIONS:
+                    raise
+            self._counters.retried += 1
+            await trio.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+        raise Busy(f"the unit collided with others {MOST_TRIES} times")
+
+    async def _unit[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        outcome, started = Outcome.FAILED, None
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._slots.acquire()
+            started = time.perf_counter()
+            value = await self._on_a_line(function, args, kwargs, transactional)
+        except trio.Cancelled:
+            outcome = Outcome.CANCELLED
+            raise
+        except OutcomeUnknown:
+            outcome = Outcome.UNKNOWN
+            raise
+        except Busy:
+            outcome = Outcome.BUSY
+            raise
+        else:
+            outcome = Outcome.COMMITTED if transactional else Outcome.READ
+            return value
+        finally:
+            seconds = 0.0
+            if started is not None:
+                seconds = time.perf_counter() - started
+                self._slots.release(seconds)
+            self._account(function, outcome, seconds)
+
+    async def _on_a_line[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        line = await self._pool.take()
+        try:
+            return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
+        except DeadAtBegin:
+            self._counters.lines_replaced += 1
+        line = await self._pool.take_new()
+        try:
+            return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
+        except DeadAtBegin as error:
+            raise DatabaseAway("PostgreSQL ends each connection at once") from error
+
+    async def _hop[T](self, unit: Unit, line: Line, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+        """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
+        self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
+        try:
+            return await unit.run(perform, unit, line, self._engine, function, args, kwargs)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):  # bounded: see Unit.stop
+                await unit.stop()
+            how = Cancelled.CUT if unit.was_cut else Cancelled.TOO_LATE if unit.committed else Cancelled.STOPPED
+            self._counters.cancels[how] += 1
+            if unit.committed:
+                return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
+            if unit.outcome_unknown:
+                why = "the connection was cut while committing: it may be committed or not"
+                raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
+            raise
+        finally:
+            del self._running[unit]
+            self._counters.cancels_sent += unit.cancels_sent
+            self._counters.lines_cut += unit.was_cut
+            if unit.tainted or unit.was_cut:
+                line.close()
+            self._pool.give(line)
+
+    def _account(self, function: Callable[..., Any], outcome: Outcome, seconds: float) -> None:
+        self._counters.units[outcome] += 1
+        if seconds < self._slow and self.on_unit is None:
+            return
+        name = _name(function)
+        if seconds >= self._slow:
+            log.warning("slow unit", unit=name, seconds=round(seconds, 3), outcome=outcome)
+        if self.on_unit is not None:
+            self.on_unit(name, outcome, seconds)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+@asynccontextmanager
+async def open_database(
+    settings: PlatformSettings, *, migrations: Path | None = None, on_unit: UnitObserver | None = None
+) -> AsyncIterator[Database]:
+    """Open the door; the database need not be reachable yet. Units must have ended before the scope does."""
+    code = read_code_schema(migrations or find_migrations())
+    engine = create_line_engine()
+    # the dialect's events: with one of the engine's own, every statement would be prepared for all of them
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(engine, name, refuse_stopped)
+    event.listen(engine, "handle_error", keep_line)
+    engine.dialect.do_commit = refuse_commit  # type: ignore[method-assign,assignment]  # its event is the engine's
+    watch = Watch(Address.pool(settings), code)
+    async with trio.open_nursery() as nursery:
+        pool = Pool(Address.pool(settings), nursery)
+        nursery.start_soon(watch.run)
+        try:
+            yield Database(settings, engine, pool, watch, on_unit)
+        finally:
+            nursery.cancel_scope.cancel()
+            pool.close()
+            engine.dispose()

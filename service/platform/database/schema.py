@@ -1,0 +1,94 @@
+"""Whether this code can work with the schema that the database has. Pure, but for reading the migrations' files.
+
+Code knows its newest revision (its head) and that one's history; the database knows its revision and `serves_from`, the
+oldest revision whose code it still serves.
+"""
+
+import enum
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData
+
+# Names that do not depend on the order of creation, so that a migration can name what it changes.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# One row; written by migrations/env.py in the transaction of each migration.
+STATE_TABLE = "schema_state"
+SELECT_STATE = f"SELECT revision, serves_from FROM {STATE_TABLE}"  # noqa: S608  a constant
+
+
+class SchemaState(enum.StrEnum):
+    AT = "at"
+    BEHIND = "behind"
+    AHEAD_COMPATIBLE = "ahead_compatible"
+    AHEAD_INCOMPATIBLE = "ahead_incompatible"
+
+    @property
+    def served(self) -> bool:
+        """True when the code can work on such a schema."""
+        return self in {SchemaState.AT, SchemaState.AHEAD_COMPATIBLE}
+
+
+class MigrationsMissing(Exception):
+    """There is no directory of migrations: the code does not know which schema it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSchema:
+    """What the code needs: the revision it was written for, and all before that and it. No head means no tables."""
+
+    head: str | None
+    history: Set[str]
+
+
+def decide(code: CodeSchema, revision: str | None, serves_from: str | None) -> SchemaState:
+    """Return how the database's schema stands to the code's."""
+    if revision == code.head:
+        return SchemaState.AT
+    if revision is None or revision in code.history:
+        return SchemaState.BEHIND
+    if code.head is None or serves_from in code.history:
+        return SchemaState.AHEAD_COMPATIBLE  # without a head there are no tables that could be missed
+    return SchemaState.AHEAD_INCOMPATIBLE
+
+
+def explain(code: CodeSchema, revision: str | None, serves_from: str | None) -> str:
+    """Say in one line how they stand, and what would help."""
+    match decide(code, revision, serves_from):
+        case SchemaState.AT:
+            return f"the schema is at {revision}"
+        case SchemaState.BEHIND:
+            return f"the schema is at {revision}, this code needs {code.head}: run `service migrate`"
+        case SchemaState.AHEAD_COMPATIBLE:
+            return f"the schema is at {revision}, newer than this code's {code.head}, which it still serves"
+        case SchemaState.AHEAD_INCOMPATIBLE:
+            return (
+                f"the schema is at {revision} and serves code from {serves_from} on; this code is {code.head}, too old"
+            )
+
+
+def find_migrations() -> Path:
+    """Return the directory of migrations: beside the package in a clone, else where the process runs (the image)."""
+    for parent in (Path(__file__).resolve().parents[3], Path.cwd()):
+        if (parent / "migrations" / "env.py").is_file():
+            return parent / "migrations"
+    raise MigrationsMissing(f"no directory `migrations` beside the package `service` nor in {Path.cwd()}")
+
+
+def read_code_schema(migrations: Path) -> CodeSchema:
+    """Read the migrations' files. Raises alembic's CommandError when they have two heads."""
+    scripts = ScriptDirectory(str(migrations))
+    head = scripts.get_current_head()
+    history = frozenset(script.revision for script in scripts.walk_revisions()) if head else frozenset()
+    return CodeSchema(head, history)

@@ -1,0 +1,177 @@
+"""One unit of work: one function, one transaction, one thread; and what orders its cancellation against the rest.
+
+Two sides share a Unit. Its thread attaches a line, runs the function, detaches and commits. Its task, once cancelled,
+asks the server to cancel what an attached line runs, again and again until the thread has ended. A line is detached
+only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the line's next unit.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+from outcome import Outcome
+from psycopg.pq.abc import PGconn
+from sqlalchemy import ExceptionContext
+
+from service.platform.database.line import Line
+from service.platform.database.wire import request_cancel
+
+GRACE = 0.5  # seconds that a server has to answer a cancel request before the line is cut
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
+
+_current = threading.local()
+
+
+class Stopped(BaseException):
+    """Ends a unit between two statements, once its caller has gone. Not an Exception: a unit should not catch it."""
+
+
+class Unit:
+    __slots__ = (
+        "_attached", "_cancelling", "_changed", "_ended", "_line", "_running", "_stopped", "_waiting",
+        "cancels_sent", "committed", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
+    )  # fmt: skip
+
+    def __init__(self, line: Line, *, transactional: bool) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._line = line
+        self._attached = False
+        self._cancelling = False
+        self._stopped = False
+        self._running = False
+        self._ended: trio.Event | None = None
+        self._waiting: trio.lowlevel.Task | None = None
+        self.transactional = transactional
+        self.committed = False
+        self.outcome_unknown = False
+        self.value: Any = None
+        self.cancels_sent = 0
+        self.tainted = False  # a cancel request may still be on its way: the line is not to be used again
+        self.was_cut = False
+
+    # on the thread
+
+    def __enter__(self) -> Self:
+        """Let a cancel reach the line from now on. Raises Stopped when the caller has gone already."""
+        with self._changed:
+            self._refuse_stopped()
+            self._attached = True
+        _current.unit = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let no cancel reach the line any more. Raises Stopped when one was asked for: nothing is committed."""
+        _current.unit = None
+        with self._changed:
+            while self._cancelling:
+                self._changed.wait()
+            self._attached = False
+            if error is None:
+                self._refuse_stopped()
+
+    def _refuse_stopped(self) -> None:
+        if self._stopped:
+            raise Stopped
+
+    # in the task
+
+    async def run[**P, T](self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function on a thread of Trio's; once cancelled, wait no longer: `stop` does.
+
+        `trio.to_thread.run_sync`, without its limiter, as `Slots` is ours, and without naming the thread: the two names
+        a call are calls to the system that let the interpreter's lock go, and that cost a tenth of a unit.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._waiting = trio.lowlevel.current_task()
+        self._running = True
+        token = trio.lowlevel.current_trio_token()
+        work = partial(copy_context().run, function, *args, **kwargs)
+        trio.lowlevel.start_thread_soon(work, partial(self._deliver, token))
+        result: T = await trio.lowlevel.wait_task_rescheduled(self._wait_no_longer)
+        return result
+
+    def _wait_no_longer(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _deliver(self, token: trio.lowlevel.TrioToken, result: Outcome[Any]) -> None:
+        """Tell the loop, from the thread."""
+        with suppress(trio.RunFinishedError):  # the loop has crashed
+            token.run_sync_soon(self._end, result)
+
+    def _end(self, result: Outcome[Any]) -> None:
+        self._running = False
+        if self._ended is not None:
+            self._ended.set()
+        if self._waiting is not None:
+            trio.lowlevel.reschedule(self._waiting, result)
+
+    async def stop(self) -> None:
+        """End the unit and wait until its thread has ended; within GRACE as far as it depends on the server."""
+        with self._changed:
+            self._stopped = True
+        if not self._running:
+            return
+        self._ended = trio.Event()
+        with trio.move_on_after(GRACE):
+            await self._cancel_until_ended(self._ended)
+            return
+        self._line.cut()
+        self.was_cut = True
+        await self._ended.wait()
+
+    async def _cancel_until_ended(self, ended: trio.Event) -> None:
+        pause = FIRST_PAUSE
+        while not ended.is_set():
+            await self._cancel_once()
+            with trio.move_on_after(pause):
+                await ended.wait()
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _cancel_once(self) -> None:
+        with self._changed:
+            if not self._attached:
+                return
+            self._cancelling = True
+            pgconn: PGconn = self._line.pgconn
+        try:
+            self.cancels_sent += 1
+            if not await request_cancel(pgconn):
+                self.tainted = True
+        finally:
+            with self._changed:
+                self._cancelling = False
+                self._changed.notify_all()
+
+
+def current_unit() -> Unit | None:
+    """Return the unit that runs on this thread."""
+    unit: Unit | None = getattr(_current, "unit", None)
+    return unit
+
+
+def refuse_stopped(*_: object) -> None:
+    """Stop between two statements: a listener for SQLAlchemy's `do_execute` and its kin."""
+    if (unit := current_unit()) is not None:
+        unit._refuse_stopped()
+
+
+def keep_line(context: ExceptionContext) -> None:
+    """Keep the line of a unit that was stopped: a listener for SQLAlchemy's `handle_error`.
+
+    SQLAlchemy takes what is no Exception for the end of the process, and would close the connection.
+    """
+    if isinstance(context.original_exception, Stopped):
+        context.is_disconnect = False
+
+
+def refuse_commit(_: object) -> None:
+    """Refuse a commit inside a unit: in the place of the dialect's."""
+    raise RuntimeError("a unit of work does not commit: it is one transaction, and database.run commits it")

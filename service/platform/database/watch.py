@@ -1,0 +1,146 @@
+"""What is known about the database now: reachable, and with which schema. One task, one connection outside the pool."""
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+
+import psycopg
+import structlog
+import trio
+from psycopg.pq.abc import PGconn
+
+from service.platform.database.address import Address, PasswordUnreadable
+from service.platform.database.schema import SELECT_STATE, CodeSchema, SchemaState, decide, explain
+from service.platform.database.wire import ConnectFailed, connect, execute
+
+INTERVAL = 2.0  # seconds between two looks
+LOOK_LIMIT = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the last look found. While the database cannot be reached, the schema is the last one seen."""
+
+    reachable: bool = False
+    schema: SchemaState | None = None
+    revision: str | None = None
+    serves_from: str | None = None
+    head: str | None = None
+    error: str = "not looked yet"
+    looked: float = float("-inf")  # on the monotonic clock
+    duration: float = 0.0  # seconds that the look took
+
+    @property
+    def age(self) -> float:
+        """Return the seconds since the look."""
+        return time.monotonic() - self.looked
+
+    @property
+    def served(self) -> bool:
+        """True when the last schema seen is one that this code serves."""
+        return self.schema is not None and self.schema.served
+
+
+class Watch:
+    """Looks every INTERVAL, and when asked; one look at a time."""
+
+    def __init__(self, address: Address, code: CodeSchema) -> None:
+        self.condition = Condition(head=code.head)
+        self._address = address
+        self._code = code
+        self._pgconn: PGconn | None = None
+        self._looking = trio.Lock()
+        self._begun = 0
+        self._looked = trio.Event()
+
+    async def run(self) -> None:
+        """Look for ever; the connection is closed when this is cancelled."""
+        try:
+            while True:
+                await self.look()
+                await trio.sleep(INTERVAL)
+        finally:
+            self._close()
+
+    async def look(self) -> Condition:
+        """Look now, for at most LOOK_LIMIT, and return what was found. Who comes during a look shares the next one."""
+        begun = self._begun
+        async with self._looking:
+            if self._begun == begun:  # else somebody began to look after we came
+                await self._look()
+        return self.condition
+
+    async def wait_served(self) -> None:
+        """Return once a schema was seen that this code serves."""
+        while not self.condition.served:
+            await self._looked.wait()
+
+    async def _look(self) -> None:
+        self._begun += 1
+        started = time.monotonic()
+        found = replace(self.condition, reachable=False, error=f"no answer within {LOOK_LIMIT:g} s")
+        with trio.move_on_after(LOOK_LIMIT):
+            found = await self._ask()
+        if not found.reachable:
+            self._close()
+        now = time.monotonic()
+        self._publish(replace(found, looked=now, duration=now - started))
+
+    async def _ask(self) -> Condition:
+        try:
+            revision, serves_from = await self._select_state()
+        except (ConnectFailed, PasswordUnreadable, psycopg.Error) as error:
+            return replace(self.condition, reachable=False, error=_one_line(error))
+        state = decide(self._code, revision, serves_from)
+        return Condition(True, state, revision, serves_from, self._code.head, error="")
+
+    async def _select_state(self) -> tuple[str | None, str | None]:
+        if self._pgconn is not None:
+            with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
+                return await _select_state(self._pgconn)
+            self._close()
+        self._pgconn = await connect(self._address.parameters)
+        return await _select_state(self._pgconn)
+
+    def _publish(self, condition: Condition) -> None:
+        before, self.condition = self.condition, condition
+        _log_change(self._code, before, condition)
+        self._looked.set()
+        self._looked = trio.Event()
+
+    def _close(self) -> None:
+        if self._pgconn is not None:
+            self._pgconn.finish()
+            self._pgconn = None
+
+
+async def _select_state(pgconn: PGconn) -> tuple[str | None, str | None]:
+    try:
+        result = await execute(pgconn, SELECT_STATE)
+    except psycopg.errors.UndefinedTable:
+        return None, None  # nothing was ever migrated
+    if not result.ntuples:
+        return None, None
+    revision, serves_from = result.get_value(0, 0), result.get_value(0, 1)
+    return _text(revision), _text(serves_from)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+def _one_line(error: Exception) -> str:
+    """Return libpq's words on one line; they name hosts and users, never passwords."""
+    return " ".join(str(error).split())
+
+
+def _log_change(code: CodeSchema, before: Condition, now: Condition) -> None:
+    if before.reachable and not now.reachable:
+        log.warning("database away", error=now.error)
+    elif now.reachable and not before.reachable:
+        log.info("database reached", seconds=round(now.duration, 3))
+    if now.schema is not before.schema or now.revision != before.revision:
+        tell = log.info if now.served else log.warning
+        tell("schema seen", state=str(now.schema), meaning=explain(code, now.revision, now.serves_from))

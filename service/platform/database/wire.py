@@ -1,0 +1,133 @@
+"""libpq driven by Trio: connecting, single statements and cancel requests, without a thread and so cancellable.
+
+For what is not a unit of work: the health look, the listener, and the requests that cancel a query.
+"""
+
+from collections.abc import Mapping
+
+import psycopg
+import trio
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
+
+from service.platform.database.address import encoding_problem
+
+CONNECT_LIMIT = 2.0  # seconds for all addresses together
+PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
+
+
+class ConnectFailed(Exception):
+    """No address let us in; the message is libpq's last."""
+
+
+async def connect(parameters: Mapping[str, str]) -> PGconn:
+    """Return a new connection within CONNECT_LIMIT; all hosts' addresses are tried in order. Raises ConnectFailed."""
+    error = f"no connection within {CONNECT_LIMIT:g} s"
+    with trio.move_on_after(CONNECT_LIMIT):
+        attempts = await _attempts(parameters)
+        for attempt in attempts:
+            with trio.move_on_after(CONNECT_LIMIT / len(attempts)) as limit:
+                try:
+                    return await _connect_once(attempt)
+                except psycopg.OperationalError as failed:
+                    error = str(failed)
+            if limit.cancelled_caught:
+                error = f"no answer from {attempt.get('hostaddr') or attempt.get('host')}"
+    raise ConnectFailed(error)
+
+
+async def _attempts(parameters: Mapping[str, str]) -> list[dict[str, str]]:
+    """Spread the hosts over attempts, with their addresses looked up: libpq would block on the name server."""
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters.get("port", "").split(",")
+    if "hostaddr" in parameters or len(ports) not in {1, len(hosts)}:
+        return [dict(parameters)]  # libpq knows what to do, or what is wrong
+    attempts = []
+    for number, host in enumerate(hosts):
+        attempt = {**parameters, "host": host, "port": ports[number if len(ports) > 1 else 0]}
+        attempts += [{**attempt, "hostaddr": address} for address in await _look_up(host)] or [attempt]
+    return [{name: value for name, value in attempt.items() if value} for attempt in attempts]
+
+
+async def _look_up(host: str) -> list[str]:
+    if not host or host.startswith(("/", "@")):
+        return []  # a socket in the file system
+    try:
+        found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    except OSError:
+        return []  # libpq finds the same, and says so
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+async def _connect_once(parameters: Mapping[str, str]) -> PGconn:
+    pgconn = pq.PGconn.connect_start(make_conninfo("", **parameters).encode())
+    try:
+        await _poll(pgconn)
+        _refuse_encodings(pgconn)
+    except BaseException:
+        pgconn.finish()
+        raise
+    pgconn.nonblocking = 1
+    return pgconn
+
+
+async def _poll(pgconn: PGconn) -> None:
+    while pgconn.status != pq.ConnStatus.BAD:
+        match pgconn.connect_poll():
+            case pq.PollingStatus.READING:
+                await trio.lowlevel.wait_readable(pgconn.socket)
+            case pq.PollingStatus.WRITING:
+                await trio.lowlevel.wait_writable(pgconn.socket)
+            case pq.PollingStatus.OK:
+                return
+            case _:
+                break
+    raise psycopg.OperationalError(pgconn.get_error_message())
+
+
+def _refuse_encodings(pgconn: PGconn) -> None:
+    if problem := encoding_problem(pgconn):
+        raise psycopg.OperationalError(problem)
+
+
+async def execute(pgconn: PGconn, statement: str) -> PGresult:
+    """Send one statement and return its result. Raises psycopg.Error; cancelled, it leaves the connection unusable."""
+    pgconn.send_query(statement.encode())
+    while pgconn.flush():
+        await trio.lowlevel.wait_writable(pgconn.socket)
+    last = None
+    while (result := await _next_result(pgconn)) is not None:
+        last = result  # all are taken, so that the connection is free for the next statement
+    if last is None or last.status not in PASSED:
+        raise psycopg.errors.error_from_result(last) if last else psycopg.OperationalError("no answer")
+    return last
+
+
+async def _next_result(pgconn: PGconn) -> PGresult | None:
+    while pgconn.is_busy():
+        await trio.lowlevel.wait_readable(pgconn.socket)
+        pgconn.consume_input()
+    return pgconn.get_result()
+
+
+async def request_cancel(pgconn: PGconn) -> bool:
+    """Ask the server to cancel what `pgconn` runs; return whether it has: if not, nobody knows if and when it will."""
+    request = pgconn.cancel_conn()
+    try:
+        request.start()  # over TLS when the connection is
+        while (wanted := request.poll()) in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
+            await _wait(request, wanted)
+    except psycopg.OperationalError:
+        return False  # the server is gone, or going
+    else:
+        return wanted == pq.PollingStatus.OK
+    finally:
+        request.finish()
+
+
+async def _wait(request: PGcancelConn, wanted: int) -> None:
+    if wanted == pq.PollingStatus.READING:
+        await trio.lowlevel.wait_readable(request.socket)
+    else:
+        await trio.lowlevel.wait_writable(request.socket)

@@ -1,0 +1,24 @@
+"""The HTTP side of a feature: what a route may declare, and the application that its routes become part of.
+
+Start reading at app.py; what surrounds each request is in requests.py.
+"""
+
+from service.platform.http.app import create_app, no_deadline, surround
+from service.platform.http.openapi import Media, SparseSchema, add_document, add_openapi, json_schema, replies
+from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
+
+__all__ = [
+    "ASGI",
+    "HEALTHZ",
+    "Media",
+    "RequestObserver",
+    "SparseSchema",
+    "add_document",
+    "add_openapi",
+    "around",
+    "create_app",
+    "json_schema",
+    "no_deadline",
+    "replies",
+    "surround",
+]

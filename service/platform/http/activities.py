@@ -1,0 +1,178 @@
+"""What a task works for: one request, or one websocket; what goes past is counted here, and told at its end."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+
+from service.platform.server import WEBSOCKET
+from service.platform.telemetry.tracing import Traced
+
+log = structlog.get_logger(__name__)
+
+type Message = MutableMapping[str, Any]
+type Scope = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+_ALWAYS_NAMES = frozenset(name for name, _ in _ALWAYS)
+
+# What a method may be called in a metric: clients can invent others without end (OpenTelemetry's word for them).
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+_OTHER_METHOD, _UNMATCHED = "_OTHER", "unmatched"
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = ("_bytes", "_scope", "_send", "started", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.started = time.perf_counter()
+        self.status: int | str = "aborted"  # until the response starts
+        self._scope = scope
+        self._send = send
+        self._bytes = 0
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Return method, route and status as a metric may have them."""
+        method = self._scope["method"]
+        return (
+            method if method in _METHODS else _OTHER_METHOD,
+            self._scope.get("route", _UNMATCHED),
+            str(self.status),
+        )
+
+    def __str__(self) -> str:
+        return " ".join(self.labels[:2])
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = complete_headers(message["headers"], self._scope["request_id"])
+        elif message["type"] == "http.response.body":
+            self._bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    def event(self, seconds: float) -> dict[str, Any]:
+        """Return the line of its end."""
+        scope = self._scope
+        event = {
+            "event": "request",
+            "method": scope["method"],
+            "route": scope.get("route", ""),
+            "status": self.status,
+            "ms": int(seconds * 10_000) / 10,  # round() takes longer than the rest of this
+            "bytes": self._bytes,
+            "client": _client(scope),
+            "request_id": scope["request_id"],
+        }
+        if "trace_id" in scope:
+            event["trace_id"] = scope["trace_id"]
+        return event
+
+
+class Conversation:
+    """One websocket, from the upgrade to the end of its handler."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.started = time.perf_counter()
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._sent = 0
+        self._code: int | None = None
+        self._reason = ""
+        self._status = 0
+        self.traced: Traced | None = None
+
+    def __str__(self) -> str:
+        return f"websocket {self._scope.get('route', _UNMATCHED)}"
+
+    async def receive(self) -> Message:
+        if self.traced is not None:
+            self.traced.end_message()
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            self._received += 1
+            if self.traced is not None:
+                self.traced.next_message(self._scope.get("route", ""))
+        elif message["type"] == "websocket.disconnect" and self._code is None:
+            self._code = message.get("code")
+        return message
+
+    async def send(self, message: Message) -> None:
+        match message["type"]:
+            case "websocket.accept":
+                self._status = 101
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", self._scope["request_id"].encode()),
+                ]
+                log.info("websocket opened", route=self._scope.get("route", ""), client=_client(self._scope))
+            case "websocket.send":
+                self._sent += 1
+            case "websocket.close":
+                self._code, self._reason = message.get("code", 1000), message.get("reason") or ""
+            case "websocket.http.response.start":
+                self._status = message["status"]
+                message["headers"] = complete_headers(message["headers"], self._scope["request_id"])
+        await self._send(message)
+        if message["type"] == "websocket.accept":
+            self._end_upgrade()
+
+    def _end_upgrade(self) -> None:
+        if self.traced is not None:
+            self.traced.end("GET", self._scope.get("route", ""), self._status or 403)
+
+    def tell(self) -> None:
+        opened = self._status == 101
+        if not opened:
+            self._end_upgrade()
+        elif self.traced is not None:
+            self.traced.end_message()
+        log.info(
+            "websocket closed" if opened else "websocket refused",
+            route=self._scope.get("route", ""),
+            ms=_milliseconds_since(self.started),
+            client=_client(self._scope),
+            **(self._ending() if opened else {"status": self._status or 403}),
+        )
+
+    def _ending(self) -> dict[str, object]:
+        """Return how it went, as the server saw it: the code on the wire, and the frames that went past ASGI."""
+        stream = self._scope.get("extensions", {}).get(WEBSOCKET)
+        code, reason, sent = self._code, self._reason, self._sent
+        if stream is not None:
+            code, reason, sent = stream.close_code or code, stream.close_reason, stream.frames_sent
+        return {"received": self._received, "sent": sent, "code": code, "reason": reason}
+
+
+# What the task, and those that it starts, work for; also read from outside, to say who waits for what.
+activity: ContextVar[Exchange | Conversation | None] = ContextVar("activity", default=None)
+
+
+def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """Add what every response carries and this one does not say itself."""
+    given = [(name.lower(), value) for name, value in headers]
+    own = _ALWAYS_NAMES.intersection([name for name, _ in given])
+    always = [pair for pair in _ALWAYS if pair[0] not in own] if own else _ALWAYS
+    return [*given, (b"x-request-id", request_id.encode()), *always]
+
+
+def _client(scope: Scope) -> str:
+    return (scope.get("client") or ("unknown",))[0]
+
+
+def _milliseconds_since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 1)

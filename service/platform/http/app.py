@@ -1,0 +1,119 @@
+"""The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+import trio
+from quart import Blueprint, Response, has_request_context, json, request, websocket
+from quart.ctx import AppContext
+from quart.typing import ResponseReturnValue
+from quart_schema import RequestSchemaValidationError
+from werkzeug.exceptions import HTTPException
+
+from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
+from service.platform.http.openapi import explain
+from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import Application, RateLimits, Statistics, forwarded, guard
+from service.platform.settings import PlatformSettings
+from service.platform.telemetry.tracing import Tracing
+
+log = structlog.get_logger(__name__)
+
+
+def no_deadline[F: Callable[..., object]](view: F) -> F:
+    """Mark a route that streams: it may take longer than the request deadline, and ends at the drain."""
+    view.no_deadline = True  # type: ignore[attr-defined]  # a function takes attributes
+    return view
+
+
+def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings) -> Application:
+    """Return the application that serves `blueprints`."""
+    app = _App(__name__, settings=settings, static_folder=None)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
+    app.register_error_handler(ServiceError, reply_to_service_error)
+    app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
+    app.register_error_handler(HTTPException, reply_to_http_exception)
+    app.register_error_handler(500, reply_to_crash)
+    return app
+
+
+def surround(
+    app: Application,
+    settings: PlatformSettings,
+    *,
+    lifecycle: Lifecycle,
+    statistics: Statistics,
+    limits: RateLimits,
+    observe: RequestObserver = lambda *_: None,
+    tracing: Tracing | None = None,
+) -> ASGI:
+    """Return `app` with what stands before the framework: who the client is, the id and the log line, who gets in."""
+    guarded = guard(
+        app,
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=limits,
+        any_host={HEALTHZ},  # a monitor asks by address, as for the probes
+    )
+    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
+
+
+class _App(Application):
+    def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
+        super().__init__(name, settings=settings, static_folder=static_folder)
+        self._request_deadline = settings.request_deadline
+
+    async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
+        rule = ctx.request.url_rule
+        if rule is None:
+            return await super().dispatch_request(ctx)
+        ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
+            return await super().dispatch_request(ctx)
+        # move_on_after does the same, and checks a number that the settings have checked
+        with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
+            return await super().dispatch_request(ctx)
+        raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
+
+    def log_exception(self, ctx: AppContext, exception_info: Any) -> None:
+        """Log what no handler took, once; the framework's own line would show the path, which clients write."""
+        asked = ctx.request if ctx.has_request else ctx.websocket
+        route = asked.url_rule.rule if asked.url_rule else ""
+        log.error("unhandled error", route=route, exc_info=exception_info)
+
+    async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
+        if (rule := ctx.websocket.url_rule) is not None:
+            ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        return await super().dispatch_websocket(ctx)
+
+
+# The handlers are async because Quart sends a plain function to a thread.
+async def reply_to_service_error(error: ServiceError) -> Response:
+    return _reply(error.status, str(error), error.headers)
+
+
+async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
+    return await reply_to_service_error(explain(error))
+
+
+async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
+    if error.code is None or error.response is not None:
+        return error.get_response()
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return _reply(error.code, error.description or "", headers)
+
+
+async def reply_to_crash(_: HTTPException) -> Response:
+    """Answer for an error of ours, which has been logged; the client gets the id to ask about, and nothing else."""
+    return _reply(500, "an error of ours; it has been logged under this request_id", {})
+
+
+def _reply(status: int, detail: str, headers: dict[str, str]) -> Response:
+    asked = request if has_request_context() else websocket
+    document = problem(status, detail, instance=asked.path, request_id=str(asked.scope.get("request_id", "")))
+    return Response(json.dumps(document), status, headers, content_type=PROBLEM_JSON)

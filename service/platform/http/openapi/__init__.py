@@ -1,0 +1,12 @@
+"""`/openapi.json`: what the routes say of themselves, made into one document when the service starts.
+
+Features declare by their annotations, with quart-schema's decorators and with `replies`; what every route can answer is
+added here. Whoever has a document of its own to send uses `add_document`.
+"""
+
+from service.platform.http.openapi.declarations import Media, explain, replies, unguarded
+from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.provider import add_openapi
+from service.platform.http.openapi.schemas import SparseSchema, json_schema
+
+__all__ = ["Media", "SparseSchema", "add_document", "add_openapi", "explain", "json_schema", "replies", "unguarded"]

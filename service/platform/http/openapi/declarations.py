@@ -1,0 +1,80 @@
+"""What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from inspect import isclass
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+from quart import current_app, request
+from quart_schema import RequestSchemaValidationError, document_response
+from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, QUART_SCHEMA_REQUEST_ATTRIBUTE
+from werkzeug.routing import Rule
+
+from service.platform.errors import Invalid, ServiceError
+from service.platform.http.openapi.schemas import json_schema
+
+MAX_SHOWN = 40  # characters of an offending value in an error message
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A response that is told by its media type alone; without one it has no body."""
+
+    type: str = ""
+
+
+def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F], F]:
+    """Declare what a route answers: a dataclass, TypedDict, Media or error. No status: the error's own, else 200.
+
+    A route whose return annotation is a TypedDict or another dict needs none for its 200.
+    """
+
+    def declare(view: F) -> F:
+        for status in statuses or (model.status if is_error(model) else 200,):
+            view = document_response(model, status)(view)
+        return view
+
+    return declare
+
+
+def unguarded[F: Callable[..., object]](view: F) -> F:
+    """Mark a route that is answered ahead of everything: no refusal can meet it, and no request's id is made."""
+    view.unguarded = True  # type: ignore[attr-defined]  # a function takes attributes
+    return view
+
+
+def explain(error: RequestSchemaValidationError) -> Invalid:
+    """Return what a declaration refused in the words of its description: `name: must be <description>, not 'x'`."""
+    refused = error.validation_error
+    if not isinstance(refused, ValidationError):
+        return Invalid("body: must be a JSON object")
+    first = refused.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "body"
+    expected = _described(request.url_rule).get(field)
+    if first["type"] == "missing":
+        return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
+    shown = repr(str(first["input"])[:MAX_SHOWN])
+    return Invalid(f"{field}: must be {expected}, not {shown}" if expected else f"{field}: {first['msg']}, not {shown}")
+
+
+def is_error(model: object) -> TypeGuard[type[ServiceError]]:
+    return isclass(model) and issubclass(model, ServiceError)
+
+
+def _described(rule: Rule | None) -> dict[str, str]:
+    """Return the description of each field that a route declares to take."""
+    view = current_app.view_functions[rule.endpoint] if rule is not None else None
+    models = [getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)]
+    models += getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]
+    return {name: words for model in models if model is not None for name, words in _descriptions(model).items()}
+
+
+@cache  # a schema takes as long to make as a hundred requests to refuse
+def _descriptions(model: type) -> dict[str, str]:
+    schema, definitions = json_schema(model)
+    fields = schema.get("properties", {})
+    named = {name: definitions.get(field.get("$ref", "").rpartition("/")[2], {}) for name, field in fields.items()}
+    both = {name: named[name] | field for name, field in fields.items()}
+    return {name: field["description"] for name, field in both.items() if "description" in field}

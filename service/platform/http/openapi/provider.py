@@ -1,0 +1,161 @@
+"""The document itself: quart-schema's reading of the routes, and what they have in common.
+
+quart-schema's extension is not installed: it would convert each response anew, which costs more than most handlers do.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Any, get_origin, get_type_hints, is_typeddict
+
+import trio
+from quart import Quart
+from quart_schema import Info, OpenAPIProvider, QuartSchema
+from werkzeug.routing import Rule
+
+from service.platform import errors
+from service.platform.errors import PROBLEM_JSON, Invalid, Problem, ServiceError, Unavailable
+from service.platform.http.openapi.declarations import Media, is_error
+from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
+
+PATH = "/openapi.json"
+_SAFE = frozenset({"get", "head", "options"})
+
+# What may meet a request whatever its route: ahead of the framework (server/guard.py), and at the deadline.
+_ALWAYS = (Invalid, errors.Misdirected, ServiceError, Unavailable, errors.DeadlineExceeded)
+_CHANGING = (errors.Forbidden, errors.UnsupportedMedia, errors.RateLimited)
+_WITH_BODY = (errors.RequestTimeout, errors.TooLarge)
+
+_ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log", "schema": {"type": "string"}}}
+_RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
+
+
+async def add_openapi(app: Quart) -> None:
+    """Add the document of all the routes that `app` has by now."""
+    provider = _Provider(app)
+    for rule in provider.generate_rules():
+        provider.build_paths(rule)
+        await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have things to do meanwhile
+    add_document(app, PATH, json.dumps(provider.schema()).encode(), {"Content-Type": "application/json"})
+
+
+class _Provider(OpenAPIProvider):
+    """quart-schema's reading of the routes, and what they have in common."""
+
+    def __init__(self, app: Quart) -> None:
+        info = Info(title="Trireme", version=importlib.metadata.version("trireme"))
+        super().__init__(app, QuartSchema(info=info))
+        self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def schema(self) -> dict[str, Any]:
+        document = super().schema()
+        document["components"]["responses"] = {kind.__name__: _answer(kind) for kind in _kinds(ServiceError)}
+        document["components"]["schemas"]["Problem"] = json_schema(Problem)[0]
+        return document
+
+    def generate_rules(self) -> Iterable[Rule]:
+        """Of two routes with the same path and method the first is the one that answers."""
+        seen: set[tuple[str, str]] = set()
+        for rule in super().generate_rules():
+            keys = {(rule.rule, method) for method in self.generate_methods(rule)}
+            if keys and not keys & seen:
+                yield rule
+            seen |= keys
+
+    def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        key = repr(rule)  # its path, methods and endpoint; it cannot be hashed
+        if key not in self._built:
+            self._built[key] = self._build_paths(rule)
+        return self._built[key]
+
+    def _build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        paths, components = super().build_paths(rule)
+        view = self._app.view_functions[rule.endpoint]
+        hints = get_type_hints(view, include_extras=True)
+        for operations in paths.values():
+            for method, operation in operations.items():
+                operation |= {"operationId": rule.endpoint.replace(".", "_"), "tags": [rule.endpoint.split(".")[0]]}
+                components |= self._add_annotated(operation, hints)
+                _complete(operation, method, guarded=not getattr(view, "unguarded", False))
+        return paths, components
+
+    def _add_annotated(self, operation: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+        """Add what a view's annotations say: of the parts of its path, and of its answer if nothing else does."""
+        found: dict[str, Any] = {}
+        for parameter in operation["parameters"]:
+            if parameter["in"] == "path" and parameter["name"] in hints:
+                parameter["schema"], definitions = json_schema(hints[parameter["name"]])
+                found |= definitions
+        if not operation["responses"] and _is_json(hints.get("return")):
+            operation["responses"][200], definitions = self.build_response_object(hints["return"], None)
+            found |= definitions
+        return found
+
+    def build_querystring_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        schema, definitions = json_schema(model, generator=SparseSchema)
+        required = schema.get("required", ())
+        parameters = [
+            {"name": name, "in": "query", "required": name in required, "schema": field}
+            for name, field in schema["properties"].items()
+        ]
+        return parameters, definitions
+
+    def build_request_body(self, model: Any, source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        body, definitions = super().build_request_body(model, source)
+        return {"required": True, **body}, definitions
+
+    def build_response_object(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        if is_error(model):
+            return {"$ref": f"#/components/responses/{model.__name__}"}, {}
+        if isinstance(model, Media):
+            return ({"content": {model.type: {}}} if model.type else {}), {}
+        schema, definitions = json_schema(model, mode="serialization")
+        return {"content": {"application/json": {"schema": schema}}}, definitions
+
+
+def _complete(operation: dict[str, Any], method: str, *, guarded: bool) -> None:
+    """Add the answers that come from outside of the route, and what belongs to every answer."""
+    declared = operation["responses"] or {"default": {"description": "not declared"}}
+    responses = {str(status): dict(response) for status, response in declared.items()}
+    for kind in _surrounding(operation, method) if guarded else ():
+        known = responses.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.__name__}"})
+        if "content" in known:
+            known["content"] |= _answer(kind)["content"]
+    headers = _ID_HEADER if guarded else {}
+    operation["responses"] = {status: _told(status, responses[status], headers) for status in sorted(responses)}
+
+
+def _told(status: str, response: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
+    phrase = HTTPStatus(int(status)).phrase if status.isdecimal() else ""
+    return response if "$ref" in response else {"description": phrase, "headers": headers} | response
+
+
+def _surrounding(operation: Mapping[str, Any], method: str) -> Iterator[type[ServiceError]]:
+    yield from _ALWAYS
+    if method not in _SAFE:
+        yield from _CHANGING
+    if "requestBody" in operation:
+        yield from _WITH_BODY
+    if any(parameter["in"] == "path" for parameter in operation["parameters"]):
+        yield errors.NotFound
+
+
+def _answer(kind: type[ServiceError]) -> dict[str, Any]:
+    """Return how an error is told, as errors.py declares it."""
+    headers = _ID_HEADER | (_RETRY_HEADER if issubclass(kind, Unavailable) else {})
+    content = {PROBLEM_JSON: {"schema": {"$ref": REFERENCE.format(model="Problem")}}}
+    return {"description": (getdoc(kind) or "").partition("\n")[0], "headers": headers, "content": content}
+
+
+def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+
+
+def _is_json(hint: object) -> bool:
+    """Whether Quart sends what a view with this annotation returns as JSON."""
+    return is_typeddict(hint) or get_origin(hint) in {dict, list}

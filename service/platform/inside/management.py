@@ -1,0 +1,148 @@
+"""The operator's listener: facts for anybody who reaches it, what could tell secrets or do harm for loopback only.
+
+`kubectl port-forward` and `exec` are loopback. A Host that is a name is refused there too: a page in the operator's
+browser could have pointed its own name at 127.0.0.1.
+"""
+
+import datetime
+import functools
+import importlib.metadata
+import ipaddress
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from service.platform.database import Database
+from service.platform.errors import Forbidden, Invalid
+from service.platform.inside.tasks import task_tree
+from service.platform.inside.watchdog import Watchdog
+from service.platform.lifecycle import Lifecycle
+from service.platform.settings import PlatformSettings
+from service.platform.settings import effective as in_force
+from service.platform.telemetry.logs import LEVELS, LogLevel, log_level
+from service.platform.telemetry.metrics import CONTENT_TYPE, Metrics
+from service.platform.telemetry.tracing import Tracing
+
+METRICS = "/metrics"
+# How long a level that differs from the usual one lasts unless the operator says how long, and at most.
+DEFAULT_SECONDS, MOST_SECONDS = 300, 86_400
+
+# The parts whose versions an operator asks for first.
+_PARTS = ("trireme", "quart", "quart-trio", "hypercorn", "trio", "sqlalchemy", "psycopg")
+
+
+def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Refuse with 403 a peer that is not loopback, and a Host that is neither `localhost` nor an IP literal."""
+
+    @functools.wraps(view)
+    async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        peer = request.scope.get("client") or ("",)
+        if not may_inspect(str(peer[0]), request.headers.get("Host", "")):
+            raise Forbidden("only for a loopback peer that asks for localhost: use kubectl port-forward or exec")
+        return await view(*args, **kwargs)
+
+    return checked
+
+
+def may_inspect(peer: str, host: str) -> bool:
+    """Return whether a peer's address and the Host it asks for are those of somebody on this machine."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    address = _address(peer)
+    return address is not None and address.is_loopback and (name == "localhost" or _address(name) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What lets an operator see into the process; main opens one."""
+
+    metrics: Metrics
+    level: LogLevel
+    watchdog: Watchdog
+    tracing: Tracing | None = None
+
+    @property
+    def version(self) -> str:
+        return importlib.metadata.version("trireme")
+
+
+def create_routes(
+    settings: PlatformSettings, origins: Mapping[str, str], lifecycle: Lifecycle, database: Database, inside: Inside
+) -> Blueprint:
+    routes = Blueprint("management", __name__)
+    started = datetime.datetime.now(datetime.UTC)
+
+    @routes.get("/info")
+    async def info() -> dict[str, Any]:
+        seen = database.condition
+        return {
+            "version": inside.version,
+            "revision": settings.revision,
+            "versions": {name: importlib.metadata.version(name) for name in _PARTS},
+            "python": platform.python_version(),
+            "started": started.isoformat(timespec="seconds"),
+            "phase": str(lifecycle.phase),
+            "schema": {"state": str(seen.schema or "unknown"), "revision": seen.revision, "head": seen.head},
+        }
+
+    @routes.get(METRICS)
+    async def metrics() -> Response:
+        return Response(inside.metrics.text(), content_type=CONTENT_TYPE)
+
+    @routes.get("/settings")
+    @loopback_only
+    async def effective() -> dict[str, Any]:
+        return {name: {"value": value, "origin": origin} for name, value, origin in in_force(settings, origins)}
+
+    add_inspection(routes, database, inside)
+    return routes
+
+
+def add_inspection(routes: Blueprint, database: Database, inside: Inside) -> None:
+    @routes.get("/tasks")
+    @loopback_only
+    async def tasks() -> Response | dict[str, Any]:
+        """Text for people, JSON for who accepts it and not text."""
+        tree, units = task_tree(), database.in_flight()
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return {**tree.document(), "units": [asdict(unit) for unit in units]}
+        lines = [f"{unit.unit} for {unit.seconds:.1f} s, waited for by {unit.task}" for unit in units]
+        text = "\n".join([tree.text, *(["", "units of work on their threads", *lines] if lines else []), ""])
+        return Response(text, content_type="text/plain; charset=utf-8")
+
+    @routes.get("/loglevel")
+    @loopback_only
+    async def level() -> dict[str, Any]:
+        return shown_level(inside.level)
+
+    @routes.put("/loglevel")
+    @loopback_only
+    async def change_level() -> dict[str, Any]:
+        asked = await request.get_json(force=True, silent=True)
+        inside.level.change(*parse_level(asked))
+        return shown_level(inside.level)
+
+
+def parse_level(asked: object) -> tuple[str, float]:
+    """Return level and seconds of `{"level": "debug", "seconds": 60}`. Raises Invalid."""
+    given = asked if isinstance(asked, dict) else {}
+    level, seconds = given.get("level"), given.get("seconds", DEFAULT_SECONDS)
+    if level not in LEVELS:
+        raise Invalid(f"level: must be one of {', '.join(LEVELS)}, not {level!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MOST_SECONDS:
+        raise Invalid(f"seconds: must be a number from 1 to {MOST_SECONDS}, not {seconds!r}")
+    return level, float(seconds)
+
+
+def shown_level(level: LogLevel) -> dict[str, Any]:
+    return {"level": log_level(), "usual": level.usual, "seconds_left": level.seconds_left}
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address  # ::ffff:127.0.0.1 on a socket that serves both

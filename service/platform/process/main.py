@@ -1,0 +1,252 @@
+"""The life of the process, top to bottom; the only place that opens things.
+
+Everything is a scope inside the one before it: what opens first closes last, and any crash ends the process.
+From outside in: signals, management listener, database, features, public listener.
+"""
+
+import errno
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import structlog
+import trio
+from quart import Blueprint
+
+from service.platform.database import open_database
+from service.platform.feature import Feature, Resources
+from service.platform.http.app import create_app, surround
+from service.platform.http.openapi import add_openapi
+from service.platform.http.requests import ASGI, HEALTHZ, around
+from service.platform.inside.health import Health, Probe, management_probes, public_probes
+from service.platform.inside.health import create_routes as create_health
+from service.platform.inside.management import METRICS, Inside
+from service.platform.inside.management import create_routes as create_management
+from service.platform.inside.readings import show_database, show_process, show_server
+from service.platform.inside.tasks import task_tree
+from service.platform.inside.watchdog import Watchdog
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import (
+    RateLimits,
+    Statistics,
+    Websockets,
+    check_versions,
+    listener_url,
+    open_listener,
+    serve,
+)
+from service.platform.settings import PlatformSettings, SettingsError, traces_wanted, variable
+from service.platform.telemetry.logs import LogLevel
+from service.platform.telemetry.metrics import Metrics
+from service.platform.telemetry.tracing import open_tracing
+
+log = structlog.get_logger(__name__)
+
+# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
+ECHO = 0.5
+# How long a websocket may take over its goodbye after its moment has come: 1 s for what was read, 1 s for the close.
+LAST_WORDS = 2.0
+RESTART, INTERNAL_ERROR = 1012, 1011  # websocket close codes, RFC 6455 and IANA's registry
+
+# `serve` with everything that both listeners share.
+type Listen = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where the process answers, once it is ready."""
+
+    public: str
+    management: str
+
+
+async def main(
+    settings: PlatformSettings,
+    features: Sequence[Feature],
+    *,
+    origins: Mapping[str, str] = {},
+    end: Callable[[int], object] = os._exit,
+    on_ready: Callable[[Urls], object] = lambda _: None,
+) -> None:
+    """Serve until a signal, then drain, and return; raises what crashed a task, and SettingsError for a taken port.
+
+    `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
+    """
+    check_versions()
+    lifecycle = Lifecycle()
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(signal.SIGUSR1) as questions,
+        open_tracing(wanted=traces_wanted()) as tracing,
+    ):
+        inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step), tracing)
+        log.info("starting", version=inside.version, revision=settings.revision)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals, lifecycle, settings.drain_bound, end)
+            nursery.start_soon(answer, questions)
+            nursery.start_soon(inside.level.run)
+            nursery.start_soon(inside.watchdog.run)
+            await live(settings, features, lifecycle, inside, origins=origins, on_ready=on_ready)
+            nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def answer(questions: AsyncIterator[int]) -> None:
+    """At SIGUSR1 write the tree of tasks to the log: also when no listener is left that could be asked."""
+    async for _ in questions:
+        log.warning("tasks", tree=task_tree().text)
+
+
+async def obey(signals: AsyncIterator[int], lifecycle: Lifecycle, bound: float, end: Callable[[int], object]) -> None:
+    """Drain at the first signal; end the process at the second, or when the drain takes longer than `bound` seconds."""
+    first = await anext(signals)
+    heard = trio.current_time()
+    log.info("draining", signal=signal.Signals(first).name, at_most=bound)
+    lifecycle.start_draining()
+    with trio.move_on_after(bound):
+        async for number in signals:
+            if trio.current_time() - heard > ECHO:
+                log.warning("second signal: ending at once", signal=signal.Signals(number).name)
+                end(128 + number)  # as PID 1 the default action of a second signal would be ignored
+    log.error("the drain exceeded its bound: ending at once", seconds=bound)
+    end(1)
+
+
+async def live(
+    settings: PlatformSettings,
+    features: Sequence[Feature],
+    lifecycle: Lifecycle,
+    inside: Inside,
+    *,
+    origins: Mapping[str, str],
+    on_ready: Callable[[Urls], object],
+) -> None:
+    """Open everything in order, be ready until the drain is over, and close everything in reverse."""
+    with (
+        bound("management_bind", settings.management_bind) as operators,
+        bound("bind", settings.bind) as public,
+    ):
+        statistics, limits = Statistics(), RateLimits(settings.rate_per_address)
+        listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
+        with explained("management_bind", settings.management_bind):
+            operators.listen()
+        async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
+            show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
+            show_database(inside.metrics, database, inside.tracing)
+            observe = show_server(inside.metrics, statistics, inside.tracing)
+            health = Health(settings, lifecycle, database, inside.watchdog)
+            probes = management_probes(health)
+            management = create_management(settings, origins, lifecycle, database, inside)
+            operators_app = create_app([management, create_health(health, probes, in_full=True)], settings)
+            await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
+            if not await unless_draining(lifecycle, database.wait_served):
+                return
+            with explained("bind", settings.bind):
+                public.listen()  # the address may have been taken by another that waited as we did
+            resources = Resources(settings, lifecycle, database, inside.metrics, limits)
+            async with open_features(features, resources) as blueprints:
+                probes = public_probes(health)
+                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
+                await add_openapi(app)
+                served = surround(
+                    app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
+                    observe=observe, tracing=inside.tracing,
+                )  # fmt: skip
+                async with open_public(partial(listen, served, public, probes=probes)) as websockets:
+                    lifecycle.mark_ready()
+                    await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
+                    await lifecycle.wait_draining()
+                    await drain(settings, lifecycle, websockets)
+
+
+@contextmanager
+def bound(field: str, address: str) -> Iterator[socket.socket]:
+    """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
+    with explained(field, address):
+        listener = open_listener(address)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def explained(field: str, address: str) -> Iterator[None]:
+    """Turn an OSError about an address into a SettingsError that names the setting."""
+    try:
+        yield
+    except OSError as error:
+        reason = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
+
+
+async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[None]]) -> bool:
+    """Return True once `wait` has returned, or False as soon as the drain starts."""
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await lifecycle.wait_draining()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        await wait()
+        nursery.cancel_scope.cancel()
+    return not lifecycle.draining
+
+
+@asynccontextmanager
+async def open_management(listen: Listen) -> AsyncIterator[Callable[[ASGI, Mapping[str, Probe]], Awaitable[None]]]:
+    """Yield what starts the operator's listener; it answers until everything inside this scope is closed."""
+    closing = trio.Event()
+
+    async def start(app: ASGI, probes: Mapping[str, Probe]) -> None:
+        await nursery.start(partial(listen, app, probes=probes, shutdown=closing.wait))
+
+    async with trio.open_nursery() as nursery:
+        yield start
+        closing.set()
+
+
+@asynccontextmanager
+async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
+    """Serve inside this scope; at its end no more is accepted and requests in flight end, at a crash all at once."""
+    websockets, closing = Websockets(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(listen, websockets=websockets, shutdown=closing.wait))
+        try:
+            yield websockets
+        except BaseException:
+            with trio.move_on_after(1, shield=True):
+                await websockets.close_all(INTERNAL_ERROR)
+            raise
+        closing.set()
+
+
+@asynccontextmanager
+async def open_features(features: Sequence[Feature], resources: Resources) -> AsyncIterator[list[Blueprint]]:
+    """Open the features in order, and close them in reverse."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(feature.open(resources)) for feature in features]
+
+
+async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: Websockets) -> None:
+    """Let routers take notice, then send the websockets away; requests in flight end as the listener closes."""
+    await trio.sleep(settings.drain_delay)
+    lifecycle.start_leaving()
+    log.info("leaving", websockets=websockets.count)
+    with trio.move_on_after(settings.drain_spread + LAST_WORDS):
+        await websockets.wait_empty()
+    await websockets.close_all(RESTART)
+
+
+async def announce(settings: PlatformSettings, urls: Urls, on_ready: Callable[[Urls], object]) -> None:
+    """Say where the service answers: in the log, in the file for scripts, and to whoever started it."""
+    log.info("ready", **asdict(urls))
+    if settings.ready_file is not None:
+        unfinished = trio.Path(settings.ready_file.with_name(settings.ready_file.name + ".new"))
+        await unfinished.write_text(json.dumps(asdict(urls)))
+        await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
+    on_ready(urls)

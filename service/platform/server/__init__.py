@@ -1,0 +1,39 @@
+"""Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
+
+from service.platform.server.application import Application
+from service.platform.server.config import Probe
+from service.platform.server.forwarded import forwarded
+from service.platform.server.frames import Frame, encode_frame
+from service.platform.server.guard import guard
+from service.platform.server.listener import listener_url, open_listener
+from service.platform.server.outbox import TooSlowError
+from service.platform.server.rates import RateLimits, TokenBucket
+from service.platform.server.statistics import Statistics
+from service.platform.server.versions import WrongVersionsError, check_versions
+from service.platform.server.websocket import FrameOutbox, Websocket, websocket
+from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
+from service.platform.server.websockets import Websockets
+from service.platform.server.worker import serve
+
+__all__ = [
+    "WEBSOCKET",
+    "Application",
+    "Frame",
+    "FrameOutbox",
+    "Probe",
+    "RateLimits",
+    "Statistics",
+    "TokenBucket",
+    "TooSlowError",
+    "Websocket",
+    "Websockets",
+    "WrongVersionsError",
+    "check_versions",
+    "encode_frame",
+    "forwarded",
+    "guard",
+    "listener_url",
+    "open_listener",
+    "serve",
+    "websocket",
+]

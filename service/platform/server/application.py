@@ -1,0 +1,99 @@
+"""QuartTrio on our connections: the base of every app that `serve` is given."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
+
+import structlog
+import trio
+from quart.ctx import AppContext
+from quart.typing import ResponseReturnValue, ResponseTypes
+from quart.wrappers import Request as QuartRequest
+from quart.wrappers import Websocket as QuartWebsocket
+from quart.wrappers.base import ClientDisconnectedError
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from service.platform.errors import ServiceError
+from service.platform.server.body import Request
+from service.platform.server.http import HttpConnection
+from service.platform.server.routing import Routes, is_async
+from service.platform.server.websocket import Websocket, WebsocketConnection
+from service.platform.settings import PlatformSettings
+
+log = structlog.get_logger(__name__)
+
+# Raised on purpose, as an answer to the client.
+ANSWERS = (HTTPException, ServiceError)
+
+
+class Application(QuartTrio):
+    """QuartTrio whose bodies are bounded, whose groups of errors tell the truth (README.md, D4), and whose websockets
+    close with 1011 after an error and quietly after a normal end (D5). No lifespan hooks: what lives as long as the
+    process is opened in main.
+    """
+
+    asgi_http_class = HttpConnection
+    asgi_websocket_class = WebsocketConnection
+    request_class = Request
+    websocket_class = Websocket
+    url_map_class = Routes
+
+    def __init__(self, import_name: str, *, settings: PlatformSettings, **kwargs: Any) -> None:
+        super().__init__(import_name, **kwargs)
+        self.config["BODY_PATIENCE"] = settings.body_timeout
+        self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+        self.config["BODY_TIMEOUT"] = None  # ours counts only the waiting
+        self.config["RESPONSE_TIMEOUT"] = None  # it would cut a stream in silence; a peer that stops reading is dropped
+
+    def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        return func if is_async(func) else super().ensure_async(func)
+
+    async def handle_request(self, request: QuartRequest) -> ResponseTypes:
+        async with self.request_context(request) as context:
+            try:
+                return await self.full_dispatch_request(context)
+            except Exception as error:
+                return await self.handle_exception(context, error)
+            except BaseExceptionGroup as group:
+                return await self.handle_exception(context, _real_errors(group))
+
+    async def handle_websocket(self, websocket: QuartWebsocket) -> ResponseTypes | None:
+        async with self.websocket_context(websocket) as context:
+            try:
+                return await self.full_dispatch_websocket(context)
+            except Exception as error:
+                return await self.handle_websocket_exception(context, error)
+            except BaseExceptionGroup as group:
+                return await self.handle_websocket_exception(context, _real_errors(group))
+
+    async def handle_user_exception(
+        self, ctx: AppContext, error: Exception | BaseExceptionGroup
+    ) -> HTTPException | ResponseReturnValue:
+        """Answer with the first error of a group, if every error in it is an answer; else the whole group is a 500."""
+        if not isinstance(error, BaseExceptionGroup):
+            return await super().handle_user_exception(ctx, error)
+        leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, ClientDisconnectedError)]
+        if leaves and all(isinstance(leaf, ANSWERS) for leaf in leaves):
+            return await super().handle_user_exception(ctx, cast(Exception, leaves[0]))
+        raise error
+
+    async def handle_websocket_exception(self, ctx: AppContext, error: Exception) -> ResponseTypes | None:
+        if all(isinstance(leaf, ClientDisconnectedError) for leaf in _leaves(error)):
+            return None  # how every conversation ends
+        return await super().handle_websocket_exception(ctx, error)
+
+
+def _real_errors(group: BaseExceptionGroup) -> Exception:
+    """Return what is in a group besides Cancelled, or raise the group when there is nothing else."""
+    errors: BaseException | None = group.split(trio.Cancelled)[1]
+    if not isinstance(errors, Exception):
+        raise group
+    return errors
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

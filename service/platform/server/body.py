@@ -1,0 +1,107 @@
+"""A request's body, taken from the client as the handler takes it, and never kept beyond the limit."""
+
+import math
+from collections.abc import Awaitable, Callable, Generator
+from functools import cached_property
+from typing import Any
+
+import trio
+from hypercorn.typing import ASGIReceiveEvent
+from quart.wrappers.base import ClientDisconnectedError
+from quart_trio.datastructures import TrioQueue
+from quart_trio.wrappers.request import EventWrapper, TrioBody, TrioRequest
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from service.platform.server.routing import blueprints_of
+
+
+class Body(TrioBody):
+    """Quart's body, pulled: what the handler does not read stays with the client (README.md, B6 and C1)."""
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        # Not the base class's: it opens a channel, for each request, that a body which is pulled does not use.
+        self._data = None
+        self._max_content_length = max_content_length
+        self._must_raise = None
+        if max_content_length is not None and (expected_content_length or 0) > max_content_length:
+            self._must_raise = RequestEntityTooLarge(f"a body has at most {max_content_length} bytes")
+
+    @cached_property
+    def _queue(self) -> TrioQueue[bytes]:  # type: ignore[override]  # for what pushes a body: a test client
+        return TrioQueue()
+
+    @cached_property
+    def _complete(self) -> EventWrapper:  # type: ignore[override]
+        return EventWrapper()
+
+    _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
+    _patience = math.inf
+    _size = 0
+
+    def pull_from(self, receive: Callable[[], Awaitable[ASGIReceiveEvent]], *, patience: float) -> None:
+        """Read from `receive`, and wait `patience` seconds for the client in all; then RequestTimeout."""
+        self._receive = receive
+        self._patience = patience
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._receive is None:
+            return super().__await__()
+        return self._read_all().__await__()
+
+    async def __anext__(self) -> bytes:
+        if self._receive is None:
+            return await super().__anext__()
+        while not self._complete.is_set():
+            if data := await self._pull():
+                return data
+        raise StopAsyncIteration
+
+    async def _read_all(self) -> bytes:
+        if self._data is None:
+            parts = []
+            while not self._complete.is_set():
+                parts.append(await self._pull())
+            self._data = b"".join(parts)
+        return self._data
+
+    async def _pull(self) -> bytes:
+        if self._must_raise is not None:
+            raise self._must_raise
+        message = await self._wait_for_client()
+        if message["type"] != "http.request":
+            raise ClientDisconnectedError
+        data = message["body"]
+        self._size += len(data)
+        if self._max_content_length is not None and self._size > self._max_content_length:
+            self._must_raise = RequestEntityTooLarge(f"a body has at most {self._max_content_length} bytes")
+            raise self._must_raise
+        if not message["more_body"]:
+            self._complete.set()
+        return data
+
+    async def _wait_for_client(self) -> ASGIReceiveEvent:
+        assert self._receive is not None  # noqa: S101  # who calls this has looked
+        started = trio.current_time()
+        with trio.move_on_after(self._patience) as waiting:
+            message = await self._receive()
+        if waiting.cancelled_caught:
+            self._must_raise = RequestTimeout("the body did not come in time")
+            raise self._must_raise
+        # Only the waiting counts, so that a handler that takes its time between two reads costs the client nothing.
+        self._patience -= trio.current_time() - started
+        return message
+
+
+class Request(TrioRequest):
+    body_class = Body
+    body: Body
+
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        try:
+            return await super().get_json(force, silent, cache)
+        except RecursionError as error:  # JSON nested too deeply; the framework knows of ValueErrors only
+            return None if silent else self.on_json_loading_failed(error)
+
+    @property
+    def blueprints(self) -> list[str]:
+        return list(blueprints_of(self.url_rule.endpoint)) if self.url_rule else []

@@ -1,0 +1,90 @@
+"""What one serve call is told: Hypercorn's configuration, and with it our own state, so that none of it is global."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from hypercorn.config import Config, Sockets
+from hypercorn.logging import Logger
+
+from service.platform.lifecycle import Lifecycle
+from service.platform.server.listener import BACKLOG
+from service.platform.server.statistics import Statistics
+from service.platform.server.websockets import Websockets
+from service.platform.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from service.platform.server.connection import Connection  # it needs this module's class at run time
+
+log = structlog.get_logger(__name__)
+
+# Longer than the usual minute of a proxy in front: the side that reuses a connection should be the one that closes it.
+KEEP_ALIVE_TIMEOUT = 75.0
+# How long a websocket's handler may leave a full inbox alone while more is coming in.
+UNTAKEN_TIMEOUT = 10.0
+MAX_HEADER_BYTES = 16_384
+
+type Probe = Callable[[], tuple[int, bytes]]
+
+
+class ServerLog(Logger):
+    """Hypercorn's log, in our words. Its one error is an exception that left the app."""
+
+    def __init__(self, config: "ServerConfig") -> None:
+        super().__init__(config)
+        self._statistics = config.statistics
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002  # Hypercorn's signature
+        self._statistics.application_errors += 1
+        log.exception("application failed")
+
+    async def info(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Say nothing: the address is announced by main."""
+
+
+class ServerConfig(Config):
+    """Of one serve call. No HTTP/2, no TLS, no access log, no ping interval of Hypercorn's (README.md, A5, D8, D15)."""
+
+    logger_class = ServerLog  # type: ignore[assignment]  # it is made with this config
+    accesslog = None
+    errorlog = logging.getLogger("hypercorn.error")
+    include_server_header = False
+    backlog = BACKLOG
+    h11_max_incomplete_size = MAX_HEADER_BYTES
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        settings: PlatformSettings,
+        statistics: Statistics,
+        lifecycle: Lifecycle,
+        websockets: Websockets,
+        probes: Mapping[str, Probe],
+    ) -> None:
+        self.listener = listener
+        self.settings = settings
+        self.statistics = statistics
+        self.lifecycle = lifecycle
+        self.websockets = websockets
+        self.probes = {path.encode(): probe for path, probe in probes.items()}
+        self.connections: set[Connection] = set()
+        self.closing = False  # true from the end of the drain on: connections end as soon as nothing is asked of them
+        self.websocket_max_message_size = settings.websocket_max_bytes
+        self.graceful_timeout = settings.graceful_timeout
+        self.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
+        self.untaken_timeout = UNTAKEN_TIMEOUT
+        self._dated = (0, [(b"date", b"")])
+
+    def create_sockets(self) -> Sockets:
+        return Sockets([], [self.listener], [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Return the date, made once a second and not for each response."""
+        now = int(time.time())
+        if now != self._dated[0]:
+            self._dated = (now, super().response_headers(protocol))
+        return self._dated[1]

@@ -1,0 +1,206 @@
+"""One accepted socket: the barrier round it, its deadlines, and how it is closed.
+
+Whatever goes wrong in here costs this connection and is logged and counted; it never reaches the server's nursery.
+One scope round the reading, whose deadline moves, stands in for Hypercorn's task per idle connection.
+"""
+
+import contextlib
+import math
+import os
+import select
+import socket
+import struct
+
+import structlog
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.typing import AppWrapper, ConnectionState, LifespanState, WorkerContext
+
+from service.platform.server.config import ServerConfig
+from service.platform.server.exchange import ConnectionTasks
+from service.platform.server.outbox import Outbox
+from service.platform.server.protocol import Protocol
+
+log = structlog.get_logger(__name__)
+
+# How long a peer may take to read our last words and to close, before the socket is closed under it. Closing at once,
+# with bytes of it unread, would make the kernel send a reset, and that takes the last words with it.
+LINGER = 2.0
+# A connection accepted while the listener was being closed may have its request on the way.
+LAST_CALL = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection(TCPServer):
+    """Hypercorn's connection without its traps (see README.md: A1 to A4, B1, B4, B5)."""
+
+    config: ServerConfig
+    protocol: Protocol  # type: ignore[assignment]  # no wrapper: its one purpose is to change over to HTTP/2
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: ServerConfig,
+        context: WorkerContext,
+        state: LifespanState,
+        stream: trio.SocketStream,
+    ) -> None:
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # typed for TLS alone
+        self.read_scope = trio.CancelScope()
+        self._tasks = ConnectionTasks()
+        self.outbox = Outbox(
+            stream.socket,
+            start_soon=self._tasks.start_soon,
+            fail=self.drop,
+            write_timeout=config.settings.write_timeout,
+        )
+        self.last_received = trio.current_time()
+        self._idle = True
+        self._in_headers = False
+        self._closing = False
+
+    async def run(self) -> None:
+        self.config.statistics.connections_accepted += 1
+        self.config.statistics.connections_open += 1
+        self.config.connections.add(self)
+        try:
+            await self._converse()
+        except OSError:
+            pass  # gone before it was greeted
+        except Exception as error:  # the barrier: one connection's failure is no reason to end the process
+            self._report(error)
+        except BaseExceptionGroup as group:
+            errors, rest = group.split(Exception)
+            if errors is not None:
+                self._report(errors)
+            if rest is not None:
+                raise rest from None
+        finally:
+            self.outbox.close()
+            self.config.connections.discard(self)
+            self.config.statistics.connections_open -= 1
+
+    def drop(self, reason: str) -> None:
+        """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""
+        self.config.statistics.dropped[reason] += 1
+        log.info("connection dropped", reason=reason)
+        self.outbox.close()
+        with contextlib.suppress(OSError):
+            self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.read_scope.cancel()
+
+    def leave(self) -> None:
+        """Close if nothing is asked of this connection; otherwise it closes after the response."""
+        if self._idle and not self._in_headers and not self._closing and not self._has_unread():
+            self.read_scope.cancel()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            await self.outbox.send(event.data)
+        elif isinstance(event, Closed):
+            await self._close()
+        elif isinstance(event, Updated):
+            self._idle = event.idle
+            self._in_headers = False
+            patience = self._patience(self.config.keep_alive_timeout) if event.idle else math.inf
+            self.read_scope.deadline = trio.current_time() + patience
+
+    async def _converse(self) -> None:
+        client = _address(self.stream.socket.getpeername())
+        server = _address(self.stream.socket.getsockname())
+        async with self._tasks:
+            self.protocol = Protocol(
+                self.app,
+                self.config,
+                self.context,
+                self._tasks,
+                ConnectionState(self.state),
+                ssl=False,
+                client=client,
+                server=server,
+                send=self.protocol_send,
+            )
+            self.protocol.transport = self
+            await self.protocol.initiate()
+            try:
+                await self._read_data()
+            except trio.Cancelled:
+                self.protocol.abandon()
+                raise
+
+    async def _read_data(self) -> None:
+        # A connection on which nothing was asked yet has as long as its headers would have.
+        self.read_scope.deadline = trio.current_time() + self._patience(self.config.settings.header_timeout)
+        with self.read_scope:
+            while data := await self._receive():
+                if self._closing:
+                    continue
+                self.last_received = trio.current_time()
+                await self.protocol.handle(RawData(data))
+                self._watch_headers()
+        if self.read_scope.cancelled_caught and not self._closing:
+            await self._give_up_reading()
+        if not self._closing:
+            self.outbox.close()
+        self._closing = True
+        await self.protocol.handle(Closed())
+
+    async def _receive(self) -> bytes:
+        """Return what has come, or nothing at the end."""
+        try:
+            await trio.lowlevel.wait_readable(self.stream.socket)
+            return os.read(self.stream.socket.fileno(), MAX_RECV)
+        except BlockingIOError:
+            return await self._receive()
+        except (OSError, trio.ClosedResourceError):
+            return b""
+
+    async def _give_up_reading(self) -> None:
+        if self._in_headers:
+            self.config.statistics.dropped["header timeout"] += 1
+            await self.protocol.refuse(408)
+
+    def _watch_headers(self) -> None:
+        """Start the clock with the first bytes of a request, not with each."""
+        if self._idle and not self._in_headers and self.protocol.has_partial_request:
+            self._in_headers = True
+            self.read_scope.deadline = trio.current_time() + self.config.settings.header_timeout
+
+    def _has_unread(self) -> bool:
+        poll = select.poll()
+        poll.register(self.stream.socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _patience(self, usual: float) -> float:
+        return min(usual, LAST_CALL) if self.config.closing else usual
+
+    async def _close(self) -> None:
+        """Say our last words and that no more will come, and give the peer a moment to read them."""
+        if self._closing:
+            return
+        self._closing = True
+        await self.protocol.handle(Closed())
+        if self.outbox.waiting_bytes:
+            self._tasks.start_soon(self._linger)  # not here: who closes many connections waits for none of them
+        else:
+            self._say_no_more()
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(LINGER):
+            await self.outbox.wait_empty()
+        self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.socket.shutdown(socket.SHUT_WR)
+        self.read_scope.deadline = trio.current_time() + LINGER
+
+    def _report(self, error: Exception) -> None:
+        self.config.statistics.connection_errors[type(error).__name__] += 1
+        log.error("connection failed", exc_info=error)
+
+
+def _address(name: tuple[str, int]) -> tuple[str, int]:
+    """Return host and port; a listener on [::] shows IPv4 clients as ::ffff:192.0.2.1."""
+    return name[0].removeprefix("::ffff:"), name[1]

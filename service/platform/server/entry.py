@@ -1,0 +1,78 @@
+"""Who gets in, decided from the headers alone: hosts, origins, content types, and what no honest client sends.
+
+Pure: a request's method and headers in, an error or None out.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia
+from service.platform.settings import PlatformSettings
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The few headers that decide; absent ones are empty."""
+
+    host: str = ""
+    origin: str | None = None
+    content_type: str = ""
+    has_length: bool = False
+    has_body: bool = False
+    has_encoding: bool = False
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+        found = {name: value.decode("latin1") for name, value in headers}
+        length, encoding = found.get(b"content-length"), found.get(b"transfer-encoding")
+        return cls(
+            host=found.get(b"host", ""),
+            origin=found.get(b"origin"),
+            content_type=found.get(b"content-type", ""),
+            has_length=length is not None,
+            has_encoding=encoding is not None,
+            has_body=encoding is not None or length not in {None, "0"},
+        )
+
+
+def refusal(
+    method: str, headers: Headers, settings: PlatformSettings, *, upgrade: bool = False, any_host: bool = False
+) -> ServiceError | None:
+    """Return why a request is not let in, or None; `upgrade` is a websocket's, `any_host` is one by any name."""
+    if headers.has_length and headers.has_encoding:
+        return Invalid("both Content-Length and Transfer-Encoding are given")
+    host = _HOST.fullmatch(headers.host)
+    if headers.host and not host:
+        return Invalid("the Host is not a host name")
+    name = host["name"].lower().rstrip(".") if host else ""
+    if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
+        return Misdirected(f"the Host {name!r} is not served here")
+    changes = upgrade or method not in SAFE_METHODS
+    if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
+        return Forbidden(f"pages of the origin {headers.origin!r} are not allowed to do this")
+    if changes and headers.has_body and not is_json(headers.content_type):
+        return UnsupportedMedia(f"a body is application/json; this one is {headers.content_type!r}")
+    return None
+
+
+def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> bool:
+    """Whether a page of this origin may change things. No origin: not a browser. `null` is foreign to all."""
+    if origin is None:
+        return True
+    if allowed := tuple(allowed):
+        return origin.lower() in allowed
+    parts = urlsplit(origin.lower())
+    port = _DEFAULT_PORTS.get(parts.scheme)
+    return port is not None and parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
+
+
+def is_json(content_type: str) -> bool:
+    """Whether the media type, parameters aside, is JSON's."""
+    return content_type.partition(";")[0].strip().lower() == "application/json"

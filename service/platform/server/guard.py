@@ -1,0 +1,161 @@
+"""What a request meets ahead of the framework: the admission gate, and who gets in. Probes are answered before.
+
+A refusal made inside the framework proved too dear on a busy core; here it costs a dictionary and a write.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
+
+from service.platform.errors import PROBLEM_JSON, RateLimited, ServiceError, Unavailable, problem
+from service.platform.lifecycle import Lifecycle
+from service.platform.server.entry import SAFE_METHODS, Headers, refusal
+from service.platform.server.rates import RateLimits
+from service.platform.server.statistics import Statistics
+from service.platform.settings import PlatformSettings
+
+# How long a refused client should wait: requests last less than that, and another replica may have room at once.
+RETRY_AFTER = 1
+
+
+def guard(
+    app: ASGIFramework,
+    *,
+    settings: PlatformSettings,
+    lifecycle: Lifecycle,
+    statistics: Statistics,
+    limits: RateLimits,
+    any_host: Collection[str] = (),
+) -> ASGIFramework:
+    """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by."""
+    return Guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits, any_host=any_host)
+
+
+class Guard:
+    """What `guard` returns: an ASGI application."""
+
+    def __init__(
+        self,
+        app: ASGIFramework,
+        *,
+        settings: PlatformSettings,
+        lifecycle: Lifecycle,
+        statistics: Statistics,
+        limits: RateLimits,
+        any_host: Collection[str],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._statistics = statistics
+        self._limits = limits
+        self._any_host = any_host
+        self._requests = 0
+        self._websockets = 0
+        self._websockets_of: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http":
+            await self._pass_request(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._pass_websocket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _pass_request(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if (error := self._refuse_request(scope)) is not None:
+            await _refuse(scope, send, error)
+        else:
+            self._requests += 1
+            self._statistics.requests_in_flight += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._requests -= 1
+                self._statistics.requests_in_flight -= 1
+
+    async def _pass_websocket(
+        self, scope: WebsocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        if (error := self._refuse_websocket(scope)) is not None:
+            await _refuse(scope, send, error)
+            return
+        with self._seat(_address(scope)):
+            await self._app(scope, receive, send)
+
+    def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
+        if self._requests >= self._settings.max_requests:
+            return self._count("busy", Unavailable("too many requests are in flight", retry_after=RETRY_AFTER))
+        method, any_host = scope["method"], scope["path"] in self._any_host
+        if (error := refusal(method, Headers.of(scope["headers"]), self._settings, any_host=any_host)) is not None:
+            return self._count(type(error).__name__.lower(), error)
+        return None if method in SAFE_METHODS else self._refuse_rate(scope)
+
+    def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:
+        if (error := refusal("GET", Headers.of(scope["headers"]), self._settings, upgrade=True)) is not None:
+            return self._count(type(error).__name__.lower(), error)
+        if self._lifecycle.leaving:
+            return self._count("leaving", Unavailable("this replica is going away", retry_after=RETRY_AFTER))
+        if self._websockets >= self._settings.max_websockets:
+            return self._count("full house", Unavailable("too many websockets are open", retry_after=RETRY_AFTER))
+        most = self._settings.max_websockets_per_address
+        if most and self._websockets_of[_address(scope)] >= most:
+            return self._count(
+                "full house of address",
+                Unavailable(f"an address has at most {most} websockets", retry_after=RETRY_AFTER),
+            )
+        return self._refuse_rate(scope)
+
+    def _refuse_rate(self, scope: HTTPScope | WebsocketScope) -> ServiceError | None:
+        if wait := self._limits.take(_address(scope)):
+            return self._count("rate", RateLimited("too many requests from this address", retry_after=wait))
+        return None
+
+    def _count(self, reason: str, error: ServiceError) -> ServiceError:
+        self._statistics.refused[reason] += 1
+        return error
+
+    @contextmanager
+    def _seat(self, address: str) -> Iterator[None]:
+        self._websockets += 1
+        self._websockets_of[address] += 1
+        try:
+            yield
+        finally:
+            self._websockets -= 1
+            self._websockets_of[address] -= 1
+            if not self._websockets_of[address]:
+                del self._websockets_of[address]
+
+
+def _address(scope: HTTPScope | WebsocketScope) -> str:
+    return scope["client"][0] if scope["client"] else ""
+
+
+async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:
+    request_id = scope.get("request_id", "")
+    document = problem(error.status, str(error), instance=scope["path"], request_id=str(request_id))
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [(b"content-type", PROBLEM_JSON.encode()), (b"cache-control", b"no-store")]
+    if error.status == 400:
+        headers.append((b"connection", b"close"))  # who frames a request two ways may mean another one to follow
+    await _reply(scope, send, error.status, json.dumps(document).encode(), headers)
+
+
+async def _reply(
+    scope: HTTPScope | WebsocketScope,
+    send: ASGISendCallable,
+    status: int,
+    body: bytes,
+    headers: list[tuple[bytes, bytes]],
+) -> None:
+    prefix = "" if scope["type"] == "http" else "websocket."
+    headers.append((b"content-length", str(len(body)).encode()))
+    start: Any = {"type": f"{prefix}http.response.start", "status": status, "headers": headers}
+    await send(start)
+    end: Any = {"type": f"{prefix}http.response.body", "body": body, "more_body": False}
+    await send(end)

@@ -1,0 +1,194 @@
+"""HTTP/1.1 on one connection: Hypercorn's, without HTTP/2, with limits, and with one write for a response.
+
+Probes are answered here, ahead of every task and every framework: they must answer when nothing else does.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+import h11
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import EndBody, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request as StreamRequest
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.typing import H11SendableEvent
+
+from service.platform.server.config import MAX_HEADER_BYTES, ServerConfig
+from service.platform.server.http_stream import HttpStream
+from service.platform.server.responses import encode_head
+from service.platform.server.websocket_stream import WebsocketStream
+
+if TYPE_CHECKING:
+    from service.platform.server.connection import Connection  # it makes us
+
+# Up to here a copy costs less than a second write.
+JOIN_LIMIT = 65_536
+
+
+class H11Connection(h11.Connection):
+    """h11's, to which bytes behind a last request are not an error that takes the place of its answer."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
+class Protocol(H11Protocol):
+    """See README.md: A5, B5, C5."""
+
+    config: ServerConfig
+    connection: h11.Connection | H11WSConnection
+    stream: HttpStream | WebsocketStream | None
+    transport: "Connection"
+    _held: bytes = b""
+
+    async def initiate(self) -> None:
+        self.connection = H11Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+
+    async def handle(self, event: Event) -> None:
+        if not isinstance(event, RawData) or self.connection.their_state is not h11.MUST_CLOSE:
+            await super().handle(event)
+
+    @property
+    def has_partial_request(self) -> bool:
+        """Whether the beginning of a request is here, and not the end of its headers."""
+        return self.stream is None and bool(self.connection.trailing_data[0])
+
+    async def refuse(self, status: int) -> None:
+        """Answer what could not become a request with a bare status, and close."""
+        if self.stream is None and self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            await self._send_error_response(status)
+        await self.send(Closed())
+
+    def abandon(self) -> None:
+        """The server is ending under this connection: tell a websocket so, without waiting."""
+        if isinstance(self.stream, WebsocketStream):
+            self.stream.abandon()
+
+    async def flush(self) -> None:
+        """Write what is held back."""
+        held, self._held = self._held, b""
+        if held:
+            await self.send(RawData(held))
+
+    def is_plain(self, version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the connection is kept after this exchange, all of whose request has been read."""
+        return (
+            self.connection.their_state is h11.DONE
+            and version == b"1.1"
+            and not any(name == b"connection" and value.lower() != b"keep-alive" for name, value in headers)
+            and not self._must_close
+            and self.keep_alive_requests < self.config.keep_alive_max_requests
+        )
+
+    async def answer(self, head: bytes, body: bytes) -> None:
+        """Write a whole response and be ready for the next request, without h11 having to parse what we write."""
+        if len(body) <= JOIN_LIMIT:
+            await self.send(RawData(head + body))
+        else:
+            await self.send(RawData(head))
+            await self.send(RawData(body))
+        await self._close_stream()
+        rest, ended = self.connection.trailing_data
+        await self.initiate()
+        if rest:
+            self.connection.receive_data(rest)
+        if ended:
+            self.connection.receive_data(b"")
+        await self.can_read.set()
+        await self.send(Updated(idle=True))
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and event.status_code >= 200 and self._must_close:
+            event.headers.append((b"connection", b"close"))
+        await super().stream_send(event)
+        if isinstance(event, EndBody):
+            await self.flush()
+
+    @property
+    def _must_close(self) -> bool:
+        return self.config.lifecycle.draining or self.config.closing or isinstance(self.stream, WebsocketStream)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """Hold back the head of a response until its first body, so that both are one write."""
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.InformationalResponse):
+            await self.send(RawData(data))
+        elif len(self._held) + len(data) <= JOIN_LIMIT:
+            self._held += data
+        else:
+            await self.flush()
+            await self.send(RawData(data))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        await super()._send_error_response(status_code)
+        await self.flush()
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Never change over to HTTP/2: `h2c` and `PRI` are requests like others."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = list(request.headers)  # h11's own sequence is slow to go through
+        if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+            # h11 limits only what is incomplete; headers that come in one packet would pass.
+            await self.refuse(431)
+            return
+        if (probe := self.config.probes.get(request.target)) and request.method == b"GET":
+            await self._answer_probe(request, *probe())
+            return
+        kind: type[HttpStream | WebsocketStream] = HttpStream
+        if request.method == b"GET" and _is_upgrade(headers):
+            kind = WebsocketStream
+            self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        self.stream = kind(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.stream.transport = self.transport
+        self.keep_alive_requests += 1
+        await self.stream.handle(
+            StreamRequest(
+                stream_id=STREAM_ID,
+                headers=headers,
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    async def _answer_probe(self, request: h11.Request, status: int, body: bytes) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+            *self.config.response_headers("h11"),
+        ]
+        self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
+        if self.is_plain(request.http_version, request.headers) and (head := encode_head(status, headers, body)):
+            await self.answer(head, body)
+            return
+        headers += [(b"connection", b"close")]
+        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+        await self.flush()
+        await self.send(Closed())
+
+
+def _is_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    fields = {name: value.lower() for name, value in headers if name in {b"upgrade", b"connection"}}
+    tokens = {token.strip() for token in fields.get(b"connection", b"").split(b",")}
+    return fields.get(b"upgrade") == b"websocket" and b"upgrade" in tokens

@@ -1,0 +1,243 @@
+"""One websocket between the protocol and the app: limits, the closing handshake, and the way to the outbox."""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import trio
+from hypercorn.protocol.events import Event, Request, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from hypercorn.typing import ASGISendEvent, WebsocketAcceptEvent
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
+
+from service.platform.server.config import ServerConfig
+from service.platform.server.exchange import Exchange
+from service.platform.server.frames import Frame, encode_message
+from service.platform.server.outbox import TooSlowError
+
+if TYPE_CHECKING:
+    from service.platform.server.connection import Connection  # it makes the protocol that makes us
+
+EXTENSION = "trireme.websocket"
+# How long the peer may take to answer our close frame.
+CLOSE_WAIT = 1.0
+# What came before a clean close is still handled, for at most this long.
+LAST_MESSAGES = 1.0
+# A packet may hold ten thousand frames; after so many of them others have their turn.
+FRAMES_IN_A_ROW = 32
+
+
+class WebsocketStream(WSStream):
+    """See README.md: A1, B3, C2 to C4, D2, D5."""
+
+    app_put: Exchange | None
+    config: ServerConfig
+    transport: "Connection"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]  # as the base class
+        self._peer_closed = trio.Event()
+        self._deaf = False
+        self.frames_sent = 0
+        self.close_code = 0  # 0 while it is open
+        self.close_reason = ""  # ours; a peer's is its own text, and nobody's to keep
+        self._goodbye: CloseConnection | None = None  # our answer to the peer's close, while it has to wait
+
+    @property
+    def last_received(self) -> float:
+        """Trio's time when anything, a pong included, last came from the peer."""
+        return self.transport.last_received
+
+    def send_nowait(self, frame: Frame) -> None:
+        """Write or queue one frame; nothing happens before the accept and after the close. Raises TooSlowError."""
+        if self.state is not ASGIWebsocketState.CONNECTED:
+            return
+        try:
+            self.transport.outbox.send_nowait(frame.data, droppable=frame.droppable)
+            self.frames_sent += 1
+        except TooSlowError:
+            self.config.statistics.websockets_too_slow += 1
+            raise
+
+    async def ping(self) -> None:
+        """Send a ping; the answer shows in `last_received`."""
+        if self.state is ASGIWebsocketState.CONNECTED:
+            await self._send_wsproto_event(Ping())
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close, and wait at most CLOSE_WAIT seconds for the peer's close."""
+        if self.state is not ASGIWebsocketState.CONNECTED:
+            return
+        self._say_close(code, reason)
+        with trio.move_on_after(CLOSE_WAIT):
+            await self._peer_closed.wait()
+
+    async def answer_close(self) -> None:
+        """Answer the peer's close: the handler has had all that came before it."""
+        if self._goodbye is not None:
+            goodbye, self._goodbye = self._goodbye, None
+            if self.state is ASGIWebsocketState.CONNECTED:
+                self.state = ASGIWebsocketState.CLOSED
+                self._write(goodbye)
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def shut(self, code: int, reason: str) -> None:
+        """Close, and end the handler."""
+        await self.close(code, reason)
+        if not self.closed:
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
+    def abandon(self) -> None:
+        """Say goodbye without waiting: the server is ending under us."""
+        if self.state is ASGIWebsocketState.CONNECTED:
+            self._say_close(self._unplanned)
+
+    async def handle(self, event: Event) -> None:
+        if self.closed:
+            return
+        if isinstance(event, Request):
+            await self._begin(event)
+        elif isinstance(event, StreamClosed):
+            self._end()
+        elif not self.handshake.accepted:
+            await self._refuse_early_data()
+        elif not self._deaf and self.connection.state is not ConnectionState.CLOSED:
+            self.connection.receive_data(event.data)  # type: ignore[attr-defined]  # Body or Data
+            await self._handle_events()
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        if self.closed:
+            await trio.lowlevel.checkpoint()  # an app that goes on sending must not stop the others
+        elif message is None:
+            await self._finish()
+        elif message["type"] == "websocket.close" and self.state is not ASGIWebsocketState.HANDSHAKE:
+            await self.close(message.get("code") or CloseReason.NORMAL_CLOSURE, message.get("reason") or "")
+        elif message["type"] != "websocket.send":
+            await super().app_send(message)
+        elif self.state is ASGIWebsocketState.CONNECTED:
+            self.frames_sent += 1
+            data = message["text"] if message["bytes"] is None else message["bytes"]
+            await self.transport.outbox.send(encode_message(data))  # type: ignore[arg-type]  # one of them is there
+
+    @property
+    def _unplanned(self) -> CloseReason:
+        """The code for an end that the handler did not choose."""
+        return CloseReason.SERVICE_RESTART if self.config.lifecycle.draining else CloseReason.INTERNAL_ERROR
+
+    async def _begin(self, request: Request) -> None:
+        await super().handle(request)
+        if self.closed:  # not a handshake: answered already
+            await self.send(StreamClosed(stream_id=self.stream_id))
+        else:
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]  # ours, not JSON
+
+    def _end(self) -> None:
+        """Tell the app. After a clean close it may handle what came before; otherwise it is cancelled at once."""
+        clean = self._peer_closed.is_set()
+        self._goodbye = None
+        if self.state is ASGIWebsocketState.CONNECTED and not clean:
+            self._count_close(CloseReason.ABNORMAL_CLOSURE)
+        if self in self.config.websockets:
+            self.config.websockets.discard(self)
+            self.config.statistics.websockets_open -= 1
+        self.closed = True
+        self.state = ASGIWebsocketState.CLOSED
+        if self.app_put is not None:
+            self.app_put.close({"type": "websocket.disconnect", "code": 1000 if clean else 1006})
+            if not clean:
+                self.app_put.scope.cancel()
+
+    async def _refuse_early_data(self) -> None:
+        """A client must wait for our half of the handshake; what it sends before is no frame (RFC 6455, 4.1)."""
+        await self._send_error_response(400)
+        self.state = ASGIWebsocketState.HTTPCLOSED
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _accept(self, message: WebsocketAcceptEvent) -> None:
+        # Without an offer there is no permessage-deflate: a frame of 509 KiB would become 500 MB.
+        self.handshake.extensions = None
+        await super()._accept(message)
+        self.config.websockets.add(self)
+        self.config.statistics.count_websocket()
+
+    async def _finish(self) -> None:
+        """The app has returned."""
+        if self.state is ASGIWebsocketState.HANDSHAKE:
+            await self._send_error_response(500)
+        elif self._goodbye is not None:
+            await self.answer_close()
+            return
+        else:
+            await self.close(self._unplanned)
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _handle_events(self) -> None:
+        for number, event in enumerate(self.connection.events(), start=1):
+            if number % FRAMES_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+            if isinstance(event, Message):
+                await self._take(event)
+            elif isinstance(event, Ping):
+                self._answer_ping(event)
+            elif isinstance(event, CloseConnection):
+                await self._take_close(event)
+            if self._deaf:
+                break
+
+    async def _take(self, event: Message[Any]) -> None:
+        if self.state is not ASGIWebsocketState.CONNECTED:
+            return  # we have said goodbye
+        size = len(event.data.encode() if isinstance(event, TextMessage) and not event.data.isascii() else event.data)
+        if self.buffer.length + size > self.config.websocket_max_message_size:
+            await self._reject(CloseReason.MESSAGE_TOO_BIG)
+            return
+        self.buffer.extend(event)
+        self.buffer.length += size - len(event.data)
+        if event.message_finished:
+            message = self.buffer.to_message()
+            self.buffer.clear()
+            with trio.move_on_after(self.config.untaken_timeout) as patience:
+                await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
+            if patience.cancelled_caught:
+                await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
+
+    async def _reject(self, code: int, reason: str = "") -> None:
+        """Close for the peer's fault and listen no more; what it goes on sending is read and dropped."""
+        self._deaf = True
+        self._say_close(code, reason)
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _take_close(self, event: CloseConnection) -> None:
+        self._deaf = True
+        if self.connection.state is ConnectionState.OPEN:  # no close frame: wsproto found a fault
+            await self._reject(event.code, event.reason or "")
+            return
+        self._peer_closed.set()
+        if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
+            self._count_close(event.code)
+            self._goodbye = event.response()
+            self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
+            self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
+        else:
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
+    def _answer_ping(self, ping: Ping) -> None:
+        # Closing, or not reading: either way it will not see this pong.
+        with contextlib.suppress(LocalProtocolError, TooSlowError):
+            self.transport.outbox.send_nowait(self.connection.send(ping.response()), droppable=True)
+
+    def _say_close(self, code: int, reason: str = "") -> None:
+        self.state = ASGIWebsocketState.CLOSED
+        if self.transport.outbox.overflowed:
+            self.transport.outbox.discard()  # or the close frame would never arrive
+        self._write(CloseConnection(code=code, reason=reason))
+        self._count_close(code, reason)
+
+    def _count_close(self, code: int, reason: str = "") -> None:
+        self.close_code, self.close_reason = int(code), reason
+        self.config.statistics.closes[int(code)] += 1
+
+    def _write(self, event: CloseConnection) -> None:
+        self.transport.outbox.push(bytes(self.connection.send(event)))

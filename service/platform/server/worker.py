@@ -1,0 +1,70 @@
+"""Hypercorn's Trio worker as a child task, with our connections in place of its own."""
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import run
+from hypercorn.trio import serve as serve_hypercorn
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ASGIFramework
+
+from service.platform.lifecycle import Lifecycle
+from service.platform.server.config import KEEP_ALIVE_TIMEOUT, UNTAKEN_TIMEOUT, Probe, ServerConfig
+from service.platform.server.connection import Connection
+from service.platform.server.statistics import Statistics
+from service.platform.server.websockets import Websockets
+from service.platform.settings import PlatformSettings
+
+
+async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
+    app: ASGIFramework,
+    listener: socket.socket,
+    *,
+    settings: PlatformSettings,
+    statistics: Statistics,
+    lifecycle: Lifecycle,
+    shutdown: Callable[[], Awaitable[object]],
+    websockets: Websockets | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT,
+    untaken_timeout: float = UNTAKEN_TIMEOUT,
+    graceful_timeout: float | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on `listener`, which is closed when it returns: after `shutdown` returns and the rest is done.
+
+    Then requests in flight have `graceful_timeout` seconds (default: the setting) to end. `probes` are answered
+    ahead of everything. A websocket whose handler takes nothing for `untaken_timeout` seconds while more is coming in
+    is closed. `nursery.start` returns the addresses as a list of URLs.
+    """
+    setattr(run, "TCPServer", _connection)  # noqa: B010  # no seam for it, and its type is not meant to be assigned to
+    config = ServerConfig(
+        listener,
+        settings=settings,
+        statistics=statistics,
+        lifecycle=lifecycle,
+        websockets=websockets or Websockets(),
+        probes=probes or {},
+    )
+    config.keep_alive_timeout = keep_alive_timeout
+    config.untaken_timeout = untaken_timeout
+    config.graceful_timeout = settings.graceful_timeout if graceful_timeout is None else graceful_timeout
+    await serve_hypercorn(
+        app, config, shutdown_trigger=partial(_shut_down, config, shutdown), mode="asgi", task_status=task_status
+    )
+
+
+async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[object]]) -> None:
+    await shutdown()
+    config.closing = True
+    for connection in tuple(config.connections):
+        connection.leave()
+
+
+def _connection(app: Any, config: Config, *args: Any) -> TCPServer:
+    """Make what `hypercorn.trio.run` makes per connection; another server in this process keeps its own kind."""
+    return Connection(app, config, *args) if isinstance(config, ServerConfig) else TCPServer(app, config, *args)

@@ -1,0 +1,25 @@
+"""Settings: the base class of yours and of each feature's, their types, and how they are read, shown and documented."""
+
+from service.platform.settings.base import DRAIN_MARGIN, PREFIX, FeatureSettings, PlatformSettings
+from service.platform.settings.load import TRACES, Catalogue, SettingsError, effective, traces_wanted, variable
+from service.platform.settings.types import Bind, DatabaseURL, Names, Networks, Origins, Seconds, SecretURL
+
+__all__ = [
+    "DRAIN_MARGIN",
+    "PREFIX",
+    "TRACES",
+    "Bind",
+    "Catalogue",
+    "DatabaseURL",
+    "FeatureSettings",
+    "Names",
+    "Networks",
+    "Origins",
+    "PlatformSettings",
+    "Seconds",
+    "SecretURL",
+    "SettingsError",
+    "effective",
+    "traces_wanted",
+    "variable",
+]

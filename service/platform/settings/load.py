@@ -1,0 +1,141 @@
+"""From the environment to one frozen object of settings. The only module that reads the environment.
+
+Raises SettingsError with every problem at once, a line each: wrong values, and names that look like a misspelt setting.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings
+
+from service.platform.settings.base import PREFIX, FeatureSettings, PlatformSettings, prefix_of
+from service.platform.settings.words import nearest, sentence, shown
+
+ENV_FILE = ".env"
+SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
+
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's names are its own; this one turns tracing on
+
+
+class SettingsError(Exception):
+    """The environment holds wrong or misspelt settings; `problems` has one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment variable, and the field that it fills."""
+
+    variable: str
+    info: FieldInfo
+    group: type[BaseSettings]
+    field: str
+
+
+class Catalogue:
+    """All settings that a service has: yours and the platform's, then each feature's that brings some."""
+
+    def __init__(self, settings: type[PlatformSettings], of_features: Mapping[str, type[FeatureSettings]] = {}) -> None:
+        """Raise ValueError when two fields would be the same variable."""
+        self.settings = settings
+        self.of_features = of_features
+        self._by_variable: dict[str, Setting] = {}
+        for prefix, group in ((PREFIX, settings), *((prefix_of(name), kind) for name, kind in of_features.items())):
+            for field, info in group.model_fields.items():
+                name = prefix + field.upper()
+                if (other := self._by_variable.get(name)) is not None:
+                    raise ValueError(
+                        f"{name}: is a field of {other.group.__name__} and of {group.__name__}; rename one"
+                    )
+                self._by_variable[name] = Setting(name, info, group, field)
+
+    def __iter__(self) -> Iterator[Setting]:
+        return iter(self._by_variable.values())
+
+    @property
+    def variables(self) -> Iterable[str]:
+        return self._by_variable
+
+    def find(self, variable: str) -> Setting:
+        return self._by_variable[variable]
+
+    def load(self) -> tuple[PlatformSettings, dict[str, str]]:
+        """Return the settings, and for each variable where its value came from.
+
+        The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`.
+        """
+        directory = os.environ.get(SECRETS_DIR) or None
+        if directory and not Path(directory).is_dir():
+            raise SettingsError([f"{SECRETS_DIR}: {directory!r} is not a directory"])
+        given = _given(directory)
+        problems = [
+            f"{name}: no such setting; did you mean {near}?" for name in given if (near := self._misspelt(name))
+        ]
+        loaded: dict[str, FeatureSettings] = {}
+        settings = self._try(self.settings, PREFIX, directory, problems)
+        for name, kind in self.of_features.items():
+            if (made := self._try(kind, prefix_of(name), directory, problems)) is not None:
+                loaded[name] = made
+        if problems or settings is None:
+            raise SettingsError(problems)
+        return settings.with_features(loaded), {name: given.get(name, "default") for name in self.variables}
+
+    def unknown_names(self) -> list[str]:
+        """Return the `SERVICE_*` names that are no setting and resemble none: worth a warning, no more."""
+        names = _given(os.environ.get(SECRETS_DIR) or None)
+        return [name for name in names if name not in self._by_variable and not self._misspelt(name)]
+
+    def _try[S: BaseSettings](self, kind: type[S], prefix: str, directory: str | None, problems: list[str]) -> S | None:
+        """Read one class from all sources; what is wrong is added to `problems`."""
+        try:
+            return kind(_env_prefix=prefix, _env_file=ENV_FILE, _secrets_dir=directory)
+        except ValidationError as error:
+            problems += [self._problem(prefix, detail) for detail in error.errors()]
+            return None
+
+    def _problem(self, prefix: str, detail: ErrorDetails) -> str:
+        if not detail["loc"]:
+            return detail["msg"]  # settings that do not fit together name themselves
+        name = prefix + str(detail["loc"][0]).upper()
+        return sentence(name, self._by_variable[name].info, detail)
+
+    def _misspelt(self, name: str) -> str | None:
+        return None if name in self._by_variable else nearest(name, self._by_variable)
+
+
+def effective(settings: PlatformSettings, origins: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield variable, value as it may be shown to anybody, and origin, for each setting that is in force."""
+    for prefix, group in settings.groups():
+        for field in type(group).model_fields:
+            name = prefix + field.upper()
+            yield name, shown(getattr(group, field)), origins.get(name, "default")
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field of yours or the platform's."""
+    return PREFIX + field.upper()
+
+
+def traces_wanted() -> bool:
+    """Return whether OpenTelemetry's variables ask for traces; its SDK reads the others itself."""
+    return bool(os.environ.get(TRACES)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
+def _given(directory: str | None) -> dict[str, str]:
+    """Return every `SERVICE_*` name that has a value, upper-case, with the source that wins."""
+    sources = {
+        f"file in {SECRETS_DIR}": [path.name for path in Path(directory).iterdir()] if directory else [],
+        ENV_FILE: [name for name, value in dotenv_values(ENV_FILE).items() if value],
+        "environment": [name for name, value in os.environ.items() if value and name.upper() != SECRETS_DIR],
+    }
+    given = ((name.upper(), source) for source, names in sources.items() for name in names)
+    return {name: source for name, source in given if name.startswith(PREFIX)}

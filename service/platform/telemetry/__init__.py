@@ -1,0 +1,5 @@
+"""What the process tells of itself: log lines, metrics, traces."""
+
+from service.platform.telemetry.metrics import Metrics
+
+__all__ = ["Metrics"]

@@ -1,0 +1,124 @@
+"""Logging: structlog and the libraries' own lines, through one handler on standard error, as JSON or for people.
+
+An event name is a short lower-case phrase; everything that varies is a field. Never a secret, a body or a query string.
+"""
+
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import structlog
+import trio
+from structlog.contextvars import merge_contextvars
+from structlog.types import EventDict, Processor, WrappedLogger
+
+from service.platform.telemetry.lines import Console, Json, Stamp, add_level, drop_quiet, outlets
+
+type Style = Literal["json", "console"]
+
+LEVELS = ("debug", "info", "warning", "error")
+
+# The libraries' loggers that say nothing an operator needs below these levels.
+_QUIET = {
+    "hypercorn.error": logging.WARNING,
+    "alembic": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # A collector that is away is a counter and one line of ours, not several for each try.
+    "opentelemetry.exporter": logging.CRITICAL,
+    "opentelemetry.sdk._shared_internal": logging.CRITICAL,
+    "urllib3": logging.CRITICAL,
+}
+
+log = structlog.get_logger(__name__)
+
+
+def configure_logs(level: str, style: Style) -> None:
+    """Send everything that is logged in this process to standard error, one line an event (JSON) from now on."""
+    people = style == "console"
+    handler, stamp = logging.StreamHandler(sys.stderr), Stamp(people=people)
+    outlet = outlets(handler)
+    shared: list[Processor] = [merge_contextvars, add_level, stamp, _exception_in_full]
+    render: Processor = Console(colours=sys.stderr.isatty()) if people else Json(stamp, outlet)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.root.handlers[:] = [handler]
+    set_log_level(level)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[drop_quiet, *shared, render],
+        logger_factory=outlet,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),  # drop_quiet knows the level of the hour
+        cache_logger_on_first_use=False,  # tests configure more than once
+    )
+
+
+def set_log_level(level: str) -> None:
+    """Set the least level that is logged; libraries stay as quiet as they are, unless it is debug."""
+    logging.root.setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else least)
+
+
+def log_level() -> str:
+    return logging.getLevelName(logging.root.level).lower()
+
+
+class LogLevel:
+    """The level of this process, which may differ from the usual one for some time and then returns to it."""
+
+    def __init__(self, usual: str) -> None:
+        self.usual = usual
+        self._scope = trio.CancelScope()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return how long the level stays what it is; None for good."""
+        left = self._scope.deadline - trio.current_time()
+        return None if math.isinf(left) else max(0.0, left)
+
+    def change(self, level: str, seconds: float) -> None:
+        """Log from `level` on, for that many seconds."""
+        log.warning("log level changed", to=level, seconds=seconds)
+        set_log_level(level)
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def run(self) -> None:
+        """Return to the usual level whenever the time is over; for ever."""
+        while True:
+            with self._scope:
+                await trio.sleep_forever()
+            self._scope = trio.CancelScope()
+            set_log_level(self.usual)
+            log.warning("log level returned", to=self.usual)
+
+
+def _exception_in_full(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` by the text of the whole exception group, causes included, and the tasks it came from."""
+    error: Any = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exception()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["task"] = ", ".join(dict.fromkeys(_tasks(error)))
+        event["exception"] = "".join(traceback.format_exception(error))
+    return event
+
+
+def _tasks(error: BaseException) -> Iterator[str]:
+    """Yield the tasks that raised: in a group a member's traceback starts with its task's function."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _tasks(member)
+    elif trio.lowlevel.in_trio_task() and error is sys.exception():
+        yield trio.lowlevel.current_task().name
+    elif error.__traceback__ is not None:
+        frame = error.__traceback__.tb_frame
+        yield f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"

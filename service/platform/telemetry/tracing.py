@@ -1,0 +1,191 @@
+"""Traces by OpenTelemetry: a span for each request, each websocket message and each unit of work inside them.
+
+Its packages are an extra and are imported only where its own variable asks for traces; its SDK reads the other `OTEL_*`
+variables by itself. Spans carry a route's pattern and what happened, and never a query string, a body or a text.
+"""
+
+import importlib.metadata
+import threading
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from service.platform.settings import TRACES, SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+LAST_EXPORT = 0.8  # seconds that the end of the process waits for what was not exported yet
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
+    """Yield what traces, or None when nobody wants it. Raises SettingsError when the packages are not there.
+
+    Its end blocks for LAST_EXPORT seconds at most, collector or not.
+    """
+    if not wanted:
+        yield None
+        return
+    try:
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        install = "install the extra otel (`uv sync --extra otel`, `EXTRAS=otel make image`)"
+        raise SettingsError([f"{TRACES}: is set, and OpenTelemetry is missing: {install}, or unset it"]) from error
+    counts = Counts()
+    # Not at exit: that would wait for the collector as long as it likes.
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter(), counts)))
+    trace.set_tracer_provider(provider)
+    try:
+        yield Tracing(provider, counts)
+    finally:
+        # On a thread that ends with the process, as a collector that does not answer holds it for many seconds.
+        ending = threading.Thread(target=provider.shutdown, name="last export", daemon=True)
+        ending.start()
+        ending.join(LAST_EXPORT)
+
+
+class Counts:
+    """What became of spans; written by the exporter's thread alone."""
+
+    def __init__(self) -> None:
+        self.exported = 0
+        self.failed = 0
+        self._failing = False
+
+    def count(self, spans: int, *, exported: bool) -> None:
+        self.exported += spans * exported
+        self.failed += spans * (not exported)
+        if self._failing is exported:
+            self._failing = not exported
+            log.warning("traces exported again" if exported else "traces not exported", spans=spans)
+
+
+class Tracing:
+    """Makes the spans. Called by the task that does the work: what it starts, threads included, is inside its span."""
+
+    def __init__(self, provider: "TracerProvider", counts: Counts) -> None:
+        from opentelemetry import context, propagate, trace
+
+        self.counts = counts
+        self.attach = context.attach
+        self.no_context = context.Context()
+        self._extract = propagate.extract
+        self._trace = trace
+        self._tracer = provider.get_tracer("service")
+
+    def begin(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> "Traced":
+        """Begin the span of a request or an upgrade, inside the caller's trace if it names one."""
+        carrier = {name.decode("latin1"): value.decode("latin1") for name, value in headers.items()}
+        around = self._extract(carrier, self.no_context)
+        attributes = {
+            "url.scheme": scope["scheme"],
+            "url.path": scope["path"],
+            "client.address": (scope.get("client") or ("",))[0],
+            "network.protocol.version": scope["http_version"],
+        }
+        span = self._tracer.start_span("request", around, kind=self._trace.SpanKind.SERVER, attributes=attributes)
+        self.attach(self._trace.set_span_in_context(span, around))
+        return Traced(self, span)
+
+    def begin_message(self, route: str, upgrade: "Span") -> "Span":
+        """Begin the span of one message: a trace of its own, linked to the upgrade's, as a websocket may live long."""
+        span = self._tracer.start_span(
+            f"message {route}",
+            self.no_context,
+            kind=self._trace.SpanKind.SERVER,
+            attributes={"http.route": route, "network.protocol.name": "websocket"},
+            links=[self._trace.Link(upgrade.get_span_context())],
+        )
+        self.attach(self._trace.set_span_in_context(span, self.no_context))
+        return span
+
+    def unit(self, name: str, outcome: str, seconds: float) -> None:
+        """Tell of a unit that has ended, as a child of what the task does; what nobody waits for is not traced."""
+        if not self._trace.get_current_span().is_recording():
+            return
+        now = time.time_ns()
+        attributes = {"db.system.name": "postgresql", "code.function.name": name, "trireme.outcome": outcome}
+        kind = self._trace.SpanKind.CLIENT
+        span = self._tracer.start_span(name, kind=kind, attributes=attributes, start_time=now - int(seconds * 1e9))
+        if outcome in {"failed", "unknown", "busy"}:
+            self.fail(span, outcome)
+        span.end(now)
+
+    def fail(self, span: "Span", kind: str) -> None:
+        span.set_attribute("error.type", kind)
+        span.set_status(self._trace.StatusCode.ERROR)
+
+
+class Traced:
+    """The span of one request; of a websocket the upgrade's, and then those of its messages, one after the other."""
+
+    def __init__(self, tracing: Tracing, span: "Span") -> None:
+        self._tracing = tracing
+        self._span = span
+        self._message: Span | None = None
+        self.trace_id = f"{span.get_span_context().trace_id:032x}"
+
+    def end(self, method: str, route: str, status: int | str) -> None:
+        """End the request or the upgrade. A route is "" where none matched; a status that is no number, no answer."""
+        span = self._span
+        if span.is_recording():
+            span.update_name(f"{method} {route}".rstrip())
+            span.set_attribute("http.request.method", method)
+            if route:
+                span.set_attribute("http.route", route)
+            if isinstance(status, int):
+                span.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    self._tracing.fail(span, str(status))
+            else:
+                span.set_attribute("error.type", status)
+        span.end()
+        self._tracing.attach(self._tracing.no_context)
+
+    def next_message(self, route: str) -> None:
+        """Begin the span of a message that the handler is about to get."""
+        self._message = self._tracing.begin_message(route, self._span)
+
+    def end_message(self) -> None:
+        """The handler has done with the last message, if there was one, and asks for another."""
+        if self._message is not None:
+            self._message.end()
+            self._message = None
+            self._tracing.attach(self._tracing.no_context)
+
+
+def _resource() -> Any:
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+
+    given = Resource.create()  # from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+    ours = Resource({SERVICE_NAME: "trireme", SERVICE_VERSION: importlib.metadata.version("trireme")})
+    named = not str(given.attributes[SERVICE_NAME]).startswith("unknown_service")
+    return ours.merge(given) if named else given.merge(ours)
+
+
+def _counted(exporter: "SpanExporter", counts: Counts) -> "SpanExporter":
+    """Return the exporter, counting; it is called on the SDK's own thread."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Counted(SpanExporter):
+        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
+            result = exporter.export(spans)
+            counts.count(len(spans), exported=result is SpanExportResult.SUCCESS)
+            return result
+
+        def shutdown(self) -> None:
+            exporter.shutdown()
+
+    return Counted()

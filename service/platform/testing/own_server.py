@@ -1,0 +1,75 @@
+"""A PostgreSQL server that a test owns: it may be stopped, killed, frozen and started again at the same address."""
+
+import os
+import shutil
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+
+from service.platform.database import Embedded, open_embedded
+
+
+class OwnServer:
+    """Listens on a Unix socket and on a TCP port of 127.0.0.1, both of which stay over restarts."""
+
+    def __init__(self, data: Path, bindir: Path) -> None:
+        self.data = data
+        self.bindir = bindir
+        self.port = free_port()
+        # What is committed must survive an immediate stop.
+        self.settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "synchronous_commit": "on"}
+        self._pg_hba = (data / "pg_hba.conf").read_text()
+        self._embedded: Embedded | None = None
+        self._scope = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://postgres@/postgres?host={self.data}&port={self.port}"
+
+    @property
+    def tcp_url(self) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        assert self._embedded is not None
+        return self._embedded.pid
+
+    def start(self) -> None:
+        context = open_embedded(self.data, durable=False, settings=self.settings, bindir=self.bindir)
+        self._embedded = self._scope.enter_context(context)
+
+    def stop(self, how: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop it, and return when it is gone."""
+        if how == "immediate" and self._embedded is not None:
+            os.kill(self.pid, signal.SIGQUIT)
+        self._embedded = None
+        self._scope.close()
+
+    def restart(self, how: Literal["fast", "immediate"] = "fast") -> None:
+        self.stop(how)
+        self.start()
+
+    def reset(self) -> None:
+        """Make it as it was at first, whatever a test did to it."""
+        self.stop("immediate")
+        (self.data / "pg_hba.conf").write_text(self._pg_hba)
+        self.start()
+        with psycopg.connect(host=str(self.data), port=self.port, user="postgres", autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+            connection.execute("DROP ROLE IF EXISTS app")
+
+    def close(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.data)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

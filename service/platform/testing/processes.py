@@ -1,0 +1,146 @@
+"""Real processes of the service: started, waited for, told to stop, and never left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+SERVICE = (sys.executable, "-m", "service")
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A started service; `log` collects its standard output and error."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    ready_file: Path
+
+    @property
+    def urls(self) -> dict[str, str]:
+        urls: dict[str, str] = json.loads(self.ready_file.read_text())
+        return urls
+
+    @property
+    def public(self) -> str:
+        return self.urls["public"]
+
+    @property
+    def management(self) -> str:
+        return self.urls["management"]
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """Return the log's JSON lines, those of one event if named."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if not name or line["event"] == name]
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait_ready(self, seconds: float = 30) -> None:
+        with trio.fail_after(seconds):
+            while not self.ready_file.exists():
+                assert self.process.poll() is None, self.log.read_text()
+                await trio.sleep(0.02)
+
+    async def wait_event(self, name: str, seconds: float = 10) -> dict[str, Any]:
+        with trio.fail_after(seconds):
+            while not (found := self.events(name)):  # noqa: ASYNC110  a log has no event
+                await trio.sleep(0.02)
+        return found[0]
+
+    async def wait_end(self, seconds: float = 30) -> int:
+        with trio.fail_after(seconds):
+            while (code := self.process.poll()) is None:  # noqa: ASYNC110  nor has a process
+                await trio.sleep(0.02)
+        return code
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return this process's environment without any setting of a service, and with these: `bind=...`."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("SERVICE_")}
+    return kept | {f"SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@contextmanager
+def started(
+    directory: Path, *arguments: str, command: Sequence[str] = SERVICE, name: str = "service", **settings: object
+) -> Iterator[Process]:
+    """Start `service ARGUMENTS` in an empty directory, on free ports; it is killed at the end if it still runs."""
+    ready_file = directory / f"{name}-ready.json"
+    ready_file.unlink(missing_ok=True)
+    log = directory / f"{name}.log"
+    given = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "ready_file": ready_file, **settings}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=directory,
+            env={**environment(**given), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Process(process, log, ready_file)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+@asynccontextmanager
+async def ready(directory: Path, *arguments: str, **settings: Any) -> AsyncIterator[Process]:
+    """Start `service ARGUMENTS` and yield it once it is ready."""
+    with started(directory, *arguments, **settings) as running:
+        await running.wait_ready()
+        yield running
+
+
+def run_to_end(directory: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run `service ARGUMENTS` to its end, at most 30 s; environment variables by field name."""
+    return subprocess.run(
+        [*SERVICE, *arguments],
+        cwd=directory,
+        env={**environment(**settings), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids below a process, from /proc."""
+    parents: Mapping[int, int] = {
+        int(entry.name): int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and (entry / "stat").exists()
+    }
+    found, wave = [], [pid]
+    while wave:
+        wave = [child for child, parent in parents.items() if parent in wave]
+        found += wave
+    return found
+
+
+@asynccontextmanager
+async def open_websocket(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
+    """Open a websocket at `path` of a service whose URL is `url`, and leave no socket behind."""
+    async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
+        yield connection
+    await trio.aclose_forcefully(connection._stream)  # it forgets its socket when the server closes first
+
+
+def close_code(closed: ConnectionClosed) -> int:
+    return closed.reason.code if closed.reason else 1006

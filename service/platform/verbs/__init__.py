@@ -1,0 +1,9 @@
+"""The verbs of `service`: those that run or prepare one, and those that are clients of one that runs.
+
+A feature's own verbs are a typer app called `verbs`; what they share with the platform's is named here.
+"""
+
+from service.platform.verbs.command_line import run_program
+from service.platform.verbs.program import Program, database_settings, fail, load_or_exit, prepare_logs, program
+
+__all__ = ["Program", "database_settings", "fail", "load_or_exit", "prepare_logs", "program", "run_program"]

@@ -1,0 +1,101 @@
+"""`service check`, the doctor: one finding a line, each with what to do about it. Changes nothing."""
+
+import errno
+import resource
+import time
+from dataclasses import dataclass
+
+from service.platform.errors import DatabaseAway
+from service.platform.settings import PlatformSettings
+
+# Descriptors that a process needs beside its sockets: files, pipes, the database's connections.
+SPARE_DESCRIPTORS = 100
+OTHER_CONNECTIONS = 2  # a replica's health look and listener
+OLDEST = 140000  # PostgreSQL 14, as server_version_num writes it
+MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `advice` says what to do when it is not well."""
+
+    name: str
+    seen: str
+    advice: str = ""
+    failed: bool = False
+
+    def __str__(self) -> str:
+        mark = "FAIL" if self.failed else "warn" if self.advice else "ok"
+        return f"{mark:<5} {self.name:<12} {self.seen}" + (f"; {self.advice}" if self.advice else "")
+
+
+async def findings(settings: PlatformSettings) -> list[Finding]:
+    """Return every finding, in the order in which an operator would look."""
+    here = [
+        Finding("settings", "valid"),
+        port("bind", "SERVICE_BIND", settings.bind),
+        port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind),
+        descriptors(settings),
+    ]
+    if settings.database_url is None:
+        return [*here, Finding("database", "no address", "set SERVICE_DATABASE_URL, or use `service dev`", failed=True)]
+    return [*here, *await database(settings)]
+
+
+def port(name: str, variable: str, bind: str) -> Finding:
+    from service.platform.server import open_listener
+
+    try:
+        with open_listener(bind):
+            return Finding(name, f"{bind} is free")
+    except OSError as error:
+        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        return Finding(
+            name, f"{bind} {what}", f"choose another {variable}, unless the service itself runs", failed=True
+        )
+
+
+def descriptors(settings: PlatformSettings) -> Finding:
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.max_websockets + settings.max_requests + settings.database_connections + SPARE_DESCRIPTORS
+    advice = f"raise it (ulimit -n), or lower SERVICE_MAX_WEBSOCKETS: a full house takes {needed}"
+    return Finding("descriptors", f"limit {limit}", advice if limit < needed else "")
+
+
+async def database(settings: PlatformSettings) -> list[Finding]:
+    from service.platform.database.doctor import ask
+
+    started = time.monotonic()
+    try:
+        facts = await ask(settings)
+    except DatabaseAway as error:
+        return [Finding("database", str(error), "is SERVICE_DATABASE_URL right, and the server up?", failed=True)]
+    needed = settings.database_connections + OTHER_CONNECTIONS
+    old = facts.version_number < OLDEST
+    crowded = needed > facts.max_connections
+    return [
+        Finding("database", f"answers after {(time.monotonic() - started) * 1000:.0f} ms"),
+        Finding("version", f"PostgreSQL {facts.version}", "14 or later is needed" if old else "", old),
+        Finding(
+            "connections",
+            f"{needed} for each replica, of {facts.max_connections} that the server has",
+            "lower SERVICE_DATABASE_CONNECTIONS or raise max_connections" if crowded else "",
+            crowded,
+        ),
+        Finding(
+            "rights",
+            "may migrate" if facts.may_create else "may not create tables",
+            "" if facts.may_create else "fine for `serve`; `migrate` needs a role with CREATE on the schema",
+        ),
+        Finding("schema", facts.schema, "" if facts.served else "`serve` would wait", not facts.served),
+        Finding(
+            "ceilings",
+            f"not set: {', '.join(facts.unlimited)}" if facts.unlimited else "set",
+            "set them on the role: ALTER ROLE ... SET ..." if facts.unlimited else "",
+        ),
+        Finding(
+            "clock",
+            f"{-facts.clock_ahead:+.2f} s to the server's",
+            "synchronise the clocks" if abs(facts.clock_ahead) > MOST_SKEW else "",
+        ),
+    ]

@@ -1,0 +1,66 @@
+"""From the words of the command line to a verb: the platform's, then each feature's.
+
+A verb imports what it needs when it runs, and a feature's verbs are imported only when the word is none of the
+platform's, so that the short verbs start fast.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import typer
+
+from service.platform.verbs import local, remote
+from service.platform.verbs.program import Program
+
+
+def run_program(program: Program, words: Sequence[str] | None = None) -> None:
+    """Be the command line: run the verb that `words` (default: the process's arguments) name, and exit."""
+    given = sys.argv[1:] if words is None else list(words)
+    command_line(program, given)(given, prog_name="service", obj=program)
+
+
+def command_line(program: Program, words: Sequence[str]) -> typer.Typer:
+    """Return the verbs that these words may name. Raises ValueError when a feature's verb is named like another."""
+    first = next((word for word in words if not word.startswith("-")), "")
+    line = typer.Typer(
+        help="Trireme: a service on QuartTrio, Hypercorn's Trio worker and PostgreSQL.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    line.callback()(_nothing)
+    line.add_typer(local.verbs)
+    line.add_typer(remote.verbs)
+    if first == "load":
+        from service.platform.client.load import feature_loads
+
+        line.command("load")(remote.make_load(feature_loads(program.features)))
+    else:
+        line.command("load", help=remote.LOAD_HELP)(_nothing)
+    known = names(line)
+    if first not in known:
+        for feature in program.features:
+            _add(line, feature.verbs, known)
+    return line
+
+
+def names(line: typer.Typer) -> set[str]:
+    """Return the names of the verbs in a typer app and in those that were added to it."""
+    own = {command.name or command.callback.__name__ for command in line.registered_commands if command.callback}
+    return own.union(*(names(group.typer_instance) for group in line.registered_groups if group.typer_instance))
+
+
+def _add(line: typer.Typer, module: str | None, known: set[str]) -> None:
+    if module is None:
+        return
+    verbs: typer.Typer = import_module(module).verbs
+    if twice := sorted(names(verbs) & known):
+        raise ValueError(f"{module}: `service {twice[0]}` is there already; give the verb another name")
+    known |= names(verbs)
+    line.add_typer(verbs)
+
+
+def _nothing() -> None:
+    """Hold the verbs together."""

@@ -1,0 +1,57 @@
+"""`service dev`: the same process as `serve`, with a PostgreSQL of its own and settings for a person at a terminal."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.platform.database import migrate, open_embedded
+from service.platform.process.main import Urls
+from service.platform.settings import PlatformSettings, SecretURL, variable
+
+# What differs from `serve` unless somebody set it: nobody routes traffic here, and a person reads the log.
+DEFAULTS: Mapping[str, Any] = {"log_format": "console", "drain_delay": 0.0, "drain_spread": 0.0}
+
+
+def development_settings(
+    settings: PlatformSettings, origins: Mapping[str, str]
+) -> tuple[PlatformSettings, dict[str, str]]:
+    """Return the settings with those of DEFAULTS that nobody has set, and the origins to match."""
+    changed = {field: value for field, value in DEFAULTS.items() if origins[variable(field)] == "default"}
+    return settings.model_copy(update=changed), {**origins, **dict.fromkeys(map(variable, changed), "service dev")}
+
+
+@contextmanager
+def development_database(
+    settings: PlatformSettings, data: Path
+) -> Iterator[tuple[PlatformSettings, Callable[[int], object]]]:
+    """Yield settings that lead to a migrated database, and how to end the process at once, server included.
+
+    A database that somebody named is theirs: it is used and never migrated.
+    """
+    if settings.database_url is not None:
+        yield settings, os._exit
+        return
+    with open_embedded(data / "postgres") as server:
+        settings = settings.model_copy(update={"database_url": SecretURL(server.url)})
+        migrate(settings)
+
+        def end(code: int) -> None:
+            server.stop()
+            os._exit(code)
+
+        yield settings, end
+
+
+def welcome(urls: Urls) -> None:
+    """Say what to try, once the service is ready."""
+    commands = (
+        f"curl -s {urls.public}/                or open it in a browser",
+        f"curl -s {urls.public}/openapi.json    what else there is",
+        f"curl -s {urls.management}/healthz         the operator's side",
+    )
+    print(f"\n  Trireme is ready on {urls.public}\n")
+    for command in commands:
+        print(f"    {command}")
+    print("\n  Ctrl-C stops it, the database included.\n")

@@ -1,0 +1,63 @@
+"""What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import structlog
+import typer
+
+from service.platform.feature import Feature, catalogue
+from service.platform.settings import Catalogue, PlatformSettings, SettingsError
+
+CRASHED, WRONG = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A service: your settings class and your features."""
+
+    settings: type[PlatformSettings]
+    features: Sequence[Feature]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return catalogue(self.settings, self.features)
+
+
+def program(context: typer.Context) -> Program:
+    """Return the service whose verb this is."""
+    found = context.obj
+    assert isinstance(found, Program)  # noqa: S101  run_program has put it there
+    return found
+
+
+def load_or_exit(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+    """Return the settings and their origins; what is wrong with them is told, a line each, and ends the verb with 2."""
+    try:
+        return program(context).catalogue.load()
+    except SettingsError as error:
+        fail(str(error), WRONG)
+
+
+def database_settings(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+    """Return the same for a verb that needs a database and logs; without an address it ends with 2."""
+    settings, origins = load_or_exit(context)
+    if settings.database_url is None:
+        fail("SERVICE_DATABASE_URL: must be set; `service dev` brings a PostgreSQL of its own", WRONG)
+    prepare_logs(context, settings)
+    return settings, origins
+
+
+def prepare_logs(context: typer.Context, settings: PlatformSettings) -> None:
+    from service.platform.telemetry.logs import configure_logs
+
+    configure_logs(settings.log_level, settings.log_format)
+    for name in program(context).catalogue.unknown_names():
+        structlog.get_logger(__name__).warning("unknown setting ignored", variable=name)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,149 @@
+"""The verbs that are clients of a running service; each imports what it needs when it runs."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from service.platform.verbs.program import CRASHED, fail, program
+
+verbs = typer.Typer()
+
+Management = Annotated[str, typer.Argument(help="The management listener: this machine's, or a port-forward to it.")]
+LOCAL = "http://127.0.0.1:9000"
+
+
+@verbs.command()
+def info(url: Management = LOCAL) -> None:
+    """Print what a running service is: version, revision, dependencies, phase, schema.
+
+    Example: kubectl exec deploy/demo-trireme -- service info
+    """
+    from service.platform.client.inspect import facts
+
+    tell(lambda: facts(url))
+
+
+@verbs.command()
+def tasks(
+    url: Management = LOCAL,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print who waits for what in a running service: tasks, cancel scopes, threads, units of work.
+
+    Example: service tasks http://localhost:9000
+    """
+    from service.platform.client.inspect import ask, tree
+
+    tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
+
+
+@verbs.command()
+def loglevel(
+    url: Management = LOCAL,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option("--set", help="The level from now on.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="After which the usual level returns.")] = 300,
+) -> None:
+    """Print the log level of a running service, or change it for some time.
+
+    Example: service loglevel --set debug --seconds 60
+    """
+    from service.platform.client import inspect
+
+    tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
+
+
+@verbs.command()
+def smoke(
+    context: typer.Context,
+    urls: Annotated[
+        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
+    ],
+    replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
+    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+) -> None:
+    """Try running replicas: each must answer its probes and a request. 1 if one does not.
+
+    Example: service smoke http://demo-trireme-management:8000
+    """
+    import trio
+
+    from service.platform.client.smoke import SmokeError, smoke
+
+    checks = [feature.smoke for feature in program(context).features if feature.smoke is not None]
+
+    async def tell_each() -> None:
+        async for line in smoke(urls, replicas=replicas, host=host, checks=checks):
+            typer.echo(line)
+
+    try:
+        trio.run(tell_each)
+    except SmokeError as error:
+        fail(str(error), CRASHED)
+
+
+LOAD_HELP = """Load a running service and tell how it answers; 1 if something that it promises was not kept.
+
+Posts and sends count against SERVICE_RATE_PER_ADDRESS: set it to 0 to load a service from one machine in earnest.
+
+Example: service load http://127.0.0.1:8000 --http 200 --duration 30
+"""
+
+
+def make_load(modules: Sequence[Any]) -> Callable[..., None]:
+    """Return the verb `load` with the options of the features' load modules (see load_plan.py) behind its own."""
+
+    def load(  # noqa: PLR0917  options, not arguments
+        url: Annotated[str, typer.Argument(help="The public listener.")] = "http://127.0.0.1:8000",
+        http: Annotated[float, typer.Option(min=0, help="GETs a second; 0 leaves them out.")] = 50,
+        path: Annotated[str, typer.Option(help="What they ask for.")] = "/openapi.json",
+        duration: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10,
+        host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+        json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+        **given: Any,
+    ) -> None:
+        import trio
+
+        from service.platform.client.load import run_load
+        from service.platform.client.load_http import HttpLoad
+        from service.platform.client.load_plan import Plan, Report
+        from service.platform.client.load_report import bars, text
+
+        plan = Plan(url=url, duration=duration, host=host)
+        of_features = [
+            module.Load(plan, module.Options(**{one.name: given[one.name] for one in fields(module.Options)}))
+            for module in modules
+        ]
+        report = Report(plan, [HttpLoad(plan, rate=http, path=path), *of_features])
+        with bars(report) as show:
+            trio.run(run_load, report, show)
+        typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
+        sys.exit(0 if report.kept else 1)
+
+    load.__doc__ = LOAD_HELP
+    own = [one for one in signature(load).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    theirs = [one for module in modules for one in _options(module.Options)]
+    load.__signature__ = Signature([*own, *theirs])  # type: ignore[attr-defined]  # typer reads it
+    load.__annotations__ |= {one.name: one.annotation for one in theirs}
+    return load
+
+
+def _options(options: type[Any]) -> Iterator[Parameter]:
+    hints = get_type_hints(options, include_extras=True)
+    for one in fields(options):
+        yield Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
+
+
+def tell(answer: Callable[[], str]) -> None:
+    from service.platform.client.inspect import AskError
+
+    try:
+        typer.echo(answer())
+    except AskError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.code)

@@ -1,0 +1,231 @@
+"""The page as people have it: in a browser, against real processes, over kills and restarts."""
+
+import itertools
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+
+from service.platform.testing.fixtures import fresh_database
+from service.platform.testing.processes import Process, started
+from tests.chat.browser.conftest import OpenPage
+from tests.chat.browser.pages import free_ports, shown, wait_shown, write
+from tests.chat.system.balancer import Balancer, balanced
+
+QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0.5, "rate_per_address": 0}
+
+
+class Replicas:
+    """Two processes of the service on ports of their own, behind one address."""
+
+    def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
+        self._directory, self._database_url, self._stack = directory, database_url, stack
+        self.ports = free_ports(2)
+        self.running = [self._start(number) for number in range(2)]
+        for replica in self.running:
+            trio.run(replica.wait_ready)
+        self.balancer: Balancer = stack.enter_context(balanced(*self.ports))
+
+    def _start(self, number: int) -> Process:
+        bind = {"bind": f"127.0.0.1:{self.ports[number]}", "database_url": self._database_url}
+        service = started(self._directory, "serve", name=f"replica{number}", **bind, **QUICK)
+        return self._stack.enter_context(service)
+
+    def bring_back(self, number: int) -> None:
+        self.running[number] = self._start(number)
+        trio.run(self.running[number].wait_ready)
+
+    def kill(self, number: int) -> None:
+        self.running[number].send(signal.SIGKILL)
+        self.running[number].process.wait(5)
+
+    def roll(self, number: int) -> None:
+        """Restart one as a rollout does: out of rotation, drained, and back."""
+        self.balancer.ports.remove(self.ports[number])
+        self.running[number].send(signal.SIGTERM)
+        assert trio.run(self.running[number].wait_end) == 0
+        self.bring_back(number)
+        self.balancer.ports.append(self.ports[number])
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Replicas]:
+    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
+        yield Replicas(tmp_path_factory.mktemp("replicas"), database_url, stack)
+
+
+@pytest.fixture
+def room(replicas: Replicas, request: pytest.FixtureRequest) -> str:
+    """Return where a room is that this test has for itself."""
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:64]
+    return f"{replicas.balancer.url}/#{name}"
+
+
+def test_two_people_chat_and_text_stays_text(room: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(room, "Ada"), open_page(room, "Ben")
+    write(ada, "<img src=x onerror=alert(1)> & <b>bold</b>")
+    ben.wait_for_selector("[data-seq='1']")
+    write(ben, "seen")
+    ada.wait_for_selector("[data-seq='2']")
+    ada.wait_for_selector("#pending", state="attached")
+
+    assert shown(ada) == shown(ben) == [(1, "<img src=x onerror=alert(1)> & <b>bold</b>"), (2, "seen")]
+    assert ben.locator("[data-seq='1'] .who bdi").inner_text() == "Ada"
+    assert ada.locator("[data-seq='1']").get_attribute("data-tick") == "acked"
+    assert ada.locator("#log img, #log b").count() == 0
+    assert "every name in here is a claim" in ada.inner_text("#claim")
+
+
+def test_what_is_written_with_the_line_cut_is_kept_over_a_reload_and_sent_once(room: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(room, "Ada"), open_page(room, "Ben", viewport={"width": 1400, "height": 800})
+    ben.click("#cut")
+    write(ben, "one")
+    write(ben, "two")
+    write(ada, "meanwhile")
+    ada.wait_for_selector("[data-seq='1']")
+
+    assert ben.locator("#pending [data-tick=kept]").count() == 2
+    assert ben.inner_text("#status-text") == "You cut the line. 2 waiting here."
+
+    ben.on("dialog", lambda dialog: dialog.accept())  # it asks before it goes with something unsent
+    ben.reload()
+
+    assert wait_shown(ben, 3) == wait_shown(ada, 3) == [(1, "meanwhile"), (2, "one"), (3, "two")]
+
+
+def test_older_messages_come_by_http(room: str, open_page: OpenPage) -> None:
+    messages = room.replace("/#", "/api/rooms/") + "/messages"
+    with httpx2.Client() as client:
+        for number in range(1, 121):
+            client.post(messages, json={"text": f"message {number}", "from": "Ada"}).raise_for_status()
+    page = open_page(room, "Ben")
+    first = wait_shown(page, 50)
+    page.click("#earlier")
+    page.wait_for_selector("[data-seq='21']")
+    page.click("#earlier")
+    page.wait_for_selector("#start:not([hidden])")
+
+    assert [seq for seq, _ in first] == list(range(71, 121))
+    assert shown(page) == [(number, f"message {number}") for number in range(1, 121)]
+
+
+def test_a_killed_replica_that_comes_back_costs_no_message(replicas: Replicas, room: str, open_page: OpenPage) -> None:
+    numbers = itertools.count(1)
+    pages = [open_page(room, "Ada"), open_page(room, "Ben")]
+    replica_of = [page.inner_text("#fact-replica") for page in pages]
+
+    def both_write() -> None:
+        for page in pages:
+            write(page, f"message {next(numbers)}")
+
+    both_write()
+    replicas.kill(0)
+    both_write()
+    for page in pages:
+        page.wait_for_selector("#status[data-state=open]")
+    both_write()
+    replicas.bring_back(0)
+    both_write()
+    left, right = (wait_shown(page, 8) for page in pages)
+    reconnects = [page.inner_text("#fact-reconnects") for page in pages]
+
+    assert len(set(replica_of)) == 2
+    assert sorted(reconnects) == ["0", "1"]  # the kill met one of the two
+    assert left == right
+    assert [seq for seq, _ in left] == list(range(1, 9))
+    assert {text for _, text in left} == {f"message {number}" for number in range(1, 9)}
+
+
+def test_a_rolling_restart_is_told_and_costs_no_message(replicas: Replicas, room: str, open_page: OpenPage) -> None:
+    pages = [open_page(room, "Ada"), open_page(room, "Ben")]
+    for page in pages:
+        page.evaluate(NOTE_STATES)
+    write(pages[0], "before")
+    for number in (0, 1):
+        replicas.roll(number)
+        write(pages[number], f"after {number}")
+    left, right = (wait_shown(page, 3) for page in pages)
+    states = {state for page in pages for state in page.evaluate("states")}
+
+    assert left == right
+    assert [seq for seq, _ in left] == [1, 2, 3]
+    assert "draining" in states
+    assert "offline" not in states
+
+
+NOTE_STATES = """() => {
+    window.states = [];
+    const status = document.getElementById("status");
+    const note = () => states.push(status.dataset.state);
+    new MutationObserver(note).observe(status, { attributeFilter: ["data-state"] });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1360, 820), (390, 780)], ids=["desktop", "phone"])
+def test_it_fits_and_can_be_read(room: str, open_page: OpenPage, size: tuple[int, int], scheme: str) -> None:
+    page = open_page(room, "Ada", viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    write(page, "x" * 300)
+    wait_shown(page, 1)
+    overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    contrasts: dict[str, float] = page.evaluate(CONTRASTS)
+
+    assert overflow <= 0
+    assert page.locator("#send").is_visible()
+    assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}  # WCAG 2.2, 1.4.3
+
+
+# The colours of the palette as the browser makes them, text against what is behind it.
+CONTRASTS = """() => {
+    const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const probe = document.body.appendChild(document.createElement("i"));
+    const luminance = (name) => {
+        probe.style.color = `var(--${name})`;
+        context.fillStyle = getComputedStyle(probe).color;
+        context.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map(
+            (part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const pairs = ["ink paper", "ink panel", "ink card", "soft paper", "soft panel", "soft card", "on-sea sea",
+        "clay paper", "clay panel", "paper clay", "good paper", "warn panel", "bad paper"];
+    return Object.fromEntries(pairs.map((pair) => [pair, ratio(...pair.split(" ").map(luminance))]));
+}"""
+
+
+def test_the_keyboard_is_enough(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada")
+    page.locator("#scroller").focus()
+    page.keyboard.type("to this room")  # typing anywhere goes into the message
+    page.keyboard.press("Enter")
+    wait_shown(page, 1)
+    page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.type("to the next room")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("in two lines")
+    page.keyboard.press("Enter")
+
+    assert page.inner_text("#title") == "lobby"  # round from the last to the first
+    assert wait_shown(page, 1)[-1][1] == "to the next room\nin two lines"
+
+
+def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada", viewport={"width": 390, "height": 780}, has_touch=True)
+    page.tap(".menu")
+    page.fill("#room-name", "The Galley!")
+    page.press("#room-name", "Enter")
+    page.wait_for_selector("#sidebar", state="hidden")
+    page.tap("#wire-toggle")
+    page.wait_for_selector("#wire")
+    page.keyboard.press("Escape")
+
+    assert page.inner_text("#title") == "the-galley"
+    assert page.url.endswith("#the-galley")
+    assert page.locator("#wire").is_hidden()

@@ -1,0 +1,161 @@
+"""What the page says when something is not as it should be: an honest line, and nothing lost."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+import trio
+from playwright.sync_api import Page
+
+from service.platform.database import migrate
+from service.platform.settings import PlatformSettings
+from service.platform.testing.fixtures import fresh_database
+from service.platform.testing.own_server import OwnServer
+from service.platform.testing.processes import Process, run_to_end, started
+from tests.chat.browser.conftest import OpenPage
+from tests.chat.browser.pages import free_ports, shown, wait_shown, write
+
+NETWORK = r"WebSocket connection to .* failed|Failed to load resource"  # which Chromium logs, whatever a page does
+REFUSED_NAME = "Ada \U0001fae9"  # a character of Unicode 16, which Chromium knows and Python 3.13 does not
+
+
+QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0, "rate_per_address": 0}
+
+
+class Service:
+    """One process of the service that may be stopped and come back at its address."""
+
+    def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
+        self.database_url = database_url
+        self.directory = directory
+        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        self._stack = stack
+        self.process = self.start()
+
+    def start(self) -> Process:
+        bind = self.url.removeprefix("http://")
+        service = started(self.directory, "serve", bind=bind, database_url=self.database_url, **QUICK)
+        process = self._stack.enter_context(service)
+        trio.run(process.wait_ready)
+        return process
+
+    def restart(self) -> None:
+        self.process.process.kill()
+        self.process.process.wait(5)
+        self.process = self.start()
+
+    def post(self, room: str, *texts: str) -> None:
+        with httpx2.Client(base_url=self.url) as client:
+            for text in texts:
+                client.post(f"/api/rooms/{room}/messages", json={"text": text, "from": "Ben"}).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Service]:
+    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
+        yield Service(tmp_path_factory.mktemp("service"), database_url, stack)
+
+
+def status(page: Page) -> str:
+    return page.inner_text("#status-text")
+
+
+def test_how_many_are_here_is_shown(service: Service, open_page: OpenPage) -> None:
+    ada = open_page(f"{service.url}/#count")
+    ada.wait_for_selector("#subtitle:text-is('1 here now')")
+    open_page(f"{service.url}/#count", "Ben")
+
+    ada.wait_for_selector("#subtitle:text-is('2 here now')")
+
+
+def test_a_refused_name_is_said_and_another_one_is_taken(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#name", REFUSED_NAME, state="offline", forgiven=NETWORK)
+    page.wait_for_selector("#status-text:text('refuses')")
+    said = status(page)
+    page.fill("#name", "Ada")
+    page.press("#name", "Enter")
+    page.wait_for_selector("#status[data-state=open]")
+
+    assert said.startswith("Offline. The server answers, and refuses this name")
+
+
+def test_what_is_gone_when_a_page_comes_back_is_said_between_the_messages(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(f"{service.url}/#gap", forgiven=NETWORK)
+    service.post("gap", "one")
+    wait_shown(page, 1)
+    page.click("#cut")
+    service.post("gap", "two", "three", "four")
+    engine = sa.create_engine(service.database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM chat_message WHERE room = 'gap' AND seq < 4"))
+    engine.dispose()
+    service.restart()  # its memory would still have them
+    page.click("#cut")
+    page.wait_for_selector("#log .note")
+    service.post("gap", "five")
+    wait_shown(page, 2)
+
+    assert page.inner_text("#log .note").startswith("You were away for longer than messages are kept")
+    assert shown(page) == [(4, "four"), (5, "five")]
+    assert page.locator(".message[data-seq='4'] + .note").count() == 1
+    assert page.inner_text("#start") == "Older messages are no longer kept."
+
+
+def test_a_new_epoch_is_said_and_the_page_goes_on(service: Service, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(f"{service.url}/#epoch")
+    write(page, "one")
+    wait_shown(page, 1)
+    assert run_to_end(tmp_path, "epoch", database_url=service.database_url).returncode == 0
+    page.wait_for_selector("#log .note")
+    write(page, "two")
+
+    assert wait_shown(page, 2) == [(1, "one"), (2, "two")]
+    assert page.inner_text("#log .note").startswith("The server's messages were restored from a copy")
+
+
+KEEP_SOCKETS = """
+    window.sockets = [];
+    const Plain = WebSocket;
+    window.WebSocket = class extends Plain {
+        constructor(...given) { super(...given); sockets.push(this); }
+    };
+"""
+
+
+@pytest.mark.drill  # ten seconds are what it waits
+def test_a_page_that_is_closed_for_its_rate_says_so_and_comes_back_late(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#rate", script=KEEP_SOCKETS)
+    page.evaluate('setInterval(() => sockets[0].readyState === 1 && sockets[0].send(\'{"type":"ping","t":1}\'), 10)')
+    page.wait_for_selector("#status[data-state=offline]", timeout=30_000)
+
+    assert status(page).startswith("Offline. The server let you go: too many messages.")
+    assert 8 <= int(status(page).split("Next try in ")[1].split()[0]) <= 30
+    page.click("#status-action")
+    page.wait_for_selector("#status[data-state=open]")
+
+
+def test_while_the_database_is_away_what_is_written_waits(
+    one_server: OwnServer, open_page: OpenPage, tmp_path: Path
+) -> None:
+    migrate(PlatformSettings(database_url=one_server.url), wait=10)
+    with ExitStack() as stack:
+        service = Service(tmp_path, one_server.url, stack)
+        page = open_page(f"{service.url}/#away", forgiven=NETWORK)
+        write(page, "before")
+        wait_shown(page, 1)
+        one_server.stop("immediate")
+        write(page, "during")
+        page.wait_for_selector("#status[data-state=waiting]")
+        said = status(page)
+        one_server.start()
+        wait_shown(page, 2)
+        page.wait_for_selector("#status[data-state=open]")
+
+    assert shown(page) == [(1, "before"), (2, "during")]
+    assert said == "Connected, and the server cannot store: PostgreSQL cannot be reached. 1 waiting here."

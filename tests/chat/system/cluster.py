@@ -1,0 +1,104 @@
+"""Replicas of the service as real processes on one PostgreSQL, and the faults that are done to them."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from service.platform.testing.processes import SERVICE, Process, started
+
+NOTICE = 0.2  # seconds until a load balancer knows that a replica drains
+
+
+class Replica:
+    """One place in the cluster, and the process that holds it at the moment."""
+
+    def __init__(self, directory: Path, settings: dict[str, Any], command: Sequence[str]) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._command = command
+        self._scope = ExitStack()
+        self._started = 0
+        self.process: Process | None = None
+        self.serving = False
+
+    def launch(self) -> Process:
+        self._started += 1
+        directory = self._directory / str(self._started)
+        directory.mkdir(parents=True)
+        self.process = self._scope.enter_context(started(directory, "serve", command=self._command, **self._settings))
+        return self.process
+
+    async def start(self) -> None:
+        await self.launch().wait_ready()
+        self.serving = True
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.serving = False
+        self.process.send(signal.SIGKILL)
+        await self.process.wait_end()
+
+    async def drain(self) -> int:
+        """Ask it to go, as a rollout does; routers take notice a moment later, within the drain's delay."""
+        assert self.process is not None
+        self.process.send(signal.SIGTERM)
+        await trio.sleep(NOTICE)
+        self.serving = False
+        return await self.process.wait_end(60)
+
+    def close(self) -> None:
+        self._scope.close()
+
+    @property
+    def logs(self) -> list[Path]:
+        return sorted(self._directory.glob("*/*.log"))
+
+
+class Cluster:
+    def __init__(self, replicas: list[Replica]) -> None:
+        self.replicas = replicas
+
+    def urls(self) -> list[str]:
+        """Return where clients may go: a load balancer's view, which learns of a death late."""
+        return [replica.process.public for replica in self.replicas if replica.serving and replica.process] or [
+            "http://127.0.0.1:9"
+        ]
+
+    def complaints(self) -> list[str]:
+        """Return what the replicas logged that a fault does not explain: crashes, and tracebacks of ours."""
+        return [
+            f"{log}: {line[:2000]}"
+            for replica in self.replicas
+            for log in replica.logs
+            for line in log.read_text().splitlines()
+            if "Traceback" in line or '"critical"' in line
+        ]
+
+
+@asynccontextmanager
+async def open_cluster(
+    directory: Path, count: int, *, command: Sequence[str] = SERVICE, **settings: Any
+) -> AsyncIterator[Cluster]:
+    """Start `count` replicas at once and yield them when all are ready."""
+    quick = {"drain_delay": 2 * NOTICE, "drain_spread": 0.5, "log_level": "warning"}
+    unlimited = {"rate_per_connection": 0, "rate_per_address": 0}
+    defaults = quick | unlimited
+    replicas = [Replica(directory / f"replica{number}", defaults | settings, command) for number in range(count)]
+    with closed(replicas):
+        async with trio.open_nursery() as nursery:
+            for replica in replicas:
+                nursery.start_soon(replica.start)
+        yield Cluster(replicas)
+
+
+@contextmanager
+def closed(replicas: list[Replica]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for replica in replicas:
+            replica.close()

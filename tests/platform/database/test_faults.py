@@ -1,0 +1,250 @@
+"""What happens when PostgreSQL freezes, stops, restarts, moves, or dies at the worst moment; on every version here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import trio
+
+from service.platform.database import Database, Outcome, open_database
+from service.platform.database.wire import CONNECT_LIMIT
+from service.platform.errors import DatabaseAway, OutcomeUnknown
+from service.platform.settings import PlatformSettings
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
+from tests.platform.database.observer import OTHERS, observe
+from tests.platform.database.proxy import open_proxy
+from tests.platform.database.units import (
+    count,
+    create_table,
+    insert,
+    make_commits_slow,
+    select_numbers,
+    select_one,
+    sleep,
+)
+
+type How = Literal["fast", "immediate"]
+
+
+@pytest.mark.parametrize("most", [0.8, pytest.param(0.6, marks=pytest.mark.drill)])  # promised: 0.6, if it is quiet
+async def test_a_frozen_backend_is_cut_off(own_server: OwnServer, most: float) -> None:
+    with trio.fail_after(10), observe(own_server.url) as observer:
+        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(database.run, sleep, 30)
+                frozen = await observer.wait_running()
+                os.kill(frozen, signal.SIGSTOP)
+                started = time.perf_counter()
+                nursery.cancel_scope.cancel()
+            lasted = time.perf_counter() - started
+            usable = await database.run(select_one)
+            after = database.statistics()
+            os.kill(frozen, signal.SIGCONT)
+
+    print(f"frozen backend: back {lasted:.3f} s after the cancel")
+    assert lasted < most
+    assert usable == 1
+    assert (after.lines_cut, after.connections_in_use) == (1, 0)
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+async def test_units_are_refused_while_the_server_is_away_and_recover_by_themselves(
+    own_server: OwnServer, how: How
+) -> None:
+    with trio.fail_after(20):
+        async with open_database(PlatformSettings(database_url=own_server.url, database_connections=3)) as database:
+            await database.run(create_table)
+            await fill_pool(database, 3)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(expect_away, database.run, sleep, 30)
+                await trio.sleep(0.1)
+                own_server.stop(how)  # the unit in flight is refused too
+            for _ in range(5):
+                await expect_away(database.run, select_one)
+            own_server.start()
+            recovered = await wait_recovered(database)
+
+            print(f"restart, {how}: recovered {recovered:.3f} s after the server was back")
+            assert recovered < 2
+            assert await database.run(insert, number=1) == 1
+
+
+async def test_a_failover_to_another_address_is_followed(
+    own_server: OwnServer, clusters: Callable[[Path], Path]
+) -> None:
+    other = OwnServer(clusters(own_server.bindir), own_server.bindir)
+    other.start()
+    try:
+        with trio.fail_after(20):
+            async with (
+                open_proxy(own_server.port) as proxy,
+                open_database(PlatformSettings(database_url=proxy.url(), database_connections=3)) as database,
+            ):
+                await fill_pool(database, 3)
+                own_server.stop("immediate")
+                await expect_away(database.run, select_one)
+                proxy.target = other.port
+                recovered = await wait_recovered(database)
+
+                print(f"failover: recovered {recovered:.3f} s after the address led to the new server")
+                assert recovered < 2
+                assert (await database.look()).reachable
+    finally:
+        other.close()
+
+
+async def test_a_server_that_does_not_answer_is_given_up_within_the_connect_limit(own_server: OwnServer) -> None:
+    with trio.fail_after(10):
+        async with open_proxy(own_server.port) as proxy:
+            proxy.silent = True
+            async with open_database(PlatformSettings(database_url=proxy.url())) as database:
+                started = trio.current_time()
+                with pytest.raises(DatabaseAway):
+                    await database.run(select_one)
+
+                assert trio.current_time() - started < CONNECT_LIMIT + 0.5
+
+
+async def test_dead_pooled_connections_are_replaced_unseen(own_server: OwnServer) -> None:
+    with trio.fail_after(10), observe(own_server.url) as observer:
+        async with open_database(PlatformSettings(database_url=own_server.url, database_connections=3)) as database:
+            await fill_pool(database, 3)
+            observer.ask(f"SELECT count(pg_terminate_backend(pid, 1000)) {OTHERS}")
+
+            assert await database.run(select_one) == 1
+            assert await database.read(select_one) == 1
+            assert database.statistics().lines_replaced == 3
+
+
+async def test_a_connection_that_dies_at_begin_is_replaced_unseen(own_server: OwnServer) -> None:
+    with trio.fail_after(10):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            await database.run(create_table)
+            proxy.break_at(b"BEGIN", forward=False)
+
+            assert await database.run(insert, number=1) == 1
+            assert await database.read(count) == 1
+            assert database.statistics().lines_replaced == 1
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["committed", "not committed"])
+async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(own_server: OwnServer, forward: bool) -> None:
+    with trio.fail_after(10):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            await database.run(create_table)
+            proxy.break_at(b"COMMIT", forward=forward)
+            with pytest.raises(OutcomeUnknown):
+                await database.run(insert, number=1)
+
+            assert await database.read(count) == (1 if forward else 0)
+            assert database.statistics().units[Outcome.UNKNOWN] == 1
+
+
+async def test_a_backend_terminated_in_commit_leaves_an_unknown_outcome(own_server: OwnServer) -> None:
+    with trio.fail_after(10), observe(own_server.url) as observer:
+        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+            await database.run(create_table)
+            await database.run(make_commits_slow, seconds=5)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(expect_unknown, database)
+                while not (
+                    pid := observer.ask("SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'")
+                ):
+                    await trio.sleep(0.001)
+                observer.ask("SELECT pg_terminate_backend(%s)", pid)
+
+            assert await database.run(select_one) == 1
+
+
+async def test_a_line_lost_before_commit_is_not_committed(own_server: OwnServer) -> None:
+    with trio.fail_after(10):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            await database.run(create_table)
+            proxy.break_at(b"INSERT", forward=True)
+            with pytest.raises(DatabaseAway):
+                await database.run(insert, number=1)
+
+            assert await database.read(select_numbers) == set()
+
+
+CLIENT = """
+import sys, trio
+from service.platform.database import open_database
+from service.platform.settings import PlatformSettings
+from tests.platform.database.units import sleep
+async def main():
+    async with open_database(PlatformSettings(database_url=sys.argv[1])) as database:
+        await database.run(sleep, 30)
+trio.run(main)
+"""
+
+
+async def test_nothing_runs_on_behind_a_killed_replica(writable_database_url: str) -> None:
+    with trio.fail_after(20), observe(writable_database_url) as observer:
+        client = subprocess.Popen(  # noqa: ASYNC220  it is killed, not waited for
+            [sys.executable, "-c", CLIENT, writable_database_url], stdout=subprocess.DEVNULL
+        )
+        try:
+            await observer.wait_running()
+        finally:
+            client.kill()
+            client.wait()
+
+        assert await observer.wait_gone() < 2  # client_connection_check_interval is half a second
+
+
+async def test_every_session_has_the_static_ceilings(make_settings: MakeSettings) -> None:
+    names = ("statement_timeout", "idle_in_transaction_session_timeout", "client_connection_check_interval")
+    with trio.fail_after(10):
+        async with open_database(make_settings(request_deadline=7)) as database:
+            shown = await database.read(
+                lambda connection: [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
+            )
+
+            assert shown == ["12s", "5s", "500ms"]
+
+
+async def fill_pool(database: Database, size: int) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(size):
+            nursery.start_soon(database.run, sleep, 0.05)
+    assert database.statistics().connections_idle == size
+
+
+async def expect_away(run: Callable[..., object], *args: object) -> None:
+    started = trio.current_time()
+    with pytest.raises(DatabaseAway):
+        await run(*args)  # type: ignore[misc]  # a bound method of Database
+    assert args[-1] == 30 or trio.current_time() - started < 0.5, "refused at once"
+
+
+async def expect_unknown(database: Database) -> None:
+    with pytest.raises(OutcomeUnknown):
+        await database.run(insert, number=1)
+
+
+async def wait_recovered(database: Database) -> float:
+    started = trio.current_time()
+    while True:
+        try:
+            await database.run(select_one)
+        except DatabaseAway:
+            await trio.sleep(0.01)
+        else:
+            return trio.current_time() - started

@@ -1,0 +1,167 @@
+"""Notifications come in, coalesced; after every loss of the line the listener is told to catch up."""
+
+import time
+
+import pytest
+import trio
+import trio.testing
+from sqlalchemy import Connection
+
+from service.platform.database import Wakeups, open_database
+from service.platform.settings import PlatformSettings
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
+from tests.platform.database.observer import observe
+from tests.platform.database.units import create_table, insert, notify, select_numbers
+
+LISTENERS = 4
+
+
+async def test_the_first_item_says_catch_up_and_then_payloads_come(make_settings: MakeSettings) -> None:
+    with trio.fail_after(10):
+        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+            assert await anext(wakeups) is None
+
+            await database.run(notify, channel="room", payload="lobby:1")
+            await database.run(notify, channel="elsewhere", payload="lobby:2")
+            assert await anext(wakeups) == frozenset({"lobby:1"})
+
+
+async def test_payloads_that_wait_come_as_one_item(make_settings: MakeSettings) -> None:
+    with trio.fail_after(10):
+        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+            await anext(wakeups)
+            for number in range(50):
+                await database.run(notify, channel="room", payload=str(number % 5))
+            seen: set[str] = set()
+            items = 0
+            while len(seen) < 5:
+                item = await anext(wakeups)
+                assert item is not None
+                seen |= item
+                items += 1
+
+            assert seen == {"0", "1", "2", "3", "4"}
+            assert items <= 2
+
+
+async def test_listening_begins_before_the_first_item(make_settings: MakeSettings, database_url: str) -> None:
+    """What is notified between LISTEN and the catching up is not lost."""
+    with trio.fail_after(10):
+        async with open_database(make_settings()) as database, database.listen("Odd name;") as wakeups:
+            await anext(wakeups)
+            await database.run(notify, channel="Odd name;", payload="x")
+            await trio.sleep(0.1)  # nobody asks meanwhile
+
+            assert await anext(wakeups) == frozenset({"x"})
+
+
+async def test_a_listener_runs_no_query_on_its_line(make_settings: MakeSettings, database_url: str) -> None:
+    with trio.fail_after(10), observe(database_url) as observer:
+        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+            await anext(wakeups)
+            await database.run(notify, channel="room", payload="x")
+            await anext(wakeups)
+
+            assert observer.ask("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"room\"'") == 1
+        while observer.sessions():
+            await trio.sleep(0.01)
+
+
+async def test_a_cancelled_listener_ends_at_once(make_settings: MakeSettings) -> None:
+    took: list[float] = []
+    with trio.fail_after(10):
+        async with open_database(make_settings()) as database:
+            for _ in range(20):
+                async with trio.open_nursery() as nursery:
+                    listening = trio.Event()
+
+                    async def listen(ready: trio.Event = listening) -> None:
+                        async with database.listen("room") as wakeups:
+                            await anext(wakeups)
+                            ready.set()
+                            await anext(wakeups)
+
+                    nursery.start_soon(listen)
+                    await listening.wait()
+                    await trio.testing.wait_all_tasks_blocked()
+                    started = time.perf_counter()
+                    nursery.cancel_scope.cancel()
+                took.append(time.perf_counter() - started)
+    median = sorted(took)[len(took) // 2]
+
+    print(f"a cancelled listener ended after {median * 1000:.2f} ms")
+    assert median < 0.005
+
+
+async def test_a_listener_that_cannot_connect_can_be_cancelled(one_server: OwnServer) -> None:
+    one_server.stop()
+    with trio.fail_after(10):
+        async with open_database(PlatformSettings(database_url=one_server.url)) as database:
+            with trio.move_on_after(0.3) as scope:
+                async with database.listen("room") as wakeups:
+                    await anext(wakeups)
+
+            assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+async def test_nothing_is_missed_over_three_restarts(own_server: OwnServer, how: str) -> None:
+    """Four listeners catch up by the table whenever they are told to, and by payload otherwise."""
+    written: set[int] = set()
+    caught_up = [0] * LISTENERS
+    seen: list[set[int]] = [set() for _ in range(LISTENERS)]
+    settings = PlatformSettings(database_url=own_server.url)
+    with trio.fail_after(30):
+        async with open_database(settings) as database, trio.open_nursery() as nursery:
+            await database.run(create_table)
+
+            async def listen(index: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+                async with database.listen("numbers") as wakeups:
+                    await follow(index, wakeups, task_status)
+
+            async def follow(index: int, wakeups: Wakeups, task_status: trio.TaskStatus[None]) -> None:
+                async for payloads in wakeups:
+                    if payloads is None:
+                        caught_up[index] += 1
+                        if caught_up[index] == 1:
+                            task_status.started()
+                        seen[index] |= await retry_select()
+                    else:
+                        seen[index] |= {int(payload) for payload in payloads}
+
+            async def retry_select() -> set[int]:
+                while True:
+                    try:
+                        return await database.read(select_numbers)
+                    except Exception:  # the server goes down again meanwhile
+                        await trio.sleep(0.01)
+
+            async def write(numbers: range) -> None:
+                for number in numbers:
+                    try:
+                        await database.run(insert_and_notify, number=number)
+                    except Exception:  # away: not committed, or unknown
+                        await trio.sleep(0.01)
+                    else:
+                        written.add(number)
+
+            for index in range(LISTENERS):
+                await nursery.start(listen, index)
+            for round_number in range(3):
+                start = round_number * 1000
+                await write(range(start, start + 100))
+                own_server.restart("immediate" if how == "immediate" else "fast")
+                await write(range(start + 100, start + 200))
+            while not all(written <= numbers for numbers in seen):
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    assert len(written) >= 550, "most were written"
+    assert all(written <= numbers for numbers in seen)
+    assert all(times >= 4 for times in caught_up), "at first and after each restart"
+
+
+def insert_and_notify(connection: Connection, *, number: int) -> None:
+    insert(connection, number=number)
+    notify(connection, channel="numbers", payload=str(number))

@@ -1,0 +1,200 @@
+"""Features that only tests have: slow, streaming, crashing."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from quart import Blueprint, request, websocket
+from sqlalchemy import Connection, text
+
+from service.platform.errors import Invalid
+from service.platform.feature import Feature, Resources
+from service.platform.http.app import no_deadline
+from tests.platform.server.child import add_routes
+
+
+class Planted(Exception):
+    """An error that a test has planted."""
+
+
+@asynccontextmanager
+async def open_plain(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield one route, which does a unit of work."""
+    routes = Blueprint("plain", __name__)
+
+    @routes.get("/plain")
+    async def plain() -> dict[str, int]:
+        return {"one": await resources.database.read(select_one)}
+
+    yield routes
+
+
+def select_one(connection: Connection) -> int:
+    one: int = connection.execute(text("SELECT 1")).scalar_one()
+    return one
+
+
+@asynccontextmanager
+async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield routes that take their time and a websocket that waits for the end."""
+    routes = Blueprint("slow", __name__)
+
+    @routes.get("/slow")
+    async def slow() -> str:
+        await trio.sleep(float(request.args["seconds"]))
+        return "done"
+
+    @routes.get("/stream")
+    @no_deadline
+    async def stream() -> AsyncIterator[bytes]:
+        await trio.sleep(float(request.args["seconds"]))
+
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b"part\n"
+
+        return parts()
+
+    @routes.get("/refuse")
+    async def refuse() -> str:
+        raise Invalid("seconds: must be a number")
+
+    @routes.get("/crash")
+    async def crash() -> str:
+        raise Planted("postgresql://me:hunter2@h/db")
+
+    @routes.get("/crash-group")
+    async def crash_group() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refuse)
+            nursery.start_soon(_crash)
+        return ""
+
+    @routes.websocket("/wait")
+    async def wait() -> None:
+        await websocket.accept()
+        await websocket.send("waiting")
+        await trio.sleep_forever()
+
+    yield routes
+
+
+@asynccontextmanager
+async def open_crashing(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route that makes a background task of this feature crash."""
+    routes = Blueprint("crashing", __name__)
+    fuse = trio.Event()
+
+    async def background() -> None:
+        await fuse.wait()
+        raise Planted("in the background")
+
+    @routes.post("/light")
+    async def light() -> str:
+        fuse.set()
+        return "lit"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background)
+        yield routes
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_stubborn(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield nothing of use, and never close."""
+    yield Blueprint("stubborn", __name__)
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+
+async def _refuse() -> None:
+    raise Invalid("a group of two")
+
+
+async def _crash() -> None:
+    raise Planted("a group of two")
+
+
+@asynccontextmanager
+async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route that holds the event loop, one that hangs, and one whose unit takes long."""
+    routes = Blueprint("holding", __name__)
+
+    @routes.get("/hold")
+    async def hold() -> str:
+        time.sleep(float(request.args["seconds"]))  # noqa: ASYNC251  what this is for
+        return "held"
+
+    @routes.get("/compute")
+    async def compute() -> str:
+        sum(range(int(request.args["count"])))  # one call of C, which lets no other thread run
+        return "computed"
+
+    @routes.get("/hang")
+    async def hang() -> str:
+        await trio.Event().wait()
+        return ""
+
+    @routes.get("/slow-unit")
+    async def slow_unit() -> str:
+        await resources.database.read(select_slowly)
+        return ""
+
+    yield routes
+
+
+def select_slowly(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_sleep(20)"))
+
+
+@asynccontextmanager
+async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield the routes on which the server's own tests try it, endless ones among them."""
+    yield add_routes(Blueprint("streaming", __name__))
+
+
+@asynccontextmanager
+async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route and a websocket that do units of work, with a span on the thread; and one that fails."""
+    routes = Blueprint("traced", __name__)
+
+    @routes.get("/traced/<name>")
+    async def traced(name: str) -> str:
+        await resources.database.read(select_traced)
+        return name
+
+    @routes.get("/broken")
+    async def broken() -> str:
+        await resources.database.run(select_nothing_there)
+        return ""
+
+    @routes.websocket("/traced")
+    async def talk() -> None:
+        while True:
+            said = await websocket.receive()
+            await resources.database.read(select_traced)
+            await websocket.send(said)
+
+    yield routes
+
+
+def select_traced(connection: Connection) -> None:
+    from opentelemetry import trace  # here, as no other feature's process needs it
+
+    with trace.get_tracer(__name__).start_as_current_span("on the thread"):
+        connection.execute(text("SELECT 1"))
+
+
+def select_nothing_there(connection: Connection) -> None:
+    connection.execute(text("SELECT * FROM nothing_there"))
+
+
+PLAIN = Feature("plain", open=open_plain)
+SLOW = Feature("slow", open=open_slow)
+CRASHING = Feature("crashing", open=open_crashing)
+STUBBORN = Feature("stubborn", open=open_stubborn)
+HOLDING = Feature("holding", open=open_holding)
+STREAMING = Feature("streaming", open=open_streaming)
+TRACED = Feature("traced", open=open_traced)

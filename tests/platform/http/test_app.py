@@ -1,0 +1,53 @@
+"""Error replies and the deadline, on a booted service with features that misbehave."""
+
+import time
+
+import httpx2
+import pytest
+
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.features import SLOW
+
+
+async def get(make_settings: MakeSettings, path: str, **settings: float) -> httpx2.Response:
+    binds = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+    async with booted(make_settings(**binds, **settings), [SLOW]) as urls, httpx2.AsyncClient() as client:
+        return await client.get(urls.public + path, headers={"X-Request-Id": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "detail"),
+    [
+        ("/refuse", 400, "seconds: must be a number"),
+        ("/nowhere", 404, "The requested URL was not found"),
+        ("/crash", 500, "an error of ours; it has been logged under this request_id"),
+        ("/crash-group", 500, "an error of ours; it has been logged under this request_id"),
+    ],
+)
+async def test_an_error_is_a_problem_document(make_settings: MakeSettings, path: str, status: int, detail: str) -> None:
+    answer = await get(make_settings, path)
+    document = answer.json()
+
+    assert answer.status_code == document["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert document["detail"].startswith(detail)
+    assert (document["instance"], document["request_id"]) == (path, "abc")
+    assert answer.headers["x-request-id"] == "abc"
+    assert "hunter2" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_a_request_over_its_deadline_is_answered_504(make_settings: MakeSettings) -> None:
+    begun = time.monotonic()
+    answer = await get(make_settings, "/slow?seconds=30", request_deadline=0.3)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (504, "1")
+    assert answer.json()["detail"] == "the request took longer than 0.3 seconds"
+    assert time.monotonic() - begun < 10
+
+
+async def test_a_stream_may_opt_out_of_the_deadline(make_settings: MakeSettings) -> None:
+    answer = await get(make_settings, "/stream?seconds=0.6", request_deadline=0.3)
+
+    assert (answer.status_code, answer.text) == (200, "part\n" * 3)

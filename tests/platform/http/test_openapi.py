@@ -1,0 +1,156 @@
+"""`/openapi.json`: true to its specification, to the routes and to what they answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, TypedDict
+
+import httpx2
+import pytest
+import trio
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from quart import Blueprint
+from quart_schema import validate_querystring, validate_request
+
+from service.features import FEATURES
+from service.platform.feature import Feature, Resources
+from service.platform.http.openapi import replies
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import OPENAPI, Client
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.features import SLOW
+
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+
+
+async def test_it_is_openapi_and_has_every_public_endpoint(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), FEATURES) as urls, Client(urls.public) as client:
+        answer = await client.get(OPENAPI)
+        again = await client.get(OPENAPI, headers={"If-None-Match": answer.headers["etag"]})
+        document = answer.json()
+
+    OpenAPIV31SpecValidator(document).validate()
+    assert {"/livez", "/readyz", "/healthz"} <= set(document["paths"])
+    assert answer.headers["content-type"] == "application/json"
+    assert (again.status_code, again.content) == (304, b"")
+    assert len(identifiers(document)) == len(set(identifiers(document)))
+
+
+def identifiers(document: dict[str, dict[str, dict[str, dict[str, str]]]]) -> list[str]:
+    return [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+
+
+async def test_it_obeys_the_rules_for_hosts(make_settings: MakeSettings) -> None:
+    settings = make_settings(**FREE, allowed_hosts="example.org")
+    async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+        refused = await client.get(OPENAPI)
+        served = await client.get(OPENAPI, headers={"Host": "example.org"})
+
+    assert (refused.status_code, served.status_code) == (421, 200)
+
+
+class Wrong(TypedDict):
+    number: int
+
+
+@asynccontextmanager
+async def open_lying(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("lying", __name__)
+
+    @routes.get("/number")
+    async def number() -> Wrong:
+        return {"nombre": 1}  # type: ignore[typeddict-item, typeddict-unknown-key]  # the lie
+
+    @routes.get("/status")
+    @replies(Wrong)
+    async def status() -> tuple[Wrong, int]:
+        return {"number": 1}, 202
+
+    yield routes
+
+
+LYING = Feature("lying", open=open_lying)
+
+
+@pytest.mark.parametrize("path", ["/number", "/status"])
+async def test_an_answer_that_is_not_described_fails_its_test(make_settings: MakeSettings, path: str) -> None:
+    async with booted(make_settings(**FREE), [LYING]) as urls, Client(urls.public) as client:
+        with pytest.raises(AssertionError, match=r'"number" is a required property|answers 202'):
+            await client.get(path)
+
+
+type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    needed: Small
+    plain: Annotated[str, Field(max_length=2)] = ""
+
+
+@asynccontextmanager
+async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("strict", __name__)
+
+    @routes.get("/asked/<item>")
+    @validate_querystring(Asked)
+    async def asked(item: Small, query_args: Asked) -> dict[str, int]:
+        return {str(item): query_args.needed}
+
+    @routes.post("/told")
+    @validate_request(Asked)
+    async def told(data: Asked) -> dict[str, int]:
+        return {"needed": data.needed}
+
+    yield routes
+
+
+STRICT = Feature("strict", open=open_strict)
+
+
+async def test_what_a_feature_declares_is_described_asked_for_and_explained(make_settings: MakeSettings) -> None:
+    json = {"Content-Type": "application/json"}
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        taken = [await client.get("/asked/1?needed=2"), await client.post("/told", json={"needed": 3})]
+        wrong = [
+            await client.get("/asked/1?needed=4"),
+            await client.get("/asked/1"),
+            await client.get("/asked/1?needed=1&plain=long"),
+            await client.post("/told", json={"needed": "x"}),
+            await client.post("/told", json=[]),
+            await client.post("/told", content=b"{", headers=json),
+            await client.post("/told", content=b"[" * 100_000, headers=json),
+            await client.post("/told", content=b"[]", headers={"Content-Type": "text/plain"}),
+            await client.post("/told", content=b" " * 2_000_000, headers=json),
+        ]
+        document = (await client.get(OPENAPI)).json()
+
+    item, needed, plain = document["paths"]["/asked/{item}"]["get"]["parameters"]
+    assert [answer.status_code for answer in taken] == [200, 200]
+    assert [answer.status_code for answer in wrong] == [400, 400, 400, 400, 400, 400, 400, 415, 413]
+    assert [answer.json()["detail"] for answer in wrong[:4]] == [
+        "needed: must be a whole number from 1 to 3, not '4'",
+        "needed: is missing; must be a whole number from 1 to 3",
+        "plain: String should have at most 2 characters, not 'long'",
+        "needed: must be a whole number from 1 to 3, not 'x'",
+    ]
+    assert (item["in"], item["schema"]["maximum"], needed["required"], plain["required"]) == ("path", 3, True, False)
+
+
+async def test_what_refuses_a_request_ahead_of_its_route_is_described_too(make_settings: MakeSettings) -> None:
+    settings = make_settings(**FREE, rate_per_address=0.5, max_requests=1, request_deadline=0.5)
+    async with booted(settings, [STRICT, SLOW]) as urls, Client(urls.public) as client:
+        await client.get("/livez")  # which has the client read the document while it may
+        foreign = await client.post("/told", json={"needed": 1}, headers={"Origin": "http://evil.example"})
+        fast = [await client.post("/told", json={"needed": 1}) for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.get, "/slow?seconds=5")
+            await trio.sleep(0.2)
+            crowded = await client.get("/asked/1?needed=1")
+        late = await client.get("/slow?seconds=5")
+
+    assert foreign.status_code == 403
+    assert [answer.status_code for answer in fast].count(429) >= 1
+    assert (crowded.status_code, late.status_code) == (503, 504)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in (fast[-1], crowded, late))

@@ -1,0 +1,78 @@
+"""The health endpoints, on both listeners of a booted service."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from service.platform.database import Condition, SchemaState
+from service.platform.inside.health import Health
+from service.platform.lifecycle import Lifecycle
+from service.platform.settings import PlatformSettings
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+
+
+class Known:
+    """A database of which only the condition is known."""
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+
+
+@dataclass(frozen=True)
+class Case:
+    phase: str
+    reachable: bool
+    schema: SchemaState | None
+    required: bool
+    ready: str
+
+
+CASES = [
+    Case("starting", True, SchemaState.AT, False, "starting"),
+    Case("ready", True, SchemaState.AT, False, ""),
+    Case("ready", True, SchemaState.AHEAD_COMPATIBLE, False, ""),
+    Case("ready", True, SchemaState.AHEAD_INCOMPATIBLE, False, "schema"),
+    Case("ready", True, SchemaState.BEHIND, False, "schema"),
+    Case("ready", False, SchemaState.AT, False, ""),  # an outage alone: all replicas leaving at once helps nobody
+    Case("ready", False, SchemaState.AT, True, "database"),
+    Case("ready", False, None, False, "schema"),
+    Case("draining", True, SchemaState.AT, False, "draining"),
+    Case("leaving", True, SchemaState.AT, False, "leaving"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_the_probes_answer(case: Case) -> None:
+    lifecycle = Lifecycle()
+    steps = {"ready": lifecycle.mark_ready, "draining": lifecycle.start_draining, "leaving": lifecycle.start_leaving}
+    if case.phase in steps:
+        steps[case.phase]()
+    settings = PlatformSettings(readiness_requires_database=case.required)
+    known: Any = Known(Condition(reachable=case.reachable, schema=case.schema))
+    health = Health(settings, lifecycle, known)
+
+    status, body = health.ready()
+    assert (status, json.loads(body).get("reason", "")) == (503 if case.ready else 200, case.ready)
+    assert health.live()[0] == 200
+    assert health.started()[0] == (503 if case.phase == "starting" else 200)
+
+
+async def test_healthz_says_states_in_public_and_all_to_operators(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, []) as urls, httpx2.AsyncClient() as client:
+        public = await client.get(urls.public + "/healthz")
+        full = await client.get(urls.management + "/healthz")
+
+    assert (public.status_code, full.status_code) == (200, 200)
+    assert public.json() == {
+        "status": "ok",
+        "checks": dict.fromkeys(("process", "event_loop", "database", "schema"), "ok"),
+    }
+    database = full.json()["checks"]["database"]
+    assert (database["state"], set(database)) == ("reachable", {"ok", "state", "age", "duration"})
+    assert database["age"] < 1
+    assert public.headers["cache-control"] == full.headers["cache-control"] == "no-store"

@@ -1,0 +1,53 @@
+"""The operator's listener: what anybody may know, and what only loopback may."""
+
+import httpx2
+import pytest
+
+from service.platform.inside.management import may_inspect
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+
+
+async def test_info_and_settings(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", drain_delay=1)
+    async with booted(settings, []) as urls, httpx2.AsyncClient() as client:
+        info = (await client.get(urls.management + "/info")).json()
+        effective = (await client.get(urls.management + "/settings")).json()
+
+    assert info["phase"] == "ready"
+    assert info["schema"]["state"] == "at"
+    assert info["versions"]["hypercorn"] == "0.18.0"
+    assert effective["SERVICE_DRAIN_DELAY"]["value"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "allowed"),
+    [
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "localhost:9000", True),
+        ("127.9.9.9", "127.0.0.1:9000", True),
+        ("::1", "[::1]:9000", True),
+        ("::ffff:127.0.0.1", "10.1.2.3", True),
+        ("10.1.2.3", "localhost", False),
+        ("::ffff:10.1.2.3", "localhost", False),
+        ("2001:db8::1", "[::1]", False),
+        ("127.0.0.1", "evil.example:9000", False),  # a page's own name, pointed at 127.0.0.1
+        ("127.0.0.1", "localhost.evil.example", False),
+        ("127.0.0.1", "", False),
+        ("", "localhost", False),
+    ],
+)
+def test_only_somebody_on_this_machine_may_inspect(peer: str, host: str, allowed: bool) -> None:
+    assert may_inspect(peer, host) is allowed
+
+
+async def test_who_may_not_inspect_is_told_how_to(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, []) as urls, httpx2.AsyncClient(headers={"Host": "evil.example"}) as client:
+        refused = await client.get(urls.management + "/settings")
+        open_to_all = [await client.get(urls.management + path) for path in ("/info", "/readyz", "/healthz")]
+
+    assert refused.status_code == 403
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "port-forward" in refused.json()["detail"]
+    assert [answer.status_code for answer in open_to_all] == [200, 200, 200]

@@ -1,0 +1,84 @@
+"""Who holds the event loop is found, whatever the thread that looks for it was doing when the hold began."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import trio
+
+from service.platform.inside.watchdog import Watchdog
+
+HOLD = 6_000_000  # numbers to sum up in one call of C, which lets no other thread run: some tenths of a second
+LOOK = Watchdog._look
+
+
+@contextmanager
+def traced(at_line: Callable[[int], object]) -> Iterator[None]:
+    """Call `at_line` before each line of the looking thread, on that thread."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is not LOOK.__code__:
+            return None
+        if event == "line":
+            at_line(frame.f_lineno)
+        return trace
+
+    threading.settrace(trace)
+    try:
+        yield
+    finally:
+        threading.settrace(None)
+
+
+async def lines_of_a_look() -> list[int]:
+    """Return the lines that every look at a free loop goes through."""
+    lines: list[int] = []
+    with traced(lines.append):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Watchdog(0.05).run)
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+    return sorted({line for line in lines if lines.count(line) > 1})
+
+
+async def test_a_hold_is_seen_that_began_in_the_middle_of_a_look() -> None:
+    lines = await lines_of_a_look()
+    missed = [line for line in lines if not await hold_at(line)]
+
+    assert len(lines) > 4
+    assert missed == []
+
+
+async def hold_at(line: int) -> bool:
+    """Hold the loop from when the thread is at that line, and tell whether this line here was named."""
+    there = threading.Event()
+
+    def at_line(number: int) -> None:
+        if number == line and not there.is_set():
+            there.set()
+            time.sleep(0.005)  # lets the loop go on, which then keeps us out
+
+    watchdog = Watchdog(0.05)
+    with traced(at_line):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watchdog.run)
+            while not there.is_set():
+                await trio.lowlevel.checkpoint()
+            sum(range(HOLD))
+            with trio.move_on_after(2):
+                while not watchdog.holds:  # noqa: ASYNC110  # a number has no event
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    return watchdog.last is not None and "test_watchdog.py" in watchdog.last.where
+
+
+async def test_its_thread_is_gone_when_it_is_cancelled() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Watchdog(0.05).run)
+        await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}

@@ -1,0 +1,209 @@
+"""The same app on the stack as it comes (`bare`) and on ours (`safe`), in a process of its own.
+
+`python -m tests.platform.server.child bare|safe '{"setting": value}'` prints its port, serves, and ends with SIGTERM.
+Run like this where the end of a process, its memory or its descriptors matter.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+from quart import Blueprint, abort, request, websocket
+from quart_trio import QuartTrio
+
+if TYPE_CHECKING:
+    from service.platform.settings import PlatformSettings
+
+CHUNK = bytes(65_536)
+
+
+def make_settings(**changes: Any) -> "PlatformSettings":
+    """Return settings that no environment of the machine reaches into."""
+    from service.platform.settings import (
+        PlatformSettings,  # not at the top: the stack as it comes starts in half the time without it
+    )
+
+    return PlatformSettings.model_construct(**PlatformSettings.model_construct().model_dump() | changes)
+
+
+def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
+    """Add what the tests ask for."""
+
+    @app.get("/")
+    async def hello() -> str:
+        return "hello"
+
+    @app.get("/livez")
+    async def live() -> str:
+        return "{}"
+
+    @app.get("/slow/<float:seconds>")
+    async def slow(seconds: float) -> str:
+        await trio.sleep(seconds)
+        return "done"
+
+    @app.get("/tasks")
+    async def tasks() -> str:
+        return str(trio.lowlevel.current_statistics().tasks_living)
+
+    @app.post("/read")
+    async def read() -> str:
+        return str(len(await request.get_data(cache=True, as_text=False, parse_form_data=False)))
+
+    @app.post("/ignore")
+    async def ignore() -> str:
+        await trio.sleep(1)
+        return "ignored"
+
+    @app.get("/big")
+    async def big() -> bytes:
+        return bytes(16 << 20)
+
+    @app.get("/stream")
+    async def stream() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncIterator[bytes]:
+            while True:
+                yield CHUNK
+
+        return chunks()
+
+    @app.get("/error")
+    async def error() -> str:
+        raise RuntimeError("meant")
+
+    @app.get("/group")
+    async def group() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_not_found)
+            nursery.start_soon(_fail)
+        return "never"
+
+    @app.websocket("/echo")
+    async def echo() -> None:
+        while True:
+            await websocket.send(await websocket.receive())
+
+    @app.websocket("/deaf")
+    async def deaf() -> None:
+        await websocket.accept()
+        await trio.sleep_forever()
+
+    @app.websocket("/pump")
+    async def pump() -> None:
+        while True:
+            await websocket.send(CHUNK)
+
+    @app.websocket("/talk")
+    async def talk() -> None:
+        while True:
+            await websocket.send("x")
+
+    @app.websocket("/fail")
+    async def fail() -> None:
+        await websocket.accept()
+        raise RuntimeError("meant")
+
+    @app.websocket("/return")
+    async def return_() -> None:
+        await websocket.accept()
+
+    @app.websocket("/subprotocol")
+    async def subprotocol() -> None:
+        await websocket.accept(subprotocol="not.offered")
+
+    @app.websocket("/abort")
+    async def refuse() -> None:
+        abort(403)
+
+    return app
+
+
+async def _not_found() -> None:
+    abort(404)
+
+
+async def _fail() -> None:
+    raise RuntimeError("meant, beside a 404")
+
+
+def bare_config(port: int = 0, **changes: Any) -> Config:
+    """Return Hypercorn's defaults on a local port."""
+    config = Config.from_mapping(bind=f"127.0.0.1:{port}", **changes)
+    config.errorlog = None if changes.get("quiet") else config.errorlog
+    return config
+
+
+async def _serve_bare(stop: trio.Event, options: dict[str, Any]) -> None:
+    app = add_routes(QuartTrio("bare"))
+    app.config["MAX_CONTENT_LENGTH"] = 1 << 20
+    async with trio.open_nursery() as nursery:
+        config = bare_config(**options)
+        addresses = await nursery.start(_start_bare, app, config, stop)
+        print(addresses[0].rpartition(":")[2], flush=True)
+
+
+async def _start_bare(app: Any, config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[Any]) -> None:
+    await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+
+async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
+    from service.platform.lifecycle import Lifecycle
+    from service.platform.server import (
+        Application,
+        RateLimits,
+        Statistics,
+        Websockets,
+        guard,
+        listener_url,
+        open_listener,
+        serve,
+    )
+
+    settings = make_settings(**options)
+    statistics, lifecycle, websockets = Statistics(), Lifecycle(), Websockets()
+    app = guard(
+        add_routes(Application("safe", settings=settings)),
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=RateLimits(0),
+    )
+    listener = open_listener("127.0.0.1:0")
+    listener.listen()  # sooner than `serve` does it, for whoever reads the port
+    print(listener_url(listener).rpartition(":")[2], flush=True)
+
+    async def leave() -> None:
+        await stop.wait()
+        lifecycle.start_leaving()
+        await websockets.close_all()
+
+    await serve(
+        app,
+        listener,
+        settings=settings,
+        statistics=statistics,
+        lifecycle=lifecycle,
+        websockets=websockets,
+        shutdown=leave,
+        probes={"/livez": lambda: (200, b"{}")},
+    )
+    print(statistics, file=sys.stderr)
+
+
+async def _main(kind: str, options: dict[str, Any]) -> None:
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon({"bare": _serve_bare, "safe": _serve_safe}[kind], stop, options)
+            async for _ in signals:
+                stop.set()
+                break
+
+
+if __name__ == "__main__":
+    trio.run(_main, sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,114 @@
+"""D2, D3: at SIGTERM every websocket is told, what was accepted is answered, and idle connections are let go."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from service.platform.server import Application
+from tests.platform.server.conftest import running
+from tests.platform.server.processes import Child, child
+from tests.platform.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
+
+MEMBERS = 500
+
+
+async def test_at_sigterm_all_of_500_websockets_see_1012_and_no_request_is_lost(tmp_path: Path) -> None:
+    codes: list[int | str] = []
+    answers: list[bytes] = []
+    heads: list[bytes] = []
+    joined = 0
+
+    async def member(server: Child) -> None:
+        nonlocal joined
+        async with await server.connect() as client:
+            reader = await upgrade(client)
+            joined += 1
+            try:
+                codes.append(await reader.close_code())
+                await client.send_all(frame(CLOSE, b"\x03\xf4"))
+                await reader.rest()
+            except (EOFError, trio.BrokenResourceError) as error:
+                codes.append(type(error).__name__)
+
+    async def caller(server: Child) -> None:
+        async with await server.connect() as client:
+            await client.send_all(get("/slow/1.0"))
+            _, head, body = await Reader(client).response()
+            heads.append(head.lower())
+            answers.append(body)
+
+    async with child("safe", tmp_path / "log") as server, trio.open_nursery() as nursery:
+        for _ in range(MEMBERS):
+            nursery.start_soon(member, server)
+        while joined < MEMBERS:
+            await trio.sleep(0.02)
+        idle = await server.connect()
+        for _ in range(50):
+            nursery.start_soon(caller, server)
+        await trio.sleep(0.3)
+        started = trio.current_time()
+        server.terminate()
+        assert await server.is_gone_within(10)
+        print(f"drained {MEMBERS} websockets and 50 requests in {trio.current_time() - started:.2f} s")
+        assert await idle.receive_some() == b""
+        await idle.aclose()
+
+    assert server.process.returncode == 0
+    assert codes == [1012] * MEMBERS
+    assert answers == [b"done"] * 50
+    assert all(b"connection: close" in head for head in heads)
+
+
+async def test_trap_at_sigterm_websockets_see_a_bare_eof_on_the_stack_as_it_comes(tmp_path: Path) -> None:
+    async with child("bare", tmp_path / "log", graceful_timeout=0.5) as server, await server.connect() as client:
+        reader = await upgrade(client)
+        server.terminate()
+
+        with trio.fail_after(5), pytest.raises(EOFError):
+            await reader.close_code()
+
+
+async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_is_answered(
+    safe_app: Application,
+) -> None:
+    async with running(safe_app) as server, await server.connect() as idle, await server.connect() as late:
+        for client in (idle, late):
+            await client.send_all(get("/"))
+            await Reader(client).response()
+        await late.send_all(get("/"))
+        server.stop.set()
+        started = trio.current_time()
+        with trio.fail_after(2):
+            assert (await Reader(late).response())[2] == b"hello"
+            assert await late.receive_some() == b""
+            assert await idle.receive_some() == b""
+            await idle.aclose()
+            await late.aclose()
+            await server.stopped.wait()
+
+    assert trio.current_time() - started < 1
+
+
+async def test_peers_that_do_not_read_hold_up_the_farewell_for_a_second(safe_app: Application) -> None:
+    async with running(safe_app) as server:
+        clients = [await stalled(server.port, UPGRADE % (b"/pump", b"")) for _ in range(10)]
+        while server.websockets.count < len(clients):
+            await trio.sleep(0.01)
+        started = trio.current_time()
+        await server.websockets.close_all()
+        took = trio.current_time() - started
+        for client in clients:
+            await client.aclose()
+
+    assert took < 2
+    assert server.websockets.count == 0
+
+
+async def test_what_takes_longer_than_the_grace_is_cut(safe_app: Application) -> None:
+    async with running(safe_app, graceful_timeout=0.3) as server, await server.connect() as client:
+        await client.send_all(get("/slow/60.0"))
+        await trio.sleep(0.1)
+        server.stop.set()
+        with trio.fail_after(2):
+            await server.stopped.wait()

@@ -1,0 +1,85 @@
+"""Who gets in, as tables: origins, hosts, content types, and framings that no honest client sends (B7)."""
+
+import pytest
+
+from service.platform.server.entry import Headers, is_allowed_origin, refusal
+from tests.platform.server.child import make_settings
+
+ORIGINS = [
+    # origin, host, allowed origins, whether
+    (None, "example.org", (), True),
+    ("https://example.org", "example.org", (), True),
+    ("https://example.org", "EXAMPLE.org", (), True),
+    ("https://example.org", "example.org:443", (), True),
+    ("https://example.org:443", "example.org", (), True),
+    ("http://example.org", "example.org:80", (), True),
+    ("http://127.0.0.1:8000", "127.0.0.1:8000", (), True),
+    ("http://[::1]:8000", "[::1]:8000", (), True),
+    ("http://example.org", "example.org:443", (), False),
+    ("http://example.org:8000", "example.org", (), False),
+    ("http://example.org:8000", "example.org:8001", (), False),
+    ("https://example.org.evil", "example.org", (), False),
+    ("https://evil", "example.org", (), False),
+    ("null", "example.org", (), False),
+    ("null", "null", (), False),
+    ("", "", (), False),
+    ("file://", "", (), False),
+    ("https://app.example.org", "api.example.org", ("https://app.example.org",), True),
+    ("HTTPS://app.example.org", "api.example.org", ("https://app.example.org",), True),
+    ("http://app.example.org", "api.example.org", ("https://app.example.org",), False),
+    ("https://api.example.org", "api.example.org", ("https://app.example.org",), False),
+    ("null", "api.example.org", ("https://app.example.org",), False),
+]
+
+
+@pytest.mark.parametrize(("origin", "host", "allowed", "whether"), ORIGINS)
+def test_origins(origin: str | None, host: str, allowed: tuple[str, ...], *, whether: bool) -> None:
+    assert is_allowed_origin(origin, host, allowed) is whether
+
+
+JSON = {"content-type": "application/json", "content-length": "2"}
+REFUSALS = [
+    # method, headers, settings, status
+    ("GET", {}, {}, None),
+    ("GET", {"host": "anything:8000"}, {}, None),
+    ("GET", {"host": "[::1]:8000"}, {}, None),
+    ("GET", {"host": "a b"}, {}, 400),
+    ("GET", {"host": "a/b"}, {}, 400),
+    ("GET", {"host": "x@y"}, {}, 400),
+    ("GET", {"host": "x:"}, {}, 400),
+    ("GET", {"host": "\xff"}, {}, 400),
+    ("GET", {"host": "Good.example."}, {"allowed_hosts": ("good.example",)}, None),
+    ("GET", {"host": "good.example:8000"}, {"allowed_hosts": ("good.example",)}, None),
+    ("GET", {"host": "bad.example"}, {"allowed_hosts": ("good.example",)}, 421),
+    ("GET", {}, {"allowed_hosts": ("good.example",)}, 421),
+    ("POST", {"content-length": "2", "transfer-encoding": "chunked"}, {}, 400),
+    ("GET", {"content-length": "0", "transfer-encoding": "chunked"}, {}, 400),
+    ("POST", {}, {}, None),
+    ("POST", {"content-length": "0"}, {}, None),
+    ("POST", JSON, {}, None),
+    ("POST", JSON | {"content-type": "Application/JSON; charset=utf-8"}, {}, None),
+    ("POST", {"content-length": "2"}, {}, 415),
+    ("POST", {"transfer-encoding": "chunked"}, {}, 415),
+    ("POST", JSON | {"content-type": "text/plain"}, {}, 415),
+    ("DELETE", JSON | {"content-type": "application/jsonx"}, {}, 415),
+    ("POST", JSON | {"host": "x", "origin": "http://x"}, {}, None),
+    ("POST", JSON | {"host": "x", "origin": "http://y"}, {}, 403),
+    ("PUT", JSON | {"host": "x", "origin": "null"}, {}, 403),
+    ("DELETE", {"host": "x", "origin": "http://y"}, {}, 403),
+    ("GET", {"host": "x", "origin": "http://y"}, {}, None),
+    ("HEAD", {"host": "x", "origin": "http://y"}, {}, None),
+    ("OPTIONS", {"host": "x", "origin": "http://y"}, {}, None),
+    ("upgrade", {"host": "x", "origin": "http://y"}, {}, 403),
+    ("upgrade", {"host": "x", "origin": "http://x"}, {}, None),
+    ("upgrade", {"host": "x"}, {}, None),
+]
+
+
+@pytest.mark.parametrize(("method", "headers", "changes", "status"), REFUSALS)
+def test_refusals(method: str, headers: dict[str, str], changes: dict[str, object], status: int | None) -> None:
+    parsed = Headers.of([(name.encode(), value.encode("latin1")) for name, value in headers.items()])
+    upgrade = method == "upgrade"
+
+    error = refusal("GET" if upgrade else method, parsed, make_settings(**changes), upgrade=upgrade)
+
+    assert (error.status if error else None) == status

@@ -1,0 +1,168 @@
+"""What a request meets ahead of the framework, on real sockets."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import Application, RateLimits, Statistics, guard
+from tests.platform.server.child import add_routes, make_settings
+from tests.platform.server.conftest import Server, running, running_bare
+from tests.platform.server.wire import UPGRADE, Reader, get, upgrade
+
+PROBES = {"/livez": lambda: (200, b'{"status": "ok"}')}
+
+
+@asynccontextmanager
+async def guarded(app: Application, **changes: Any) -> AsyncIterator[tuple[Server, Statistics, Lifecycle]]:
+    settings = make_settings(**changes)
+    statistics, lifecycle = Statistics(), Lifecycle()
+    wrapped = guard(
+        app,
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=RateLimits(settings.rate_per_address),
+        any_host={"/health"},
+    )
+    async with running(wrapped, settings, probes=PROBES) as server:
+        yield server, statistics, lifecycle
+
+
+async def ask(server: Server, request: bytes) -> tuple[int, bytes, bytes]:
+    async with await server.connect() as client:
+        await client.send_all(request)
+        return await Reader(client).response()
+
+
+async def test_beyond_max_requests_the_answer_is_503_at_once_and_probes_are_exempt(safe_app: Application) -> None:
+    async with guarded(safe_app, max_requests=2) as (server, statistics, _), trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(ask, server, get("/slow/0.5"))
+        await trio.sleep(0.2)
+        assert statistics.requests_in_flight == 2
+
+        started = trio.current_time()
+        status, head, body = await ask(server, get("/"))
+        probe = await ask(server, get("/livez"))
+
+        assert trio.current_time() - started < 0.2
+    assert (status, probe[0]) == (503, 200)
+    assert b"retry-after: 1\r\n" in head
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body) == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "too many requests are in flight",
+        "instance": "/",
+    }
+    assert statistics.refused == {"busy": 1}
+    assert statistics.requests_in_flight == 0
+
+
+REFUSED = [
+    # request, settings, status
+    (get("/").replace(b"Host: x", b"Host: other"), {"allowed_hosts": ("x",)}, 421),
+    (UPGRADE.replace(b"Host: x", b"Host: other") % (b"/echo", b""), {"allowed_hosts": ("x",)}, 421),
+    (b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n", {}, 400),
+    (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {}, 400),
+    (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", {}, 415),
+    (b"POST /read HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\n\r\n", {}, 403),
+    (UPGRADE % (b"/echo", b"Origin: http://y\r\n"), {}, 403),
+    (UPGRADE % (b"/echo", b"Origin: null\r\n"), {}, 403),
+    (UPGRADE % (b"/echo", b""), {"max_websockets": 0}, 503),
+    (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2097152\r\n\r\n", {}, 413),
+]
+
+
+@pytest.mark.parametrize(("request_", "changes", "status"), REFUSED)
+async def test_who_does_not_get_in_is_told_why(request_: bytes, changes: dict[str, Any], status: int) -> None:
+    app = add_routes(Application("guarded", settings=make_settings(**changes)))
+    async with guarded(app, **changes) as (server, statistics, _):
+        answer = await ask(server, request_)
+        probe = await ask(server, get("/livez").replace(b"Host: x", b"Host: other"))
+
+    assert answer[0] == status
+    assert probe[0] == 200
+    if status != 413:  # which is the framework's answer
+        assert json.loads(answer[2])["status"] == status
+        assert statistics.refused.total() == 1
+
+
+async def test_health_and_probes_are_served_by_any_host_name(app: Application) -> None:
+    @app.get("/health")
+    async def health() -> str:
+        return "ok"
+
+    async with guarded(app, allowed_hosts=("y",)) as (server, _, _):
+        assert [(await ask(server, get(path)))[0] for path in ("/health", "/livez", "/")] == [200, 200, 421]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
+        (get("/").replace(b"Host: x", b"Host: a b"), 200),
+        (UPGRADE % (b"/echo", b"Origin: http://y\r\n"), 101),
+    ],
+)
+async def test_trap_anybody_gets_in_on_the_stack_as_it_comes(bare_app: QuartTrio, request_: bytes, status: int) -> None:
+    async with running_bare(bare_app) as server:
+        assert (await ask(server, request_))[0] == status
+
+
+async def test_the_origin_of_the_host_itself_is_let_in(safe_app: Application) -> None:
+    async with guarded(safe_app) as (server, _, _), await server.connect() as client:
+        await upgrade(client, "/echo", b"Origin: http://x\r\n")
+
+
+async def test_a_full_house_is_503_and_a_seat_that_is_left_is_free(safe_app: Application) -> None:
+    async with guarded(safe_app, max_websockets=1) as (server, _, _):
+        async with await server.connect() as client:
+            await upgrade(client)
+            status, head, _ = await ask(server, UPGRADE % (b"/echo", b""))
+            assert (status, b"retry-after: 1\r\n" in head) == (503, True)
+        with trio.fail_after(2):
+            while server.websockets.count:
+                await trio.sleep(0.01)
+        async with await server.connect() as client:
+            await upgrade(client)
+
+
+async def test_an_address_has_its_own_limit_of_websockets(safe_app: Application) -> None:
+    house = guarded(safe_app, max_websockets_per_address=1)
+    async with house as (server, statistics, _), await server.connect() as client:
+        await upgrade(client)
+        assert (await ask(server, UPGRADE % (b"/echo", b"")))[0] == 503
+    assert statistics.refused == {"full house of address": 1}
+
+
+async def test_posts_and_upgrades_of_an_address_are_limited_and_gets_and_probes_are_not(safe_app: Application) -> None:
+    post = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    async with guarded(safe_app, rate_per_address=1) as (server, statistics, _):
+        assert [(await ask(server, post))[0] for _ in range(2)] == [200, 200]
+        status, head, _ = await ask(server, post)
+        assert (status, b"retry-after: 1\r\n" in head) == (429, True)
+        assert (await ask(server, UPGRADE % (b"/echo", b"")))[0] == 429
+        assert {(await ask(server, get("/")))[0] for _ in range(5)} == {200}
+        assert {(await ask(server, get("/livez")))[0] for _ in range(5)} == {200}
+    assert statistics.refused == {"rate": 2}
+
+
+async def test_while_leaving_new_websockets_are_503_and_requests_are_served_and_told_to_close(
+    safe_app: Application,
+) -> None:
+    async with guarded(safe_app) as (server, _, lifecycle):
+        assert b"connection: close" not in (await ask(server, get("/")))[1].lower()
+        lifecycle.start_leaving()
+        server.lifecycle.start_leaving()
+        status, head, _ = await ask(server, UPGRADE % (b"/echo", b""))
+        assert (status, b"retry-after: 1\r\n" in head) == (503, True)
+        for path in ("/", "/livez", "/nowhere"):
+            assert b"connection: close" in (await ask(server, get(path)))[1].lower()

@@ -1,0 +1,143 @@
+"""Three times more is asked than the database can do: what it can do is done, and the rest is told so at once."""
+
+import statistics
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+import trio
+from quart import Blueprint
+from sqlalchemy import Connection, make_url, text
+
+from service.platform.database import Database, open_database
+from service.platform.http.app import create_app, surround
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import RateLimits, Statistics
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.server.conftest import Server, running
+from tests.platform.server.wire import Reader, get
+
+CONNECTIONS, QUERY = 5, 0.1
+SECONDS = 5
+PATIENCE = 1.0  # after which a client gives up
+
+
+@dataclass
+class Outcome:
+    served: int = 0
+    refused: list[float] = field(default_factory=list)  # seconds until the 503 of the gate
+    waited: int = 0  # refused by the database's queue, which gave up after its time: the machine is slow
+    given_up: int = 0
+    other: list[int] = field(default_factory=list)
+
+
+def work(connection: Connection) -> None:
+    """Count, outside any transaction, that PostgreSQL began this, and take the time."""
+    connection.execute(text("SELECT nextval('begun'), pg_sleep(:seconds)"), {"seconds": QUERY})
+
+
+def create_routes(database: Database) -> Blueprint:
+    routes = Blueprint("overload", __name__)
+
+    @routes.get("/work")
+    async def do_work() -> dict[str, bool]:
+        await database.run(work)
+        return {"done": True}
+
+    return routes
+
+
+@dataclass(frozen=True)
+class Promise:
+    goodput: float  # at least, of the capacity
+    refusal: float  # p99 of the 503s, in seconds
+    given_up: float  # share of the clients, and so of the queries that were nobody's
+
+
+BUSY, QUIET = Promise(0.9, 0.1, 0.05), Promise(0.98, 0.025, 0)  # beside other tests, and alone: what is promised
+
+
+@pytest.mark.parametrize("promise", [BUSY, pytest.param(QUIET, marks=pytest.mark.drill)], ids=["busy", "quiet"])
+async def test_under_three_times_its_capacity_the_service_does_what_it_can(
+    writable_database_url: str, make_settings: MakeSettings, promise: Promise
+) -> None:
+    settings = make_settings(
+        database_url=writable_database_url, database_connections=CONNECTIONS, max_requests=CONNECTIONS * 4
+    )
+    with _connect(writable_database_url) as observer:
+        observer.execute("CREATE SEQUENCE begun")
+        outcome = Outcome()
+        async with open_database(settings) as database:
+            lifecycle, counters = Lifecycle(), Statistics()
+            app = create_app([create_routes(database)], settings)
+            whole = surround(app, settings, lifecycle=lifecycle, statistics=counters, limits=RateLimits(0))
+            async with running(whole, settings) as server:
+                capacity = await _capacity(server)
+                before = _begun(observer)
+                await _offer(server, 3 * capacity, outcome)
+        begun = _begun(observer) - before
+
+    late = statistics.quantiles(outcome.refused, n=100)[98]
+    goodput = outcome.served / (capacity * SECONDS)
+    print(f"goodput {goodput:.1%} of a capacity of {capacity:.1f}/s")
+    print(f"{len(outcome.refused)} refused at the gate, p99 {late * 1000:.1f} ms; {outcome.waited} at the database")
+    print(f"queries begun {begun}, served {outcome.served}, given up {outcome.given_up}")
+    assert outcome.given_up <= promise.given_up * 3 * capacity * SECONDS
+    assert outcome.other == []
+    assert outcome.served <= begun <= outcome.served + outcome.given_up  # every other query was somebody's answer
+    assert goodput >= promise.goodput
+    assert late < promise.refusal
+
+
+async def _capacity(server: Server) -> float:
+    """Return how many a second are served when as many ask, one after the other, as there are connections."""
+    outcome = Outcome()
+
+    async def ask_on() -> None:
+        while True:
+            await _ask(server, outcome)
+
+    await _ask(server, Outcome())
+    with trio.move_on_after(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(CONNECTIONS):
+                nursery.start_soon(ask_on)
+    await trio.sleep(2 * QUERY)  # what was under way ends, or is cancelled
+    return outcome.served / 2
+
+
+async def _offer(server: Server, rate: float, outcome: Outcome) -> None:
+    """Ask `rate` times a second, whatever becomes of it."""
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(int(rate * SECONDS)):
+            await trio.sleep_until(start + number / rate)
+            nursery.start_soon(_ask, server, outcome)
+
+
+async def _ask(server: Server, outcome: Outcome) -> None:
+    with trio.move_on_after(PATIENCE) as patience:
+        async with await server.connect() as client:
+            started = trio.current_time()
+            await client.send_all(get("/work"))
+            status, _, body = await Reader(client).response()
+            if status == 200:
+                outcome.served += 1
+            elif status == 503 and b"in flight" not in body:
+                outcome.waited += 1
+            elif status == 503:
+                outcome.refused.append(trio.current_time() - started)
+            else:
+                outcome.other.append(status)
+    outcome.given_up += patience.cancelled_caught
+
+
+def _begun(observer: psycopg.Connection[tuple[int]]) -> int:
+    row = observer.execute("SELECT last_value FROM begun").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _connect(url: str) -> psycopg.Connection[tuple[int]]:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(plain, autocommit=True)

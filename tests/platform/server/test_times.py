@@ -1,0 +1,196 @@
+"""B4 to B6: connections that are idle, slow or gone end on time, and what was asked for on them is honoured."""
+
+import contextlib
+
+import pytest
+import trio
+from quart import websocket
+from quart_trio import QuartTrio
+
+from service.platform.server import Application
+from tests.platform.server.child import add_routes, make_settings
+from tests.platform.server.conftest import running, running_bare
+from tests.platform.server.wire import Reader, get, upgrade, vanish
+
+KEEP_ALIVE = 0.3
+POST = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+REQUESTS = {
+    "answer": get("/"),
+    "error": get("/error"),
+    "not found": get("/nowhere"),
+    "body read": POST + b"12345",
+    "body not read": POST.replace(b"/read", b"/nowhere") + b"12345",
+    "probe": get("/livez"),
+}
+PROBES = {"/livez": lambda: (200, b"{}")}
+
+
+async def seconds_until_closed(client: trio.SocketStream) -> float:
+    """Return how long the other side takes to close, having answered or not."""
+    started = trio.current_time()
+    with trio.fail_after(5):
+        while await client.receive_some():
+            pass
+    return trio.current_time() - started
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_an_idle_connection_closes_on_time(safe_app: Application, name: str) -> None:
+    keep = running(safe_app, probes=PROBES, keep_alive_timeout=KEEP_ALIVE)
+    async with keep as server, await server.connect() as client:
+        for _ in range(2):
+            await client.send_all(REQUESTS[name])
+            await Reader(client).response()
+
+        assert KEEP_ALIVE - 0.05 < await seconds_until_closed(client) < KEEP_ALIVE + 0.5
+
+
+async def test_trap_an_idle_connection_never_closes_on_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
+    async with running_bare(bare_app, keep_alive_timeout=KEEP_ALIVE) as server, await server.connect() as client:
+        await client.send_all(get("/"))
+        await Reader(client).response()
+        with trio.move_on_after(1) as patience:
+            await client.receive_some()
+
+    assert patience.cancelled_caught
+
+
+@pytest.mark.parametrize("path", ["/", "/error", "/nowhere", "/livez"])
+@pytest.mark.parametrize(("version", "headers"), [("1.0", []), ("1.1", ["Connection: close"])])
+async def test_a_connection_that_is_not_to_be_kept_closes_at_once(
+    safe_app: Application, path: str, version: str, headers: list[str]
+) -> None:
+    async with running(safe_app, probes=PROBES) as server, await server.connect() as client:
+        await client.send_all(get(path, version=version, headers=headers))
+
+        assert await seconds_until_closed(client) < 0.5
+
+
+async def test_trap_connection_close_is_not_honoured_by_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
+    async with running_bare(bare_app) as server, await server.connect() as client:
+        await client.send_all(get("/", headers=["Connection: close"]))
+        await Reader(client).response()
+        with trio.move_on_after(1) as patience:
+            await client.receive_some()
+
+    assert patience.cancelled_caught
+
+
+async def test_requests_in_one_packet_are_answered_in_order(safe_app: Application) -> None:
+    async with running(safe_app) as server, await server.connect() as client:
+        await client.send_all(get("/slow/0.1") + get("/") + get("/slow/0.0"))
+        reader = Reader(client)
+
+        assert [(await reader.response())[2] for _ in range(3)] == [b"done", b"hello", b"done"]
+
+
+async def test_a_request_behind_a_closing_one_leaves_nothing_behind(safe_app: Application) -> None:
+    async with running(safe_app) as server:
+        async with await server.connect() as client:
+            await client.send_all(get("/slow/0.1", headers=["Connection: close"]) + get("/"))
+            answer = await Reader(client).rest()
+        with trio.fail_after(4):
+            while server.statistics.connections_open:
+                await trio.sleep(0.02)
+
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+async def test_trap_a_request_behind_a_closing_one_takes_its_answer_on_the_stack_as_it_comes(
+    bare_app: QuartTrio,
+) -> None:
+    async with running_bare(bare_app) as server, await server.connect() as client:
+        await client.send_all(get("/slow/0.1", headers=["Connection: close"]) + get("/"))
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET / HT", b"408"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"408"),
+        (b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12", b"408"),
+        (b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12", b"408"),
+    ],
+)
+async def test_a_client_that_is_slow_with_its_request_is_told_and_let_go(sent: bytes, status: bytes) -> None:
+    settings = make_settings(header_timeout=KEEP_ALIVE, body_timeout=KEEP_ALIVE)
+    app = add_routes(Application("slow", settings=settings))
+    async with running(app, settings) as server, await server.connect() as client:
+        if sent:
+            await client.send_all(sent)
+        with trio.fail_after(2):
+            answer = await Reader(client).rest()
+
+    assert answer[9:12] == status
+
+
+async def test_a_trickle_does_not_lengthen_the_time_for_headers(safe_app: Application) -> None:
+    settings = make_settings(header_timeout=KEEP_ALIVE)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        with trio.fail_after(2), contextlib.suppress(trio.BrokenResourceError):
+            await client.send_all(b"GET / HTTP/1.1\r\n")
+            while True:
+                await client.send_all(b"X-A: b\r\n")
+                await trio.sleep(0.05)
+
+
+async def test_trap_a_slow_body_is_never_cut_by_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
+    async with running_bare(bare_app, keep_alive_timeout=KEEP_ALIVE) as server, await server.connect() as client:
+        await client.send_all(POST + b"12")
+        with trio.move_on_after(1) as patience:
+            await client.receive_some()
+
+    assert patience.cancelled_caught
+
+
+async def test_headers_over_the_limit_are_refused_however_they_come(safe_app: Application) -> None:
+    async with running(safe_app) as server:
+        for headers in (["X-A: " + "a" * 20_000], [f"X-{number}: {'a' * 100}" for number in range(200)]):
+            async with await server.connect() as client:
+                await client.send_all(get("/", headers=headers))
+                assert (await Reader(client).rest())[9:12] == b"431"
+
+
+async def test_trap_headers_over_the_limit_pass_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
+    async with running_bare(bare_app) as server, await server.connect() as client:
+        await client.send_all(get("/", headers=["X-A: " + "a" * 20_000]))
+        assert (await Reader(client).response())[0] == 200
+
+
+@pytest.mark.drill
+async def test_a_half_open_peer_is_noticed_within_20_seconds(safe_app: Application) -> None:
+    async with running(safe_app) as server, await server.connect() as client, await server.connect() as other:
+        await upgrade(client)
+        await other.send_all(get("/"))
+        await Reader(other).response()
+        for half in (client, other):
+            vanish(half)
+        started = trio.current_time()
+        with trio.fail_after(25):
+            while server.statistics.connections_open:
+                await trio.sleep(0.1)
+    print(f"half-open peers were noticed after {trio.current_time() - started:.1f} s")
+
+
+@pytest.mark.drill
+async def test_trap_a_half_open_peer_is_not_noticed_by_the_stack_as_it_comes() -> None:
+    app = QuartTrio("bare")
+    ended = trio.Event()
+
+    @app.websocket("/ws")
+    async def wait() -> None:
+        await websocket.accept()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with running_bare(app, websocket_ping_interval=1) as server, await server.connect() as client:
+        await upgrade(client, "/ws")
+        vanish(client)
+        with trio.move_on_after(20) as patience:
+            await ended.wait()
+
+    assert patience.cancelled_caught

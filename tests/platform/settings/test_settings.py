@@ -1,0 +1,152 @@
+"""Settings: what is read, from where, and the sentence for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from service.features import FEATURES
+from service.platform.feature import catalogue
+from service.platform.settings import PlatformSettings, SettingsError, documents
+from service.platform.settings.words import describe_range, edit_distance
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+KNOWN = catalogue(Settings, FEATURES)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        KNOWN.load()
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("SERVICE_BNID", "x", "SERVICE_BNID: no such setting; did you mean SERVICE_BIND?"),
+        ("SERVICE_MAX_REQUEST", "9", "SERVICE_MAX_REQUEST: no such setting; did you mean SERVICE_MAX_REQUESTS?"),
+        ("SERVICE_MAX_REQUESTS", "0", "SERVICE_MAX_REQUESTS: '0' must be a whole number from 1 to 100000"),
+        ("SERVICE_MAX_REQUESTS", "many", "SERVICE_MAX_REQUESTS: 'many' must be a whole number from 1 to 100000"),
+        ("SERVICE_DRAIN_DELAY", "5s", "SERVICE_DRAIN_DELAY: '5s' must be a number from 0 to 600"),
+        ("SERVICE_DRAIN_DELAY", "nan", "SERVICE_DRAIN_DELAY: 'nan' must be a number from 0 to 600"),
+        ("SERVICE_LOG_FORMAT", "xml", "SERVICE_LOG_FORMAT: 'xml' must be one of json, console"),
+        ("SERVICE_DATABASE_POOLED", "maybe", "SERVICE_DATABASE_POOLED: 'maybe' must be true or false"),
+        (
+            "SERVICE_BIND",
+            "8000",
+            "SERVICE_BIND: '8000' must be host:port or [ipv6]:port, with a port from 0 to 65535",
+        ),
+        ("SERVICE_BIND", "::1:80", "SERVICE_BIND: '::1:80' must write an IPv6 address in brackets: [::1]:8000"),
+        (
+            "SERVICE_TRUSTED_PROXIES",
+            "10.0.0.0/8,nonsense",
+            "SERVICE_TRUSTED_PROXIES: 'nonsense' must hold addresses or networks such as 10.0.0.0/8",
+        ),
+        (
+            "SERVICE_DATABASE_POOLED",
+            "true",
+            "SERVICE_DATABASE_DIRECT_URL: must be set when SERVICE_DATABASE_POOLED is",
+        ),
+        (
+            "SERVICE_REQUEST_DEADLINE",
+            "60",
+            "SERVICE_GRACEFUL_TIMEOUT: 15 is below SERVICE_REQUEST_DEADLINE, 60; requests in flight would be cut",
+        ),
+        ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
+    assert problems(monkeypatch, **{name: value}) == [problem]
+
+
+def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = problems(monkeypatch, SERVICE_BNID="x", SERVICE_MAX_REQUESTS="0", SERVICE_LOG_LEVEL="loud")
+
+    assert [line.split(":")[0] for line in found] == ["SERVICE_BNID", "SERVICE_MAX_REQUESTS", "SERVICE_LOG_LEVEL"]
+
+
+def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = problems(monkeypatch, SERVICE_DATABASE_URL="mysql://me:hunter2@h/db")
+
+    assert found == ["SERVICE_DATABASE_URL: must look like postgresql://user:password@host:5432/name"]
+
+
+def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_UNRELATED_THING", "1")
+    KNOWN.load()
+
+    assert KNOWN.unknown_names() == ["SERVICE_UNRELATED_THING"]
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name in ("MAX_REQUESTS", "LOG_LEVEL", "DATABASE_URL"):
+        value = {"MAX_REQUESTS": "1", "LOG_LEVEL": "error", "DATABASE_URL": "postgres://a:b@c/d"}[name]
+        (secrets / f"SERVICE_{name}").write_text(value + "\n")
+    Path(".env").write_text("SERVICE_MAX_REQUESTS=2\nSERVICE_LOG_LEVEL=warning\nSERVICE_BIND=\n")
+    monkeypatch.setenv("SERVICE_SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("SERVICE_MAX_REQUESTS", "3")
+    settings, origins = KNOWN.load()
+
+    assert (settings.max_requests, origins["SERVICE_MAX_REQUESTS"]) == (3, "environment")
+    assert (settings.log_level, origins["SERVICE_LOG_LEVEL"]) == ("warning", ".env")
+    assert origins["SERVICE_DATABASE_URL"] == "file in SERVICE_SECRETS_DIR"
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg://a:b@c/d"
+    assert (settings.bind, origins["SERVICE_BIND"]) == ("127.0.0.1:8000", "default")
+
+
+def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "example.org, www.example.org,")
+    monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1")
+    settings, _ = KNOWN.load()
+
+    assert settings.allowed_hosts == ("example.org", "www.example.org")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_DATABASE_URL", "postgresql://me:hunter2@h/db?password=hunter3")
+    table = documents.table(*KNOWN.load())
+
+    assert "hunter" not in table
+    assert "hunter" not in repr(KNOWN.load())
+    assert "postgresql+psycopg://me:***@h/db" in table
+
+
+def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:
+    assert PlatformSettings(drain_delay=1, drain_spread=2, graceful_timeout=30).drain_bound == 38
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "distance"),
+    [("BIND", "BIND", 0), ("BNID", "BIND", 1), ("BIN", "BIND", 1), ("BOND", "BIND", 1), ("", "BIND", 4)],
+)
+def test_edit_distance(left: str, right: str, distance: int) -> None:
+    assert edit_distance(left, right) == edit_distance(right, left) == distance
+
+
+@pytest.mark.parametrize("variable", KNOWN.variables)
+def test_every_setting_has_a_reason_and_a_range(variable: str) -> None:
+    info = KNOWN.find(variable).info
+
+    assert (info.description or "").endswith(".")
+    assert "None" not in describe_range(info)
+
+
+def test_the_readme_has_the_table_of_settings() -> None:
+    assert documents.markdown(KNOWN) in (ROOT / "README.md").read_text(), "run: make generate"
+
+
+def test_the_example_environment_is_current() -> None:
+    assert documents.env(KNOWN) + "\n" == (ROOT / ".env.example").read_text(), "run: make generate"

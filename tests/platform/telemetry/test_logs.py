@@ -1,0 +1,108 @@
+"""What is logged, as machines and as people read it."""
+
+import json
+import logging
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from service.platform.telemetry.logs import LogLevel, configure_logs, log_level
+
+log = structlog.get_logger(__name__)
+
+type Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+async def lines(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Lines]:
+    """Log as JSON, and yield what reads the lines since the last time."""
+    configure_logs("info", "json")
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+
+
+async def test_lines_of_libraries_are_json_as_well(lines: Lines) -> None:
+    logging.getLogger("some.library").warning("lost %s of\n%s", 1, "\udcff\x00")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old ways", stacklevel=1)
+
+    library, warning = lines()
+    assert (library["event"], library["level"], library["logger"]) == (
+        "lost 1 of\n\udcff\x00",
+        "warning",
+        "some.library",
+    )
+    assert "old ways" in warning["event"]
+
+
+async def test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from(lines: Lines) -> None:
+    async def first() -> None:
+        raise ValueError("one")
+
+    async def second() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first)
+            raise KeyError("two")
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second)
+    except* Exception:
+        log.exception("failed")
+
+    [line] = lines()
+    assert "ValueError: one" in line["exception"]
+    assert "KeyError: 'two'" in line["exception"]
+    name = "test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from.<locals>"
+    assert set(line["task"].split(", ")) == {f"{__name__}.{name}.{task}" for task in ("first", "second")}
+
+
+async def test_an_error_without_a_group_names_the_task_that_logs_it(lines: Lines) -> None:
+    try:
+        int("one")
+    except ValueError:
+        log.exception("failed")
+
+    assert lines()[0]["task"] == trio.lowlevel.current_task().name
+
+
+async def test_a_changed_level_returns_by_itself(lines: Lines, autojump_clock: trio.testing.MockClock) -> None:
+    level = LogLevel("info")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(level.run)
+        level.change("debug", 60)
+        seen = [(log_level(), level.seconds_left)]
+        await trio.sleep(30)
+        level.change("error", 60)  # the later one counts
+        await trio.sleep(59)
+        seen.append((log_level(), level.seconds_left))
+        await trio.sleep(2)
+        seen.append((log_level(), level.seconds_left))
+        level.change("debug", 10)
+        await trio.sleep(11)
+        seen.append((log_level(), level.seconds_left))
+        nursery.cancel_scope.cancel()
+
+    assert seen == [("debug", 60), ("error", pytest.approx(1)), ("info", None), ("info", None)]
+
+
+def test_the_console_is_for_people_and_shows_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "console")
+    log.info("request", method="GET", client="a\x1b[31m\nforged", request_id="abc")
+    try:
+        int("one")
+    except ValueError:
+        log.exception("failed")
+    structlog.reset_defaults()
+
+    request, failed, *below = capsys.readouterr().err.splitlines()
+    assert request.split(" ", 1)[1] == r"info    request            method=GET client='a\x1b[31m\nforged' abc"
+    assert failed.split(" ", 1)[1].startswith("error   failed")
+    assert below[-1].startswith("ValueError: ")

@@ -1,0 +1,206 @@
+"""The three rooms and their rules: who imports whom, who may use what, and that every import is declared."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICE = ROOT / "service"
+PLATFORM = "service.platform"
+
+# Inside the platform a module imports what stands on a line above its own, and within its own package. Each name is a
+# package or a module of service/platform.
+LAYERS = (
+    {"settings", "errors", "lifecycle"},
+    {"telemetry"},
+    {"database", "server"},
+    {"feature"},
+    {"http"},
+    {"inside"},
+    {"process"},
+    {"client"},
+    {"verbs"},
+    {"testing"},
+)
+
+# What only one part of the platform may use, and nobody else.
+RESERVED = {
+    "trio.to_thread": {"database"},
+    "trio.lowlevel.start_thread_soon": {"database"},
+    "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
+    "os.getenv": {"settings"},
+    "trio.open_signal_receiver": {"process"},
+    "trio.run": {"verbs"},
+}
+FEATURE_MAY_RUN = "verbs"  # a feature's verbs are clients with a `trio.run` of their own
+
+
+def modules() -> list[Path]:
+    return sorted(SERVICE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """Return a module's name: `service.platform.server.guard`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield what a module imports from modules of the service, and whole modules, by their full names."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def room(name: str) -> str:
+    """Return whose a module is: the platform's, yours (what stands beside it), or a feature's by its name."""
+    parts = name.split(".")
+    if name.startswith(f"{PLATFORM}.") or name == PLATFORM:
+        return "platform"
+    own = len(parts) < 2 or parts[1] in {"__main__", "features", "settings"}
+    return "yours" if own else f"feature {parts[1]}"
+
+
+def level(name: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+
+def broken_rules(importer: str, source: str) -> list[str]:
+    """Return each import of a module that the rules forbid it."""
+    found = [name for name in imports(source) if name.split(".")[0] == "service"]
+    check = {"platform": breaks_layers, "yours": breaks_nothing}.get(room(importer), breaks_a_feature)
+    return [f"{importer} imports {name}" for name in found if check(importer, name)]
+
+
+def breaks_nothing(_importer: str, _name: str) -> bool:
+    return False
+
+
+def breaks_layers(importer: str, name: str) -> bool:
+    """The platform imports nothing of `service` outside itself, and inside itself only from above."""
+    if room(name) != "platform":
+        return True
+    here, there = (([*part.split("."), "", ""])[2] for part in (importer, name))
+    return bool(here and there) and here != there and level(there) >= level(here)
+
+
+def breaks_a_feature(importer: str, name: str) -> bool:
+    """A feature imports its own, the service's settings, and public names of the platform; never a sibling."""
+    if room(name) == room(importer) or name.startswith("service.settings."):
+        return False
+    return room(name) != "platform" or not is_public(name)
+
+
+def is_public(name: str) -> bool:
+    """Return whether a name is in a package's `__init__`, or in a module that stands directly in the platform."""
+    parts = name.split(".")[2:]
+    if len(parts) != 2:
+        return False
+    if (SERVICE / "platform" / f"{parts[0]}.py").exists():
+        return True
+    public = SERVICE / "platform" / parts[0] / "__init__.py"
+    return public.exists() and f'"{parts[1]}"' in public.read_text()
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_keeps_to_the_rules_of_its_room(path: Path) -> None:
+    assert broken_rules(dotted(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("service.platform.http.app", "from service.features import FEATURES"),
+        ("service.platform.http.app", "from service.settings import Settings"),
+        ("service.platform.database.door", "from service.platform.feature import Resources"),
+        ("service.platform.errors", "from service.platform.database import Database"),
+        ("service.platform.errors", "import service.platform.lifecycle"),
+        ("service.platform.database.door", "from service.platform.server import serve"),
+        ("service.platform.inside.health", "from service.platform.process import main"),
+        ("service.yours.routes", "from service.hello import HELLO"),
+        ("service.yours.routes", "import service.platform.process.main"),
+        ("service.yours.routes", "from service.platform.http.app import no_deadline"),
+        ("service.yours.routes", "from service.features import FEATURES"),
+        ("service.yours", "from service.platform.server import no_such_name"),
+    ],
+)
+def test_a_forbidden_import_is_found(importer: str, source: str) -> None:
+    assert broken_rules(importer, source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from service.platform.http import no_deadline",
+        "from service.platform.errors import Invalid",
+        "from service.platform.feature import Feature, Resources",
+        "from service.settings import Settings",
+        "from service.yours.store import insert",
+    ],
+)
+def test_what_a_feature_may_import_is_let_pass(source: str) -> None:
+    assert broken_rules("service.yours.routes", source) == []
+
+
+def test_the_packages_of_the_platform_all_have_a_place_in_the_layers() -> None:
+    there = {
+        path.stem
+        for path in (SERVICE / "platform").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+
+    assert there - {"__init__"} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_reserved_is_used_only_where_it_belongs(path: Path) -> None:
+    uses = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    uses |= set(imports(path.read_text()))
+    parts = dotted(path).split(".")
+    owner = parts[2] if room(dotted(path)) == "platform" and len(parts) > 2 else ""
+    if room(dotted(path)).startswith("feature ") and path.stem == FEATURE_MAY_RUN:
+        owner = FEATURE_MAY_RUN
+
+    assert not {use for use, owners in RESERVED.items() if use in uses and owner not in owners}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_says_what_it_holds(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), (
+        "a module opens with what it holds and what it refuses to hold"
+    )
+
+
+def declared() -> set[str]:
+    """Return the names of all packages that pyproject.toml asks for, the project's own among them."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [document["project"]["name"], *document["project"]["dependencies"]]
+    for group in (document["project"].get("optional-dependencies", {}), document["dependency-groups"]):
+        asked += [entry for entries in group.values() for entry in entries if isinstance(entry, str)]
+    return {normal(re.split(r"[^\w.-]", entry)[0]) for entry in asked}
+
+
+def normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def test_what_is_imported_directly_is_declared() -> None:
+    folders = ("service", "tests", "bench", "deploy", "helm", "migrations")
+    roots = {
+        name.split(".")[0]
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for name in imports(path.read_text())
+    }
+    distributions = packages_distributions()
+    outside = roots - set(sys.stdlib_module_names) - set(folders)
+    undeclared = {root for root in outside if not {normal(one) for one in distributions.get(root, [root])} & declared()}
+
+    assert undeclared == set()

@@ -1,0 +1,67 @@
+"""What `service load` tells of the clients that ask."""
+
+import json
+import socket
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from service.platform.client import open_stream
+from service.platform.client.load import run_load
+from service.platform.client.load_http import HttpLoad
+from service.platform.client.load_plan import Plan, Report
+from service.platform.client.load_report import text
+from service.platform.settings import PlatformSettings
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.verbs import Program, run_program
+from tests.platform.features import PLAIN, SLOW
+
+
+async def test_every_answer_is_counted_and_timed(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    shown: list[float] = []
+    async with booted(settings, [PLAIN]) as urls:
+        plan = Plan(url=urls.public, duration=1)
+        asking = HttpLoad(plan, rate=40, path="/plain")
+        report = Report(plan, [asking])
+        with trio.fail_after(30):
+            await run_load(report, lambda report, _seconds: shown.append(report.bars(0)[1].done))
+
+    assert report.kept
+    assert asking.statuses == {"200": 40}
+    assert shown[-1] == 40
+    assert len(set(shown)) > 2
+    assert "statuses          40 × 200" in text(report)
+    assert json.loads(report.json())["seconds"]["http"]["p50"] > 0
+
+
+async def test_gets_come_at_the_asked_rate_however_slow_the_answers_are(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, [SLOW]) as urls:
+        plan = Plan(url=urls.public, duration=1)
+        asking = HttpLoad(plan, rate=60, path="/slow?seconds=0.8")
+        with trio.fail_after(30):
+            await run_load(Report(plan, [asking]), lambda *_: None)
+
+    assert asking.statuses == {"200": 60}  # 20 connections in turn would have come to 40
+    assert min(asking.seconds) >= 0.8
+
+
+async def test_a_host_that_swallows_connections_is_given_up(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with socket.create_connection(full.getsockname()), pytest.raises(trio.TooSlowError):
+            async with open_stream(url):
+                pass
+
+    assert trio.current_time() <= 10
+
+
+def test_the_verb_ends_with_1_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_program(Program(PlatformSettings, []), ["load", "http://127.0.0.1:9", "--duration", "0.5", "--json"])
+
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out)["kept"] is False

@@ -18,7 +18,7 @@ from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
 from service.platform.inside.readings import show_database, show_server
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, Statistics, guard, listener_url, open_listener, serve
+from service.platform.server import Application, RateLimits, ServerStatistics, guard, listener_url, open_listener, serve
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.logs import configure_logs
 from service.platform.telemetry.metrics import Metrics
@@ -43,11 +43,11 @@ def server_alone(settings: PlatformSettings, database: Database | None) -> Any:
     """Return what the server package brings by itself: its base of an application behind its gate."""
     app = Application(__name__, settings=settings)
     app.register_blueprint(create_routes(database))
-    return guard(app, settings=settings, lifecycle=Lifecycle(), statistics=Statistics(), limits=RateLimits(0))
+    return guard(app, settings=settings, lifecycle=Lifecycle(), statistics=ServerStatistics(), limits=RateLimits(0))
 
 
 def whole(settings: PlatformSettings, database: Database | None) -> Any:
-    metrics, statistics, lifecycle = Metrics(), Statistics(), Lifecycle()
+    metrics, statistics, lifecycle = Metrics(), ServerStatistics(), Lifecycle()
     if database is not None:
         show_database(metrics, database)
     return surround(
@@ -65,7 +65,7 @@ async def listening(app: Any, settings: PlatformSettings) -> AsyncIterator[str]:
     """Yield the port on which `app` is served."""
     listener = open_listener("127.0.0.1:0")
     start = partial(
-        serve, app, listener, settings=settings, statistics=Statistics(), lifecycle=Lifecycle(),
+        serve, app, listener, settings=settings, statistics=ServerStatistics(), lifecycle=Lifecycle(),
         shutdown=trio.sleep_forever,
     )  # fmt: skip
     async with trio.open_nursery() as nursery:

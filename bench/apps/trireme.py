@@ -18,7 +18,7 @@ from service.platform.process.one_cpu import one_cpu
 from service.platform.server import (
     FrameOutbox,
     RateLimits,
-    Statistics,
+    ServerStatistics,
     TooSlowError,
     encode_frame,
     listener_url,
@@ -88,7 +88,7 @@ async def main(database_url: str) -> None:
     settings = PlatformSettings(
         database_url=database_url or None, max_requests=10_000, rate_per_address=0, database_queue_wait=30
     )
-    lifecycle, statistics, limits = Lifecycle(), Statistics(), RateLimits(0)
+    lifecycle, statistics, limits = Lifecycle(), ServerStatistics(), RateLimits(0)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings)) if database_url else None
         app = surround(

@@ -13,7 +13,7 @@ from quart.wrappers.base import ClientDisconnectedError
 
 from service.chat.protocol import Close
 from service.chat.rooms import Rooms
-from service.chat.statistics import Statistics
+from service.chat.statistics import ChatStatistics
 from service.chat.writer import Writer
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Frame, RateLimits, TooSlowError, Websocket
@@ -48,8 +48,8 @@ class Chat:
     limits: RateLimits
     replica: str
     heartbeat: float  # seconds
-    statistics: Statistics = field(default_factory=Statistics)
-    connections: "set[Connection]" = field(default_factory=set)
+    statistics: ChatStatistics = field(default_factory=ChatStatistics)
+    connections: "set[ChatSocket]" = field(default_factory=set)
 
     async def say_goodbye(self) -> None:
         """At the drain, end each connection at a random moment, so that they do not all come back at once."""
@@ -62,7 +62,7 @@ class Chat:
             connection.end(RESTART)
 
 
-class Connection:
+class ChatSocket:
     """One websocket. `end` may be called from anywhere, also from within a room's fan-out: it never waits."""
 
     def __init__(self, chat: Chat, socket: Websocket) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from service.chat.authors import Author
 from service.chat.backlog import Answer
-from service.chat.connection import FLOODING, Chat, Connection, Ending
+from service.chat.connection import FLOODING, Chat, ChatSocket, Ending
 from service.chat.frames import encode_burst, encode_server_frame
 from service.chat.limits import Patience, Strikes
 from service.chat.parsing import parse
@@ -68,7 +68,7 @@ class Conversation:
         self._chat = chat
         self._author = author
         self._session = session
-        self._connection = Connection(chat, socket)
+        self._connection = ChatSocket(chat, socket)
         self._socket = socket
         self._memberships: dict[str, Membership] = {}
         self._unanswered: Counter[str] = Counter()

@@ -31,7 +31,7 @@ class Presence:
             self._repeat_at = now + REPEAT
         return [f"{MARK}{self._replica} {part}" for part in _parts(news.items())]
 
-    def hear(self, telling: str, now: float) -> None:
+    def take(self, telling: str, now: float) -> None:
         """Take in what another replica tells; nonsense is ignored."""
         replica, _, counts = telling.removeprefix(MARK).partition(" ")
         if replica == self._replica:

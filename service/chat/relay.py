@@ -32,9 +32,9 @@ async def listen(database: Database, rooms: Rooms, presence: Presence) -> None:
             for payload in payloads or ():
                 name, _, seq = payload.partition(":")
                 if payload.startswith(MARK):
-                    presence.hear(payload, trio.current_time())
+                    presence.take(payload, trio.current_time())
                 elif seq.isascii() and seq.isdecimal():
-                    rooms.hear_of(name, int(seq))
+                    rooms.note_head(name, int(seq))
 
 
 async def tick(database: Database, rooms: Rooms, presence: Presence) -> None:
@@ -72,7 +72,7 @@ async def look(database: Database, rooms: Rooms) -> None:
             return  # the database door logs its outages
         for room in some:
             if room.epoch != epoch:
-                room.doubt()
-                rooms.hear_of(room.name, room.newest)
+                room.mark_stale()
+                rooms.note_head(room.name, room.newest)
         for name, seq in ahead.items():
-            rooms.hear_of(name, seq)
+            rooms.note_head(name, seq)

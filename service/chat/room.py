@@ -103,16 +103,16 @@ class Room:
         self._seats.pop(seat, None)
         self._untold.pop(seat, None)
 
-    def hear_of(self, seq: int) -> None:
+    def note_head(self, seq: int) -> None:
         self.newest = max(self.newest, seq)
 
-    def believe(self) -> None:
+    def mark_current(self) -> None:
         """Take the head for the newest again; whoever reads on says so before it reads, and hints may follow."""
         self.newest = self.head
 
-    def doubt(self) -> None:
+    def mark_stale(self) -> None:
         """Have the room read, though nobody said that it has gone on."""
-        self.hear_of(self.head + 1)
+        self.note_head(self.head + 1)
 
     def take(self, page: Page) -> None:
         """Take in what was read from the table after this room's head."""
@@ -120,14 +120,14 @@ class Room:
             self._restart(page)
             return
         self.oldest = page.oldest
-        self.hear_of(page.head)
+        self.note_head(page.head)
         self.extend(page.messages)
 
     def extend(self, messages: Sequence[Message]) -> None:
         """Deliver the messages that follow the head. Known ones are skipped; after a hole the rest waits for a page."""
         fresh: list[Entry] = []
         for message in messages:
-            self.hear_of(message.seq)
+            self.note_head(message.seq)
             if message.seq == self.head + 1 and message.epoch == self.epoch:
                 self.head = message.seq
                 fresh.append(Entry(message))

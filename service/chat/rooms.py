@@ -70,14 +70,14 @@ class Rooms:
         for name, of_room in of_rooms.items():
             if (room := self._rooms.get(name)) is not None:
                 room.extend(of_room)
-            self.hear_of(name, of_room[-1].seq)
+            self.note_head(name, of_room[-1].seq)
 
-    def hear_of(self, name: str, seq: int) -> None:
+    def note_head(self, name: str, seq: int) -> None:
         """Take a hint that a room has come to a seq; if it is news, the room will be read on."""
         if (look := self._looks.get(name)) is not None:
             look.newest = max(look.newest, seq)
         if (room := self._rooms.get(name)) is not None:
-            room.hear_of(seq)
+            room.note_head(seq)
             if room.behind:
                 self._behind.set()
 
@@ -108,12 +108,12 @@ class Rooms:
         while behind := list(islice((room for room in self if room.behind), ROOMS_AT_ONCE)):
             cursors = {room.name: room.head for room in behind}
             for room in behind:
-                room.believe()
+                room.mark_current()
             try:
                 found = await self._database.read(pages.select_after, cursors, limit=PAGE)
             except Unavailable:
                 for room in behind:
-                    room.doubt()
+                    room.mark_stale()
                 await trio.sleep(_jittered(PAUSE))
                 continue
             for page in found:
@@ -173,7 +173,7 @@ class Rooms:
             room = self._rooms[name] = Room(page, self._budget)
         else:
             room.take(page)
-        self.hear_of(name, self._looks[name].newest)
+        self.note_head(name, self._looks[name].newest)
         return room
 
 

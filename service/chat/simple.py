@@ -9,7 +9,7 @@ import trio
 
 from service.chat.authors import Author
 from service.chat.backlog import Answer
-from service.chat.connection import FLOODING, Chat, Connection, Ending
+from service.chat.connection import FLOODING, Chat, ChatSocket, Ending
 from service.chat.frames import encode_texts
 from service.chat.limits import Patience
 from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
@@ -29,7 +29,7 @@ class SimpleConversation:
         self._chat = chat
         self._socket = socket
         self._author = author
-        self._connection = Connection(chat, socket)
+        self._connection = ChatSocket(chat, socket)
         self._own: set[str] = set()  # ids of what it sent and has not come by yet
         self._rate = TokenBucket(chat.settings.rate_per_connection, now=trio.current_time())
         self._patience = Patience()

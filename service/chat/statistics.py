@@ -7,7 +7,7 @@ from service.platform.telemetry import Metrics
 
 
 @dataclass(slots=True)
-class Statistics:
+class ChatStatistics:
     """One per process; plain numbers that only rise."""
 
     messages: int = 0  # stored by this process; a repeat is none
@@ -15,7 +15,7 @@ class Statistics:
     observe_delivery: Callable[[float], None] = lambda _: None  # seconds
 
 
-def show(metrics: Metrics, seen: Statistics, *, members: Callable[[], int], waiting: Callable[[], int]) -> None:
+def show(metrics: Metrics, seen: ChatStatistics, *, members: Callable[[], int], waiting: Callable[[], int]) -> None:
     metrics.gauge("chat_members", "Connections that chat.", members)
     metrics.gauge("chat_sends_waiting", "Sends that are not answered yet.", waiting)
     metrics.counter("chat_messages_total", "Messages stored.", lambda: seen.messages)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.chat import store
 from service.chat.backlog import Answer, Backlog, Full, Pending
 from service.chat.protocol import Ack, Error, Message
-from service.chat.statistics import Statistics
+from service.chat.statistics import ChatStatistics
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.platform.database import Database
 from service.platform.errors import Unavailable
@@ -35,10 +35,10 @@ class Writer:
     """One per process. `offer` gets what was committed, in order, for the members that are here."""
 
     def __init__(
-        self, database: Database, offer: Callable[[Sequence[Message]], None], statistics: Statistics | None = None
+        self, database: Database, offer: Callable[[Sequence[Message]], None], statistics: ChatStatistics | None = None
     ) -> None:
         self._database = database
-        self._statistics = statistics or Statistics()
+        self._statistics = statistics or ChatStatistics()
         self._offer = offer
         self._backlog = Backlog()
         self._arrived = trio.Event()

@@ -20,7 +20,7 @@ from service.chat.writer import Writer
 from service.platform.database import migrate, open_database, open_embedded
 from service.platform.settings import PlatformSettings
 from service.platform.testing.processes import ready
-from service.platform.testing.wire import Line, open_line
+from service.platform.testing.wire import RawWebsocket, open_raw
 from tests.chat.system.audience import compare, deliver
 from tests.chat.system.crowd import come_back, open_many, resident_kib, write
 
@@ -164,17 +164,17 @@ async def fan_out(
     message = "x" * 200
     readers, size, got = members - stalled, len(message) + 4, 0
 
-    async def drain(line: Line, counts: int) -> None:
+    async def drain(line: RawWebsocket, counts: int) -> None:
         nonlocal got
         while data := await line.stream.receive_some(65_536):  # counted, not parsed: the server is to be measured
             got += counts * len(data)
 
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         for number in range(members):
-            line = await stack.enter_async_context(open_line(url, protocol=None, limit=30))
+            line = await stack.enter_async_context(open_raw(url, protocol=None, limit=30))
             if number >= stalled:
                 nursery.start_soon(drain, line, 1)
-        sender = await stack.enter_async_context(open_line(url, protocol=None))
+        sender = await stack.enter_async_context(open_raw(url, protocol=None))
         nursery.start_soon(drain, sender, 0)
         await trio.sleep(1)
         got, cpu, memory = 0, cpu_seconds(pid), resident_kib(pid)
@@ -262,7 +262,7 @@ async def wait_open(url: str) -> None:
     with trio.fail_after(20):
         while True:
             try:
-                async with open_line(url, protocol=None):
+                async with open_raw(url, protocol=None):
                     return
             except OSError:
                 await trio.sleep(0.1)

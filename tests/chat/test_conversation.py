@@ -12,26 +12,26 @@ from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from service.chat import store
 from service.platform.database import Database
-from service.platform.testing.wire import CLOSE, PING, Closed, Line, Refused
+from service.platform.testing.wire import CLOSE, PING, Closed, RawWebsocket, UpgradeRefused
 from tests.chat.conftest import Start
-from tests.chat.frames import open_line
+from tests.chat.frames import open_raw
 
 LIMIT = 20
 
 
-async def join(line: Line, room: str = "lobby", *, ref: str = "r", **since: Any) -> dict[str, Any]:
+async def join(line: RawWebsocket, room: str = "lobby", *, ref: str = "r", **since: Any) -> dict[str, Any]:
     await line.send({"type": "join", "room": room, "ref": ref, **since})
     return await line.expect("joined")
 
 
-async def say(line: Line, id_: str, text: str = "hi", room: str = "lobby") -> None:
+async def say(line: RawWebsocket, id_: str, text: str = "hi", room: str = "lobby") -> None:
     await line.send({"type": "send", "room": room, "id": id_, "text": text})
 
 
 async def test_hello_comes_first_and_says_what_a_client_must_know(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_connection=0.5, chat_retention=3600)
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             hello = await line.frame()
 
         assert "sec-websocket-protocol: chat.v1" in line.head.lower()
@@ -48,8 +48,8 @@ async def test_a_bad_offer_or_name_is_refused_before_the_upgrade(start: Start) -
     with trio.fail_after(LIMIT):
         service = await start()
         for path, protocol in BAD_OFFERS:
-            with pytest.raises(Refused) as refused:
-                async with open_line(service.url, path, protocol=protocol):
+            with pytest.raises(UpgradeRefused) as refused:
+                async with open_raw(service.url, path, protocol=protocol):
                     pass
 
             assert refused.value.status == 400
@@ -60,9 +60,9 @@ async def test_a_message_reaches_all_members_on_all_replicas_the_sender_too(star
     with trio.fail_after(LIMIT):
         one, two = await start(), await start()
         async with (
-            open_line(one.url, "/ws?name=e%CC%81va") as eva,
-            open_line(one.url) as ben,
-            open_line(two.url) as kim,
+            open_raw(one.url, "/ws?name=e%CC%81va") as eva,
+            open_raw(one.url) as ben,
+            open_raw(two.url) as kim,
         ):
             for line in (eva, ben, kim):
                 joined = await join(line)
@@ -80,7 +80,7 @@ async def test_a_message_reaches_all_members_on_all_replicas_the_sender_too(star
 async def test_a_repeat_is_acked_with_the_first_seq_and_another_text_is_a_conflict(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await join(line)
             await say(line, "i1")
             first = await line.expect("ack")
@@ -97,14 +97,14 @@ async def test_a_repeat_is_acked_with_the_first_seq_and_another_text_is_a_confli
 async def test_a_resume_gets_exactly_what_was_missed_and_then_what_comes(start: Start) -> None:
     with trio.fail_after(LIMIT):
         one, two = await start(rate_per_connection=0, rate_per_address=0), await start(rate_per_connection=0)
-        async with open_line(one.url) as writer:
+        async with open_raw(one.url) as writer:
             epoch = (await join(writer))["epoch"]
             for number in range(1, 301):
                 await say(writer, f"i{number}")
                 if number % 50 == 0:
                     while (await writer.expect("ack"))["seq"] < number:
                         pass
-            async with open_line(two.url) as reader:
+            async with open_raw(two.url) as reader:
                 joined = await join(reader, since={"epoch": epoch, "seq": 7})
                 await say(writer, "live")
                 seqs = [(await reader.expect("message"))["seq"] for _ in range(294)]
@@ -124,7 +124,7 @@ async def test_a_gap_is_declared_and_where_all_is_there_none_is(
 ) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             epoch = (await join(line))["epoch"]
             for number in range(1, 6):
                 await say(line, f"i{number}")
@@ -132,7 +132,7 @@ async def test_a_gap_is_declared_and_where_all_is_there_none_is(
             outside.execute(sa.text("DELETE FROM chat_message WHERE seq <= 2"))
             outside.commit()
         other = await start()  # the first one has all of them in memory
-        async with open_line(other.url) as line:
+        async with open_raw(other.url) as line:
             answers = [
                 await join(line, since={"epoch": epoch, "seq": 1}),
                 await join(line, since={"epoch": epoch, "seq": 2}),
@@ -147,7 +147,7 @@ async def test_a_gap_is_declared_and_where_all_is_there_none_is(
         ]  # fmt: skip
 
 
-async def read_to_the_end(line: Line) -> tuple[list[dict[str, Any]], int]:
+async def read_to_the_end(line: RawWebsocket) -> tuple[list[dict[str, Any]], int]:
     """Return every frame until the connection ends, and the close code."""
     frames = []
     try:
@@ -173,7 +173,7 @@ def away(server_url: str, database_url: str) -> Iterator[None]:
 async def test_nothing_comes_after_left_and_joining_makes_no_room(start: Start, database: Database) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as ann, open_line(service.url) as ben:
+        async with open_raw(service.url) as ann, open_raw(service.url) as ben:
             await join(ann)
             await join(ben)
             await ben.send({"type": "leave", "room": "lobby", "ref": "bye"})
@@ -198,7 +198,7 @@ async def test_nothing_comes_after_left_and_joining_makes_no_room(start: Start, 
 async def test_a_send_may_follow_its_join_at_once(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await line.send({"type": "join", "room": "new", "ref": "r"})
             await say(line, "i1", room="new")
 
@@ -211,7 +211,7 @@ async def test_a_send_behind_a_join_that_failed_may_be_repeated(
     """Clients send without waiting for `joined`: an error that is final would lose what they wrote."""
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             with away(server_url, database_url):
                 await line.send({"type": "join", "room": "lobby", "ref": "r"})
                 assert (await line.expect("error"))["ref"] == "r"
@@ -234,7 +234,7 @@ async def test_a_send_behind_a_join_that_failed_may_be_repeated(
 async def test_at_most_32_rooms(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(rate_per_connection=0, rate_per_address=0)
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             for number in range(32):
                 await join(line, f"room-{number}")
             await line.send({"type": "join", "room": "one-more", "ref": "x"})
@@ -248,7 +248,7 @@ async def test_at_most_32_rooms(start: Start) -> None:
 async def test_bad_frames_are_answered_and_ten_in_a_row_close_1008(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await join(line)
             for data in [
                 "nonsense",
@@ -273,7 +273,7 @@ async def test_bad_frames_are_answered_and_ten_in_a_row_close_1008(start: Start)
 async def test_a_frame_beyond_the_limit_closes_1009(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await line.send("x" * 65_537)
             with pytest.raises(Closed) as closed:
                 await line.expect("error")
@@ -285,7 +285,7 @@ async def test_a_frame_beyond_the_limit_closes_1009(start: Start) -> None:
 async def test_beyond_the_rate_sends_are_refused_and_a_flood_is_closed(start: Start) -> None:
     with trio.fail_after(30):
         service = await start(rate_per_connection=5)
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await join(line)
             begun = trio.current_time()
             async with trio.open_nursery() as nursery:
@@ -302,7 +302,7 @@ async def test_beyond_the_rate_sends_are_refused_and_a_flood_is_closed(start: St
         assert refused[0]["id"].startswith("f")
 
 
-async def flood(line: Line) -> None:
+async def flood(line: RawWebsocket) -> None:
     number = 0
     while True:
         number += 1
@@ -313,7 +313,7 @@ async def flood(line: Line) -> None:
 async def test_a_silent_peer_is_closed_4408_and_a_ponging_one_stays(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start(heartbeat=0.3)
-        async with open_line(service.url) as awake, open_line(service.url) as asleep:
+        async with open_raw(service.url) as awake, open_raw(service.url) as asleep:
             begun = trio.current_time()
             with trio.move_on_after(1.6):
                 await awake.expect("bye")  # reading answers the pings
@@ -331,7 +331,7 @@ async def test_a_silent_peer_is_closed_4408_and_a_ponging_one_stays(start: Start
 async def test_a_drain_answers_what_was_read_then_says_bye_and_closes_1012(start: Start, outside: Connection) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await join(line)
             await say(line, "i0")
             await line.expect("ack")
@@ -352,7 +352,7 @@ async def test_a_drain_answers_what_was_read_then_says_bye_and_closes_1012(start
 async def test_a_new_epoch_is_taken_up_within_a_tick_and_said(start: Start, database: Database) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             old = await join(line, ref="mine")
             await say(line, "i1")
             await line.expect("ack")
@@ -373,10 +373,10 @@ async def test_simple_mode_shows_the_texts_of_others_and_nothing_else(start: Sta
     with trio.fail_after(LIMIT):
         one, two = await start(), await start()
         async with (
-            open_line(one.url, protocol=None) as ann,
-            open_line(one.url, protocol=None) as ben,
-            open_line(two.url, protocol=None) as kim,
-            open_line(two.url) as structured,
+            open_raw(one.url, protocol=None) as ann,
+            open_raw(one.url, protocol=None) as ben,
+            open_raw(two.url, protocol=None) as kim,
+            open_raw(two.url) as structured,
         ):
             await join(structured)
             await ann.send("from ann")
@@ -399,7 +399,7 @@ async def test_simple_mode_closes_1008_for_what_is_no_message(start: Start) -> N
     with trio.fail_after(LIMIT):
         service = await start()
         for text in ("", "x" * 4_001, "a\0b"):
-            async with open_line(service.url, protocol=None) as line:
+            async with open_raw(service.url, protocol=None) as line:
                 await line.send(text)
                 with pytest.raises(Closed) as closed:
                     await line.receive()
@@ -411,7 +411,7 @@ async def test_simple_mode_ends_both_loops_whichever_ends_first(start: Start) ->
     """The peer is silent, and the receive loop ends with the heartbeat."""
     with trio.fail_after(LIMIT):
         service = await start(heartbeat=0.2)
-        async with open_line(service.url, protocol=None) as silent:
+        async with open_raw(service.url, protocol=None) as silent:
             opcode = PING
             while opcode != CLOSE:
                 opcode, payload = await silent._receive_frame()
@@ -423,7 +423,7 @@ async def test_while_the_database_is_away_nothing_is_acked(start: Start, server_
     """Each send is answered within 3 s; afterwards the same id succeeds, and members get it, without a hand."""
     with trio.fail_after(LIMIT):
         service = await start()
-        async with open_line(service.url) as line:
+        async with open_raw(service.url) as line:
             await join(line)
             await say(line, "i0")
             await line.expect("message")

@@ -5,7 +5,7 @@ import pytest
 import trio
 
 from service.chat.connection import SILENCE
-from service.platform.testing.wire import Line, open_line
+from service.platform.testing.wire import RawWebsocket, open_raw
 from tests.chat.conftest import Start
 from tests.chat.system.black_hole import open_black_hole
 
@@ -16,7 +16,7 @@ CLOSING = 1.0  # seconds for the peer's close, which does not come
 TELLING = 2.5  # seconds until the others are told how many they are, on a busy machine
 
 
-async def wait_members(line: Line, count: int) -> None:
+async def wait_members(line: RawWebsocket, count: int) -> None:
     while (await line.expect("presence"))["count"] != count:
         pass
 
@@ -32,8 +32,8 @@ async def test_a_half_open_member_is_let_go_and_resumes_complete(start: Start, b
         service = await start(heartbeat=HEARTBEAT, rate_per_address=0)
         async with (
             open_black_hole(service.url) as hole,
-            open_line(service.url) as other,
-            open_line(hole.url) as lost,
+            open_raw(service.url) as other,
+            open_raw(hole.url) as lost,
             httpx2.AsyncClient(base_url=service.url) as client,
         ):
             for line in (other, lost):
@@ -49,7 +49,7 @@ async def test_a_half_open_member_is_let_go_and_resumes_complete(start: Start, b
                 took = trio.current_time() - begun
                 nursery.cancel_scope.cancel()
             head = (await client.post(PATH, json={"text": "last"})).json()["seq"]
-            async with open_line(service.url) as again:
+            async with open_raw(service.url) as again:
                 since = {"epoch": joined["epoch"], "seq": joined["from"]}
                 await again.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
                 resumed = await again.expect("joined")

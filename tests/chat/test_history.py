@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from service.platform.testing.contract import Client
 from tests.chat.conftest import Start
-from tests.chat.frames import open_line
+from tests.chat.frames import open_raw
 
 LIMIT = 20
 PATH = "/api/rooms/lobby/messages"
@@ -22,7 +22,7 @@ WINDOW = 0.5
 async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
     with trio.fail_after(LIMIT):
         service = await start()
-        async with Client(service.url) as client, open_line(service.url) as member:
+        async with Client(service.url) as client, open_raw(service.url) as member:
             await member.send({"type": "join", "room": "lobby", "ref": "r"})
             await member.expect("joined")
             first = await client.post(PATH, json={"text": "hi", "id": "i1", "from": "e\u0301va"})

@@ -4,7 +4,7 @@ import trio
 
 from service.chat.presence import FORGET, MAX_PAYLOAD, REPEAT, Presence
 from tests.chat.conftest import Start
-from tests.chat.frames import open_line
+from tests.chat.frames import open_raw
 
 
 def test_changes_are_told_at_once_and_everything_from_time_to_time() -> None:
@@ -19,15 +19,15 @@ def test_changes_are_told_at_once_and_everything_from_time_to_time() -> None:
 
 def test_totals_add_up_what_others_tell_until_they_fall_silent() -> None:
     presence = Presence("me")
-    presence.hear("@you one=4,elsewhere=9", 0)
-    presence.hear("@them one=2", 0)
-    presence.hear("@me one=100", 0)  # its own words
-    presence.hear("@you nonsense,one=-1,=,one=99999999999", 0)
+    presence.take("@you one=4,elsewhere=9", 0)
+    presence.take("@them one=2", 0)
+    presence.take("@me one=100", 0)  # its own words
+    presence.take("@you nonsense,one=-1,=,one=99999999999", 0)
 
     assert presence.changes({"one": 1}, 1) == {"one": 7}
     assert presence.changes({"one": 1}, 2) == {}
-    presence.hear("@them one=0", 3)
-    presence.hear("@you elsewhere=9", 3)
+    presence.take("@them one=0", 3)
+    presence.take("@you elsewhere=9", 3)
     assert presence.changes({"one": 1}, 4) == {"one": 5}
     assert presence.changes({"one": 1}, 4 + FORGET) == {"one": 1}
 
@@ -36,7 +36,7 @@ def test_many_rooms_are_told_in_payloads_that_postgresql_takes() -> None:
     tellings = Presence("me").tell({f"{'room' * 10}-{number}": number for number in range(5_000)}, 0)
     presence = Presence("you")
     for telling in tellings:
-        presence.hear(telling, 0)
+        presence.take(telling, 0)
 
     assert max(map(len, tellings)) < MAX_PAYLOAD + 100
     assert presence.changes({f"{'room' * 10}-4999": 1}, 0) == {f"{'room' * 10}-4999": 5_000}
@@ -45,7 +45,7 @@ def test_many_rooms_are_told_in_payloads_that_postgresql_takes() -> None:
 async def test_members_learn_how_many_they_are_on_all_replicas(start: Start) -> None:
     with trio.fail_after(20):
         one, two = await start(), await start()
-        async with open_line(one.url) as ann, open_line(one.url, protocol=None), open_line(two.url) as kim:
+        async with open_raw(one.url) as ann, open_raw(one.url, protocol=None), open_raw(two.url) as kim:
             for line in (ann, kim):
                 await line.send({"type": "join", "room": "lobby", "ref": "r"})
             for line in (ann, kim):

@@ -11,7 +11,7 @@ from service.chat.store import Draft
 from service.platform.database import Database
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.wire import open_line
+from service.platform.testing.wire import open_raw
 from tests.platform.test_backup import BLOCKS, run_page, skip_without_programs
 
 ROOM = "lobby"
@@ -47,7 +47,7 @@ async def test_a_member_from_before_a_restore_is_told_of_the_gap_if_the_epoch_wa
         await run(BLOCKS[2], empty_database_url)
 
     settings = make_settings(database_url=empty_database_url, bind="127.0.0.1:0", management_bind="127.0.0.1:0")
-    async with booted(settings, [CHAT]) as urls, open_line(urls.public) as other, open_line(urls.public) as member:
+    async with booted(settings, [CHAT]) as urls, open_raw(urls.public) as other, open_raw(urls.public) as member:
         await join(other, {})
         await other.send({"type": "send", "room": ROOM, "id": "new", "text": "after the restore"})
         ack = await other.expect("ack")

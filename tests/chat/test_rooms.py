@@ -142,7 +142,7 @@ async def test_a_hint_has_the_room_read_until_it_is_up_to_the_table(autojump_clo
         member = Listener()
         await world.join(member)
         world.commit(2 * PAGE + 7)
-        world.rooms.hear_of("lobby", 1)  # old, and still of use: the table is the truth
+        world.rooms.note_head("lobby", 1)  # old, and still of use: the table is the truth
         await trio.sleep(1)
 
         assert member.got == list(range(1, 2 * PAGE + 8))
@@ -153,9 +153,9 @@ async def test_a_hint_of_what_is_known_or_of_no_room_reads_nothing(autojump_cloc
     async with running() as world:
         await world.join(Listener())
         world.rooms.offer(world.commit(3))
-        world.rooms.hear_of("lobby", 3)
-        world.rooms.hear_of("lobby", 1)
-        world.rooms.hear_of("nobody-is-there", 9)
+        world.rooms.note_head("lobby", 3)
+        world.rooms.note_head("lobby", 1)
+        world.rooms.note_head("nobody-is-there", 9)
         await trio.sleep(1)
 
         assert len(world.table.reads) == 1
@@ -168,7 +168,7 @@ async def test_a_hint_that_comes_while_the_room_is_opened_is_not_lost(autojump_c
             nursery.start_soon(world.join, member)
             await trio.sleep(READ / 2)
             world.commit(1)
-            world.rooms.hear_of("lobby", 1)
+            world.rooms.note_head("lobby", 1)
         await trio.sleep(1)
 
         assert member.moves[0].start == 0
@@ -180,10 +180,10 @@ async def test_a_hint_that_comes_during_a_reading_has_the_room_read_again(autoju
         member = Listener()
         await world.join(member)
         world.commit(1)
-        world.rooms.hear_of("lobby", 1)
+        world.rooms.note_head("lobby", 1)
         await trio.sleep(READ / 2)
         world.commit(1)
-        world.rooms.hear_of("lobby", 2)
+        world.rooms.note_head("lobby", 2)
         await trio.sleep(1)
 
         assert member.got == [1, 2]
@@ -209,7 +209,7 @@ async def test_many_rooms_are_read_together(autojump_clock: MockClock) -> None:
         reads = len(world.table.reads)
         for room in members:
             world.commit(1, room)
-            world.rooms.hear_of(room, 1)
+            world.rooms.note_head(room, 1)
         await trio.sleep(1)
 
         assert all(member.got == [1] for member in members.values())
@@ -224,7 +224,7 @@ async def test_while_the_table_is_away_readings_are_repeated_with_pauses_and_joi
         await world.join(member)
         world.table.away = True
         world.commit(1)
-        world.rooms.hear_of("lobby", 1)
+        world.rooms.note_head("lobby", 1)
         with pytest.raises(Unavailable):
             await world.join(Listener(), room="other")
         await trio.sleep(5)

@@ -9,13 +9,14 @@ from service.platform.database.launch import EmbeddedUnavailable
 from service.platform.database.listen import Wakeup, Wakeups
 from service.platform.database.migrate import Migrated, MigrationRefused, ServerAway, migrate
 from service.platform.database.schema import CodeSchema, SchemaState, find_migrations, metadata
-from service.platform.database.statistics import InFlight, Outcome, Statistics, UnitObserver
+from service.platform.database.statistics import DatabaseStatistics, InFlight, Outcome, UnitObserver
 from service.platform.database.watch import Condition
 
 __all__ = [
     "CodeSchema",
     "Condition",
     "Database",
+    "DatabaseStatistics",
     "Embedded",
     "EmbeddedUnavailable",
     "InFlight",
@@ -24,7 +25,6 @@ __all__ = [
     "Outcome",
     "SchemaState",
     "ServerAway",
-    "Statistics",
     "UnitObserver",
     "Wakeup",
     "Wakeups",

@@ -14,13 +14,20 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.address import Address
-from service.platform.database.line import Line, create_line_engine
 from service.platform.database.listen import Wakeups
 from service.platform.database.pool import Pool
+from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
 from service.platform.database.slots import Slots
-from service.platform.database.statistics import Cancelled, Counters, InFlight, Outcome, Statistics, UnitObserver
-from service.platform.database.unit import Unit, keep_line, refuse_commit, refuse_stopped
+from service.platform.database.statistics import (
+    Cancelled,
+    Counters,
+    DatabaseStatistics,
+    InFlight,
+    Outcome,
+    UnitObserver,
+)
+from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
 from service.platform.database.watch import Condition, Watch
 from service.platform.database.work import DeadAtBegin, perform
 from service.platform.errors import Busy, DatabaseAway, OutcomeUnknown
@@ -88,9 +95,9 @@ class Database:
         """Return once a schema was seen that this code serves."""
         await self._watch.wait_served()
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> DatabaseStatistics:
         counters, slots = self._counters, self._slots
-        return Statistics(
+        return DatabaseStatistics(
             connections_in_use=slots.used,
             connections_idle=self._pool.idle,
             connections_limit=slots.size,
@@ -126,7 +133,7 @@ class Database:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._slots.acquire()
             started = time.perf_counter()
-            value = await self._on_a_line(function, args, kwargs, transactional)
+            value = await self._on_a_connection(function, args, kwargs, transactional)
         except trio.Cancelled:
             outcome = Outcome.CANCELLED
             raise
@@ -146,23 +153,25 @@ class Database:
                 self._slots.release(seconds)
             self._account(function, outcome, seconds)
 
-    async def _on_a_line[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
-        line = await self._pool.take()
+    async def _on_a_connection[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        pooled = await self._pool.take()
         try:
-            return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
+            return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin:
             self._counters.lines_replaced += 1
-        line = await self._pool.take_new()
+        pooled = await self._pool.take_new()
         try:
-            return await self._hop(Unit(line, transactional=transactional), line, function, args, kwargs)
+            return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin as error:
             raise DatabaseAway("PostgreSQL ends each connection at once") from error
 
-    async def _hop[T](self, unit: Unit, line: Line, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    async def _hop[T](
+        self, unit: Unit, pooled: PooledConnection, function: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
         """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
         self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
         try:
-            return await unit.run(perform, unit, line, self._engine, function, args, kwargs)
+            return await unit.run(perform, unit, pooled, self._engine, function, args, kwargs)
         except trio.Cancelled:
             with trio.CancelScope(shield=True):  # bounded: see Unit.stop
                 await unit.stop()
@@ -179,8 +188,8 @@ class Database:
             self._counters.cancels_sent += unit.cancels_sent
             self._counters.lines_cut += unit.was_cut
             if unit.tainted or unit.was_cut:
-                line.close()
-            self._pool.give(line)
+                pooled.close()
+            self._pool.give(pooled)
 
     def _account(self, function: Callable[..., Any], outcome: Outcome, seconds: float) -> None:
         self._counters.units[outcome] += 1
@@ -203,11 +212,11 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """Open the door; the database need not be reachable yet. Units must have ended before the scope does."""
     code = read_code_schema(migrations or find_migrations())
-    engine = create_line_engine()
+    engine = create_engine_over()
     # the dialect's events: with one of the engine's own, every statement would be prepared for all of them
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         event.listen(engine, name, refuse_stopped)
-    event.listen(engine, "handle_error", keep_line)
+    event.listen(engine, "handle_error", keep_connection)
     engine.dialect.do_commit = refuse_commit  # type: ignore[method-assign,assignment]  # its event is the engine's
     watch = Watch(Address.pool(settings), code)
     async with trio.open_nursery() as nursery:

@@ -21,7 +21,7 @@ type Wakeup = frozenset[str] | None
 
 
 class Wakeups(AsyncIterator[Wakeup]):
-    """What comes in on a channel. The first item, and the first after each loss of the line, is None: catch up.
+    """What comes in on a channel. The first item, and the first after each loss of the connection, is None: catch up.
 
     Payloads that came together are one item, without repeats. What comes while nobody asks waits in the connection.
     """
@@ -38,7 +38,7 @@ class Wakeups(AsyncIterator[Wakeup]):
         try:
             return await self._wait(self._pgconn)
         except psycopg.OperationalError:
-            log.warning("listener lost its line")
+            log.warning("listener lost its connection")
             self.close()
             return await self.__anext__()
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, encoding_problem
-from service.platform.database.discreet import hide_values
+from service.platform.database.redaction import hide_values
 from service.platform.database.schema import (
     SELECT_STATE,
     SchemaState,

@@ -11,7 +11,7 @@ class Outcome(enum.StrEnum):
     COMMITTED = "committed"
     READ = "read"
     CANCELLED = "cancelled"  # by its caller; also while it waited
-    UNKNOWN = "unknown"  # the line died between COMMIT and its answer
+    UNKNOWN = "unknown"  # the connection died between COMMIT and its answer
     FAILED = "failed"
     BUSY = "busy"  # no connection in time
 
@@ -39,7 +39,7 @@ type UnitObserver = Callable[[str, Outcome, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class DatabaseStatistics:
     """One moment's gauges, and counters since the start."""
 
     connections_in_use: int

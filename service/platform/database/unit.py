@@ -1,8 +1,9 @@
 """One unit of work: one function, one transaction, one thread; and what orders its cancellation against the rest.
 
-Two sides share a Unit. Its thread attaches a line, runs the function, detaches and commits. Its task, once cancelled,
-asks the server to cancel what an attached line runs, again and again until the thread has ended. A line is detached
-only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the line's next unit.
+Two sides share a Unit. Its thread attaches a connection, runs the function, detaches and commits. Its task, once
+cancelled, asks the server to cancel what an attached connection runs, again and again until the thread has ended. A
+connection is detached only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the connection's
+next unit.
 """
 
 import threading
@@ -18,10 +19,10 @@ from outcome import Outcome
 from psycopg.pq.abc import PGconn
 from sqlalchemy import ExceptionContext
 
-from service.platform.database.line import Line
+from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import request_cancel
 
-GRACE = 0.5  # seconds that a server has to answer a cancel request before the line is cut
+GRACE = 0.5  # seconds that a server has to answer a cancel request before the connection is cut
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
 
 _current = threading.local()
@@ -33,13 +34,13 @@ class Stopped(BaseException):
 
 class Unit:
     __slots__ = (
-        "_attached", "_cancelling", "_changed", "_ended", "_line", "_running", "_stopped", "_waiting",
+        "_attached", "_cancelling", "_changed", "_ended", "_pooled", "_running", "_stopped", "_waiting",
         "cancels_sent", "committed", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
     )  # fmt: skip
 
-    def __init__(self, line: Line, *, transactional: bool) -> None:
+    def __init__(self, pooled: PooledConnection, *, transactional: bool) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._line = line
+        self._pooled = pooled
         self._attached = False
         self._cancelling = False
         self._stopped = False
@@ -51,13 +52,13 @@ class Unit:
         self.outcome_unknown = False
         self.value: Any = None
         self.cancels_sent = 0
-        self.tainted = False  # a cancel request may still be on its way: the line is not to be used again
+        self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
         self.was_cut = False
 
     # on the thread
 
     def __enter__(self) -> Self:
-        """Let a cancel reach the line from now on. Raises Stopped when the caller has gone already."""
+        """Let a cancel reach the connection from now on. Raises Stopped when the caller has gone already."""
         with self._changed:
             self._refuse_stopped()
             self._attached = True
@@ -67,7 +68,7 @@ class Unit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let no cancel reach the line any more. Raises Stopped when one was asked for: nothing is committed."""
+        """Let no cancel reach the connection any more. Raises Stopped when one was asked for: nothing is committed."""
         _current.unit = None
         with self._changed:
             while self._cancelling:
@@ -123,7 +124,7 @@ class Unit:
         with trio.move_on_after(GRACE):
             await self._cancel_until_ended(self._ended)
             return
-        self._line.cut()
+        self._pooled.cut()
         self.was_cut = True
         await self._ended.wait()
 
@@ -140,7 +141,7 @@ class Unit:
             if not self._attached:
                 return
             self._cancelling = True
-            pgconn: PGconn = self._line.pgconn
+            pgconn: PGconn = self._pooled.pgconn
         try:
             self.cancels_sent += 1
             if not await request_cancel(pgconn):
@@ -163,8 +164,8 @@ def refuse_stopped(*_: object) -> None:
         unit._refuse_stopped()
 
 
-def keep_line(context: ExceptionContext) -> None:
-    """Keep the line of a unit that was stopped: a listener for SQLAlchemy's `handle_error`.
+def keep_connection(context: ExceptionContext) -> None:
+    """Keep the connection of a unit that was stopped: a listener for SQLAlchemy's `handle_error`.
 
     SQLAlchemy takes what is no Exception for the end of the process, and would close the connection.
     """

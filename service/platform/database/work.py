@@ -1,7 +1,7 @@
 """What the thread of a unit does: BEGIN, the function, COMMIT, or ROLLBACK; and what its errors mean.
 
-BEGIN and COMMIT are sent by hand rather than by the driver: so it is known what was sent when a line dies, and a COMMIT
-that the server turned into a ROLLBACK is noticed.
+BEGIN and COMMIT are sent by hand rather than by the driver: so it is known what was sent when a connection dies, and
+a COMMIT that the server turned into a ROLLBACK is noticed.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from service.platform.database.discreet import hide_values
-from service.platform.database.line import Line, LineLost
+from service.platform.database.pooled import ConnectionLost, PooledConnection
+from service.platform.database.redaction import hide_values
 from service.platform.database.unit import Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
@@ -24,7 +24,7 @@ BEGIN, COMMIT = b"BEGIN READ WRITE", b"COMMIT"
 
 
 class DeadAtBegin(Exception):
-    """The line was dead before anything was sent: the unit may have another."""
+    """The connection was dead before anything was sent: the unit may have another."""
 
 
 class Aborted(Exception):
@@ -33,76 +33,76 @@ class Aborted(Exception):
 
 def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
     unit: Unit,
-    line: Line,
+    pooled: PooledConnection,
     engine: Engine,
     function: Callable[..., T],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> T:
-    """Run the function in its transaction, or without one, and leave the line clean or broken."""
+    """Run the function in its transaction, or without one, and leave the connection clean or broken."""
     try:
         with unit:
-            connection = _begin(unit, line, engine)
+            connection = _begin(unit, pooled, engine)
             value = function(connection, *args, **kwargs)
         if unit.transactional:
-            _commit(unit, line, engine, connection, value)
+            _commit(unit, pooled, engine, connection, value)
     except BaseException as error:
         hide_values(error)
-        _roll_back(line)
-        if line.broken and isinstance(error, DBAPIError | psycopg.Error | LineLost):
+        _roll_back(pooled)
+        if pooled.broken and isinstance(error, DBAPIError | psycopg.Error | ConnectionLost):
             lost = "the connection to PostgreSQL was lost; nothing is committed"
             raise DatabaseAway(lost) from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
         raise
-    if not line.usable:
-        _roll_back(line)
+    if not pooled.usable:
+        _roll_back(pooled)
     return value
 
 
-def _begin(unit: Unit, line: Line, engine: Engine) -> Connection:
-    connection = line.connection(engine)
+def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
+    connection = pooled.connection(engine)
     if unit.transactional:
         try:
-            _send(line, BEGIN)
+            _send(pooled, BEGIN)
         except psycopg.Error as error:
-            if line.broken:
+            if pooled.broken:
                 raise DeadAtBegin from error
             raise
         connection.begin()  # tells SQLAlchemy; sends nothing
     return connection
 
 
-def _commit(unit: Unit, line: Line, engine: Engine, connection: Connection, value: object) -> None:
+def _commit(unit: Unit, pooled: PooledConnection, engine: Engine, connection: Connection, value: object) -> None:
     transaction = connection.get_transaction()
     if transaction is None or not transaction.is_active:
         raise RuntimeError("a unit of work does not roll back: it raises, and database.run rolls back")
-    if line.broken:
-        raise LineLost("the connection was lost before COMMIT")
+    if pooled.broken:
+        raise ConnectionLost("the connection was lost before COMMIT")
     try:
-        done = _send(line, COMMIT)
+        done = _send(pooled, COMMIT)
     except psycopg.Error as error:
-        _judge(unit, line, engine, error)
+        _judge(unit, pooled, engine, error)
     if done.command_status != COMMIT:
         raise Aborted("a statement of the unit failed and the unit went on: PostgreSQL rolled it back")
     unit.value = value
     unit.committed = True
 
 
-def _judge(unit: Unit, line: Line, engine: Engine, error: psycopg.Error) -> NoReturn:
+def _judge(unit: Unit, pooled: PooledConnection, engine: Engine, error: psycopg.Error) -> NoReturn:
     """Tell a COMMIT that was refused, by a deferred constraint for example, from one whose answer is missing."""
-    if line.usable:
+    if pooled.usable:
         raise DBAPIError.instance("COMMIT", None, error, psycopg.Error, dialect=engine.dialect) from error
     unit.outcome_unknown = True
     raise OutcomeUnknown("the connection was lost while committing: it may be committed or not") from error
 
 
-def _send(line: Line, command: bytes) -> PGresult:
-    result = line.pgconn.exec_(command)
+def _send(pooled: PooledConnection, command: bytes) -> PGresult:
+    result = pooled.pgconn.exec_(command)
     if result.status != pq.ExecStatus.COMMAND_OK:
         raise psycopg.errors.error_from_result(result)
     return result
 
 
-def _roll_back(line: Line) -> None:
-    if not line.broken:
-        with contextlib.suppress(psycopg.Error):  # then the line is broken, and is closed
-            line.dbapi.rollback()  # the driver's own: it also forgets prepared statements of tables that are no more
+def _roll_back(pooled: PooledConnection) -> None:
+    if not pooled.broken:
+        with contextlib.suppress(psycopg.Error):  # then the connection is broken, and is closed
+            pooled.dbapi.rollback()  # the driver's own: it also forgets prepared statements of tables that are no more

@@ -30,7 +30,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _OTHER_METHOD, _UNMATCHED = "_OTHER", "unmatched"
 
 
-class Exchange:
+class RequestActivity:
     """One request and its response."""
 
     __slots__ = ("_bytes", "_scope", "_send", "started", "status")
@@ -81,7 +81,7 @@ class Exchange:
         return event
 
 
-class Conversation:
+class WebsocketActivity:
     """One websocket, from the upgrade to the end of its handler."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +159,7 @@ class Conversation:
 
 
 # What the task, and those that it starts, work for; also read from outside, to say who waits for what.
-activity: ContextVar[Exchange | Conversation | None] = ContextVar("activity", default=None)
+activity: ContextVar[RequestActivity | WebsocketActivity | None] = ContextVar("activity", default=None)
 
 
 def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

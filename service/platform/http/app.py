@@ -15,7 +15,7 @@ from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError
 from service.platform.http.openapi import explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, Statistics, forwarded, guard
+from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
@@ -46,7 +46,7 @@ def surround(
     settings: PlatformSettings,
     *,
     lifecycle: Lifecycle,
-    statistics: Statistics,
+    statistics: ServerStatistics,
     limits: RateLimits,
     observe: RequestObserver = lambda *_: None,
     tracing: Tracing | None = None,

@@ -12,8 +12,8 @@ from typing import Any
 
 import structlog
 
-from service.platform.http.activities import Conversation, Exchange, Receive, Scope, Send, activity
-from service.platform.telemetry.lines import straight
+from service.platform.http.activities import Receive, RequestActivity, Scope, Send, WebsocketActivity, activity
+from service.platform.telemetry.lines import direct
 from service.platform.telemetry.tracing import Traced, Tracing
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ def around(
     their line comes when the status is another one than the last time, and at debug level otherwise.
     """
     statuses: dict[str, int | str] = dict.fromkeys(seldom, 200)
-    tell = straight(__name__)
+    tell = direct(__name__)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -58,7 +58,7 @@ def around(
             await app(scope, receive, send)
 
     async def ask(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, send)
+        exchange = RequestActivity(scope, send)
         traced = begin(scope, exchange, tracing)
         try:
             await app(scope, receive, exchange.send)
@@ -74,7 +74,7 @@ def around(
                 traced.end(exchange.labels[0], scope.get("route", ""), status)
 
     async def converse(scope: Scope, receive: Receive, send: Send) -> None:
-        conversation = Conversation(scope, receive, send)
+        conversation = WebsocketActivity(scope, receive, send)
         conversation.traced = begin(scope, conversation, tracing)
         try:
             await app(scope, conversation.receive, conversation.send)
@@ -85,7 +85,7 @@ def around(
     return asgi
 
 
-def begin(scope: Scope, doing: "Exchange | Conversation", tracing: Tracing | None) -> Traced | None:
+def begin(scope: Scope, doing: "RequestActivity | WebsocketActivity", tracing: Tracing | None) -> Traced | None:
     """Give a request its id, and let each line that its task logs say it; it has a task, and a context, of its own."""
     headers = dict(scope["headers"])
     scope["request_id"] = request_id = _request_id(headers.get(b"x-request-id"))

@@ -11,7 +11,7 @@ from service.platform.database import Database, Outcome
 from service.platform.http.requests import RequestObserver
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
-from service.platform.server import Statistics
+from service.platform.server import ServerStatistics
 from service.platform.telemetry.metrics import Metrics
 from service.platform.telemetry.tracing import Counts, Tracing
 
@@ -32,7 +32,7 @@ def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, rev
     ).observe
 
 
-def show_server(metrics: Metrics, seen: Statistics, tracing: Tracing | None = None) -> RequestObserver:
+def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | None = None) -> RequestObserver:
     """Return what is told about each request."""
     metrics.gauge("http_server_active_requests", "Requests that are being answered.", lambda: seen.requests_in_flight)
     metrics.gauge("server_connections", "Open sockets.", lambda: seen.connections_open)

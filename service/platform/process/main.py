@@ -33,7 +33,7 @@ from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import (
     RateLimits,
-    Statistics,
+    ServerStatistics,
     Websockets,
     check_versions,
     listener_url,
@@ -131,7 +131,7 @@ async def live(
         bound("management_bind", settings.management_bind) as operators,
         bound("bind", settings.bind) as public,
     ):
-        statistics, limits = Statistics(), RateLimits(settings.rate_per_address)
+        statistics, limits = ServerStatistics(), RateLimits(settings.rate_per_address)
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
         with explained("management_bind", settings.management_bind):
             operators.listen()

@@ -8,7 +8,7 @@ from service.platform.server.guard import guard
 from service.platform.server.listener import listener_url, open_listener
 from service.platform.server.outbox import TooSlowError
 from service.platform.server.rates import RateLimits, TokenBucket
-from service.platform.server.statistics import Statistics
+from service.platform.server.statistics import ServerStatistics
 from service.platform.server.versions import WrongVersionsError, check_versions
 from service.platform.server.websocket import FrameOutbox, Websocket, websocket
 from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
@@ -22,7 +22,7 @@ __all__ = [
     "FrameOutbox",
     "Probe",
     "RateLimits",
-    "Statistics",
+    "ServerStatistics",
     "TokenBucket",
     "TooSlowError",
     "Websocket",

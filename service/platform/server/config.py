@@ -12,12 +12,12 @@ from hypercorn.logging import Logger
 
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.listener import BACKLOG
-from service.platform.server.statistics import Statistics
+from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
 from service.platform.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    from service.platform.server.connection import Connection  # it needs this module's class at run time
+    from service.platform.server.connection import ServerConnection  # it needs this module's class at run time
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class ServerConfig(Config):
         listener: socket.socket,
         *,
         settings: PlatformSettings,
-        statistics: Statistics,
+        statistics: ServerStatistics,
         lifecycle: Lifecycle,
         websockets: Websockets,
         probes: Mapping[str, Probe],
@@ -71,7 +71,7 @@ class ServerConfig(Config):
         self.lifecycle = lifecycle
         self.websockets = websockets
         self.probes = {path.encode(): probe for path, probe in probes.items()}
-        self.connections: set[Connection] = set()
+        self.connections: set[ServerConnection] = set()
         self.closing = False  # true from the end of the drain on: connections end as soon as nothing is asked of them
         self.websocket_max_message_size = settings.websocket_max_bytes
         self.graceful_timeout = settings.graceful_timeout

@@ -32,7 +32,7 @@ LAST_CALL = 1.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class Connection(TCPServer):
+class ServerConnection(TCPServer):
     """Hypercorn's connection without its traps (see README.md: A1 to A4, B1, B4, B5)."""
 
     config: ServerConfig

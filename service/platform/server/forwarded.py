@@ -1,6 +1,6 @@
 """Who the client is behind proxies that we trust, and only behind them: `X-Forwarded-For` and `X-Forwarded-Proto`.
 
-Anybody can write these headers. They are believed as far as addresses of our own proxies vouch for them, read from the
+Anybody can write these headers. They count as far as addresses of our own proxies vouch for them, read from the
 right: the first address that is not one of ours is the client.
 """
 
@@ -18,7 +18,7 @@ def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramewo
     if not networks:
         return app
 
-    async def believe(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def from_proxies(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "lifespan" and scope["client"] and is_trusted(scope["client"][0], networks):
             hops = _values(scope["headers"], b"x-forwarded-for")
             scope["client"] = (client_address(scope["client"][0], hops, networks), 0)
@@ -27,7 +27,7 @@ def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramewo
                 scope["scheme"] = scheme_of(scope["type"], protocols[-1])
         await app(scope, receive, send)
 
-    return believe
+    return from_proxies
 
 
 def client_address(peer: str, hops: Sequence[str], trusted: Networks) -> str:
@@ -36,7 +36,7 @@ def client_address(peer: str, hops: Sequence[str], trusted: Networks) -> str:
     for hop in reversed(hops):
         address = _address(hop)
         if address is None:
-            break  # who wrote this is not to be believed any further
+            break  # who wrote this is not to be trusted any further
         client = address
         if not is_trusted(address, trusted):
             break

@@ -15,7 +15,7 @@ from service.platform.errors import PROBLEM_JSON, RateLimited, ServiceError, Una
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
-from service.platform.server.statistics import Statistics
+from service.platform.server.statistics import ServerStatistics
 from service.platform.settings import PlatformSettings
 
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
@@ -27,7 +27,7 @@ def guard(
     *,
     settings: PlatformSettings,
     lifecycle: Lifecycle,
-    statistics: Statistics,
+    statistics: ServerStatistics,
     limits: RateLimits,
     any_host: Collection[str] = (),
 ) -> ASGIFramework:
@@ -44,7 +44,7 @@ class Guard:
         *,
         settings: PlatformSettings,
         lifecycle: Lifecycle,
-        statistics: Statistics,
+        statistics: ServerStatistics,
         limits: RateLimits,
         any_host: Collection[str],
     ) -> None:

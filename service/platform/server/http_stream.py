@@ -11,7 +11,7 @@ from service.platform.server.exchange import Exchange
 from service.platform.server.responses import encode_head
 
 if TYPE_CHECKING:
-    from service.platform.server.connection import Connection  # it makes the protocol that makes us
+    from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
 EXTENSION = "trireme.exchange"
 
@@ -20,7 +20,7 @@ class HttpStream(HTTPStream):
     """Hypercorn's, which cancels the app itself when the client is gone, and tells it so without waiting for it."""
 
     app_put: Exchange
-    transport: "Connection"
+    transport: "ServerConnection"
     _started: HTTPResponseStartEvent | None = None  # held until its first body: mostly that is the whole response
 
     async def handle(self, event: Event) -> None:

@@ -20,7 +20,7 @@ from service.platform.server.responses import encode_head
 from service.platform.server.websocket_stream import WebsocketStream
 
 if TYPE_CHECKING:
-    from service.platform.server.connection import Connection  # it makes us
+    from service.platform.server.connection import ServerConnection  # it makes us
 
 # Up to here a copy costs less than a second write.
 JOIN_LIMIT = 65_536
@@ -39,7 +39,7 @@ class Protocol(H11Protocol):
     config: ServerConfig
     connection: h11.Connection | H11WSConnection
     stream: HttpStream | WebsocketStream | None
-    transport: "Connection"
+    transport: "ServerConnection"
     _held: bytes = b""
 
     async def initiate(self) -> None:

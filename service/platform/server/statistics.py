@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Statistics:
+class ServerStatistics:
     """One per process, shared by its listeners. Counters only rise; `*_open` and `requests_in_flight` are gauges."""
 
     connections_open: int = 0

@@ -18,7 +18,7 @@ from service.platform.server.frames import Frame, encode_message
 from service.platform.server.outbox import TooSlowError
 
 if TYPE_CHECKING:
-    from service.platform.server.connection import Connection  # it makes the protocol that makes us
+    from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
 EXTENSION = "trireme.websocket"
 # How long the peer may take to answer our close frame.
@@ -34,7 +34,7 @@ class WebsocketStream(WSStream):
 
     app_put: Exchange | None
     config: ServerConfig
-    transport: "Connection"
+    transport: "ServerConnection"
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]  # as the base class

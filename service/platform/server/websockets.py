@@ -4,7 +4,7 @@ from typing import Protocol
 
 import trio
 
-GOING_AWAY = 1012  # "service restart": the client should reconnect, and will reach another replica
+SERVICE_RESTART = 1012  # "service restart": the client should reconnect, and will reach another replica
 
 
 class Closable(Protocol):
@@ -40,7 +40,7 @@ class Websockets:
         """Return when no websocket is open."""
         await self._empty.wait()
 
-    async def close_all(self, code: int = GOING_AWAY, reason: str = "") -> None:
+    async def close_all(self, code: int = SERVICE_RESTART, reason: str = "") -> None:
         """Close every open websocket, all at once; takes no longer than the slowest, which is about a second."""
         async with trio.open_nursery() as nursery:
             for websocket in tuple(self._open):

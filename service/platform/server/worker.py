@@ -14,8 +14,8 @@ from hypercorn.typing import ASGIFramework
 
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.config import KEEP_ALIVE_TIMEOUT, UNTAKEN_TIMEOUT, Probe, ServerConfig
-from service.platform.server.connection import Connection
-from service.platform.server.statistics import Statistics
+from service.platform.server.connection import ServerConnection
+from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
 from service.platform.settings import PlatformSettings
 
@@ -25,7 +25,7 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     listener: socket.socket,
     *,
     settings: PlatformSettings,
-    statistics: Statistics,
+    statistics: ServerStatistics,
     lifecycle: Lifecycle,
     shutdown: Callable[[], Awaitable[object]],
     websockets: Websockets | None = None,
@@ -67,4 +67,4 @@ async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[obje
 
 def _connection(app: Any, config: Config, *args: Any) -> TCPServer:
     """Make what `hypercorn.trio.run` makes per connection; another server in this process keeps its own kind."""
-    return Connection(app, config, *args) if isinstance(config, ServerConfig) else TCPServer(app, config, *args)
+    return ServerConnection(app, config, *args) if isinstance(config, ServerConfig) else TCPServer(app, config, *args)

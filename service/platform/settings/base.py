@@ -160,7 +160,7 @@ class PlatformSettings(_Frozen):
     trusted_proxies: Networks = Field(
         (),
         examples=["10.0.0.0/8,192.0.2.1"],
-        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed; empty is none.",
+        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
     )
 
     drain_delay: Seconds = Field(

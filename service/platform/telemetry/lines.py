@@ -68,7 +68,7 @@ class Json:
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
         return _encode(event)
 
-    def straight(self, name: str) -> Callable[[str, EventDict], None]:
+    def direct(self, name: str) -> Callable[[str, EventDict], None]:
         """Return what writes a whole event of the logger `name`, past everything else; called with its level."""
         write, stamp = self._outlet(name).write, self._stamp
 
@@ -81,7 +81,7 @@ class Json:
         return tell
 
 
-def straight(name: str) -> Callable[[str, EventDict], None]:
+def direct(name: str) -> Callable[[str, EventDict], None]:
     """Return what logs events that have all their fields already; called with a level and the event.
 
     What structlog does for a line costs several times what JSON and the write do, so it is not done for each request.
@@ -90,7 +90,7 @@ def straight(name: str) -> Callable[[str, EventDict], None]:
     log = structlog.get_logger(name).bind()
     chain = structlog.get_config()["processors"]
     last = chain[-1] if chain else None
-    write = last.straight(name) if isinstance(last, Json) else None
+    write = last.direct(name) if isinstance(last, Json) else None
 
     def tell(level: str, event: EventDict) -> None:
         if write is not None and chain[-1] is last:

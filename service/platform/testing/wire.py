@@ -11,7 +11,7 @@ import trio
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
-class Refused(Exception):
+class UpgradeRefused(Exception):
     """The upgrade was answered with another status than 101."""
 
     def __init__(self, status: int, head: str, body: str) -> None:
@@ -30,7 +30,7 @@ class Closed(Exception):
         self.reason = reason
 
 
-class Line:
+class RawWebsocket:
     """An open websocket; `send` and `receive` belong to one task each."""
 
     def __init__(self, stream: trio.SocketStream, buffer: bytearray, head: str) -> None:
@@ -109,10 +109,10 @@ class Line:
 
 
 @asynccontextmanager
-async def open_line(
+async def open_raw(
     url: str, path: str = "/ws", *, protocol: str | None = "chat.v1", headers: str = "", limit: float = 10
-) -> AsyncIterator[Line]:
-    """Open a websocket of the service at `url` within `limit` s. Raises Refused, Closed, OSError, trio.TooSlowError."""
+) -> AsyncIterator[RawWebsocket]:
+    """Open a websocket at `url` within `limit` seconds. Raises UpgradeRefused, Closed, OSError, TooSlowError."""
     where = urlsplit(url)
     with trio.fail_after(limit):
         stream = await trio.open_tcp_stream(where.hostname or "", where.port or 80)
@@ -126,7 +126,7 @@ async def open_line(
         await trio.aclose_forcefully(stream)
 
 
-async def _upgrade(stream: trio.SocketStream, host: str, path: str, protocol: str | None, headers: str) -> Line:
+async def _upgrade(stream: trio.SocketStream, host: str, path: str, protocol: str | None, headers: str) -> RawWebsocket:
     offer = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
     try:
         await stream.send_all(
@@ -145,5 +145,5 @@ async def _upgrade(stream: trio.SocketStream, host: str, path: str, protocol: st
     head = raw.decode("latin1")
     status = int(head.split(" ", 2)[1])
     if status != 101:
-        raise Refused(status, head, rest.decode(errors="replace"))
-    return Line(stream, bytearray(rest), head)
+        raise UpgradeRefused(status, head, rest.decode(errors="replace"))
+    return RawWebsocket(stream, bytearray(rest), head)

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from service.chat.protocol import MAX_TEXT, SUBPROTOCOL, Close
-from service.platform.testing.wire import Closed, Line, open_line
+from service.platform.testing.wire import Closed, RawWebsocket, open_raw
 
 TIMED = 20
 LONG = "𝄞" * (MAX_TEXT - 40)  # 16 KB: a member that does not read is full after a few hundred of them
@@ -88,14 +88,14 @@ async def deliver(
 
 
 @asynccontextmanager
-async def _member(url: str, protocol: str | None) -> AsyncIterator[tuple[Line, dict[str, Any]]]:
-    async with open_line(url, protocol=protocol, limit=30) as line:
+async def _member(url: str, protocol: str | None) -> AsyncIterator[tuple[RawWebsocket, dict[str, Any]]]:
+    async with open_raw(url, protocol=protocol, limit=30) as line:
         if protocol is not None:
             await line.send({"type": "join", "room": "lobby", "ref": "r"})
         yield line, await line.expect("joined") if protocol is not None else {}
 
 
-async def _send(sender: Line, messages: int, pause: float, protocol: str | None) -> None:
+async def _send(sender: RawWebsocket, messages: int, pause: float, protocol: str | None) -> None:
     for _ in range(messages):
         text = f"{time.perf_counter()} {LONG}"
         await sender.send(
@@ -113,7 +113,7 @@ async def _wait_for(delays: Sized, count: int) -> None:
             seen, since = len(delays), trio.current_time()
 
 
-async def _time(line: Line, delays: list[tuple[float, float]]) -> None:
+async def _time(line: RawWebsocket, delays: list[tuple[float, float]]) -> None:
     while True:
         data = await line.receive()
         if text := data if data[0] != "{" else data.partition('"text":"')[2]:
@@ -121,12 +121,12 @@ async def _time(line: Line, delays: list[tuple[float, float]]) -> None:
             delays.append((now, now - float(text.partition(" ")[0])))
 
 
-async def _drain(line: Line) -> None:
+async def _drain(line: RawWebsocket) -> None:
     while await line.stream.receive_some(1 << 20):
         pass
 
 
-async def _resume(url: str, line: Line, start: dict[str, Any], head: int, found: Delivery) -> None:
+async def _resume(url: str, line: RawWebsocket, start: dict[str, Any], head: int, found: Delivery) -> None:
     """Read what still comes, then go on where that ended. Complete: each message once, in order."""
     got: list[int] = []
     try:
@@ -135,7 +135,7 @@ async def _resume(url: str, line: Line, start: dict[str, Any], head: int, found:
     except Closed as closed:
         found.let_go += closed.code in LET_GO
         last = got[-1] if got else start["from"]
-        async with open_line(url, limit=30) as again:
+        async with open_raw(url, limit=30) as again:
             since = {"epoch": start["epoch"], "seq": last}
             await again.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
             got += [(await again.expect("message"))["seq"] for _ in range(head - last)]

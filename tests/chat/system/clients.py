@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from service.platform.testing.wire import Closed, Line, Refused
-from tests.chat.frames import open_line
+from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused
+from tests.chat.frames import open_raw
 from tests.chat.system.checker import Acked, Got, History, Joined
 
 PING = 0.5  # seconds between two pings, so that something comes
@@ -48,13 +48,13 @@ class Member:
     detour: str | None = None  # where it connects instead of at a replica
     _numbers: int = 0
     _said_bye: tuple[float, dict[str, Any]] | None = None
-    _line: Line | None = None
+    _line: RawWebsocket | None = None
 
     async def run(self, writing: Callable[[], bool]) -> None:
         while True:
             try:
                 await self._connect_once(writing)
-            except* (Closed, Refused, OSError, trio.TooSlowError) as group:
+            except* (Closed, UpgradeRefused, OSError, trio.TooSlowError) as group:
                 self._note(group)
             await trio.sleep(self._patience())
 
@@ -75,7 +75,7 @@ class Member:
 
     async def _connect_once(self, writing: Callable[[], bool]) -> None:
         url, begun = self.detour or self.random.choice(self.urls()), trio.current_time()
-        async with open_line(url, f"/ws?name={self.name}", limit=2.5) as line:
+        async with open_raw(url, f"/ws?name={self.name}", limit=2.5) as line:
             self._line = line
             if self._said_bye is not None:
                 self.returned.append((begun - self._said_bye[0], self._said_bye[1]))
@@ -88,31 +88,31 @@ class Member:
                     nursery.start_soon(self._write, line, writing)
                 await self._read(line, nursery)
 
-    async def _join(self, line: Line, room: str) -> None:
+    async def _join(self, line: RawWebsocket, room: str) -> None:
         since = self.cursors.get(room)
         asked = {"epoch": since[0], "seq": since[1]} if since else {"seq": 0}
         await send(line, type="join", room=room, ref=room, since=asked)
 
-    async def _ping(self, line: Line) -> None:
+    async def _ping(self, line: RawWebsocket) -> None:
         while True:
             await trio.sleep(PING)
             await send(line, type="ping", t=1)
 
-    async def _write(self, line: Line, writing: Callable[[], bool]) -> None:
+    async def _write(self, line: RawWebsocket, writing: Callable[[], bool]) -> None:
         for (room, id_), text in list(self.unacked.items()):  # of an earlier connection, and not acked there
             await send(line, type="send", room=room, id=id_, text=text)
         while self.pause and writing():
             await trio.sleep(self.random.uniform(0.5, 1.5) * self.pause)
             await self._send_new(line)
 
-    async def _send_new(self, line: Line) -> None:
+    async def _send_new(self, line: RawWebsocket) -> None:
         self._numbers += 1
         room, id_ = self.random.choice(self.rooms), f"{self.name}-{self._numbers}"
         text = f"{self.random.choice(TEXTS)} {self._numbers}"
         self.history.sent[room, id_] = self.unacked[room, id_] = text
         await send(line, type="send", room=room, id=id_, text=text)
 
-    async def _read(self, line: Line, nursery: trio.Nursery) -> None:
+    async def _read(self, line: RawWebsocket, nursery: trio.Nursery) -> None:
         while True:
             while self.stalled:
                 await trio.sleep(0.05)
@@ -144,7 +144,7 @@ class Member:
         self.history.members.setdefault(self.name, []).append(got)
         self.cursors[got.room] = got.epoch, got.seq
 
-    async def _take_error(self, line: Line, frame: dict[str, Any]) -> None:
+    async def _take_error(self, line: RawWebsocket, frame: dict[str, Any]) -> None:
         if not frame["retryable"]:
             self.wrong.append(f"{self.name}: {frame}")
             return
@@ -159,11 +159,11 @@ class Member:
         for error in leaves(group):
             if isinstance(error, Closed):
                 self.closes[error.code] += 1
-            elif isinstance(error, Refused):
+            elif isinstance(error, UpgradeRefused):
                 self.refusals.append(error.status)
 
 
-async def send(line: Line, **frame: Any) -> None:
+async def send(line: RawWebsocket, **frame: Any) -> None:
     await line.send(frame)
 
 

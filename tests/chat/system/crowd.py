@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from service.platform.testing.processes import Process
-from service.platform.testing.wire import Closed, Line, Refused, open_line
+from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 
 PATIENCE = 60.0  # seconds for a connection, when thousands are made
 
@@ -28,13 +28,13 @@ def resident_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status if "VmRSS" in line)
 
 
-async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[Line]:
+async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[RawWebsocket]:
     """Open members of the lobby, twenty at a time; each is told that it has joined."""
-    lines: list[Line] = []
+    lines: list[RawWebsocket] = []
 
     async def some(number: int) -> None:
         for _ in range(number):
-            line = await stack.enter_async_context(open_line(url, limit=PATIENCE))
+            line = await stack.enter_async_context(open_raw(url, limit=PATIENCE))
             await line.send({"type": "join", "room": "lobby", "ref": "r"})
             lines.append(line)
 
@@ -45,7 +45,7 @@ async def open_many(stack: AsyncExitStack, url: str, count: int) -> list[Line]:
 
 
 async def write(url: str, count: int) -> None:
-    async with open_line(url) as writer:
+    async with open_raw(url) as writer:
         await writer.send({"type": "join", "room": "lobby", "ref": "r"})
         for number in range(count):
             frame = {"type": "send", "room": "lobby", "id": f"{time.time()}-{number}", "text": "missed"}
@@ -66,18 +66,18 @@ async def come_back(service: Process, *, members: int, since: dict[str, Any], mi
 async def _resume(service: Process, since: dict[str, Any], missed: int, answers: Counter[str]) -> None:
     while True:
         try:
-            async with open_line(service.public, limit=PATIENCE) as line:
+            async with open_raw(service.public, limit=PATIENCE) as line:
                 await line.send({"type": "join", "room": "lobby", "ref": "r", "since": since})
                 for seq in range(since["seq"] + 1, since["seq"] + missed + 1):
                     assert (await line.expect("message"))["seq"] == seq
                 answers["complete"] += 1
                 return
-        except (Refused, Closed, OSError, trio.TooSlowError) as error:
+        except (UpgradeRefused, Closed, OSError, trio.TooSlowError) as error:
             answers[_describe(error)] += 1
             await trio.sleep(1)
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, Refused) and "retry-after" in error.head.lower():
+    if isinstance(error, UpgradeRefused) and "retry-after" in error.head.lower():
         return f"{error.status} announced"
     return repr(error)

@@ -156,7 +156,7 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
     from service.platform.server import (
         Application,
         RateLimits,
-        Statistics,
+        ServerStatistics,
         Websockets,
         guard,
         listener_url,
@@ -165,7 +165,7 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
     )
 
     settings = make_settings(**options)
-    statistics, lifecycle, websockets = Statistics(), Lifecycle(), Websockets()
+    statistics, lifecycle, websockets = ServerStatistics(), Lifecycle(), Websockets()
     app = guard(
         add_routes(Application("safe", settings=settings)),
         settings=settings,

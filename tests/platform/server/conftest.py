@@ -11,7 +11,7 @@ import trio
 from quart_trio import QuartTrio
 
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, Statistics, Websockets, open_listener, serve
+from service.platform.server import Application, ServerStatistics, Websockets, open_listener, serve
 from service.platform.settings import PlatformSettings
 from tests.platform.server.child import add_routes, bare_config, make_settings
 
@@ -21,7 +21,7 @@ class Server:
     """A running server and what a test looks at."""
 
     port: int
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: ServerStatistics = field(default_factory=ServerStatistics)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     websockets: Websockets = field(default_factory=Websockets)
     stop: trio.Event = field(default_factory=trio.Event)

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from service.platform.http.app import surround
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, Statistics
+from service.platform.server import Application, RateLimits, ServerStatistics
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import Server, running, running_bare
 from tests.platform.server.wire import CLOSE, TEXT, Reader, frame, get, upgrade
@@ -27,7 +27,7 @@ async def use(server: Server) -> None:
 
 
 async def test_a_request_has_a_line_and_a_websocket_has_one_at_each_end(safe_app: Application) -> None:
-    settings, lifecycle, statistics = make_settings(), Lifecycle(), Statistics()
+    settings, lifecycle, statistics = make_settings(), Lifecycle(), ServerStatistics()
     app = surround(safe_app, settings, lifecycle=lifecycle, statistics=statistics, limits=RateLimits(0))
     with capture_logs() as lines:
         async with running(app, settings) as server:

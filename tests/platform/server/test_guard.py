@@ -10,7 +10,7 @@ import trio
 from quart_trio import QuartTrio
 
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, Statistics, guard
+from service.platform.server import Application, RateLimits, ServerStatistics, guard
 from tests.platform.server.child import add_routes, make_settings
 from tests.platform.server.conftest import Server, running, running_bare
 from tests.platform.server.wire import UPGRADE, Reader, get, upgrade
@@ -19,9 +19,9 @@ PROBES = {"/livez": lambda: (200, b'{"status": "ok"}')}
 
 
 @asynccontextmanager
-async def guarded(app: Application, **changes: Any) -> AsyncIterator[tuple[Server, Statistics, Lifecycle]]:
+async def guarded(app: Application, **changes: Any) -> AsyncIterator[tuple[Server, ServerStatistics, Lifecycle]]:
     settings = make_settings(**changes)
-    statistics, lifecycle = Statistics(), Lifecycle()
+    statistics, lifecycle = ServerStatistics(), Lifecycle()
     wrapped = guard(
         app,
         settings=settings,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, make_url, text
 from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import RateLimits, Statistics
+from service.platform.server import RateLimits, ServerStatistics
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.server.conftest import Server, running
 from tests.platform.server.wire import Reader, get
@@ -68,7 +68,7 @@ async def test_under_three_times_its_capacity_the_service_does_what_it_can(
         observer.execute("CREATE SEQUENCE begun")
         outcome = Outcome()
         async with open_database(settings) as database:
-            lifecycle, counters = Lifecycle(), Statistics()
+            lifecycle, counters = Lifecycle(), ServerStatistics()
             app = create_app([create_routes(database)], settings)
             whole = surround(app, settings, lifecycle=lifecycle, statistics=counters, limits=RateLimits(0))
             async with running(whole, settings) as server:

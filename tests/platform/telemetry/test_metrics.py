@@ -9,7 +9,7 @@ import pytest
 from service.platform.http.activities import Message, Receive, Scope, Send
 from service.platform.http.requests import around
 from service.platform.inside.readings import show_server
-from service.platform.server import Statistics
+from service.platform.server import ServerStatistics
 from service.platform.telemetry.metrics import Metrics
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
@@ -66,7 +66,7 @@ async def test_a_running_service_shows_every_metric_that_was_promised(make_setti
 
 
 async def test_ten_thousand_paths_methods_and_headers_add_no_series() -> None:
-    metrics, statistics = Metrics(), Statistics()
+    metrics, statistics = Metrics(), ServerStatistics()
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})

@@ -12,15 +12,15 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
-# The line whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
+# The connection whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
 _opening = threading.local()
 
 
-class LineLost(Exception):
+class ConnectionLost(Exception):
     """The connection died; the unit that was on it is not committed."""
 
 
-class Line:
+class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
     __slots__ = ("_proxied", "_socket", "dbapi", "pgconn")
@@ -38,11 +38,11 @@ class Line:
     def connection(self, engine: Engine) -> Connection:
         """Return a fresh Connection of SQLAlchemy, so that its options do not reach the next unit; on a thread."""
         if self._proxied is None:
-            _opening.line = self
+            _opening.pooled = self
             try:
                 self._proxied = engine.raw_connection()
             finally:
-                _opening.line = None
+                _opening.pooled = None
         return Connection(engine, self._proxied)
 
     @property
@@ -78,7 +78,7 @@ class Line:
         self.dbapi.close()
 
 
-def create_line_engine() -> Engine:
+def create_engine_over() -> Engine:
     """Return SQLAlchemy's part: dialect, compiled statements and events; the connections are ours."""
     return create_engine(
         "postgresql+psycopg://",
@@ -91,7 +91,7 @@ def create_line_engine() -> Engine:
 
 
 def _hand_over() -> DBAPIConnection:
-    line: Line | None = getattr(_opening, "line", None)
-    if line is None:
-        raise LineLost("the connection was lost; a unit of work cannot go on with another")
-    return line.dbapi  # type: ignore[return-value]  # SQLAlchemy's protocol for drivers is narrower than psycopg's types
+    pooled: PooledConnection | None = getattr(_opening, "pooled", None)
+    if pooled is None:
+        raise ConnectionLost("the connection was lost; a unit of work cannot go on with another")
+    return pooled.dbapi  # type: ignore[return-value]  # SQLAlchemy's protocol for drivers is narrower than psycopg's types

@@ -1,6 +1,6 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
-    python -m bench [NAME...]      NAME as in ALL, below
+    python -m bench [NAME...]      NAME as in ALL, below, or a feature's
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted.
@@ -11,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
 
-from bench import chat as room  # sample
 from bench import clients
 from bench import database as units
 from bench import price as around
@@ -137,13 +137,19 @@ ALL: dict[str, Callable[[], None]] = {
     "stalled": stalled,
     "database": database,
     "units": units.main,
-    "chat": lambda: room.main([]),  # sample
 }
 
 
+def of_features() -> dict[str, Callable[[], None]]:
+    """Return the benchmarks that features bring: `main` of tests/<feature>/bench.py."""
+    found = Path(__file__).parents[1].glob("tests/*/bench.py")
+    return {path.parent.name: import_module(f"tests.{path.parent.name}.bench").main for path in sorted(found)}
+
+
 def main() -> None:
-    for name in sys.argv[1:] or ALL:
-        ALL[name]()
+    every = ALL | of_features()
+    for name in sys.argv[1:] or every:
+        every[name]()
 
 
 if __name__ == "__main__":

@@ -49,16 +49,18 @@ under_load() {
 	k exec rollout -- rm -f /tmp/stop
 	k exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
 	load=$!
-	# sample begins: every websocket is told 1012, and resumes
-	k exec -i rollout -- python - http://demo-trireme <tests/chat/rollout.py &
-	members=$!
-	# sample ends
+	watchers=
+	for watcher in tests/*/rollout.py; do # what the clients of a feature see, where it has such a script
+		[ -f "$watcher" ] || continue
+		k exec -i rollout -- python - http://demo-trireme <"$watcher" &
+		watchers="$watchers $!"
+	done
 	sleep 10
 	"$@"
 	soon all_pods_run "$image" || { echo "not all pods run $image" >&2 && exit 1; }
 	k exec rollout -- touch /tmp/stop
 	wait "$load"
-	wait "$members" # sample
+	for watcher in $watchers; do wait "$watcher"; done
 }
 
 # Until a command succeeds, a minute at the most.

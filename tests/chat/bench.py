@@ -5,7 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from service.chat.writer import Writer
 from service.platform.database import migrate, open_database, open_embedded
 from service.platform.settings import PlatformSettings
 from service.platform.testing.processes import ready
-from service.platform.testing.wire import RawWebsocket, open_raw
+from service.platform.testing.wire import RawWebsocket
 from tests.chat.system.audience import compare, deliver
 from tests.chat.system.crowd import come_back, open_many, resident_kib, write
+from tests.chat.wire import open_raw
 
 CROWD: dict[str, Any] = {"members": 500, "stalled": 50, "messages": 300, "pause": 0.08}
 MORE: dict[str, Any] = {
@@ -268,7 +269,7 @@ async def wait_open(url: str) -> None:
                 await trio.sleep(0.1)
 
 
-def main(names: list[str]) -> None:
+def main(names: Sequence[str] = ()) -> None:
     measures: dict[str, Callable[[str, Path], Awaitable[None]]] = {
         "throughput": lambda url, _: measure_throughput(url),
         "fanout": measure_fan_out,

@@ -12,14 +12,14 @@ from service.chat import asyncapi
 from service.chat.parsing import parse
 from service.chat.protocol import SUBPROTOCOL, Error
 from service.platform.testing.wire import RawWebsocket
-from service.platform.testing.wire import open_raw as open_unwatched
+from tests.chat.wire import open_raw as open_unwatched
 
 
 @asynccontextmanager
 async def open_raw(
     url: str, path: str = "/ws", *, protocol: str | None = SUBPROTOCOL, **options: Any
 ) -> AsyncIterator[RawWebsocket]:
-    """Open a websocket as service.platform.testing.wire does, whose frames are checked both ways."""
+    """Open a websocket as tests/chat/wire.py does, whose frames are checked both ways."""
     async with open_unwatched(url, path, protocol=protocol, **options) as line:
         if protocol is not None:
             line.watch = check

@@ -1,6 +1,6 @@
 """What members of the chat see while a release is upgraded. Runs in the service's image, as rollout.py does:
 
-    python - http://NAME < service/chat/client/rollout.py      ends when /tmp/stop exists; exit 1 when anything was lost
+    python - http://NAME < tests/chat/rollout.py      ends when /tmp/stop exists; exit 1 when anything was lost
 
 Members hold websockets and resume, a writer sends and repeats what was not acked.
 """

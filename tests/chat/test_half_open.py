@@ -5,9 +5,10 @@ import pytest
 import trio
 
 from service.chat.connection import SILENCE
-from service.platform.testing.wire import RawWebsocket, open_raw
+from service.platform.testing.wire import RawWebsocket
 from tests.chat.conftest import Start
 from tests.chat.system.black_hole import open_black_hole
+from tests.chat.wire import open_raw
 
 LIMIT = 30
 PATH = "/api/rooms/lobby/messages"

@@ -11,7 +11,7 @@ from service.chat.store import Draft
 from service.platform.database import Database
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.wire import open_raw
+from tests.chat.wire import open_raw
 from tests.platform.test_backup import BLOCKS, run_page, skip_without_programs
 
 ROOM = "lobby"

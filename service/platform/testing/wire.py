@@ -72,7 +72,7 @@ class RawWebsocket:
                 raise Closed(int.from_bytes(payload[:2]) if payload else 1005, payload[2:].decode())
 
     async def frame(self) -> dict[str, Any]:
-        """Return the next frame of chat.v1."""
+        """Return the next text as the JSON object that it is."""
         frame: dict[str, Any] = json.loads(await self.receive())
         return frame
 
@@ -110,7 +110,7 @@ class RawWebsocket:
 
 @asynccontextmanager
 async def open_raw(
-    url: str, path: str = "/ws", *, protocol: str | None = "chat.v1", headers: str = "", limit: float = 10
+    url: str, path: str, *, protocol: str | None = None, headers: str = "", limit: float = 10
 ) -> AsyncIterator[RawWebsocket]:
     """Open a websocket at `url` within `limit` seconds. Raises UpgradeRefused, Closed, OSError, TooSlowError."""
     where = urlsplit(url)

@@ -15,7 +15,8 @@ from typing import Any
 import trio
 
 from service.chat.protocol import MAX_TEXT, SUBPROTOCOL, Close
-from service.platform.testing.wire import Closed, RawWebsocket, open_raw
+from service.platform.testing.wire import Closed, RawWebsocket
+from tests.chat.wire import open_raw
 
 TIMED = 20
 LONG = "𝄞" * (MAX_TEXT - 40)  # 16 KB: a member that does not read is full after a few hundred of them

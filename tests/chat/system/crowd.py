@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from service.platform.testing.processes import Process
-from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
+from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused
+from tests.chat.wire import open_raw
 
 PATIENCE = 60.0  # seconds for a connection, when thousands are made
 

@@ -9,8 +9,7 @@ import trio
 
 from service.platform.testing.processes import ROOT, environment, ready
 
-HOOKS: dict[str, str] = {}
-HOOKS |= {"SCHEMATHESIS_HOOKS": "tests.chat.api_hooks"}  # sample
+HOOKS = {"SCHEMATHESIS_HOOKS": "tests.platform.http.hooks"}  # which imports those of features
 
 
 async def find(directory: Path, database_url: str, *, examples: int, seed: int) -> str:

@@ -1,6 +1,6 @@
 """Three rooms. Yours: features.py, settings.py, hello.py, and each feature that you add beside them.
 
-The sample: chat/, one feature with all that is its own; remove it when you have read it. The platform: platform/, which
-makes the promise and comes with updates. Start reading at platform/process/main.py: the life of the process, top to
-bottom.
+The sample: the feature that features.py marks so, with all that is its own in one folder; remove it when you have read
+it. The platform: platform/, which makes the promise and comes with updates. Start reading at platform/process/main.py:
+the life of the process, top to bottom.
 """

@@ -4,7 +4,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Options:            # become options of the verb; their names must be the feature's alone
-        members: Annotated[int, typer.Option(min=0, help="Websockets that chat.")] = 50
+        members: Annotated[int, typer.Option(min=0, help="Websockets to open.")] = 50
 
     class Load(Part):         # made once a run
         def __init__(self, plan: Plan, options: Options) -> None: ...

@@ -31,7 +31,7 @@ DRAIN_MARGIN = 5.0
 
 
 def prefix_of(feature: str) -> str:
-    """Return what the variables of a feature's settings begin with: SERVICE_CHAT_ for `chat`."""
+    """Return what the variables of a feature's settings begin with: SERVICE_ORDERS_ for `orders`."""
     return f"{PREFIX}{feature.upper()}_"
 
 

@@ -6,7 +6,7 @@ from service.platform.settings import Catalogue, FeatureSettings, PlatformSettin
 
 
 def settings_of(catalogue: Catalogue, **values: Any) -> PlatformSettings:
-    """Return settings with these values, named like their variables: `bind=…`, `chat_retention=…`.
+    """Return settings with these values, named like their variables: `bind=…`, `orders_limit=…`.
 
     Raises ValidationError for a wrong value, and LookupError for a name that is no setting.
     """

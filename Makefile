@@ -1,5 +1,5 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
-# bin/setup gets uv and a Python if they are missing, and makes .venv.
+# deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
 .PHONY: run test install check generate bench drill image help
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.

@@ -18,7 +18,7 @@ DOCUMENTS = sorted(
 )
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"\]\(([^)]+\.py)\)\s+`(?:\w+\.)?(\w+)`")
-LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 
 
 def commands(document: Path) -> list[str]:
@@ -43,11 +43,22 @@ async def test_the_readme_s_requests_are_answered(tmp_path: Path) -> None:
     assert len(requests) >= 3
 
 
+def sections(document: Path) -> set[str]:
+    """Return the anchors that a document's headings make."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_between_files_lead_somewhere(document: Path) -> None:
-    targets = [link for link in LINK.findall(document.read_text()) if "://" not in link and not link.startswith("..")]
+    missing = []
+    for name, section in LINK.findall(document.read_text()):
+        target = document.parent / name if name else document
+        if "://" in name:
+            continue
+        if not target.exists() or (section and section not in sections(target)):
+            missing.append(f"{name}#{section}")
 
-    missing = [target for target in targets if not (document.parent / target).exists()]
     assert not missing
 
 

@@ -25,14 +25,14 @@ def sockets_left(directory: Path) -> list[Path]:
 
 async def test_ctrl_c_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
     async with ready(tmp_path, "dev") as service, httpx2.AsyncClient() as client:
-        hello = await client.get(service.public + "/api/hello")
+        answer = await client.get(service.public + "/healthz")
         below = descendants(service.process.pid)
         begun = time.monotonic()
         service.send(signal.SIGINT)
 
         assert await service.wait_end(5) == 0
         assert time.monotonic() - begun < 2
-        assert hello.status_code == 200
+        assert answer.status_code == 200
         assert below
         await wait_gone(below, 1)
         assert not sockets_left(tmp_path)

@@ -12,7 +12,7 @@ from service.platform.database import Database
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from tests.chat.wire import open_raw
-from tests.platform.test_backup import BLOCKS, run_page, skip_without_programs
+from tests.docs.test_backup import BLOCKS, run_page, skip_without_programs
 
 ROOM = "lobby"
 

@@ -1,0 +1,75 @@
+"""Deleting every feature leaves a service that runs and a platform that passes its tests."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+
+from service.platform.testing.copies import commit, copy_repository, run_in, type_check
+from service.platform.testing.processes import ready
+
+PLATFORM = {"platform"}
+YOURS = {"__init__.py", "__main__.py", "features.py", "settings.py"}
+EMPTY = '''"""Yours: the table of contents, one line a feature."""
+
+from service.platform.feature import Feature
+
+FEATURES: tuple[Feature, ...] = ()
+'''
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository without any feature, its tests and its migration."""
+    copy = copy_repository(tmp_path_factory.mktemp("bare") / "clone")
+    for feature in sorted({path.name for path in (copy / "service").iterdir()} - PLATFORM - YOURS):
+        name = feature.removesuffix(".py")
+        for gone in (copy / "service" / feature, copy / "tests" / name, copy / "tests" / f"test_{name}.py"):
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+        for migration in (copy / "migrations" / "versions").glob(f"*_{name}*.py"):
+            migration.unlink()
+    (copy / "service" / "features.py").write_text(EMPTY)
+    done = run_in(copy, "python", "deploy/generate.py")
+    assert done.returncode == 0, done.stderr
+    commit(copy)
+    return copy
+
+
+def test_nothing_of_the_platform_misses_a_feature(bare: Path) -> None:
+    checked = run_in(bare, "pytest", "-q", "-p", "no:cacheprovider", "tests/platform/test_architecture.py")
+
+    assert not re.findall(r"FAILED.*", checked.stdout)
+    assert checked.returncode == 0, checked.stdout
+
+
+async def test_the_service_runs(bare: Path, tmp_path: Path, database_url: str) -> None:
+    command = ("env", f"PYTHONPATH={bare}", sys.executable, "-m", "service")
+    async with (
+        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=0) as service,
+        httpx2.AsyncClient() as client,
+    ):
+        document = (await client.get(service.public + "/openapi.json")).json()
+
+    assert set(document["paths"]) == {"/livez", "/readyz", "/healthz"}
+
+
+@pytest.mark.ci
+def test_it_types(bare: Path) -> None:
+    done = type_check(bare)
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.ci
+async def test_the_tests_of_the_platform_are_green(bare: Path) -> None:
+    """All but those of database and server, which know of no feature and take most of the time."""
+    left_out = ("--deselect", "tests/platform/database", "--deselect", "tests/platform/server")
+    run = ("pytest", "-q", "-p", "no:cacheprovider", *left_out, "tests/platform", "tests/system", "tests/helm")
+    done = await trio.to_thread.run_sync(lambda: run_in(bare, *run, seconds=1200))
+    print(done.stdout[-3000:])
+
+    assert done.returncode == 0

@@ -39,7 +39,11 @@ async def test_trap_an_exception_closes_1000_on_the_stack_as_it_comes(bare_app: 
         assert await (await upgrade(client, "/fail")).close_code() == 1000
 
 
-@pytest.mark.parametrize("goodbye", [frame(CLOSE), frame(CLOSE, b"\x03\xe8"), frame(CLOSE, b"\x03\xe9bye"), None])
+@pytest.mark.parametrize(
+    "goodbye",
+    [frame(CLOSE), frame(CLOSE, b"\x03\xe8"), frame(CLOSE, b"\x03\xe9bye"), None],
+    ids=["empty", "code", "reason", "none"],
+)
 async def test_a_normal_end_is_no_error(
     safe_app: Application, caplog: pytest.LogCaptureFixture, goodbye: bytes | None
 ) -> None:
@@ -121,7 +125,7 @@ async def test_trap_what_was_sent_before_a_clean_close_is_lost_on_the_stack_as_i
     assert len(handled) < 5
 
 
-@pytest.mark.parametrize("goodbye", [frame(CLOSE), None])
+@pytest.mark.parametrize("goodbye", [frame(CLOSE), None], ids=["close", "none"])
 async def test_a_websocket_whose_client_has_left_is_gone_at_once(safe_app: Application, goodbye: bytes | None) -> None:
     async with running(safe_app) as server:
         async with await server.connect() as client:

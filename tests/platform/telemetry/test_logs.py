@@ -21,6 +21,7 @@ type Lines = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 async def lines(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Lines]:
     """Log as JSON, and yield what reads the lines since the last time."""
+    logging.captureWarnings(False)  # who left it on did so for a `warnings.showwarning` that pytest has put back since
     configure_logs("info", "json")
     yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     structlog.reset_defaults()

@@ -18,7 +18,14 @@ from typing import Any
 import trio
 
 from service.platform.http.activities import activity
+from service.platform.seams import Seam
 
+# There is no public way to a task's cancel scopes, nor to the order in which tasks began.
+SEAMS = (
+    Seam("trio.lowlevel:Task", sets=("_cancel_status", "_counter")),
+    Seam("trio:Nursery", sets=("_cancel_status",)),
+    Seam("trio._core._run:CancelStatus", sets=("_parent", "_scope")),
+)
 # After so many tasks the rest is only counted: the loop stands still meanwhile.
 MOST_TASKS = 10_000
 _PLUMBING = {"_real_async_yield", "_async_yield", "wait_task_rescheduled", "__aenter__"}

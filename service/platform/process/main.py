@@ -28,14 +28,17 @@ from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.management import METRICS, Inside
 from service.platform.inside.management import create_routes as create_management
 from service.platform.inside.readings import show_database, show_process, show_server
+from service.platform.inside.tasks import SEAMS as TASK_SEAMS
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
+from service.platform.seams import check_seams, untried
 from service.platform.server import (
+    SEAMS,
+    TRIED,
     RateLimits,
     ServerStatistics,
     Websockets,
-    check_versions,
     listener_url,
     open_listener,
     serve,
@@ -73,11 +76,13 @@ async def main(
     end: Callable[[int], object] = os._exit,
     on_ready: Callable[[Urls], object] = lambda _: None,
 ) -> None:
-    """Serve until a signal, then drain, and return; raises what crashed a task, and SettingsError for a taken port.
+    """Serve until a signal, then drain, and return; raises what crashed a task, SettingsError for a taken port,
+
+    SeamsError when an installed package is not as the platform needs it.
 
     `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
     """
-    check_versions()
+    check_seams([*SEAMS, *TASK_SEAMS])
     lifecycle = Lifecycle()
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -86,6 +91,8 @@ async def main(
     ):
         inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step), tracing)
         log.info("starting", version=inside.version, revision=settings.revision)
+        if strange := untried(TRIED):
+            log.warning("packages of versions that were not tried", found=strange, tried=dict(TRIED))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey, signals, lifecycle, settings.drain_bound, end)
             nursery.start_soon(answer, questions)

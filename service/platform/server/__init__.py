@@ -8,14 +8,16 @@ from service.platform.server.guard import guard
 from service.platform.server.listener import listener_url, open_listener
 from service.platform.server.outbox import TooSlowError
 from service.platform.server.rates import RateLimits, TokenBucket
+from service.platform.server.seams import SEAMS, TRIED
 from service.platform.server.statistics import ServerStatistics
-from service.platform.server.versions import WrongVersionsError, check_versions
 from service.platform.server.websocket import FrameOutbox, Websocket, websocket
 from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
 from service.platform.server.websockets import Websockets
 from service.platform.server.worker import serve
 
 __all__ = [
+    "SEAMS",
+    "TRIED",
     "WEBSOCKET",
     "Application",
     "Frame",
@@ -27,8 +29,6 @@ __all__ = [
     "TooSlowError",
     "Websocket",
     "Websockets",
-    "WrongVersionsError",
-    "check_versions",
     "encode_frame",
     "forwarded",
     "guard",

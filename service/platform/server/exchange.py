@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.task_group import TaskGroup, _handle
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 
 # One message is always taken, so these bound what waits to them and one message more.
@@ -66,7 +66,16 @@ class Exchange:
     ) -> None:
         """Run the app for this exchange; ends quietly when `self.scope` is cancelled."""
         with self.scope:
-            await _handle(app, config, scope, self.receive, send, _refuse_thread, _refuse_thread)
+            try:
+                await app(scope, self.receive, send, _refuse_thread, _refuse_thread)
+            except Exception:
+                await config.log.exception("an application failed outside of the framework")
+            except BaseExceptionGroup as group:
+                if group.split(trio.Cancelled)[1] is None:
+                    raise
+                await config.log.exception("an application failed outside of the framework")
+            finally:
+                await send(None)  # Hypercorn's sign that the application has ended
 
     def _is_full(self, size: int) -> bool:
         if not self._messages:

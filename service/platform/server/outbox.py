@@ -1,9 +1,26 @@
 """Everything that is written to one socket, in one order.
 
-Written straight to the socket while it takes it; what it does not take waits here and is written by one task of the
-connection, which lives only that long. A peer has `write_timeout` seconds for each PIECE of bytes: one that does not
-read is let go, and so is one that reads a trickle. Whoever waits in `send` may be cancelled: a message once begun is
-still written whole, so the stream stays in step.
+Theory of operation. An outbox is in one of four states:
+
+    empty     nothing waits. A write goes to the socket at once; what it does not take is appended -> queued
+    queued    entries wait, in order. A write is only appended. One task, `_drain`, writes the first entry -> empty
+    overflow  queued, and `send_nowait` was refused once (`overflowed`). The caller lets the peer go; it never resumes
+    closed    final: by `close`, or by `_give_up` when the peer is gone or too slow. Nothing is written or queued
+
+Who may change them: whoever writes (`push`, `send_nowait`, `send`) moves empty to queued; only `_drain` moves queued to
+empty; the connection closes. All of it is plain `def` between two checkpoints, on one thread, so no two writers can
+interleave inside a step.
+
+What cannot happen, and why:
+
+- Two entries out of order: while anything waits, every write is appended, and only `_drain` takes from the front.
+- Half a frame: an entry whose beginning is on the wire (`_head_begun`) is never dropped, neither to make room nor by
+  `discard`. A caller that is cancelled in `send` only stops waiting; its entry stays and is written whole.
+- Two drain tasks: `_draining` is set before the task is started and cleared when it ends, with the queue empty.
+- A writer that waits for ever: each PIECE of bytes has `write_timeout` seconds. A peer that reads nothing, or a
+  trickle, fails the outbox, which wakes all who wait.
+- A write to another connection: the descriptor is asked for anew each time, since the number of a closed socket may
+  belong to another by then.
 """
 
 import os

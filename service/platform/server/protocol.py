@@ -1,6 +1,29 @@
 """HTTP/1.1 on one connection: Hypercorn's, without HTTP/2, with limits, and with one write for a response.
 
 Probes are answered here, ahead of every task and every framework: they must answer when nothing else does.
+
+Theory of operation. h11 keeps the states of both sides; this class only decides what to do in them. The connection is
+
+    idle        no stream. What comes in is parsed until a request's headers are whole
+    responding  a stream exists (http_stream.py or websocket_stream.py). Its application runs in a task of its own
+    ending      the response said `Connection: close`, a refusal was sent, or h11 found a fault: h11 is in MUST_CLOSE
+                or ERROR. What still comes in is dropped
+    closed      `Closed` was sent; connection.py lingers for the peer, and then the socket goes
+
+Who may change them: the reading task (`handle`) goes from idle to responding, and to ending for what is no request. The
+application's task ends the response, by `answer` (a whole plain response as bytes, without h11) or event by event
+through h11 (`stream_send`); both lead back to idle, and h11's own cycle is started anew. Only one of the two can be
+for one response: `answer` is taken only while h11 has seen nothing of it, and leaves no stream behind.
+
+What cannot happen, and why:
+
+- Two responses interleaved: the next request is parsed only when the stream is gone (`can_read`), so pipelined requests
+  wait in h11's buffer.
+- A head without a body that follows it: the head is held (`_held`) and written together with the first body, or by
+  `flush`; every way out of a response flushes.
+- `answer` on a connection that must not be kept: `is_plain` asks h11 (the request has been read whole), the headers (no
+  `Connection`), the drain and the number of requests. In doubt the answer is no, and h11 does it.
+- Bytes behind a last request taken for an error: in MUST_CLOSE h11 is not asked for more (H11Connection).
 """
 
 from collections.abc import Iterable

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from inspect import iscoroutinefunction
 
-from quart.routing import QuartMap, _normalise_host
+from quart.routing import QuartMap
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.exceptions import BadHost
 from werkzeug.routing import MapAdapter
+
+DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
@@ -35,7 +37,9 @@ class Routes(QuartMap):
 @lru_cache(maxsize=256)
 def _encode_host(scheme: str, host: str) -> str:
     """Return the host as URLs carry it. Raises BadHost, as werkzeug's `Map.bind` does."""
-    name, colon, port = _normalise_host(scheme, host.lower()).partition(":")
+    name, colon, port = host.lower().partition(":")
+    if port == DEFAULT_PORTS.get(scheme):
+        colon = port = ""
     try:
         return f"{name.encode('idna').decode('ascii')}{colon}{port}"
     except UnicodeError as error:

@@ -1,4 +1,33 @@
-"""One websocket between the protocol and the app: limits, the closing handshake, and the way to the outbox."""
+"""One websocket between the protocol and the app: limits, the closing handshake, and the way to the outbox.
+
+Theory of operation. The states are Hypercorn's ASGIWebsocketState, and beside them three facts of ours:
+
+    HANDSHAKE   the request is with the app, which accepts, refuses with a response, or fails (500)
+    CONNECTED   frames go both ways, until one side says goodbye:
+                  ours    `_say_close` writes a close frame                                   -> CLOSED
+                  theirs  `_take_close` answers later: what came before is still handled, at most LAST_MESSAGES
+                  none    the connection ends without a word (`_end`)                          -> CLOSED, 1006
+    CLOSED      nothing more is sent; HTTPCLOSED is the same after a refusal
+
+    _peer_closed   the peer's close frame has come: a clean end
+    _goodbye       our answer to it, held until the app has taken what came before
+    _deaf          nothing that comes in is looked at any more: after a fault of the peer's, or its close
+
+Who may change them: the reading task handles frames, one after the other (`_handle_events`); the app's task accepts,
+sends and closes; fan-out of other tasks calls `send_nowait` and may call `close`. Each change of state is made together
+with its write, between two checkpoints, so no task sees a state whose frame has not been queued.
+
+What cannot happen, and why:
+
+- A frame behind our close frame: `send_nowait`, `ping` and `app_send` look at the state in the same step that writes.
+- Two close frames: `_say_close` and `answer_close` leave CONNECTED at once, and `_goodbye` is taken before it is used.
+- A message lost that came before a clean close: the app is not cancelled at it; it gets the messages, then the
+  disconnect, and has LAST_MESSAGES seconds.
+- A message over the limit kept in memory: the size is checked before the buffer is extended; afterwards we are deaf.
+- A close that waits for a peer for ever: CLOSE_WAIT bounds it, and a full outbox is discarded first.
+- A seat that is counted twice or never freed: joining and leaving `config.websockets` happens in `_accept` and `_end`
+  alone, and `_end` is reached by every end of the connection.
+"""
 
 import contextlib
 from typing import TYPE_CHECKING, Any

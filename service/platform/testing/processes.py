@@ -106,10 +106,12 @@ async def ready(directory: Path, *arguments: str, **settings: Any) -> AsyncItera
         yield running
 
 
-def run_to_end(directory: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    directory: Path, *arguments: str, command: Sequence[str] = SERVICE, **settings: object
+) -> subprocess.CompletedProcess[str]:
     """Run `service ARGUMENTS` to its end, at most 30 s; environment variables by field name."""
     return subprocess.run(
-        [*SERVICE, *arguments],
+        [*command, *arguments],
         cwd=directory,
         env={**environment(**settings), "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,

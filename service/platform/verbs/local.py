@@ -12,6 +12,7 @@ import structlog
 import trio
 import typer
 
+from service.platform.seams import SeamsError
 from service.platform.settings import PlatformSettings, SettingsError
 from service.platform.verbs.program import (
     CRASHED,
@@ -122,14 +123,14 @@ def process(
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
 ) -> None:
-    """Run main to its end; exits with 2 for what the operator can mend in the settings, with 1 for a crash."""
+    """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash."""
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
 
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             trio.run(partial(main, settings, features, origins=origins, end=end, on_ready=on_ready))
-    except* SettingsError as group:
+    except* (SettingsError, SeamsError) as group:
         fail("\n".join(str(error) for error in group.exceptions), WRONG)
     except* Exception:
         structlog.get_logger(__name__).critical("crashed", exc_info=True)

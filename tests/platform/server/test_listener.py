@@ -2,12 +2,11 @@
 
 import errno
 import socket
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from service.platform.server import check_versions, listener_url, open_listener, versions
+from service.platform.server import listener_url, open_listener
 from service.platform.server.listener import USER_TIMEOUT
 
 
@@ -64,12 +63,3 @@ def test_any_address_of_ipv6_is_any_address_of_ipv4_too() -> None:
 def test_an_ipv6_address_is_ipv6_alone() -> None:
     with open_listener("[::1]:0") as listener:
         assert listener_url(listener) == f"http://[::1]:{listener.getsockname()[1]}"
-
-
-def test_the_installed_versions_are_those_that_the_mends_were_written_against() -> None:
-    check_versions()
-
-
-def test_other_versions_are_refused_by_name() -> None:
-    with pytest.raises(versions.WrongVersionsError, match=rf"h11 is {version('h11')}, .* written against 0\.0\.1"):
-        check_versions({"h11": "0.0.1", "quart": version("quart")})

@@ -48,6 +48,7 @@ class _Provider(OpenAPIProvider):
     def __init__(self, app: Quart) -> None:
         info = Info(title="Trireme", version=importlib.metadata.version("trireme"))
         super().__init__(app, QuartSchema(info=info))
+        self._views = app.view_functions
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def schema(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class _Provider(OpenAPIProvider):
 
     def _build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         paths, components = super().build_paths(rule)
-        view = self._app.view_functions[rule.endpoint]
+        view = self._views[rule.endpoint]
         hints = get_type_hints(view, include_extras=True)
         for operations in paths.values():
             for method, operation in operations.items():

@@ -1,0 +1,70 @@
+"""What this package relies on in Hypercorn, Quart and the libraries below; README.md says why, and what would end it.
+
+Checked at start by service/platform/seams.py.
+"""
+
+from types import MappingProxyType
+
+from service.platform.seams import Seam
+
+# The versions that the tests have run with; others are a warning.
+TRIED = MappingProxyType(
+    {"h11": "0.16.0", "hypercorn": "0.18.0", "quart": "0.23.1", "quart-trio": "0.13.0", "wsproto": "1.3.2"}
+)
+
+_H11, _WS = "hypercorn.protocol.h11:H11Protocol", "hypercorn.protocol.ws_stream:WSStream"
+_HTTP, _TCP = "hypercorn.protocol.http_stream:HTTPStream", "hypercorn.trio.tcp_server:TCPServer"
+_STREAM = "self, app, config, context, task_group, ssl, client, server, send, stream_id"
+
+SEAMS = (
+    Seam("hypercorn.trio.run:TCPServer"),  # in whose place worker.py puts ours
+    Seam(f"{_TCP}.__init__", "self, app, config, context, state, stream", sets=("app", "config", "context", "state")),
+    Seam(f"{_TCP}.run", "self"),
+    Seam(f"{_TCP}.protocol_send", "self, event"),
+    Seam(f"{_TCP}._read_data", "self"),
+    Seam(f"{_TCP}._close", "self"),
+    Seam("hypercorn.trio.task_group:TaskGroup.spawn", "self, func, *args"),
+    Seam("hypercorn.trio.task_group:TaskGroup.spawn_app", "self, app, config, scope, send"),
+    Seam(
+        f"{_H11}.__init__",
+        "self, app, config, context, task_group, connection_state, ssl, client, server, send",
+        sets=("can_read", "connection", "connection_state", "keep_alive_requests", "stream", "task_group"),
+    ),
+    Seam(f"{_H11}.initiate", "self"),
+    Seam(f"{_H11}.handle", "self, event"),
+    Seam(f"{_H11}.stream_send", "self, event"),
+    Seam(f"{_H11}._check_protocol", "self, event"),
+    Seam(f"{_H11}._close_stream", "self"),
+    Seam(f"{_H11}._create_stream", "self, request"),
+    Seam(f"{_H11}._send_error_response", "self, status_code"),
+    Seam(f"{_H11}._send_h11_event", "self, event"),
+    Seam("hypercorn.protocol.h11:H11WSConnection", "h11_connection"),
+    Seam(f"{_HTTP}.__init__", _STREAM, sets=("closed", "config", "state")),
+    Seam(f"{_HTTP}.handle", "self, event", sets=("app_put", "scope", "state")),
+    Seam(f"{_HTTP}.app_send", "self, message"),
+    Seam(f"{_WS}.__init__", _STREAM, sets=("buffer", "closed", "config", "state")),
+    Seam(f"{_WS}.handle", "self, event"),
+    Seam(f"{_WS}.app_send", "self, message"),
+    Seam(f"{_WS}._accept", "self, message"),
+    Seam(f"{_WS}._handle_events", "self"),
+    Seam(f"{_WS}._send_error_response", "self, status_code"),
+    Seam(f"{_WS}._send_wsproto_event", "self, event"),
+    Seam("hypercorn.config:Config.create_sockets", "self"),
+    Seam("hypercorn.config:Config.response_headers", "self, protocol"),
+    Seam("quart.asgi:ASGIHTTPConnection._create_request_from_scope", "self, send"),
+    Seam("quart.asgi:ASGIHTTPConnection._send_response", "self, send, response"),
+    Seam("quart.asgi:ASGIWebsocketConnection._create_websocket_from_scope", "self, send"),
+    Seam("quart.routing:QuartMap.bind_to_request", "self, request, subdomain, server_name"),
+    Seam("quart.app:Quart.full_dispatch_request", "self, ctx"),
+    Seam("quart.app:Quart.full_dispatch_websocket", "self, ctx"),
+    Seam("quart.app:Quart.dispatch_request", "self, ctx"),
+    Seam("quart.app:Quart.dispatch_websocket", "self, ctx"),
+    Seam("quart.app:Quart.log_exception", "self, ctx, exception_info"),
+    Seam("quart.app:Quart.handle_exception", "self, ctx, error"),
+    Seam("quart.app:Quart.handle_websocket_exception", "self, ctx, error"),
+    Seam("quart_trio.app:QuartTrio.handle_request", "self, request"),
+    Seam("quart_trio.app:QuartTrio.handle_websocket", "self, websocket"),
+    Seam("quart_trio.app:QuartTrio.handle_user_exception", "self, ctx, error"),
+    Seam("quart_trio.wrappers.request:TrioBody", "expected_content_length, max_content_length", sets=("_data",)),
+    Seam("quart_trio.wrappers.request:TrioBody.__init__", sets=("_complete", "_max_content_length", "_must_raise")),
+)

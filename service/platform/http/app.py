@@ -12,7 +12,7 @@ from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
 from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
-from service.platform.http.openapi import explain
+from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
@@ -67,12 +67,21 @@ class _App(Application):
     def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
         self._request_deadline = settings.request_deadline
+        self._parts = PathParts()
+
+    def add_url_rule(  # type: ignore[override]  # its own two superclasses differ in this
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
+    ) -> None:
+        super().add_url_rule(rule, endpoint, view_func, **options)
+        if view_func is not None:
+            self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
         rule = ctx.request.url_rule
         if rule is None:
             return await super().dispatch_request(ctx)
         ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        self._parts.hold(rule, ctx.request.view_args)
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
         # move_on_after does the same, and checks a number that the settings have checked
@@ -89,6 +98,7 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+            self._parts.hold(rule, ctx.websocket.view_args)
         return await super().dispatch_websocket(ctx)
 
 

@@ -5,7 +5,6 @@ The quick way validates with pydantic alone; only what it refuses is parsed a se
 
 import json
 import math
-import re
 import unicodedata
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from service.chat.protocol import (
     MAX_NAME,
     MAX_TEXT,
     POST,
-    ROOM_PATTERN,
     Code,
     Error,
     Join,
@@ -74,10 +72,6 @@ def parse_name(name: str, *, field: str = "name") -> str:
     if not (0 < len(canonical) <= MAX_NAME and canonical.isprintable() and not canonical.isspace()):
         raise Invalid(f"{field}: must be {EXPECTED['from']}, not {_shown(name)}")
     return canonical
-
-
-def is_room(name: str) -> bool:
-    return re.fullmatch(ROOM_PATTERN, name) is not None
 
 
 def _explain(data: str) -> Error:

@@ -12,6 +12,7 @@ from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
 from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
+from service.platform.http.bodies import JsonRequest
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.lifecycle import Lifecycle
@@ -64,6 +65,8 @@ def surround(
 
 
 class _App(Application):
+    request_class = JsonRequest
+
     def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
         self._request_deadline = settings.request_deadline

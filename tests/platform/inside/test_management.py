@@ -51,3 +51,34 @@ async def test_who_may_not_inspect_is_told_how_to(make_settings: MakeSettings) -
     assert refused.headers["content-type"] == "application/problem+json"
     assert "port-forward" in refused.json()["detail"]
     assert [answer.status_code for answer in open_to_all] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Origin": "http://evil.example"}, b'{"level": "debug"}', 403),
+        ({"Origin": "null"}, b'{"level": "debug"}', 403),
+        ({"Origin": "https://app.example"}, b'{"level": "debug"}', 403),  # where it is allowed is the public listener
+        ({"Content-Type": "text/plain"}, b'{"level": "debug"}', 415),
+        ({}, b'{"level": "debug"', 400),
+        ({}, b'{"level": "loud"}', 400),
+        ({}, b'{"level": "debug"}', 200),
+    ],
+)
+async def test_what_changes_something_is_held_to_the_rules_of_the_public_listener(
+    make_settings: MakeSettings, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    settings = make_settings(
+        bind="127.0.0.1:0",
+        management_bind="127.0.0.1:0",
+        allowed_origins="https://app.example",
+        allowed_hosts="app.example",
+    )
+    async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        answer = await client.put("/loglevel", content=body, headers={"Content-Type": "application/json", **headers})
+        level = (await client.get("/loglevel")).json()["level"]
+        await client.put("/loglevel", json={"level": "info"}, headers={"Origin": urls.management})
+        back = (await client.get("/loglevel")).json()["level"]
+
+    assert (answer.status_code, level) == (status, "debug" if status == 200 else "info")
+    assert back == "info"

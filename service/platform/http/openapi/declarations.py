@@ -15,6 +15,7 @@ from werkzeug.routing import Rule
 from service.platform.errors import Invalid, ServiceError
 from service.platform.http.openapi.schemas import json_schema
 
+_NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
 MAX_SHOWN = 40  # characters of an offending value in an error message
 
 
@@ -49,7 +50,7 @@ def explain(error: RequestSchemaValidationError) -> Invalid:
     """Return what a declaration refused in the words of its description: `name: must be <description>, not 'x'`."""
     refused = error.validation_error
     if not isinstance(refused, ValidationError):
-        return Invalid("body: must be a JSON object")
+        return Invalid("body: must be a JSON object")  # what else a model may raise says nothing to a client
     return explain_field(refused, _described(request.url_rule))
 
 
@@ -57,7 +58,7 @@ def explain_field(refused: ValidationError, descriptions: Mapping[str, str], *, 
     """Return what was wrong first, in the words of the field's description; `within` is what has no name of its own."""
     first = refused.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in ((within, *first["loc"]) if within else first["loc"])) or "body"
-    expected = descriptions.get(field)
+    expected = "a JSON object" if first["type"] in _NO_OBJECT else descriptions.get(field)
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
     shown = repr(str(first["input"])[:MAX_SHOWN])

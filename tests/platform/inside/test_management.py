@@ -75,10 +75,10 @@ async def test_what_changes_something_is_held_to_the_rules_of_the_public_listene
         allowed_hosts="app.example",
     )
     async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        usual = (await client.get("/loglevel")).json()["level"]
         answer = await client.put("/loglevel", content=body, headers={"Content-Type": "application/json", **headers})
         level = (await client.get("/loglevel")).json()["level"]
-        await client.put("/loglevel", json={"level": "info"}, headers={"Origin": urls.management})
-        back = (await client.get("/loglevel")).json()["level"]
+        back = await client.put("/loglevel", json={"level": usual}, headers={"Origin": urls.management})
 
-    assert (answer.status_code, level) == (status, "debug" if status == 200 else "info")
-    assert back == "info"
+    assert (answer.status_code, level) == (status, "debug" if status == 200 else usual)
+    assert back.status_code == 200

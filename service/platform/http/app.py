@@ -5,13 +5,13 @@ from typing import Any
 
 import structlog
 import trio
-from quart import Blueprint, Response, has_request_context, json, request, websocket
+from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
+from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
@@ -107,7 +107,7 @@ class _App(Application):
 
 # The handlers are async because Quart sends a plain function to a thread.
 async def reply_to_service_error(error: ServiceError) -> Response:
-    return _reply(error.status, str(error), error.headers)
+    return _response(reply_to(error, **_asked()))
 
 
 async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
@@ -118,15 +118,19 @@ async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.response is not None:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return _reply(error.code, error.description or "", headers)
+    return _response(make_reply(error.code, error.description or "", headers, **_asked()))
 
 
 async def reply_to_crash(_: HTTPException) -> Response:
     """Answer for an error of ours, which has been logged; the client gets the id to ask about, and nothing else."""
-    return _reply(500, "an error of ours; it has been logged under this request_id", {})
+    told = ServiceError("an error of ours; it has been logged under this request_id")
+    return await reply_to_service_error(told)
 
 
-def _reply(status: int, detail: str, headers: dict[str, str]) -> Response:
+def _asked() -> dict[str, str]:
     asked = request if has_request_context() else websocket
-    document = problem(status, detail, instance=asked.path, request_id=str(asked.scope.get("request_id", "")))
-    return Response(json.dumps(document), status, headers, content_type=PROBLEM_JSON)
+    return {"instance": asked.path, "request_id": str(asked.scope.get("request_id", ""))}
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, reply.headers)

@@ -86,7 +86,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
 
     hang = line_of("await trio.Event().wait()")
     for shown in (text, logged["tree"]):
-        assert f"tests/platform/features.py:{hang} HOLDING.<locals>.hang" in shown
+        assert f"tests/platform/features.py:{hang} open_holding.<locals>.hang" in shown
         assert "GET /hang for " in shown
         assert "(deadline in 1" in shown
         assert "trio/_sync.py" in shown

@@ -1,6 +1,5 @@
 """Messages by HTTP: reading pages of a room, and posting without a websocket."""
 
-import json
 import secrets
 from typing import Annotated
 
@@ -12,11 +11,11 @@ from quart_schema import document_request, validate_querystring
 from service.chat import pages
 from service.chat.authors import identify
 from service.chat.connection import Chat
-from service.chat.parsing import is_room, parse_post
+from service.chat.parsing import parse_post
 from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
 from service.chat.store import Draft
 from service.platform.database import Database
-from service.platform.errors import Conflict, Invalid, Unavailable
+from service.platform.errors import Conflict, Unavailable
 from service.platform.http import replies
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
@@ -58,7 +57,6 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
 
         An unknown room is empty.
         """
-        check_room(room)
         return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
@@ -67,8 +65,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     @replies(Conflict)
     async def post_message(room: RoomName) -> Response:
         """Store a message: 201, or 200 when it was stored before under this id. Other text under it is a conflict."""
-        check_room(room)
-        post = parse_post(parse_json(await request.get_data(as_text=False)))
+        post = parse_post(await request.get_json())
         author = identify(request, post.author)
         draft = Draft(room=room, id=post.id or secrets.token_hex(16), author=author.name, text=post.text)
         answer = await chat.writer.post(draft)
@@ -84,18 +81,6 @@ async def read_page(database: Database, room: str, question: Question) -> Page:
         return await database.read(pages.select_before, room=room, before=before, limit=limit)
     (page,) = await database.read(pages.select_after, {room: question.after}, before=before, limit=limit)
     return page
-
-
-def check_room(room: str) -> None:
-    if not is_room(room):
-        raise Invalid(f"room: must be 1 to 64 of a-z, 0-9 and -, not {room[:40]!r}")
-
-
-def parse_json(body: str | bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, a number of thousands of digits, nested too deeply
-        raise Invalid("body: must be JSON") from None
 
 
 def refusal(error: Error) -> Conflict | Unavailable:

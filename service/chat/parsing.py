@@ -5,7 +5,6 @@ The quick way validates with pydantic alone; only what it refuses is parsed a se
 
 import json
 import math
-import re
 import unicodedata
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from service.chat.protocol import (
     MAX_NAME,
     MAX_TEXT,
     POST,
-    ROOM_PATTERN,
     Code,
     Error,
     Join,
@@ -30,6 +28,9 @@ from service.chat.protocol import (
 from service.platform.errors import Invalid
 
 MAX_SHOWN = 40  # characters of an offending value in an error message
+JOINERS = "\u200c\u200d"  # zero width non-joiner and joiner: how letters beside them are written, and pictures joined
+VIRAMA = 9  # its combining class
+BLANKS = " \u115f\u1160\u2800\u3164\uffa0"  # the one that is printable, and letters and a pattern that look like it
 
 # What each field must be, in a client author's words; pydantic's own would show a regular expression.
 EXPECTED = {
@@ -71,13 +72,32 @@ def parse_post(document: object) -> Post:
 def parse_name(name: str, *, field: str = "name") -> str:
     """Return a claimed name in its canonical form (NFC), so that equal-looking names are equal. Raises Invalid."""
     canonical = unicodedata.normalize("NFC", name)
-    if not (0 < len(canonical) <= MAX_NAME and canonical.isprintable() and not canonical.isspace()):
+    if not (0 < len(canonical) <= MAX_NAME and _is_seen(canonical)):
         raise Invalid(f"{field}: must be {EXPECTED['from']}, not {_shown(name)}")
     return canonical
 
 
-def is_room(name: str) -> bool:
-    return re.fullmatch(ROOM_PATTERN, name) is not None
+def _is_seen(name: str) -> bool:
+    """Whether a name is all that is seen of it: no control of direction, no blank end, no joiner that joins nothing."""
+    if name != name.strip(BLANKS):
+        return False
+    return all(c.isprintable() or (c in JOINERS and _joins(name, at)) for at, c in enumerate(name))
+
+
+def _joins(name: str, at: int) -> bool:
+    """Whether a joiner changes what its neighbours look like. Between other letters nobody would see that it is there.
+
+    It does so beside a virama, which kills a vowel in India's scripts; between letters that are written from right to
+    left; and between pictures.
+    """
+    before, after = name[:at], name[at + 1 : at + 2]
+    if any(unicodedata.combining(c) == VIRAMA for c in (before[-1:], after) if c):
+        return True
+    base = next((c for c in reversed(before) if unicodedata.category(c) != "Mn"), "")
+    if not base or not after:
+        return False
+    from_the_right = all(unicodedata.bidirectional(c) in {"AL", "R"} for c in (base, after))
+    return from_the_right or all(unicodedata.category(c) in {"So", "Sk"} for c in (base, after))
 
 
 def _explain(data: str) -> Error:

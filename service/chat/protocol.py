@@ -40,7 +40,7 @@ class Close(enum.IntEnum):
     RATE = 4429, "went on sending faster than hello.rate"
 
 
-type RoomName = Annotated[str, Field(pattern=ROOM_PATTERN)]
+type RoomName = Annotated[str, Field(pattern=ROOM_PATTERN, description="1 to 64 of a-z, 0-9 and -")]
 type Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00]*$")]
 type Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
 type Seq = Annotated[int, Field(strict=True, ge=0, le=BIGGEST)]

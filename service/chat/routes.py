@@ -21,7 +21,7 @@ from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
 from service.chat.settings import ChatSettings
 from service.chat.simple import SimpleConversation
-from service.chat.statistics import ChatStatistics, show
+from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
@@ -35,7 +35,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
-    presence, statistics = Presence(replica), ChatStatistics()
+    presence, statistics = Presence(replica), ChatStatistics(observe_delivery=show_delivery(resources.metrics))
     writer = Writer(database, rooms.offer, statistics)
     chat = Chat(
         settings=settings,

@@ -20,9 +20,15 @@ def show(metrics: Metrics, seen: ChatStatistics, *, members: Callable[[], int], 
     metrics.gauge("chat_sends_waiting", "Sends that are not answered yet.", waiting)
     metrics.counter("chat_messages_total", "Messages stored.", lambda: seen.messages)
     metrics.counter("chat_outbox_overflows_total", "Members let go, as they read too slowly.", lambda: seen.overflows)
-    # Not on the other replicas: the message's own time is the database's clock, and its difference to theirs would be
-    # counted as delivery. Their share is what `service load` measures, with one clock.
-    seen.observe_delivery = metrics.histogram(
+
+
+def show_delivery(metrics: Metrics) -> Callable[[float], None]:
+    """Return what is told how long a message took to the members that are here.
+
+    Not to those on other replicas: the message's own time is the database's clock, and its difference to theirs would
+    be counted as delivery. Their share is what `service load` measures, with one clock.
+    """
+    return metrics.histogram(
         "chat_delivery_seconds",
         "From a send, as the replica that took it read it, over its commit to the members on that same replica.",
     ).observe

@@ -23,7 +23,10 @@ The message is shown to the client: what was wrong, the offending value, what wo
 """
 
 import http
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, NotRequired, TypedDict
 
 PROBLEM_JSON = "application/problem+json"
@@ -126,8 +129,22 @@ class Problem(TypedDict):
     request_id: NotRequired[str]
 
 
-def problem(status: int, detail: str, *, instance: str = "", request_id: str = "") -> Problem:
-    """Return the members of a problem document (RFC 9457) for a status and what the client should know."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a client is sent for an error, ahead of the framework and inside it alike."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def reply_to(error: ServiceError, *, instance: str, request_id: str) -> Reply:
+    """Return the reply to an error of ours about a path, in a request of this id."""
+    return make_reply(error.status, str(error), error.headers, instance=instance, request_id=request_id)
+
+
+def make_reply(status: int, detail: str, headers: Mapping[str, str], *, instance: str, request_id: str) -> Reply:
+    """Return a reply whose body is a problem document (RFC 9457) for a status and what the client should know."""
     try:
         title = http.HTTPStatus(status).phrase
     except ValueError:
@@ -137,4 +154,5 @@ def problem(status: int, detail: str, *, instance: str = "", request_id: str = "
         document["instance"] = instance
     if request_id:
         document["request_id"] = request_id
-    return document
+    always = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store"}
+    return Reply(status, {**headers, **always}, json.dumps(document).encode())

@@ -1,13 +1,14 @@
 """Whatever a client sends becomes a frame, or an error that names the field. Never an exception."""
 
 import json
+import unicodedata
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.chat.parsing import is_room, parse, parse_name, parse_post
+from service.chat.parsing import parse, parse_name, parse_post
 from service.chat.protocol import Ack, Error, Join, Joined, Leave, Message, Ping, Post, Send, Since, encode
 from service.platform.errors import Invalid
 from tests.chat.frames import check
@@ -189,7 +190,37 @@ def test_a_name_is_made_canonical(name: str, canonical: str) -> None:
     assert parse_name(name) == canonical
 
 
-@pytest.mark.parametrize("name", ["", " ", "n" * 65, "a\0", "a\nb", "\ud800", "a\u200bb", "\u202eevil"])
+JOINED = {
+    "Persian": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "Persian, marked": "\u0645\u064e\u200c\u062e",
+    "Hindi": "\u0915\u094d\u200d\u0937",
+    "Hindi, not joined": "\u0915\u094d\u200c\u0937",
+    "Bengali": "\u09b0\u200d\u09cd\u09af\u09be\u09ac",
+    "Malayalam, at the end": "\u0d05\u0d35\u0d28\u0d4d\u200d",
+    "Sinhala": "\u0dc1\u0dca\u200d\u0dbb\u0dd3",
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "rainbow": "\U0001f3f3\ufe0f\u200d\U0001f308",
+    "firefighter": "Ada \U0001f469\U0001f3fd\u200d\U0001f692",
+}
+
+
+@pytest.mark.parametrize("name", JOINED.values(), ids=JOINED)
+def test_a_name_may_have_joined_letters_and_pictures(name: str) -> None:
+    assert parse_name(name) == unicodedata.normalize("NFC", name)
+
+
+UNSEEN = [
+    " Ada", "Ada ", "Ada\u00a0", "\u3164", "Ada\u3164", "\u2800", "\ufeffAda",
+    *(f"A{control}da" for control in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
+    "A\u200dda", "Ada\u200d", "\u200dAda", "A\u200cda", "\u0645\u06cc\u200c", "\u200c\u0645",
+    "\u0645\u200c\u200c\u0645",
+    "\U0001f468\u200d", "\U0001f468\u200d\u200d\U0001f469", "\U0001f468\u200d a", "\u0915\u094d\u200d\u200d\u0937",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "n" * 65, "a\0", "a\nb", "\ud800", "a\u200bb", "\u202eevil", *UNSEEN], ids=ascii
+)
 def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(Invalid, match=r"^name: "):
         parse_name(name)
@@ -214,6 +245,11 @@ def test_a_post_needs_no_more_than_a_text() -> None:
     assert parse_post({"text": "hi", "id": "i", "from": "e\u0301"}) == Post(text="hi", id="i", author="é")
 
 
-def test_room_names() -> None:
-    assert all(map(is_room, ["a", "lobby", "a-1", "-", "a" * 64]))
-    assert not any(map(is_room, ["", "A", "a_b", "a" * 65, "ü", "a\n", "a/b"]))
+@pytest.mark.parametrize("room", ["a", "lobby", "a-1", "-", "a" * 64])
+def test_names_of_rooms(room: str) -> None:
+    assert isinstance(parse(join(room=room)), Join)
+
+
+@pytest.mark.parametrize("room", ["", "A", "a_b", "a" * 65, "ü", "a\n", "a/b"])
+def test_what_is_no_name_of_a_room(room: str) -> None:
+    assert isinstance(parse(join(room=room)), Error)

@@ -1,5 +1,6 @@
 """`service chat` as a person has it: in a terminal, over the restart of the replica it talks to; and in a pipe."""
 
+import json
 import os
 import pty
 import re
@@ -7,14 +8,17 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from service.chat.client.chat import show
+from service.chat.client.chat import Member, show
 from service.platform.testing.processes import ROOT, SERVICE, Process, environment, ready
 from tests.chat.system.balancer import Balancer, balancing
 
@@ -176,6 +180,69 @@ async def test_nothing_listens_is_said_and_tried_again(tmp_path: Path) -> None:
         tries = await screen.wait_for(r"next try in [\d.]+ s", 2)
 
     assert len(tries) >= 2
+
+
+HELLO = json.dumps({"type": "hello", "server": "greeter", "heartbeat_ms": 20_000})
+UNAVAILABLE = {"type": "error", "code": "unavailable", "message": "m", "retryable": True, "retry_after_ms": 1}
+
+type Refuse = Callable[[WebSocketConnection], Awaitable[None]]
+
+
+class Greeter:
+    """A service that greets whoever comes, and lets nobody join."""
+
+    def __init__(self, refuse: Refuse) -> None:
+        self.joins: list[float] = []
+        self._refuse = refuse
+
+    async def serve(self, task_status: trio.TaskStatus[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_websocket, self._converse, "127.0.0.1", 0, ssl_context=None)
+            server = await nursery.start(serve)
+            task_status.started(f"http://127.0.0.1:{server.port}")
+
+    async def _converse(self, request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(HELLO)
+        with suppress(ConnectionClosed):
+            while True:
+                await line.get_message()
+                self.joins.append(trio.current_time())
+                await self._refuse(line)
+
+
+async def close(line: WebSocketConnection) -> None:
+    await line.aclose(1011, "an error of the server")
+
+
+async def say_unavailable(line: WebSocketConnection) -> None:
+    await line.send_message(json.dumps({**UNAVAILABLE, "ref": "join"}))
+
+
+@pytest.mark.parametrize("refuse", [close, say_unavailable])
+async def test_the_pause_grows_until_a_join_has_succeeded(refuse: Refuse) -> None:
+    greeter = Greeter(refuse)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            member = Member(await nursery.start(greeter.serve), room="r", name="ada", show=lambda _: None)
+            nursery.start_soon(member.run)
+            while len(greeter.joins) < 5:
+                await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+
+    pauses = [later - earlier for earlier, later in pairwise(greeter.joins)]
+    assert [pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8, 1.6), strict=True)] == [True] * 4
+
+
+async def test_joiners_are_shown_and_typed(tmp_path: Path, database_url: str) -> None:
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, **QUICK) as service,
+        terminal(tmp_path, "chat", service.public, "--room", "joined", "--name", family) as (screen, _),
+    ):
+        await screen.wait_for("in joined at #0")
+        screen.type(f"{family}\n")
+        assert await screen.wait_for(f"#1 you: {family}")
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

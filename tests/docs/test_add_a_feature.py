@@ -14,14 +14,27 @@ FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULT
 CHANGES = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 MIGRATION = "migrations/versions/notes.py"
 DRIFT = "tests/platform/test_migrations.py::test_the_migrations_make_what_the_models_say"
+CONTRACT = "tests/test_notes_contract.py"
 WHICH = (
     "tests/test_notes.py",
+    CONTRACT,
     "tests/platform/test_architecture.py",
     "tests/platform/test_migrations.py",
     "-k",
     "notes or models_say",
 )
-LAYERS = "tests/platform/test_architecture.py::test_a_module_imports_only_from_layers_below[service/notes/routes.py]"
+MADE_UP = '''
+"""Requests made up from what the notes say of themselves."""
+
+from pathlib import Path
+
+from tests.platform.http.test_contract import find
+
+
+async def test_made_up_notes_find_nothing(tmp_path: Path, database_url: str) -> None:
+    assert "Selected: 2" in await find(tmp_path, database_url, examples=60, seed=1, paths="^/api/notes/")
+'''
+LAYERS = "tests/platform/test_architecture.py::test_a_module_keeps_to_the_rules_of_its_room[service/notes/routes.py]"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +83,8 @@ def test_it_is_clean(followed: Path) -> None:
     assert typed.returncode == 0, typed.stdout
 
 
-def test_it_is_green(followed: Path, server_url: str) -> None:
+def test_it_is_green_also_for_requests_made_up_from_its_declarations(followed: Path, server_url: str) -> None:
+    (followed / CONTRACT).write_text(MADE_UP)
     done = run_tests(followed, server_url, *WHICH)
 
     assert done.returncode == 0, done.stdout
@@ -81,7 +95,7 @@ def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import open_hello\n" + kept[1])
+        routes.write_text("from service.hello import HELLO\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
         migration.write_text(kept[0])

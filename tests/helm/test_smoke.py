@@ -47,7 +47,7 @@ async def test_a_replica_that_leaves_is_found(tmp_path: Path, database_url: str)
         replica.send(signal.SIGTERM)
         await replica.wait_event("draining")
 
-        with pytest.raises(SmokeError, match=r"/readyz says 'HTTP/1\.1 503"):
+        with pytest.raises(SmokeError, match="/readyz says 503"):
             await told_by_smoke(two_addresses(replica))
 
 

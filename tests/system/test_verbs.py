@@ -75,11 +75,13 @@ async def test_they_show_a_running_process(tmp_path: Path, database_url: str, ty
         ("http://no.such.name.invalid:9000", 1, "does not answer"),
         ("127.0.0.1:9000", 2, "must start with http://"),
         ("http://127.0.0.1:port", 2, "is not an address"),
+        ("http://", 2, "is not an address"),
+        ("http://[::1", 2, "is not an address"),
     ],
 )
-def test_a_wrong_address_is_one_line_and_a_code(url: str, code: int, words: str) -> None:
+async def test_a_wrong_address_is_one_line_and_a_code(url: str, code: int, words: str) -> None:
     with pytest.raises(AskError, match=re.escape(words)) as caught:
-        ask(url, "/tasks")
+        await ask(url, "/tasks")
 
     assert caught.value.code == code
     assert len(str(caught.value).splitlines()) == 1

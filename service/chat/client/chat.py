@@ -46,6 +46,7 @@ class Member:
         self._changed = trio.Event()
         self._retry_after = 0.0
         self._pause: tuple[float, float] | None = None  # when to come back, as the server said
+        self._failures = 0  # connections and joins that came to nothing since the last one that succeeded
 
     def write(self, text: str) -> None:
         id_ = uuid.uuid4().hex
@@ -64,31 +65,36 @@ class Member:
 
     async def run(self) -> None:
         """Converse until cancelled, on one connection after the other."""
-        failures = 0
         while True:
             self._pause, reason = None, ""
-            greeted = trio.Event()
             try:
-                await self._converse(greeted)
+                await self._converse()
             except* LOST as lost:
                 reason = str(first_leaf(lost)) or "no sign of life"
-            failures = 0 if greeted.is_set() else failures + 1
-            wait = self._choose_wait(failures)
+            wait = self._choose_wait()
             waiting = f"; {self.unstored} kept here" if self._kept else ""
             self._show(f"* {reason}; next try in {wait:.1f} s{waiting}")
             await trio.sleep(wait)
 
-    def _choose_wait(self, failures: int) -> float:
-        longest = min(BACKOFF[1], BACKOFF[0] * 2**failures)
-        return random.uniform(*(self._pause or (longest / 2, longest)))  # noqa: S311  # spread, not secret
+    def _choose_wait(self) -> float:
+        grown = self._grown_pause()
+        return random.uniform(*(self._pause or grown))  # noqa: S311  # spread, not secret
 
-    async def _converse(self, greeted: trio.Event) -> None:
+    def _grown_pause(self) -> tuple[float, float]:
+        """Return the least and the most seconds to wait after one more failure. They grow until a join succeeds.
+
+        A server that greets whoever comes, and cannot let them join, is not to be asked for ever at the first pause.
+        """
+        most = min(BACKOFF[1], BACKOFF[0] * 2**self._failures)
+        self._failures += 1
+        return most / 2, most
+
+    async def _converse(self) -> None:
         async with open_stream(self._url) as stream, trio.open_nursery() as nursery:
             client = WebsocketClient(stream, urlsplit(self._url).netloc)
             with trio.fail_after(CONNECT_PATIENCE):
                 await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1")
                 hello = await client.receive()
-            greeted.set()
             client.patience = SILENCE * hello["heartbeat_ms"] / 1000
             self._show(f"* connected to replica {hello['server']}")
             await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
@@ -115,6 +121,7 @@ class Member:
     async def _take(self, frame: Frame, client: WebsocketClient) -> None:
         match frame["type"]:
             case "joined":
+                self._failures = 0
                 if frame["gap"]:
                     self._show("* what came in between is no longer kept")
                 self._since = {"since": {"epoch": frame["epoch"], "seq": frame["from"]}}
@@ -146,7 +153,7 @@ class Member:
             self._own.discard(frame["id"])
             self._drop(frame["id"])
         elif frame.get("ref") == "join":
-            await trio.sleep(pause)
+            await trio.sleep(max(pause, self._grown_pause()[1]))
             await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
 
     def _drop(self, id_: str) -> None:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 
 import trio
 
+from service.chat.parsing import JOINERS
+
 PROMPT = "> "
 DIM, PLAIN = "\x1b[2m", "\x1b[m"
 _SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|O.|.)?")  # arrows and other keys that this editor does not know
@@ -75,13 +77,13 @@ class Terminal:
             self._typed = self._typed.rstrip().rpartition(" ")[0]
         elif key == _ERASE_ALL:
             self._typed = ""
-        elif key.isprintable():
+        elif key.isprintable() or key in JOINERS:
             self._typed += key
 
 
 def printable(line: str) -> str:
     """Return a line that cannot steer a terminal, whoever wrote it."""
-    return "".join(c if c.isprintable() else " " for c in line)
+    return "".join(c if c.isprintable() or c in JOINERS else " " for c in line)
 
 
 @contextmanager
@@ -97,4 +99,5 @@ def unbuffered(descriptor: int) -> Iterator[None]:
 
 def _width(text: str) -> int:
     """Return about how many columns a text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
+    seen = (c for c in text if not (unicodedata.combining(c) or c in JOINERS))
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in seen)

@@ -20,6 +20,7 @@ const RESTORED = "The server's messages were restored from a copy: this is what 
 
 const $ = (id) => document.getElementById(id);
 const between = (low, high) => low + Math.random() * (high - low);
+const growing = (failures) => Math.min(BACKOFF[1], BACKOFF[0] * 2 ** failures);
 
 // crypto.randomUUID is there on https and localhost only.
 const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
@@ -81,7 +82,6 @@ class Line {
     this.listen();
     if (frame.type === "hello") {
       this.greeted = true;
-      this.attempt = 0;
       this.made += 1;
       this.heartbeat = frame.heartbeat_ms;
       this.listen();
@@ -116,7 +116,7 @@ class Line {
   lost(code) {
     if (!this.greeted) this.investigate();
     this.forget();
-    const grown = Math.min(BACKOFF[1], BACKOFF[0] * 2 ** this.attempt++);
+    const grown = growing(this.attempt++); // until a join has succeeded: a server may greet, and let nobody join
     const [low, high] = this.bye?.reconnect_after_ms ?? (code === 4429 ? [10_000, 30_000] : [grown / 2, grown]);
     const wait = between(low, high);
     this.retryAt = Date.now() + wait;
@@ -180,6 +180,7 @@ class Room {
     this.messages = []; // ascending by seq, without a hole
     this.pending = recall(sessionStorage, `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
     this.joined = false;
+    this.refused = 0; // joins since the last that succeeded
     this.beginning = false; // the oldest message kept by the server is shown
     this.unread = 0;
     this.count = null;
@@ -349,10 +350,15 @@ function inventName() {
   return `${first} ${pick(["Otter", "Gull", "Dolphin", "Heron", "Turtle", "Pelican", "Octopus", "Kingfisher", "Seal", "Crab"])}`;
 }
 
+// Without what nobody would see. Joiners stay where they may show, as between Persian letters and in a family; which of
+// them do is for the service to say.
 function saneName(name) {
-  const printable = name.normalize("NFC").replace(/\p{Zs}/gu, " ").replace(/[\p{C}\p{Z}]/gu, (c) => (c === " " ? c : ""));
-  return [...printable.trim()].slice(0, 64).join("");
+  const seen = name.normalize("NFC").replace(/\p{Zs}/gu, " ").replace(/(?![ \u200c\u200d])[\p{C}\p{Z}]/gu, "");
+  const joined = seen.replace(/(?<![\p{L}\p{M}\p{S}])[\u200c\u200d]|(?<=\p{Script=Latin})[\u200c\u200d]/gu, "");
+  return [...trimBlanks(joined)].slice(0, 64).join("").replace(/(?<!\p{M})[\u200c\u200d]$/u, "").trim();
 }
+
+const trimBlanks = (text) => text.replace(/^[ \u115f\u1160\u2800\u3164\uffa0]+|[ \u115f\u1160\u2800\u3164\uffa0]+$/gu, "");
 
 function paintAvatar(element, name) {
   let hash = 7;
@@ -599,6 +605,7 @@ function onFrame(frame) {
       if (!room || room.ref !== frame.ref) return;
       room.onJoined(frame);
       room.trouble = "";
+      room.refused = line.attempt = 0;
       if (room === current) welcomeBack(room);
       if (room === current) showRoom({ keepPlace: true });
       break;
@@ -618,7 +625,8 @@ function onError(frame, room) {
   else if (room) {
     room.trouble = frame.message.split(";")[0]; // what comes after it is for programs
     const again = () => line.state === "open" && !room.joined && room.join();
-    if (frame.retryable) setTimeout(again, between(1, 1.5) * (frame.retry_after_ms ?? 1000));
+    const pause = Math.max(frame.retry_after_ms ?? 1000, growing(room.refused++));
+    if (frame.retryable) setTimeout(again, between(1, 1.5) * pause);
   }
 }
 

@@ -1,11 +1,17 @@
 """Questions to the management listener of a running service. Over HTTP, so that a port-forward will do."""
 
-import http.client
 import json
+import os
 import re
-import urllib.error
-import urllib.request
+import ssl
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import h11
+import trio
+
+from service.platform.client.http import FAILURES, Answer, HttpClient
+from service.platform.client.stream import open_stream
 
 PATIENCE = 10  # seconds
 NO_ANSWER, WRONG = 1, 2  # exit codes
@@ -22,39 +28,37 @@ class AskError(Exception):
         self.code = code
 
 
-def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", body: object = None) -> str:
+async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", body: object = None) -> str:
     """Return the answer's text. Raises AskError."""
-    if not url.startswith(("http://", "https://")):
-        raise AskError(f"{url}: must start with http:// or https://", WRONG)
-    data = None if body is None else json.dumps(body).encode()
+    where = _parse(url)
     headers = {"Accept": accept, "Content-Type": "application/json"}
+    sent = b"" if body is None else json.dumps(body).encode()
     try:
-        request = urllib.request.Request(url.rstrip("/") + path, data, headers, method=method)  # noqa: S310  see above
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310  the same
-            text: str = answer.read().decode()
-    except urllib.error.HTTPError as error:
-        raise AskError(f"{url}{path} says {error.code}: {_detail(error.code, error.read())}") from error
-    except OSError as error:
+        with trio.fail_after(PATIENCE):
+            async with open_stream(url) as stream:
+                client = HttpClient(stream, where.netloc.rpartition("@")[2])
+                answer = await client.ask(where.path.rstrip("/") + path, method=method, headers=headers, body=sent)
+    except h11.RemoteProtocolError as error:
+        raise AskError(f"{url} does not speak HTTP: {error}") from error
+    except FAILURES as error:
         raise AskError(f"{url} does not answer: {_reason(error)}") from error
-    except (http.client.InvalidURL, ValueError) as error:
-        raise AskError(f"{url}: is not an address: {error}", WRONG) from error
-    except http.client.HTTPException as error:
-        raise AskError(f"{url} does not speak HTTP: {error!r}") from error
-    return text.rstrip()
+    if answer.status != 200:
+        raise AskError(f"{url}{path} says {answer.status}: {_detail(answer)}")
+    return answer.body.decode(errors="replace").rstrip()
 
 
-def ask_json(url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
+async def ask_json(url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
     """Return the answer's document. Raises AskError, also when it is none of ours."""
-    text = ask(url, path, accept="application/json", method=method, body=body)
+    text = await ask(url, path, accept="application/json", method=method, body=body)
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise AskError(f"{url}{path} answers something else: is that the management listener?") from error
 
 
-def facts(url: str) -> str:
+async def facts(url: str) -> str:
     """Return /info as aligned lines, what is asked for first at the top."""
-    document = ask_json(url, "/info")
+    document = await ask_json(url, "/info")
     rows = []
     for key in sorted(document, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST)):
         value = document[key]
@@ -66,16 +70,16 @@ def facts(url: str) -> str:
     return "\n".join(f"{name:<18} {value}" for name, value in rows)
 
 
-def tree(url: str, *, colours: bool) -> str:
+async def tree(url: str, *, colours: bool) -> str:
     """Return /tasks; with colours the tasks stand out, and what they work for."""
-    text = ask(url, "/tasks", accept="text/plain")
+    text = await ask(url, "/tasks", accept="text/plain")
     return "\n".join(map(paint, text.splitlines())) if colours else text
 
 
-def level(url: str, change: tuple[str, float] | None = None) -> str:
+async def level(url: str, change: tuple[str, float] | None = None) -> str:
     """Return what is logged, after a change to a level for so many seconds."""
     body = None if change is None else {"level": change[0], "seconds": change[1]}
-    document = ask_json(url, "/loglevel", method="GET" if body is None else "PUT", body=body)
+    document = await ask_json(url, "/loglevel", method="GET" if body is None else "PUT", body=body)
     if document.get("seconds_left") is None:
         return f"{document['level']}, as usual"
     return f"{document['level']} for {document['seconds_left']:.0f} s more, then {document['usual']} again"
@@ -92,15 +96,33 @@ def paint(line: str) -> str:
     return f"{_DIM}{found['margin']}{_RESET}{what}{doing}" if found["margin"] else what + doing
 
 
-def _detail(status: int, body: bytes) -> str:
-    if status == 404:
+def _parse(url: str) -> SplitResult:
+    if not url.startswith(("http://", "https://")):
+        raise AskError(f"{url}: must start with http:// or https://", WRONG)
+    try:
+        where = urlsplit(url)
+        where.hostname.encode("idna")  # type: ignore[union-attr]  # None is no address either
+        where.port  # noqa: B018  raises for what is no port
+    except (ValueError, AttributeError) as error:
+        raise AskError(f"{url}: is not an address: {error}", WRONG) from error
+    return where
+
+
+def _detail(answer: Answer) -> str:
+    if answer.status == 404:
         return "no such page; the management listener is wanted, such as http://127.0.0.1:9000"
     try:
-        return str(json.loads(body)["detail"])
+        return str(json.loads(answer.body)["detail"])
     except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")
+        return answer.body[:200].decode(errors="replace")
 
 
-def _reason(error: OSError) -> str:
-    reason = getattr(error, "reason", error)
-    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
+def _reason(error: BaseException) -> str:
+    """Return why there was no answer: the root of it, and of several addresses the first one's."""
+    if isinstance(error, trio.TooSlowError):
+        return f"nothing came within {PATIENCE} s"
+    while (inner := error.__cause__) is not None:
+        error = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner
+    if isinstance(error, OSError) and (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno or 0)
+    return str(error) or "the connection was lost"

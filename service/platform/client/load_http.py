@@ -1,19 +1,18 @@
-"""GETs at a given pace, over as many connections as that takes: as much of an HTTP client as a load generator needs."""
+"""GETs at a given pace, over as many connections as that takes."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import h11
 import trio
 
-from service.platform.client import open_stream
+from service.platform.client.http import FAILURES, HttpClient
 from service.platform.client.load_plan import Bar, Part, Plan, typical
+from service.platform.client.stream import open_stream
 
 PATIENCE = 20.0  # seconds for an answer
 MOST_CONNECTIONS = 200
-FAILURES = (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError)
 
 type Dues = trio.MemoryReceiveChannel[float]
 
@@ -76,10 +75,11 @@ class HttpLoad(Part):
             answers = 0
             try:
                 async with open_stream(self._plan.url) as stream:
-                    connection = h11.Connection(h11.CLIENT)
-                    while due is not None and connection.our_state is h11.IDLE:
-                        status = await get(stream, connection, host=self._plan.sent_host, path=self._path)
-                        self.statuses[str(status)] += 1
+                    client = HttpClient(stream, self._plan.sent_host)
+                    while due is not None and client.usable:
+                        with trio.fail_after(PATIENCE):
+                            answer = await client.ask(self._path)
+                        self.statuses[str(answer.status)] += 1
                         self.seconds.append(trio.current_time() - due)
                         answers += 1
                         due = await _next(dues)
@@ -87,25 +87,6 @@ class HttpLoad(Part):
                 # A server may end a connection that is kept, and then a client asks again; a new one is another thing.
                 self.statuses["asked again" if answers else "broken"] += 1
                 due = due if answers else await _next(dues)
-
-
-async def get(stream: trio.abc.Stream, connection: h11.Connection, *, host: str, path: str) -> int:
-    """Return the status once the whole body has come. Raises one of FAILURES.
-
-    Afterwards `connection.our_state` is IDLE when another request may follow.
-    """
-    request = h11.Request(method="GET", target=path, headers=[("Host", host)])
-    status = 0
-    with trio.fail_after(PATIENCE):
-        await stream.send_all((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-        while type(event := connection.next_event()) is not h11.EndOfMessage:
-            if event is h11.NEED_DATA:
-                connection.receive_data(bytes(await stream.receive_some()))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-    if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
-        connection.start_next_cycle()
-    return status
 
 
 async def _next(dues: Dues) -> float | None:

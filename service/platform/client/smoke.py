@@ -11,6 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import trio
 
+from service.platform.client.http import FAILURES, HttpClient
+
 PATHS = ("/livez", "/readyz", "/healthz", "/openapi.json")  # the last goes the whole way, past SERVICE_ALLOWED_HOSTS
 PATIENCE = 10  # seconds for one answer
 DISCOVERY = 15  # seconds until as many replicas as promised have an address
@@ -78,16 +80,14 @@ async def connect(address: Address) -> AsyncIterator[trio.SocketStream]:
     async with stream:
         try:
             yield stream
-        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+        except FAILURES as error:
             raise SmokeError(f"{address[0]}:{address[1]} did not answer within {PATIENCE} s, or hung up") from error
 
 
 async def _get(address: Address, host: str, path: str) -> None:
     async with connect(address) as stream:
         with trio.fail_after(PATIENCE):
-            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            answer = b"".join([part async for part in stream])
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status = head.split(b"\r\n")[0].decode(errors="replace")
-    if not status.startswith("HTTP/1.1 200"):
-        raise SmokeError(f"{address[0]}:{address[1]}{path} says {status!r}: {body[:200].decode(errors='replace')}")
+            answer = await HttpClient(stream, host).ask(path)
+    if answer.status != 200:
+        said = answer.body[:200].decode(errors="replace")
+        raise SmokeError(f"{address[0]}:{address[1]}{path} says {answer.status}: {said}")

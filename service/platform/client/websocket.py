@@ -1,18 +1,12 @@
 """A websocket as a client holds one: wsproto over a Trio stream, a JSON object per text frame, and nothing else."""
 
 import json
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
-
-CONNECT_LIMIT = 8.0  # seconds; TCP alone would try for two minutes, long after the network is back
 
 
 class ClosedError(Exception):
@@ -72,22 +66,3 @@ class WebsocketClient:
     async def _write(self, event: Event) -> None:
         async with self._writing:
             await self._stream.send_all(self._connection.send(event))
-
-
-@asynccontextmanager
-async def open_stream(url: str) -> AsyncIterator[trio.abc.Stream]:
-    """Connect to where an http or https URL leads, within CONNECT_LIMIT. Raises OSError and trio.TooSlowError."""
-    where = urlsplit(url)
-    secure = where.scheme in {"https", "wss"}
-    port = where.port or (443 if secure else 80)
-    host = where.hostname or "127.0.0.1"
-    with trio.fail_after(CONNECT_LIMIT):
-        if not secure:
-            stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-        else:
-            context = ssl.create_default_context()
-            stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
-    try:
-        yield stream
-    finally:
-        await trio.aclose_forcefully(stream)  # nobody waits for a peer that may be gone

@@ -4,6 +4,7 @@ Start reading at app.py; what surrounds each request is in requests.py.
 """
 
 from service.platform.http.app import create_app, no_deadline, surround
+from service.platform.http.bodies import read_json
 from service.platform.http.openapi import Media, SparseSchema, add_document, add_openapi, json_schema, replies
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 
@@ -19,6 +20,7 @@ __all__ = [
     "create_app",
     "json_schema",
     "no_deadline",
+    "read_json",
     "replies",
     "surround",
 ]

@@ -84,7 +84,7 @@ class RequestActivity:
 class WebsocketActivity:
     """One websocket, from the upgrade to the end of its handler."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, traced: Traced | None) -> None:
         self.started = time.perf_counter()
         self._scope = scope
         self._receive = receive
@@ -94,19 +94,19 @@ class WebsocketActivity:
         self._code: int | None = None
         self._reason = ""
         self._status = 0
-        self.traced: Traced | None = None
+        self._traced = traced
 
     def __str__(self) -> str:
         return f"websocket {self._scope.get('route', _UNMATCHED)}"
 
     async def receive(self) -> Message:
-        if self.traced is not None:
-            self.traced.end_message()
+        if self._traced is not None:
+            self._traced.end_message()
         message = await self._receive()
         if message["type"] == "websocket.receive":
             self._received += 1
-            if self.traced is not None:
-                self.traced.next_message(self._scope.get("route", ""))
+            if self._traced is not None:
+                self._traced.next_message(self._scope.get("route", ""))
         elif message["type"] == "websocket.disconnect" and self._code is None:
             self._code = message.get("code")
         return message
@@ -132,15 +132,15 @@ class WebsocketActivity:
             self._end_upgrade()
 
     def _end_upgrade(self) -> None:
-        if self.traced is not None:
-            self.traced.end("GET", self._scope.get("route", ""), self._status or 403)
+        if self._traced is not None:
+            self._traced.end("GET", self._scope.get("route", ""), self._status or 403)
 
     def tell(self) -> None:
         opened = self._status == 101
         if not opened:
             self._end_upgrade()
-        elif self.traced is not None:
-            self.traced.end_message()
+        elif self._traced is not None:
+            self._traced.end_message()
         log.info(
             "websocket closed" if opened else "websocket refused",
             route=self._scope.get("route", ""),

@@ -5,14 +5,15 @@ from typing import Any
 
 import structlog
 import trio
-from quart import Blueprint, Response, has_request_context, json, request, websocket
+from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import PROBLEM_JSON, DeadlineExceeded, ServiceError, problem
-from service.platform.http.openapi import explain
+from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
+from service.platform.http.bodies import JsonRequest
+from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
@@ -64,15 +65,26 @@ def surround(
 
 
 class _App(Application):
+    request_class = JsonRequest
+
     def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
         self._request_deadline = settings.request_deadline
+        self._parts = PathParts()
+
+    def add_url_rule(  # type: ignore[override]  # its own two superclasses differ in this
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
+    ) -> None:
+        super().add_url_rule(rule, endpoint, view_func, **options)
+        if view_func is not None:
+            self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
         rule = ctx.request.url_rule
         if rule is None:
             return await super().dispatch_request(ctx)
         ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+        self._parts.hold(rule, ctx.request.view_args)
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
         # move_on_after does the same, and checks a number that the settings have checked
@@ -89,12 +101,13 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
+            self._parts.hold(rule, ctx.websocket.view_args)
         return await super().dispatch_websocket(ctx)
 
 
 # The handlers are async because Quart sends a plain function to a thread.
 async def reply_to_service_error(error: ServiceError) -> Response:
-    return _reply(error.status, str(error), error.headers)
+    return _response(reply_to(error, **_asked()))
 
 
 async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
@@ -105,15 +118,19 @@ async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
     if error.code is None or error.response is not None:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return _reply(error.code, error.description or "", headers)
+    return _response(make_reply(error.code, error.description or "", headers, **_asked()))
 
 
 async def reply_to_crash(_: HTTPException) -> Response:
     """Answer for an error of ours, which has been logged; the client gets the id to ask about, and nothing else."""
-    return _reply(500, "an error of ours; it has been logged under this request_id", {})
+    told = ServiceError("an error of ours; it has been logged under this request_id")
+    return await reply_to_service_error(told)
 
 
-def _reply(status: int, detail: str, headers: dict[str, str]) -> Response:
+def _asked() -> dict[str, str]:
     asked = request if has_request_context() else websocket
-    document = problem(status, detail, instance=asked.path, request_id=str(asked.scope.get("request_id", "")))
-    return Response(json.dumps(document), status, headers, content_type=PROBLEM_JSON)
+    return {"instance": asked.path, "request_id": str(asked.scope.get("request_id", ""))}
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, reply.headers)

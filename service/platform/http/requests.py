@@ -59,7 +59,8 @@ def around(
 
     async def ask(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = RequestActivity(scope, send)
-        traced = begin(scope, exchange, tracing)
+        activity.set(exchange)
+        traced = begin(scope, tracing)
         try:
             await app(scope, receive, exchange.send)
         finally:
@@ -74,8 +75,8 @@ def around(
                 traced.end(exchange.labels[0], scope.get("route", ""), status)
 
     async def converse(scope: Scope, receive: Receive, send: Send) -> None:
-        conversation = WebsocketActivity(scope, receive, send)
-        conversation.traced = begin(scope, conversation, tracing)
+        conversation = WebsocketActivity(scope, receive, send, begin(scope, tracing))
+        activity.set(conversation)
         try:
             await app(scope, conversation.receive, conversation.send)
         finally:
@@ -85,12 +86,11 @@ def around(
     return asgi
 
 
-def begin(scope: Scope, doing: "RequestActivity | WebsocketActivity", tracing: Tracing | None) -> Traced | None:
+def begin(scope: Scope, tracing: Tracing | None) -> Traced | None:
     """Give a request its id, and let each line that its task logs say it; it has a task, and a context, of its own."""
     headers = dict(scope["headers"])
     scope["request_id"] = request_id = _request_id(headers.get(b"x-request-id"))
     _REQUEST_ID.set(request_id)
-    activity.set(doing)
     if (given := headers.get(b"traceparent")) and (found := _TRACEPARENT.fullmatch(given)):
         scope["trace_id"] = found[1].decode()
         _TRACE_ID.set(scope["trace_id"])

@@ -20,6 +20,7 @@ from service.platform.errors import Forbidden, Invalid
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
+from service.platform.server import Headers, refusal
 from service.platform.settings import PlatformSettings
 from service.platform.settings import effective as in_force
 from service.platform.telemetry.logs import LEVELS, LogLevel, log_level
@@ -73,6 +74,13 @@ def create_routes(
 ) -> Blueprint:
     routes = Blueprint("management", __name__)
     started = datetime.datetime.now(datetime.UTC)
+    # The public listener's rule; only that no page of another origin may do anything here, and hosts have their own.
+    rule = settings.model_copy(update={"allowed_hosts": (), "allowed_origins": ()})
+
+    @routes.before_app_request
+    async def refuse() -> None:
+        if error := refusal(request.method, Headers.of(request.scope["headers"]), rule):
+            raise error
 
     @routes.get("/info")
     async def info() -> dict[str, Any]:
@@ -120,7 +128,7 @@ def add_inspection(routes: Blueprint, database: Database, inside: Inside) -> Non
     @routes.put("/loglevel")
     @loopback_only
     async def change_level() -> dict[str, Any]:
-        asked = await request.get_json(force=True, silent=True)
+        asked = await request.get_json(force=True)
         inside.level.change(*parse_level(asked))
         return shown_level(inside.level)
 

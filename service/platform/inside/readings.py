@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -27,7 +27,11 @@ def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, rev
     metrics.gauge("service_phase", "1 for the phase that the process is in.", lambda: _phases(lifecycle), label="phase")
     metrics.gauge("trio_tasks", "Tasks that live.", lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.counter("event_loop_holds_total", "Steps that held the event loop too long.", lambda: watchdog.holds)
-    watchdog.observe_lag = metrics.histogram(
+
+
+def show_lag(metrics: Metrics) -> Callable[[float], None]:
+    """Return what is told how late the event loop came."""
+    return metrics.histogram(
         "event_loop_lag_seconds", "How late the event loop came to a task that was due.", buckets=_LAG_BUCKETS
     ).observe
 
@@ -63,7 +67,7 @@ def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | Non
     return observe
 
 
-def show_database(metrics: Metrics, database: Database, tracing: Tracing | None = None) -> None:
+def show_database(metrics: Metrics, database: Database) -> None:
     def connections() -> Mapping[str, float]:
         now = database.statistics()
         return {"in_use": now.connections_in_use, "idle": now.connections_idle, "limit": now.connections_limit}
@@ -80,6 +84,10 @@ def show_database(metrics: Metrics, database: Database, tracing: Tracing | None 
         lambda: database.statistics().cancels,
         label="outcome",
     )
+
+
+def show_units(metrics: Metrics, tracing: Tracing | None = None) -> Callable[[str, Outcome, float], None]:
+    """Return what is told about each unit of work."""
     units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
 
     def observe(unit: str, outcome: Outcome, seconds: float) -> None:
@@ -87,7 +95,7 @@ def show_database(metrics: Metrics, database: Database, tracing: Tracing | None 
         if tracing is not None:
             tracing.unit(unit, outcome, seconds)
 
-    database.on_unit = observe
+    return observe
 
 
 def _show_tracing(metrics: Metrics, counts: Counts) -> None:

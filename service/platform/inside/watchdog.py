@@ -39,11 +39,11 @@ class Hold:
 class Watchdog:
     """Counts and remembers steps of more than `threshold` seconds; 0 watches nothing but the lag."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, observe_lag: Callable[[float], None] = lambda _: None) -> None:
         self.threshold = threshold
         self.holds = 0
         self.last: Hold | None = None
-        self.observe_lag: Callable[[float], None] = lambda _: None
+        self._observe_lag = observe_lag
         # Short enough to notice a hold, and who it is, before it is twice the threshold.
         self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
         self._beat = time.perf_counter()
@@ -71,7 +71,7 @@ class Watchdog:
                 await trio.sleep(self._interval)
                 self._beat = time.perf_counter()
                 lag = max(0.0, self._beat - due)
-                self.observe_lag(lag)
+                self._observe_lag(lag)
                 # The thread may have been kept out until now, and name the culprit only after the loop has gone on.
                 longest = max(longest, lag)
                 if self._culprit is not None:

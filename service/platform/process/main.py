@@ -27,7 +27,7 @@ from service.platform.inside.health import Health, Probe, management_probes, pub
 from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.management import METRICS, Inside
 from service.platform.inside.management import create_routes as create_management
-from service.platform.inside.readings import show_database, show_process, show_server
+from service.platform.inside.readings import show_database, show_lag, show_process, show_server, show_units
 from service.platform.inside.tasks import SEAMS as TASK_SEAMS
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
@@ -89,7 +89,9 @@ async def main(
         trio.open_signal_receiver(signal.SIGUSR1) as questions,
         open_tracing(wanted=traces_wanted()) as tracing,
     ):
-        inside = Inside(Metrics(), LogLevel(settings.log_level), Watchdog(settings.slow_step), tracing)
+        metrics = Metrics()
+        watchdog = Watchdog(settings.slow_step, show_lag(metrics))
+        inside = Inside(metrics, LogLevel(settings.log_level), watchdog, tracing)
         log.info("starting", version=inside.version, revision=settings.revision)
         if strange := untried(TRIED):
             log.warning("packages of versions that were not tried", found=strange, tried=dict(TRIED))
@@ -142,9 +144,13 @@ async def live(
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
         with explained("management_bind", settings.management_bind):
             operators.listen()
-        async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
+        units = show_units(inside.metrics, inside.tracing)
+        async with (
+            open_management(partial(listen, listener=operators)) as start,
+            open_database(settings, on_unit=units) as database,
+        ):
             show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
-            show_database(inside.metrics, database, inside.tracing)
+            show_database(inside.metrics, database)
             observe = show_server(inside.metrics, statistics, inside.tracing)
             health = Health(settings, lifecycle, database, inside.watchdog)
             probes = management_probes(health)

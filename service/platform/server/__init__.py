@@ -1,7 +1,9 @@
 """Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
 
 from service.platform.server.application import Application
+from service.platform.server.body import Request
 from service.platform.server.config import Probe
+from service.platform.server.entry import Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
 from service.platform.server.guard import guard
@@ -22,8 +24,10 @@ __all__ = [
     "Application",
     "Frame",
     "FrameOutbox",
+    "Headers",
     "Probe",
     "RateLimits",
+    "Request",
     "ServerStatistics",
     "TokenBucket",
     "TooSlowError",
@@ -34,6 +38,7 @@ __all__ = [
     "guard",
     "listener_url",
     "open_listener",
+    "refusal",
     "serve",
     "websocket",
 ]

@@ -96,12 +96,6 @@ class Request(TrioRequest):
     body_class = Body
     body: Body
 
-    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        try:
-            return await super().get_json(force, silent, cache)
-        except RecursionError as error:  # JSON nested too deeply; the framework knows of ValueErrors only
-            return None if silent else self.on_json_loading_failed(error)
-
     @property
     def blueprints(self) -> list[str]:
         return list(blueprints_of(self.url_rule.endpoint)) if self.url_rule else []

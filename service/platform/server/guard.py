@@ -3,7 +3,6 @@
 A refusal made inside the framework proved too dear on a busy core; here it costs a dictionary and a write.
 """
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
-from service.platform.errors import PROBLEM_JSON, RateLimited, ServiceError, Unavailable, problem
+from service.platform.errors import RateLimited, ServiceError, Unavailable, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
@@ -137,13 +136,11 @@ def _address(scope: HTTPScope | WebsocketScope) -> str:
 
 
 async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:
-    request_id = scope.get("request_id", "")
-    document = problem(error.status, str(error), instance=scope["path"], request_id=str(request_id))
-    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-    headers += [(b"content-type", PROBLEM_JSON.encode()), (b"cache-control", b"no-store")]
+    reply = reply_to(error, instance=scope["path"], request_id=str(scope.get("request_id", "")))
+    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
     if error.status == 400:
         headers.append((b"connection", b"close"))  # who frames a request two ways may mean another one to follow
-    await _reply(scope, send, error.status, json.dumps(document).encode(), headers)
+    await _reply(scope, send, reply.status, reply.body, headers)
 
 
 async def _reply(

@@ -45,7 +45,7 @@ def shown(value: object) -> str:
         case float():
             return f"{value:g}"
         case tuple():
-            return ",".join(value)
+            return ",".join(map(shown, value))
     return str(value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from re import escape, fullmatch, split
 from typing import Any
 from urllib.parse import unquote
 
@@ -54,12 +55,12 @@ class Contract:
         return self._resolve(responses[status])
 
     def _operations(self, path: str) -> dict[str, Any]:
-        parts = path.split("/")
-        for template, operations in self.document["paths"].items():
-            pairs = list(zip(template.split("/"), parts, strict=False))
-            if len(template.split("/")) == len(parts) and all(t == p or t.startswith("{") for t, p in pairs):
-                found: dict[str, Any] = operations
-                return found
+        """Return those of a path: without parts sooner than with, and with one that has slashes last."""
+        paths: dict[str, dict[str, Any]] = self.document["paths"]
+        for pattern in ("[^/]+", ".+"):
+            for template in sorted(paths, key=lambda template: template.count("{")):
+                if fullmatch(pattern.join(escape(fixed) for fixed in split(r"{\w+}", template)), path):
+                    return paths[template]
         return {}
 
     def _resolve(self, described: dict[str, Any]) -> dict[str, Any]:

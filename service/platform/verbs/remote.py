@@ -1,7 +1,7 @@
 """The verbs that are clients of a running service; each imports what it needs when it runs."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import fields
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Literal, get_type_hints
@@ -139,11 +139,13 @@ def _options(options: type[Any]) -> Iterator[Parameter]:
         yield Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
 
 
-def tell(answer: Callable[[], str]) -> None:
+def tell(answer: Callable[[], Awaitable[str]]) -> None:
+    import trio
+
     from service.platform.client.inspect import AskError
 
     try:
-        typer.echo(answer())
+        typer.echo(trio.run(answer))
     except AskError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.code)

@@ -63,7 +63,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             page.add_init_script(script)
             page.add_init_script(f"localStorage.setItem('trireme.name', '{json.dumps(name)}')")
             page.goto(url)
-            page.wait_for_selector(f"#status[data-state={state}]")
+            page.wait_for_selector(f"#status[data-state={state}]" if state else "#status")
             return page
 
         yield open_page

@@ -140,6 +140,51 @@ def test_a_page_that_is_closed_for_its_rate_says_so_and_comes_back_late(service:
     page.wait_for_selector("#status[data-state=open]")
 
 
+NOTE_JOINS = """
+    window.joins = [];
+    const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (data) {
+        if (data.includes('"join"') && data.includes('"greeted"')) joins.push(performance.now());
+        return send.call(this, data);
+    };
+"""
+
+
+def test_a_service_that_lets_nobody_join_is_asked_ever_more_seldom(service: Service, open_page: OpenPage) -> None:
+    engine = sa.create_engine(service.database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE chat_room RENAME TO chat_room_away"))
+    try:
+        page = open_page(f"{service.url}/#greeted", state="", forgiven=NETWORK, script=NOTE_JOINS)
+        page.wait_for_function("() => joins.length >= 5", timeout=20_000)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE chat_room_away RENAME TO chat_room"))
+        engine.dispose()
+    joins: list[float] = page.evaluate("joins.slice(0, 5)")
+    write(page, "there")
+    wait_shown(page, 1)
+
+    assert joins[4] - joins[3] > 2 * (joins[1] - joins[0])
+
+
+NAMES = [
+    (" A\u202eda\u00a0", "Ada"),
+    ("\u3164A\u200dda\u3164", "Ada"),
+    ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+    ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
+]
+
+
+@pytest.mark.parametrize(("typed", "taken"), NAMES, ids=ascii)
+def test_a_name_keeps_its_joiners_and_loses_what_nobody_sees(
+    service: Service, open_page: OpenPage, typed: str, taken: str
+) -> None:
+    page = open_page(f"{service.url}/#names", typed)
+
+    assert page.input_value("#name") == taken
+
+
 def test_while_the_database_is_away_what_is_written_waits(
     one_server: OwnServer, open_page: OpenPage, tmp_path: Path
 ) -> None:

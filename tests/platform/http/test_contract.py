@@ -12,10 +12,11 @@ from service.platform.testing.processes import ROOT, environment, ready
 HOOKS = {"SCHEMATHESIS_HOOKS": "tests.platform.http.hooks"}  # which imports those of features
 
 
-async def find(directory: Path, database_url: str, *, examples: int, seed: int) -> str:
-    """Return what schemathesis says, which ends with 0 if it finds nothing; with every check that it has."""
+async def find(directory: Path, database_url: str, *, examples: int, seed: int, paths: str = "") -> str:
+    """Return what schemathesis says, which ends with 0 if it finds nothing; all its checks, on some paths or all."""
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", "--checks", "all", "--no-color"]
     options = ["--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure"]
+    options += ["--include-path-regex", paths] if paths else []
     async with ready(directory, "serve", database_url=database_url, rate_per_address=0) as service:
         done = await trio.run_process(
             [*command, *options, f"{service.public}/openapi.json"],

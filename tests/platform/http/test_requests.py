@@ -1,6 +1,7 @@
 """What surrounds every request, tried on a plain ASGI application."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -137,6 +138,7 @@ async def logged(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[pytest.Cap
     configure_logs("info", "json")
     yield capsys
     structlog.reset_defaults()
+    logging.captureWarnings(False)
 
 
 async def test_a_log_line_is_one_line_of_json_whatever_a_client_sends(logged: pytest.CaptureFixture[str]) -> None:

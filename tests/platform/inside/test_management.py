@@ -1,11 +1,19 @@
 """The operator's listener: what anybody may know, and what only loopback may."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import httpx2
 import pytest
+from pydantic import Field, SecretStr
+from quart import Blueprint
 
+from service.platform.feature import Feature, Resources, catalogue
 from service.platform.inside.management import may_inspect
+from service.platform.settings import FeatureSettings, PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.settings import settings_of
 
 
 async def test_info_and_settings(make_settings: MakeSettings) -> None:
@@ -18,6 +26,42 @@ async def test_info_and_settings(make_settings: MakeSettings) -> None:
     assert info["schema"]["state"] == "at"
     assert info["versions"]["hypercorn"] == "0.18.0"
     assert effective["SERVICE_DRAIN_DELAY"]["value"] == "1"
+
+
+class KeyedSettings(FeatureSettings):
+    """Settings of a feature: secrets, which are no addresses, and lists."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="a key")
+    spare_key: SecretStr | None = Field(None, description="another key")
+    old_keys: tuple[SecretStr, ...] = Field((), description="keys")
+    ports: tuple[int, ...] = Field((), description="ports")
+
+
+@asynccontextmanager
+async def open_keyed(resources: Resources) -> AsyncIterator[Blueprint]:
+    yield Blueprint("keyed", __name__)
+
+
+KEYED = Feature("keyed", open=open_keyed, settings=KeyedSettings)
+
+
+async def test_settings_and_tasks_tell_no_secret(database_url: str) -> None:
+    settings = settings_of(
+        catalogue(PlatformSettings, [KEYED]),
+        database_url=database_url,
+        bind="127.0.0.1:0",
+        management_bind="127.0.0.1:0",
+        keyed_api_key="hunter2",
+        keyed_old_keys=("hunter2", "hunter2"),
+        keyed_ports=(80, 81),
+    )
+    async with booted(settings, [KEYED]) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        effective, tasks = await client.get("/settings"), await client.get("/tasks")
+
+    told = {name.removeprefix("SERVICE_KEYED_"): one["value"] for name, one in effective.json().items()}
+    assert (effective.status_code, tasks.status_code) == (200, 200)
+    assert (told["API_KEY"], told["SPARE_KEY"], told["OLD_KEYS"], told["PORTS"]) == ("***", "", "***,***", "80,81")
+    assert "hunter2" not in effective.text + tasks.text
 
 
 @pytest.mark.parametrize(
@@ -51,3 +95,34 @@ async def test_who_may_not_inspect_is_told_how_to(make_settings: MakeSettings) -
     assert refused.headers["content-type"] == "application/problem+json"
     assert "port-forward" in refused.json()["detail"]
     assert [answer.status_code for answer in open_to_all] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Origin": "http://evil.example"}, b'{"level": "debug"}', 403),
+        ({"Origin": "null"}, b'{"level": "debug"}', 403),
+        ({"Origin": "https://app.example"}, b'{"level": "debug"}', 403),  # where it is allowed is the public listener
+        ({"Content-Type": "text/plain"}, b'{"level": "debug"}', 415),
+        ({}, b'{"level": "debug"', 400),
+        ({}, b'{"level": "loud"}', 400),
+        ({}, b'{"level": "debug"}', 200),
+    ],
+)
+async def test_what_changes_something_is_held_to_the_rules_of_the_public_listener(
+    make_settings: MakeSettings, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    settings = make_settings(
+        bind="127.0.0.1:0",
+        management_bind="127.0.0.1:0",
+        allowed_origins="https://app.example",
+        allowed_hosts="app.example",
+    )
+    async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        usual = (await client.get("/loglevel")).json()["level"]
+        answer = await client.put("/loglevel", content=body, headers={"Content-Type": "application/json", **headers})
+        level = (await client.get("/loglevel")).json()["level"]
+        back = await client.put("/loglevel", json={"level": usual}, headers={"Origin": urls.management})
+
+    assert (answer.status_code, level) == (status, "debug" if status == 200 else usual)
+    assert back.status_code == 200

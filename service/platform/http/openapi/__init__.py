@@ -6,7 +6,18 @@ added here. Whoever has a document of its own to send uses `add_document`.
 
 from service.platform.http.openapi.declarations import Media, explain, replies, unguarded
 from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.parts import PathParts
 from service.platform.http.openapi.provider import add_openapi
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
-__all__ = ["Media", "SparseSchema", "add_document", "add_openapi", "explain", "json_schema", "replies", "unguarded"]
+__all__ = [
+    "Media",
+    "PathParts",
+    "SparseSchema",
+    "add_document",
+    "add_openapi",
+    "explain",
+    "json_schema",
+    "replies",
+    "unguarded",
+]

@@ -1,6 +1,6 @@
 """What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import isclass
@@ -15,6 +15,7 @@ from werkzeug.routing import Rule
 from service.platform.errors import Invalid, ServiceError
 from service.platform.http.openapi.schemas import json_schema
 
+_NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
 MAX_SHOWN = 40  # characters of an offending value in an error message
 
 
@@ -49,10 +50,15 @@ def explain(error: RequestSchemaValidationError) -> Invalid:
     """Return what a declaration refused in the words of its description: `name: must be <description>, not 'x'`."""
     refused = error.validation_error
     if not isinstance(refused, ValidationError):
-        return Invalid("body: must be a JSON object")
+        return Invalid("body: must be a JSON object")  # what else a model may raise says nothing to a client
+    return explain_field(refused, _described(request.url_rule))
+
+
+def explain_field(refused: ValidationError, descriptions: Mapping[str, str], *, within: str = "") -> Invalid:
+    """Return what was wrong first, in the words of the field's description; `within` is what has no name of its own."""
     first = refused.errors(include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "body"
-    expected = _described(request.url_rule).get(field)
+    field = ".".join(str(part) for part in ((within, *first["loc"]) if within else first["loc"])) or "body"
+    expected = "a JSON object" if first["type"] in _NO_OBJECT else descriptions.get(field)
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
     shown = repr(str(first["input"])[:MAX_SHOWN])
@@ -74,7 +80,11 @@ def _described(rule: Rule | None) -> dict[str, str]:
 @cache  # a schema takes as long to make as a hundred requests to refuse
 def _descriptions(model: type) -> dict[str, str]:
     schema, definitions = json_schema(model)
-    fields = schema.get("properties", {})
-    named = {name: definitions.get(field.get("$ref", "").rpartition("/")[2], {}) for name, field in fields.items()}
-    both = {name: named[name] | field for name, field in fields.items()}
-    return {name: field["description"] for name, field in both.items() if "description" in field}
+    words = {name: described(field, definitions) for name, field in schema.get("properties", {}).items()}
+    return {name: told for name, told in words.items() if told}
+
+
+def described(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """Return the description in a schema, or in the one that it is a name for."""
+    named = definitions.get(schema.get("$ref", "").rpartition("/")[2], {})
+    return str((named | schema).get("description", ""))

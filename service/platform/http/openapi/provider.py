@@ -5,20 +5,22 @@ quart-schema's extension is not installed: it would convert each response anew, 
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Any, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_origin, is_typeddict
 
 import trio
 from quart import Quart
 from quart_schema import Info, OpenAPIProvider, QuartSchema
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 from service.platform import errors
 from service.platform.errors import PROBLEM_JSON, Invalid, Problem, ServiceError, Unavailable
 from service.platform.http.openapi.declarations import Media, is_error
 from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
 
 PATH = "/openapi.json"
@@ -50,6 +52,10 @@ class _Provider(OpenAPIProvider):
         super().__init__(app, QuartSchema(info=info))
         self._views = app.view_functions
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        # Whoever was first: the rule of a path, the rule that answers there to a method, the path of an identifier.
+        self._paths: dict[str, str] = {}
+        self._answering: dict[tuple[str, str], str] = {}
+        self._identifiers: dict[str, tuple[str, str]] = {}
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
@@ -58,13 +64,13 @@ class _Provider(OpenAPIProvider):
         return document
 
     def generate_rules(self) -> Iterable[Rule]:
-        """Of two routes with the same path and method the first is the one that answers."""
-        seen: set[tuple[str, str]] = set()
-        for rule in super().generate_rules():
-            keys = {(rule.rule, method) for method in self.generate_methods(rule)}
-            if keys and not keys & seen:
-                yield rule
-            seen |= keys
+        return [rule for rule in super().generate_rules() if self.generate_methods(rule)]
+
+    def generate_methods(self, rule: Rule) -> list[str]:
+        """Of two routes with the same path and method the first is the one that is described."""
+        path, key = nameless(rule.rule), repr(rule)
+        methods = sorted(super().generate_methods(rule))
+        return [method for method in methods if self._answering.setdefault((path, method), key) == key]
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         key = repr(rule)  # its path, methods and endpoint; it cannot be hashed
@@ -74,26 +80,38 @@ class _Provider(OpenAPIProvider):
 
     def _build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         paths, components = super().build_paths(rule)
+        [operations] = paths.values()
         view = self._views[rule.endpoint]
-        hints = get_type_hints(view, include_extras=True)
-        for operations in paths.values():
-            for method, operation in operations.items():
-                operation |= {"operationId": rule.endpoint.replace(".", "_"), "tags": [rule.endpoint.split(".")[0]]}
-                components |= self._add_annotated(operation, hints)
-                _complete(operation, method, guarded=not getattr(view, "unguarded", False))
-        return paths, components
+        hints = annotations(view)
+        path, renamed = self._path(rule.rule)
+        for method, operation in operations.items():
+            operation |= {"operationId": self._identifier(rule, method), "tags": [rule.endpoint.split(".")[0]]}
+            operation["parameters"], definitions = _describe_parts(operation["parameters"], hints, renamed)
+            components |= definitions | self._add_answer(operation, hints)
+            _complete(operation, method, guarded=not getattr(view, "unguarded", False))
+        return {path: operations}, components
 
-    def _add_annotated(self, operation: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-        """Add what a view's annotations say: of the parts of its path, and of its answer if nothing else does."""
-        found: dict[str, Any] = {}
-        for parameter in operation["parameters"]:
-            if parameter["in"] == "path" and parameter["name"] in hints:
-                parameter["schema"], definitions = json_schema(hints[parameter["name"]])
-                found |= definitions
-        if not operation["responses"] and _is_json(hints.get("return")):
-            operation["responses"][200], definitions = self.build_response_object(hints["return"], None)
-            found |= definitions
-        return found
+    def _path(self, rule: str) -> tuple[str, dict[str, str]]:
+        """Return a rule's path, and what its parts are called there: to OpenAPI /a/{b} and /a/{c} are the same path."""
+        known = self._paths.setdefault(nameless(rule), rule)
+        return template(known), dict(zip(names(rule), names(known), strict=True))
+
+    def _identifier(self, rule: Rule, method: str) -> str:
+        """Return the endpoint's name, and its method and path where it has several."""
+        name: str = rule.endpoint.replace(".", "_")
+        if self._identifiers.setdefault(name, (rule.rule, method)) == (rule.rule, method):
+            return name
+        return f"{name}_{method}_{'_'.join(re.findall(r'\w+', rule.rule))}"
+
+    def build_path_parameter(self, name: str, converter: BaseConverter) -> dict[str, Any]:
+        return {"name": name, "in": "path", "converter": converter}  # made a schema where the annotations are known
+
+    def _add_answer(self, operation: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+        """Add what a view's annotations say of its answer, if nothing else does."""
+        if operation["responses"] or not _is_json(hints.get("return")):
+            return {}
+        operation["responses"][200], definitions = self.build_response_object(hints["return"], None)
+        return definitions
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         schema, definitions = json_schema(model, generator=SparseSchema)
@@ -115,6 +133,23 @@ class _Provider(OpenAPIProvider):
             return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = json_schema(model, mode="serialization")
         return {"content": {"application/json": {"schema": schema}}}, definitions
+
+
+def _describe_parts(
+    parameters: Iterable[dict[str, Any]], hints: Mapping[str, Any], renamed: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Add to the parts of a path what the view's annotations say of them; return the schemas they refer to as well."""
+    described: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter["in"] == "path":
+            name, converter = parameter["name"], parameter["converter"]
+            schema, definitions = part_schema(converter, hints.get(name, str))
+            found |= definitions
+            described.append({"name": renamed[name], "in": "path", "required": True, "schema": schema})
+        else:
+            described.append(parameter)
+    return described, found
 
 
 def _complete(operation: dict[str, Any], method: str, *, guarded: bool) -> None:

@@ -1,0 +1,188 @@
+"""JSON that clients send: read strictly, and what cannot be read is told with its place.
+
+Strictly is: UTF-8 without a mark, no NaN, no number that is none here, no key twice, no half of a character, and not
+too deep. Otherwise two programs would read one document differently, and it might hold what no database stores.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Never, cast
+
+from service.platform.errors import Invalid
+from service.platform.server import Request
+
+MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
+MOST_DIGITS = 4300  # of a whole number, Python's own limit
+
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|(?P<open>[\[{])|[\]}]', re.DOTALL)
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class JsonRequest(Request):
+    """A request whose body is read by `read_json`."""
+
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Return the document; without `silent` raises Invalid, which says what is wrong with it."""
+        body = cast(bytes, await self.get_data(cache=cache, as_text=False))
+        if body and not (force or self.is_json):
+            return None
+        try:
+            return read_json(body)
+        except Invalid:
+            if silent:
+                return None
+            raise
+
+
+def read_json(body: bytes) -> Any:
+    """Return the document that is a body. Raises Invalid, with the line and column or the field that is wrong."""
+    text = _decode(body)
+    if _may_be_deep(body):
+        _check_depth(text)
+    try:
+        document = _STRICT.decode(text)
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+        raise Invalid(f"body: must be JSON: {what} at line {error.lineno}, column {error.colno}") from None
+    except ValueError:  # a number of too many digits, or one of ours
+        raise Invalid(_complaint(text)) from None
+    if re.search(r"\\u[dD]", text) and any(_halves(document)):
+        raise Invalid(_complaint(text))
+    return document
+
+
+def _decode(body: bytes) -> str:
+    if not body:
+        raise Invalid("body: is missing; must be JSON")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        where, byte = _place(body[: error.start].decode()), body[error.start]
+        raise Invalid(f"body: must be JSON in UTF-8: the byte 0x{byte:02x} at {where} is not") from None
+    if text[0] == "\ufeff":
+        raise Invalid("body: must be JSON in UTF-8 without a byte order mark; there is one at line 1, column 1")
+    if "\0" in text[:2]:
+        raise Invalid("body: must be JSON in UTF-8; from line 1, column 1 on it looks like UTF-16 or UTF-32")
+    return text
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Whether counting is worth its time, which is many times that of reading; False is certain.
+
+    Only brackets and quotes are kept, if nothing is escaped. Texts without brackets are then two quotes: gone, and if
+    no quote is left, nothing else went. Then the innermost pairs go, level by level, most of what is left each time.
+    """
+    brackets = body.translate(None, _NO_BRACKETS)
+    if len(brackets) <= MOST_DEEP:
+        return False
+    rest = brackets.replace(b'""', b"")
+    if b"\\" in rest or b'"' in rest:
+        rest = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS)
+    while len(rest) > MOST_DEEP:
+        inner = rest.replace(b"[]", b"").replace(b"{}", b"")
+        if len(inner) > 0.9 * len(rest):
+            return True
+        rest = inner
+    return False
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found["open"]:
+            depth += 1
+        elif found[0][0] != '"':
+            depth -= 1
+        if depth > MOST_DEEP:
+            where = _place(text[: found.start()])
+            raise Invalid(f"body: must be at most {MOST_DEEP} levels deep; it is deeper at {where}")
+
+
+def _place(before: str) -> str:
+    """Return line and column of what comes after a text."""
+    return f"line {before.count('\n') + 1}, column {len(before) - before.rfind('\n')}"
+
+
+# The quick reading, which only notices that something is wrong.
+
+
+def _refuse(_: str) -> Never:
+    raise ValueError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else _refuse("")
+
+
+def _halves(document: object) -> Iterator[str]:
+    """Yield each key and text that has half of a character."""
+    if isinstance(document, str):
+        yield from _HALF.findall(document)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _halves(value)
+    elif isinstance(document, dict):
+        for pair in document.items():
+            yield from _halves(list(pair))
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+
+# The slow reading of what was refused: whatever is wrong becomes a Wrong in its place, and the first is told.
+
+
+class _Wrong(str):
+    """What is wrong with the value that it stands for."""
+
+    __slots__ = ()
+
+
+def _mark_number(digits: str) -> object:
+    if digits.lstrip("-").isdecimal():
+        return int(digits) if len(digits) <= MOST_DIGITS else _Wrong(f"has more than {MOST_DIGITS} digits")
+    number = float(digits)
+    return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {digits[:40]}")
+
+
+def _mark_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        made[key] = _Wrong("is given twice") if key in made else value
+    return made
+
+
+_MARKING = json.JSONDecoder(
+    object_pairs_hook=_mark_twice,
+    parse_constant=lambda word: _Wrong(f"must be JSON, which has no {word}"),
+    parse_float=_mark_number,
+    parse_int=_mark_number,
+)
+
+
+def _complaint(text: str) -> str:
+    """Return what is wrong first, after the name of its field."""
+    path, wrong = next(_wrongs(_MARKING.decode(text), ()))
+    return f"{'.'.join(path) or 'body'}: {wrong}"
+
+
+def _wrongs(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, _Wrong):
+        yield path, value
+    elif isinstance(value, str) and _HALF.search(value):
+        yield path, "must be whole characters; this has half of a surrogate pair"
+    elif isinstance(value, list | dict):
+        items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in items:
+            if isinstance(key, str) and _HALF.search(key):
+                yield path, "must have names of whole characters; one has half of a surrogate pair"
+            yield from _wrongs(inner, (*path, str(key)))

@@ -1,0 +1,38 @@
+"""What requests and websockets are held to before their view is called: what it declares of the parts of its path."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from werkzeug.routing import Rule
+
+from service.platform.http.openapi.declarations import described, explain_field
+from service.platform.http.openapi.paths import adapter, annotations, names
+from service.platform.http.openapi.schemas import json_schema
+
+
+class PathParts:
+    """The declarations of all views, worked out when a route is added; a view without any costs one look-up."""
+
+    def __init__(self) -> None:
+        self._adapters: dict[tuple[str, str], dict[str, TypeAdapter[Any]]] = {}
+
+    def declare(self, rule: str, endpoint: str, view: Callable[..., object]) -> None:
+        """Read what `view` says of the parts of `rule`."""
+        parts = names(rule)
+        hints = annotations(view) if parts else {}
+        adapters = {name: adapter(hints[name]) for name in parts if name in hints}
+        if checked := {name: found for name, found in adapters.items() if found is not None}:
+            self._adapters[endpoint, rule] = checked  # another rule of the same view may have defaults, which are ours
+
+    def hold(self, rule: Rule, values: dict[str, Any] | None) -> None:
+        """Make the values what they are declared to be. Raises Invalid for the first that cannot be that."""
+        adapters = self._adapters.get((rule.endpoint, rule.rule))
+        if adapters is None or values is None:
+            return
+        for name, checked in adapters.items():
+            try:
+                values[name] = checked.validate_python(values[name])
+            except ValidationError as error:
+                words = described(*json_schema(checked))
+                raise explain_field(error, {name: words} if words else {}, within=name) from None

@@ -1,0 +1,130 @@
+"""Bodies: JSON is read strictly, and each that cannot be read is a 400 that says where."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from quart import Blueprint, request
+from quart_schema import validate_request
+
+from service.platform.feature import Feature, Resources
+from service.platform.http import read_json
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
+
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    text: Annotated[str, Field(max_length=5, description="at most 5 characters")]
+    inner: Inner | None = None
+    anything: Any = None
+
+
+@asynccontextmanager
+async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("telling", __name__)
+
+    @routes.post("/declared")
+    @validate_request(Told)
+    async def declared(data: Told) -> dict[str, Any]:
+        return {"text": data.text, "anything": data.anything}
+
+    @routes.post("/plain")
+    async def plain() -> dict[str, Any]:
+        return {"body": await request.get_json()}
+
+    yield routes
+
+
+TELLING = Feature("telling", open=open_telling)
+
+UNREADABLE = [
+    (b"", "body: is missing; must be JSON"),
+    (b"{", "body: must be JSON: expecting property name enclosed in double quotes at line 1, column 2"),
+    (b'{"text": "a",\n "b" 1}', "body: must be JSON: expecting ':' delimiter at line 2, column 6"),
+    (b'{"text": "a\tb"}', "body: must be JSON: invalid control character at line 1, column 12"),
+    (b'{"text": "a"} x', "body: must be JSON: extra data at line 1, column 15"),
+    (b'{\n"text": "a\xff"}', "body: must be JSON in UTF-8: the byte 0xff at line 2, column 11 is not"),
+    ("é".encode() + b"\xe9", "body: must be JSON in UTF-8: the byte 0xe9 at line 1, column 2 is not"),
+    ('{"text": "a"}'.encode("utf-16"), "body: must be JSON in UTF-8: the byte 0xff at line 1, column 1 is not"),
+    (
+        '{"text": "a"}'.encode("utf-16-le"),
+        "body: must be JSON in UTF-8; from line 1, column 1 on it looks like UTF-16 or UTF-32",
+    ),
+    (
+        '{"text": "a"}'.encode("utf-8-sig"),
+        "body: must be JSON in UTF-8 without a byte order mark; there is one at line 1, column 1",
+    ),
+    (b"[" * 100_000, "body: must be at most 100 levels deep; it is deeper at line 1, column 101"),
+    (
+        b'{"a": ' + b'"[",\n"b": [' * 1 + b"[" * 100 + b"]" * 101 + b"}",
+        "body: must be at most 100 levels deep; it is deeper at line 2, column 105",
+    ),
+    (b'{"text": NaN}', "text: must be JSON, which has no NaN"),
+    (b'{"text": "a", "anything": [1, {"b": -Infinity}]}', "anything.1.b: must be JSON, which has no -Infinity"),
+    (b'{"text": "a", "anything": 1e400}', "anything: must be a number within 64 bits, not 1e400"),
+    (b'{"text": "a", "anything": ' + b"9" * 5_000 + b"}", "anything: has more than 4300 digits"),
+    (b'{"text": "a", "text": "b"}', "text: is given twice"),
+    (b'{"text": "a", "anything": {"c": {}, "c": {}}}', "anything.c: is given twice"),
+    (
+        b'{"text": "a", "anything": ["\\ud800"]}',
+        "anything.0: must be whole characters; this has half of a surrogate pair",
+    ),
+    (
+        b'{"text": "a", "anything": {"\\udfff": 1}}',
+        "anything: must have names of whole characters; one has half of a surrogate pair",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", ["/declared", "/plain"])
+async def test_a_body_that_cannot_be_read_is_a_400_that_says_where(make_settings: MakeSettings, path: str) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        answers = [await client.post(path, content=body, headers=JSON) for body, _ in UNREADABLE]
+
+    assert [(one.status_code, one.json()["detail"]) for one in answers] == [(400, detail) for _, detail in UNREADABLE]
+
+
+UNFIT = [
+    (b"[1]", "body: must be a JSON object, not '[1]'"),
+    (b"null", "body: must be a JSON object, not 'None'"),
+    (b'"text"', "body: must be a JSON object, not 'text'"),
+    (b"{}", "text: is missing; must be at most 5 characters"),
+    (b'{"text": "too long"}', "text: must be at most 5 characters, not 'too long'"),
+    (b'{"text": "a", "inner": 1}', "inner: must be a JSON object, not '1'"),
+]
+
+
+async def test_a_body_of_a_wrong_shape_is_a_400_that_names_the_field(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        answers = [await client.post("/declared", content=body, headers=JSON) for body, _ in UNFIT]
+        nothing = await client.post("/declared")
+
+    assert [(one.status_code, one.json()["detail"]) for one in answers] == [(400, detail) for _, detail in UNFIT]
+    assert (nothing.status_code, nothing.json()["detail"]) == (400, "body: is missing; must be JSON")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b' {"a": [1, 2.5, -3e2, true, null, "\\ud83d\\ude00 [[[ \\" ]"]} \n',
+        b'"[' + b"[" * 1_000 + b'"',
+        b"[" * 100 + b"]" * 100,
+        b"[" + b"[]," * 1_000 + b"1]",
+        b"9" * 4_300,
+    ],
+)
+def test_whatever_else_is_json_is_read(body: bytes) -> None:
+    assert read_json(body) is not None

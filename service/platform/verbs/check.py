@@ -3,6 +3,7 @@
 import errno
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.platform.errors import DatabaseAway
@@ -87,7 +88,8 @@ async def database(settings: PlatformSettings) -> list[Finding]:
             "may migrate" if facts.may_create else "may not create tables",
             "" if facts.may_create else "fine for `serve`; `migrate` needs a role with CREATE on the schema",
         ),
-        Finding("schema", facts.schema, "" if facts.served else "`serve` would wait", not facts.served),
+        *([tables(facts.lacking)] if facts.lacking else []),
+        Finding("schema", facts.schema, "" if facts.served else facts.schema_advice, not facts.served),
         Finding(
             "ceilings",
             f"not set: {', '.join(facts.unlimited)}" if facts.unlimited else "set",
@@ -99,3 +101,8 @@ async def database(settings: PlatformSettings) -> list[Finding]:
             "synchronise the clocks" if abs(facts.clock_ahead) > MOST_SKEW else "",
         ),
     ]
+
+
+def tables(lacking: Mapping[str, str]) -> Finding:
+    seen = "; ".join(f"no {rights} on {table}" for table, rights in lacking.items())
+    return Finding("tables", seen, "GRANT them to the role of SERVICE_DATABASE_URL, unless no feature needs them")

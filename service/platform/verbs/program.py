@@ -11,7 +11,13 @@ import typer
 from service.platform.feature import Feature, catalogue
 from service.platform.settings import Catalogue, PlatformSettings, SettingsError
 
-CRASHED, WRONG = 1, 2
+# Exit codes, beside 0: all is well (`serve`: drained), and 128 + n: ended by signal n.
+CRASHED = 1  # a bug, or a check that found something
+WRONG = 2  # settings or arguments that cannot be used, a port that is taken
+# Of `migrate`, so that a Job knows what is worth a repeat (the chart's podFailurePolicy reads them).
+UNREACHABLE = 3  # no database, or one without time for us: repeat it
+REFUSED = 4  # breaking, ahead, another history, two heads, a right that lacks: a person must decide
+FAILED = 5  # a migration's own SQL or code failed: a person must mend it
 
 
 @dataclass(frozen=True, slots=True)

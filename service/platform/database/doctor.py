@@ -97,6 +97,9 @@ async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
         return str(error), False, "`serve` and `migrate` end at once"
     except psycopg.errors.UndefinedTable:
         rows = []
+        if not await _value(pgconn, "SELECT current_schema()"):
+            advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
+            return "the role may use no schema", False, advice
     except psycopg.errors.InsufficientPrivilege as error:
         return _one_line(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
     revision, serves_from = rows[0] if rows else (None, None)

@@ -66,7 +66,7 @@ def explain(code: CodeSchema, revision: str | None, serves_from: str | None) -> 
         case SchemaState.AT:
             return f"the schema is at {revision}"
         case SchemaState.BEHIND:
-            return f"the schema is at {revision}, this code needs {code.head}: run `service migrate`"
+            return f"the schema is at {revision or 'nothing yet'}, this code needs {code.head}: run `service migrate`"
         case SchemaState.AHEAD_COMPATIBLE:
             return f"the schema is at {revision}, newer than this code's {code.head}, which it still serves"
         case SchemaState.AHEAD_INCOMPATIBLE:

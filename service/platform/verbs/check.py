@@ -3,7 +3,7 @@
 import errno
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.platform.errors import DatabaseAway
@@ -13,6 +13,7 @@ from service.platform.settings import PlatformSettings
 SPARE_DESCRIPTORS = 100
 OTHER_CONNECTIONS = 2  # a replica's health look and listener
 OLDEST = 140000  # PostgreSQL 14, as server_version_num writes it
+ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
 
 
@@ -32,10 +33,12 @@ class Finding:
 
 async def findings(settings: PlatformSettings) -> list[Finding]:
     """Return every finding, in the order in which an operator would look."""
+    management = port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind, running_service)
+    runs = management.seen.endswith(ITS_OWN)
     here = [
         Finding("settings", "valid"),
-        port("bind", "SERVICE_BIND", settings.bind),
-        port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind),
+        port("bind", "SERVICE_BIND", settings.bind, answers_probes if runs else lambda _: ""),
+        management,
         descriptors(settings),
     ]
     if settings.database_url is None:
@@ -43,17 +46,45 @@ async def findings(settings: PlatformSettings) -> list[Finding]:
     return [*here, *await database(settings)]
 
 
-def port(name: str, variable: str, bind: str) -> Finding:
+def port(name: str, variable: str, bind: str, whose: Callable[[str], str]) -> Finding:
+    """Look at a listener's address; `whose` says of a URL what of this service answers there, if anything does."""
     from service.platform.server import open_listener
 
     try:
         with open_listener(bind):
             return Finding(name, f"{bind} is free")
     except OSError as error:
-        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        return Finding(
-            name, f"{bind} {what}", f"choose another {variable}, unless the service itself runs", failed=True
-        )
+        if error.errno != errno.EADDRINUSE:
+            return Finding(name, f"{bind} cannot be used: {error.strerror}", f"choose another {variable}", failed=True)
+    if found := whose(local_url(bind)):
+        return Finding(name, f"{bind} is taken by {found}, {ITS_OWN}")
+    return Finding(name, f"{bind} is taken", f"choose another {variable}, or end what has it", failed=True)
+
+
+def local_url(bind: str) -> str:
+    """Return the URL under which a listener of this address is reached from here."""
+    host, _, number = bind.rpartition(":")
+    return f"http://{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{number}"  # noqa: S104
+
+
+def running_service(url: str) -> str:
+    """Say which service's management listener answers; nothing when it is none."""
+    from service.platform.client.inspect import AskError, ask_json
+
+    try:
+        info = ask_json(url, "/info")
+        return f"revision {info['revision']}, which is {info['phase']}"
+    except (AskError, KeyError):
+        return ""
+
+
+def answers_probes(url: str) -> str:
+    from service.platform.client.inspect import AskError, ask_json
+
+    try:
+        return "its public listener" if ask_json(url, "/livez").get("status") == "ok" else ""
+    except AskError:
+        return ""
 
 
 def descriptors(settings: PlatformSettings) -> Finding:

@@ -10,7 +10,8 @@ import pytest
 
 from service.platform.database import migrate
 from service.platform.testing.copies import copy_repository, run_in
-from service.platform.testing.fixtures import HEAD, OwnServer
+from service.platform.testing.fixtures import HEAD
+from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
 from service.platform.verbs.program import FAILED, REFUSED, UNREACHABLE
 from tests.platform.database.migrations import write_migration
@@ -40,7 +41,7 @@ FAILURES = [
     Failure("CREATE TABLE " + "x" * 300 + "()", FAILED, "…", before="CREATE TABLE " + "x" * 63 + "()"),
     Failure("DROP TABLE busy", REFUSED, "nobody uses it; apply it with --breaking", breaking="nobody uses it"),
     Failure("ALTER TABLE busy ADD x int", REFUSED, "must be owner of table busy (SQLSTATE 42501)", before=AS_APP),
-    Failure("SELECT 1", REFUSED, "denied for table schema_state", before=f"REVOKE ALL ON schema_state FROM app; {AS_APP}"),
+    Failure("SELECT 1", REFUSED, "denied for table schema", before=f"REVOKE ALL ON schema_state FROM app; {AS_APP}"),
     Failure("ALTER TABLE busy ADD x int", UNREACHABLE, "55P03); it may be repeated", before="LOCK TABLE busy"),
     Failure("SELECT pg_terminate_backend(pg_backend_pid())", UNREACHABLE, "it may be repeated"),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from service.platform.settings import DRAIN_MARGIN
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import (
     SERVICE,
+    Process,
     close_code,
     environment,
     open_websocket,
@@ -153,6 +154,30 @@ async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, em
         service.send(signal.SIGTERM)
 
         assert await service.wait_end(5) == 0
+    [never] = service.events("never ready")
+    assert never["reason"] == f"the schema is behind: at nothing yet, this code needs {HEAD}"
+
+
+async def test_a_signal_while_it_waits_for_the_database_says_that_it_never_was_ready(tmp_path: Path) -> None:
+    nowhere = "postgresql://me:hunter2@127.0.0.1:1/db"
+    with started(tmp_path, "serve", database_url=nowhere) as service:
+        await wait_answering(service)
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end(5) == 0
+    [never] = service.events("never ready")
+    assert never["level"] == "warning"
+    assert never["reason"].startswith("the database cannot be reached: ")
+    assert "hunter2" not in service.log.read_text()
+
+
+async def wait_answering(service: Process) -> None:
+    """Wait until the process has begun its life: it writes its tasks to the log when asked to."""
+    await service.wait_event("starting")
+    with trio.fail_after(10):
+        while not service.events("tasks"):
+            service.send(signal.SIGUSR1)
+            await trio.sleep(0.1)
 
 
 @waits_for_a_schema

@@ -1,6 +1,7 @@
 """The process as a supervisor sees it: starts, signals, exit codes."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
@@ -229,6 +231,42 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
     print(f"ended {took:.2f} s after SIGTERM")
     assert code == 0  # not the end that an exceeded bound makes
     assert took < 1 + DRAIN_MARGIN + 5  # the interpreter takes its time to end on a busy machine
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
+    tmp_path: Path, database_url: str, streams: str
+) -> None:
+    buffered = ("env", "-u", "PYTHONUNBUFFERED")
+    command = ("sh", "-c", f'exec "$@" {streams}', "sh", *buffered, *SERVICE)
+    async with ready(tmp_path, "dev", command=command, database_url=database_url, **QUICK) as service:
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(service.public + "/readyz")).status_code == 200
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+
+
+async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_url: str) -> None:
+    command = ("sh", "-c", 'mkfifo lost; true < lost & exec "$@" > lost 2>&1', "sh", *SERVICE)
+    async with ready(tmp_path, "dev", command=command, database_url=database_url, **QUICK) as service:
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+
+
+async def test_nothing_is_waited_for_once_it_has_stopped(tmp_path: Path, database_url: str) -> None:
+    features = ("LINGERING",)
+    async with ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url, **QUICK) as service:
+        service.send(signal.SIGTERM)
+        code = await service.wait_end(15)  # a thread that never ends would hold the interpreter's own end for ever
+        ended = time.time()
+
+    last, wish = service.log.read_text().splitlines()[-2:]
+    stopped = json.loads(last)
+    print(f"ended {ended - datetime.fromisoformat(stopped['timestamp']).timestamp():.3f} s after it said stopped")
+    assert (code, stopped["event"]) == (0, "stopped")
+    assert wish == "done at exit"
 
 
 async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:

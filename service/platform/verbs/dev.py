@@ -12,6 +12,7 @@ from typing import Any
 from service.platform.database.development import for_psql, open_development
 from service.platform.process.main import Urls
 from service.platform.settings import PlatformSettings, variable
+from service.platform.verbs.program import tell
 
 # What differs from `serve` unless somebody set it: nobody routes traffic here, and a person reads the log.
 DEFAULTS: Mapping[str, Any] = {"log_format": "console", "drain_delay": 0.0, "drain_spread": 0.0}
@@ -59,7 +60,6 @@ def welcome(urls: Urls, *, shell: str = "") -> None:
     ]
     if shell:
         commands.append(shell)
-    print(f"\n  Trireme is ready on {urls.public}\n")
-    for command in commands:
-        print(f"    {command}")
-    print("\n  Ctrl-C stops it, the database included.\n" if shell else "\n  Ctrl-C stops it.\n")
+    last = "Ctrl-C stops it, the database included." if shell else "Ctrl-C stops it."
+    lines = ["", f"  Trireme is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
+    tell("\n".join(lines))

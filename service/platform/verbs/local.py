@@ -24,6 +24,7 @@ from service.platform.verbs.program import (
     load_or_exit,
     prepare_logs,
     program,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def migrate(
 
     settings, _ = database_settings(context)
     try:
-        typer.echo(migrate(settings, breaking=breaking, wait=wait).line)
+        tell(migrate(settings, breaking=breaking, wait=wait).line)
     except ServerAway as error:
         fail(str(error), UNREACHABLE)
     except MigrationRefused as error:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -65,5 +66,11 @@ def prepare_logs(context: typer.Context, settings: PlatformSettings) -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    tell(message, err=True)
     sys.exit(code)
+
+
+def tell(message: str, *, err: bool = False) -> None:
+    """Print to the person who started the verb, if somebody reads it: a full disk must not change what was done."""
+    with suppress(OSError):
+        typer.echo(message, err=err)

@@ -8,11 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
-import trio
 import typer
 
-from service.platform.settings import PlatformSettings, SettingsError
 from service.platform.verbs.program import (
     CRASHED,
     FAILED,
@@ -30,6 +27,7 @@ from service.platform.verbs.program import (
 if TYPE_CHECKING:
     from service.platform.feature import Feature
     from service.platform.process.main import Urls
+    from service.platform.settings import PlatformSettings
 
 verbs = typer.Typer()
 
@@ -142,6 +140,8 @@ def check(context: typer.Context) -> None:
 
     Example: service check
     """
+    import trio
+
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
@@ -153,16 +153,20 @@ def check(context: typer.Context) -> None:
 
 def process(
     features: "Sequence[Feature]",
-    settings: PlatformSettings,
+    settings: "PlatformSettings",
     origins: Mapping[str, str],
     *,
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
 ) -> None:
     """Run main to its end; exits with 2 for what the operator can mend in the settings, with 1 for a crash."""
+    import structlog
+    import trio
+
     from service.platform.database import MigrationsWrong
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
+    from service.platform.settings import SettingsError
 
     try:
         with one_cpu() if settings.one_cpu else nullcontext():

@@ -1,16 +1,16 @@
 """What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import structlog
 import typer
 
-from service.platform.feature import Feature, catalogue
-from service.platform.settings import Catalogue, PlatformSettings, SettingsError
+if TYPE_CHECKING:  # a verb that needs none of it starts without it
+    from service.platform.feature import Feature
+    from service.platform.settings import Catalogue, PlatformSettings
 
 # Exit codes, beside 0: all is well (`serve`: drained), and 128 + n: ended by signal n.
 CRASHED = 1  # a bug, or a check that found something
@@ -25,30 +25,36 @@ FAILED = 5  # a migration's own SQL or code failed: a person must mend it
 class Program:
     """A service: your settings class and your features."""
 
-    settings: type[PlatformSettings]
-    features: Sequence[Feature]
+    settings: "type[PlatformSettings]"
+    features: "Sequence[Feature]"
 
     @property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> "Catalogue":
+        from service.platform.feature import catalogue
+
         return catalogue(self.settings, self.features)
+
+
+type MakeProgram = Callable[[], Program]
 
 
 def program(context: typer.Context) -> Program:
     """Return the service whose verb this is."""
-    found = context.obj
-    assert isinstance(found, Program)  # noqa: S101  run_program has put it there
-    return found
+    make: MakeProgram = context.obj  # run_program has put it there
+    return make()
 
 
-def load_or_exit(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+def load_or_exit(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the settings and their origins; what is wrong with them is told, a line each, and ends the verb with 2."""
+    from service.platform.settings import SettingsError
+
     try:
         return program(context).catalogue.load()
     except SettingsError as error:
         fail(str(error), WRONG)
 
 
-def database_settings(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same for a verb that needs a database and logs; without an address it ends with 2."""
     settings, origins = load_or_exit(context)
     if settings.database_url is None:
@@ -57,7 +63,9 @@ def database_settings(context: typer.Context) -> tuple[PlatformSettings, dict[st
     return settings, origins
 
 
-def prepare_logs(context: typer.Context, settings: PlatformSettings) -> None:
+def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
+    import structlog
+
     from service.platform.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)

@@ -69,7 +69,7 @@ def local_url(bind: str) -> str:
 
 def running_service(url: str) -> str:
     """Say which service's management listener answers; nothing when it is none."""
-    from service.platform.client.inspect import AskError, ask_json
+    from service.platform.verbs.inspect import AskError, ask_json
 
     try:
         info = ask_json(url, "/info")
@@ -79,7 +79,7 @@ def running_service(url: str) -> str:
 
 
 def answers_probes(url: str) -> str:
-    from service.platform.client.inspect import AskError, ask_json
+    from service.platform.verbs.inspect import AskError, ask_json
 
     try:
         return "its public listener" if ask_json(url, "/livez").get("status") == "ok" else ""

@@ -10,7 +10,7 @@ import pytest
 
 from service.platform.database import migrate
 from service.platform.testing.copies import copy_repository, run_in
-from service.platform.testing.fixtures import HEAD
+from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
 from service.platform.verbs.program import FAILED, REFUSED, UNREACHABLE
@@ -64,6 +64,7 @@ def live(one_server: OwnServer) -> Iterator[tuple[str, psycopg.Connection]]:
         other.execute("ROLLBACK; DROP OWNED BY app")
 
 
+@waits_for_a_schema
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure.code} {failure.words[:30]}")
 def test_what_fails_is_one_line_and_a_code_by_its_kind(
     clone: Path, live: tuple[str, psycopg.Connection], failure: Failure

@@ -38,9 +38,10 @@ def record_state(
         ctx.impl.execute(text(DELETE))
         return
     scripts: Any = ctx.script
-    serves_from = newest_served(scripts, {revision, *heads}) or revision
-    if step.is_upgrade:
-        _refuse_going_back(ctx, scripts, revision, serves_from)
+    served = newest_served(scripts, {revision, *heads})
+    serves_from = served or revision  # none: two branches that each serve their own code only, until they are merged
+    if step.is_upgrade and served is not None:
+        _refuse_going_back(ctx, scripts, revision, served)
     ctx.impl.execute(text(DELETE))
     ctx.impl.execute(text(INSERT).bindparams(revision=revision, serves_from=serves_from))
     if ctx.config is not None:

@@ -133,6 +133,17 @@ def test_data_of_another_postgresql_are_one_sentence_with_the_command_that_mends
     assert "`rm -r .data`" in line
 
 
+def test_a_directory_of_something_else_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".data" / "postgres").mkdir(parents=True)
+    (tmp_path / ".data" / "postgres" / "notes.txt").touch()
+    (tmp_path / "file").touch()
+    for arguments, words in (((), "holds something else than a database"), (("--data", "file"), "cannot be used: ")):
+        done = run_to_end(tmp_path, "dev", *arguments)
+
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert words in done.stderr
+
+
 def test_data_in_use_are_one_sentence(tmp_path: Path) -> None:
     with open_embedded(tmp_path / ".data" / "postgres"):
         done = run_to_end(tmp_path, "dev")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from service.platform.database.embedded import Embedded, OtherVersion, open_embedded, running_url
+from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
 from service.platform.database.migrate import MigrationFailed, migrate
 from service.platform.database.migrator import ServerAway
 from service.platform.database.revisions import MigrationRefused
@@ -34,7 +34,7 @@ def open_development(settings: PlatformSettings, data: Path = DATA) -> Iterator[
             except (MigrationRefused, MigrationFailed, ServerAway) as error:
                 raise _unusable(data, error) from error
             yield settings, server
-    except OtherVersion as error:
+    except DataUnusable as error:
         raise _unusable(data, error) from error
 
 

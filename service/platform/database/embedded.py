@@ -41,8 +41,8 @@ SMALL = {
 VOLATILE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "10min"}
 
 
-class OtherVersion(EmbeddedUnavailable):
-    """The data were made by another version of PostgreSQL than the one here."""
+class DataUnusable(EmbeddedUnavailable):
+    """What is in the directory is no database of the PostgreSQL that is here."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def open_embedded(
     """
     bindir = bindir or find_binaries()
     data = data.resolve()
-    data.parent.mkdir(parents=True, exist_ok=True)
+    _make_place(data)
     with _lock(data) as lock, _socket_directory(data) as sockets:
         _refuse_foreign(data)
         if (data / "PG_VERSION").exists():
@@ -149,6 +149,14 @@ def _socket_directory(data: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
+def _make_place(data: Path) -> None:
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        _beside(data, ".lock").touch()
+    except OSError as error:
+        raise EmbeddedUnavailable(f"{data.parent} cannot be used: {error.strerror}") from error
+
+
 def _refuse_foreign(data: Path) -> None:
     if data.exists() and data.stat().st_uid != os.geteuid():
         raise EmbeddedUnavailable(f"{data} belongs to another user (uid {data.stat().st_uid})")
@@ -157,11 +165,13 @@ def _refuse_foreign(data: Path) -> None:
 def _refuse_other_version(bindir: Path, data: Path) -> None:
     made_by, ours = (data / "PG_VERSION").read_text().strip(), _major(bindir)
     if made_by != str(ours):
-        raise OtherVersion(f"{data} was made by PostgreSQL {made_by}, and the one here is {ours}")
+        raise DataUnusable(f"{data} was made by PostgreSQL {made_by}, and the one here is {ours}")
 
 
 def _create_cluster(bindir: Path, data: Path) -> None:
     """Make the cluster beside its place and move it there whole: a half-made one is never seen."""
+    if data.exists() and any(data.iterdir()):
+        raise DataUnusable(f"{data} holds something else than a database")
     fresh = _beside(data, ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     arguments = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1"]

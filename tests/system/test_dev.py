@@ -13,7 +13,7 @@ import trio
 from service.platform.database import migrate, open_embedded
 from service.platform.database.development import for_psql
 from service.platform.settings import PlatformSettings
-from service.platform.testing.copies import copy_repository
+from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import Process, descendants, ready, run_to_end, started
 from tests.platform.database.migrations import write_migration
@@ -120,6 +120,18 @@ def test_data_of_another_history_are_one_sentence_with_the_command_that_mends_it
     [line] = done.stderr.splitlines()
     assert reason in line
     assert "`rm -r .data`" in line
+
+
+@waits_for_a_schema
+def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    old_data(clone, "UPDATE alembic_version SET version_num = 'feed'")
+    done = run_in(clone, "alembic", "revision", "--autogenerate", "-m", "notes")
+
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).splitlines()
+    assert [line for line in said if "Can't locate revision identified by 'feed'" in line and "`rm -r .data`" in line]
+    assert "Traceback" not in done.stderr
 
 
 def test_data_of_another_postgresql_are_one_sentence_with_the_command_that_mends_it(tmp_path: Path) -> None:

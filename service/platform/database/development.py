@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alembic.util import CommandError
 from sqlalchemy import make_url
 
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
@@ -54,11 +55,24 @@ def with_development_database(settings: PlatformSettings, data: Path = DATA) -> 
     """
     if settings.database_url is not None:
         yield settings
-    elif url := running_url(data / "postgres"):
-        yield _with_url(settings, url)
-    else:
-        with open_embedded(data / "postgres") as server:
-            yield _with_url(settings, server.url)
+        return
+    with _mended(data):
+        if url := running_url(data / "postgres"):
+            yield _with_url(settings, url)
+        else:
+            with open_embedded(data / "postgres") as server:
+                yield _with_url(settings, server.url)
+
+
+@contextmanager
+def _mended(data: Path) -> Iterator[None]:
+    """Add what helps to what Alembic says of a database of another history."""
+    try:
+        yield
+    except CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise
+        raise CommandError(str(_unusable(data, error))) from error
 
 
 def _with_url(settings: PlatformSettings, url: str) -> PlatformSettings:

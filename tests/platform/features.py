@@ -1,6 +1,8 @@
 """Features that only tests have: slow, streaming, crashing."""
 
 import atexit
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -206,6 +208,7 @@ TRACED = Feature("traced", open=open_traced)
 async def open_lingering(_: Resources) -> AsyncIterator[Blueprint]:
     """Leave behind what the interpreter would wait for: a thread, and what is to be done at exit."""
     atexit.register(print, "done at exit", flush=True)
+    atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # done before it: a repeat that comes late
     Thread(target=Event().wait, name="never ends").start()
     yield Blueprint("lingering", __name__)
 

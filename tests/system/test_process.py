@@ -20,6 +20,7 @@ from trio_websocket import ConnectionClosed
 from service.platform.settings import DRAIN_MARGIN
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import (
+    ROOT,
     SERVICE,
     Process,
     close_code,
@@ -245,6 +246,15 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
         service.send(signal.SIGTERM)
 
         assert await service.wait_end() == 0
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>&1"])
+def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
+    command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")
+    env = environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=30)
+
+    assert done.returncode == 1
 
 
 async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_url: str) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 # Seconds for what libraries have registered to be done at exit, such as a last report; a hanging one is left behind.
 LAST_WISHES = 1.0
-UNKNOWN = 1  # the exit code for a message in place of one
+CRASHED = 1  # the exit code for an exception, or for a message in place of a code
 
 
 @contextmanager
@@ -26,10 +26,13 @@ def ending() -> Iterator[None]:
         yield
     except SystemExit as asked:
         code = asked.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = CRASHED
     if isinstance(code, str):
         with suppress(OSError, ValueError):
             print(code, file=sys.stderr)  # noqa: T201  as the interpreter does
-        code = UNKNOWN
+        code = CRASHED
     leave(code or 0)
 
 

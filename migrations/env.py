@@ -5,14 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from service.features import FEATURES  # their tables register with metadata
-from service.platform.database import metadata
-from service.platform.database.migrate import open_migrator
+from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway, metadata
+from service.platform.database.development import with_development_database
+from service.platform.database.migrator import open_migrator
 from service.platform.database.record import record_state
 from service.platform.database.schema import STATE_TABLE
 from service.platform.feature import catalogue
+from service.platform.settings import SettingsError
 from service.settings import Settings
 
 
@@ -22,12 +25,16 @@ def include_name(name: str | None, kind: str, _: Any) -> bool:
 
 @contextmanager
 def connect() -> Iterator[Connection]:
+    """Yield the connection that was brought, else one to the database of the settings, else to `service dev`'s own."""
     if given := context.config.attributes.get("connection"):
         yield given
-    else:
+        return
+    try:
         settings, _ = catalogue(Settings, FEATURES).load()
-        with open_migrator(settings) as connection:
+        with with_development_database(settings) as settings, open_migrator(settings) as connection:
             yield connection
+    except (SettingsError, EmbeddedUnavailable, ServerAway, MigrationRefused) as error:
+        raise CommandError(str(error)) from error  # which `alembic` shows as one line
 
 
 def run_online() -> None:

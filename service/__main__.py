@@ -1,15 +1,30 @@
 """The command line: the platform's verbs, then each feature's. `service` and `python -m service` are the same."""
 
-from service.platform.process.start import end_at_signals
+from typing import TYPE_CHECKING
+
+from service.platform.process.end import ending
+from service.platform.process.start import end_at_signals, open_standard_streams
+
+if TYPE_CHECKING:
+    from service.platform.verbs import Program
 
 
 def run() -> None:
     end_at_signals()
-    from service.features import FEATURES  # here: these imports take most of a second, in which a signal may come
-    from service.platform.verbs import Program, run_program
+    open_standard_streams()
+    with ending():
+        from service.platform.verbs import run_program  # here: imports take their time, in which a signal may come
+
+        run_program(this_program)
+
+
+def this_program() -> "Program":
+    """Return what the verbs are verbs of; only those that serve, or belong to a feature, need it."""
+    from service.features import FEATURES
+    from service.platform.verbs import Program
     from service.settings import Settings
 
-    run_program(Program(Settings, FEATURES))
+    return Program(Settings, FEATURES)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from quart import Blueprint
-
-from service.platform.database import Database
-from service.platform.lifecycle import Lifecycle
-from service.platform.server import RateLimits
 from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings
-from service.platform.telemetry import Metrics
+
+if TYPE_CHECKING:  # what serves is imported by who serves: a verb that asks a running service starts without it
+    from quart import Blueprint
+
+    from service.platform.database import Database
+    from service.platform.lifecycle import Lifecycle
+    from service.platform.server import RateLimits
+    from service.platform.telemetry import Metrics
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -25,13 +28,13 @@ class Resources:
     """What main has opened, for features to use and not to close."""
 
     settings: PlatformSettings  # `settings.of(YourClass)` returns yours, or your feature's
-    lifecycle: Lifecycle
-    database: Database
-    metrics: Metrics  # a feature adds its own; their names start with the feature's
-    limits: RateLimits  # of each client address; whoever lets a client do more than ask takes a token
+    lifecycle: "Lifecycle"
+    database: "Database"
+    metrics: "Metrics"  # a feature adds its own; their names start with the feature's
+    limits: "RateLimits"  # of each client address; whoever lets a client do more than ask takes a token
 
 
-type Open = Callable[[Resources], AbstractAsyncContextManager[Blueprint]]
+type Open = Callable[[Resources], AbstractAsyncContextManager["Blueprint"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def test_a_section_of_the_runbook_has_a_command_and_what_follows(section: str) -
 
 
 def test_the_runbook_names_only_what_exists() -> None:
-    verbs = names(command_line(Program(Settings, FEATURES), []))
+    verbs = names(command_line(lambda: Program(Settings, FEATURES), []))
     values = {value.path for value in every_value()}
 
     assert set(re.findall(r"`?service ([a-z]+)(?:`| \||\n)", RUNBOOK)) <= verbs

@@ -1,8 +1,12 @@
 """Features that only tests have: slow, streaming, crashing."""
 
+import atexit
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Event, Thread
 
 import trio
 from quart import Blueprint, request, websocket
@@ -198,3 +202,15 @@ STUBBORN = Feature("stubborn", open=open_stubborn)
 HOLDING = Feature("holding", open=open_holding)
 STREAMING = Feature("streaming", open=open_streaming)
 TRACED = Feature("traced", open=open_traced)
+
+
+@asynccontextmanager
+async def open_lingering(_: Resources) -> AsyncIterator[Blueprint]:
+    """Leave behind what the interpreter would wait for: a thread, and what is to be done at exit."""
+    atexit.register(print, "done at exit", flush=True)
+    atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # done before it: a repeat that comes late
+    Thread(target=Event().wait, name="never ends").start()
+    yield Blueprint("lingering", __name__)
+
+
+LINGERING = Feature("lingering", open=open_lingering)

@@ -2,9 +2,11 @@
 
 import sys
 
+from service.platform.process.end import ending
 from service.platform.verbs import Program, run_program
 from service.settings import Settings
 from tests.platform import features
 
 if __name__ == "__main__":
-    run_program(Program(Settings, [getattr(features, name) for name in sys.argv[1:]]), ["serve"])
+    with ending():
+        run_program(Program(Settings, [getattr(features, name) for name in sys.argv[1:]]), ["serve"])

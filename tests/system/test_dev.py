@@ -6,11 +6,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 import trio
 
-from service.platform.testing.fixtures import waits_for_a_schema
-from service.platform.testing.processes import Process, descendants, ready, started
+from service.platform.database import migrate, open_embedded
+from service.platform.database.development import for_psql
+from service.platform.settings import PlatformSettings
+from service.platform.testing.copies import copy_repository, run_in
+from service.platform.testing.fixtures import HEAD, waits_for_a_schema
+from service.platform.testing.processes import Process, descendants, ready, run_to_end, started
+from tests.platform.database.migrations import write_migration
 
 
 async def wait_gone(pids: list[int], seconds: float = 5) -> None:
@@ -83,3 +89,90 @@ async def test_it_uses_another_server_and_never_migrates_it(tmp_path: Path, empt
         assert await service.wait_end(5) == 0
         assert "run `service migrate`" in seen["meaning"]
         assert not (tmp_path / ".data").exists()
+
+
+def old_data(tmp_path: Path, *statements: str) -> None:
+    """Leave a database in .data in which these statements were run after the migrations."""
+    with open_embedded(tmp_path / ".data" / "postgres") as server:
+        migrate(PlatformSettings(database_url=server.url))
+        with psycopg.connect(for_psql(server.url), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+
+@waits_for_a_schema
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (("UPDATE schema_state SET revision = 'feed', serves_from = 'feed'",), "the schema is at feed and serves"),
+        (("DROP TABLE schema_state", "UPDATE alembic_version SET version_num = 'feed'"), "the schema is at feed"),
+        (("DROP TABLE schema_state, alembic_version",), "already exists (SQLSTATE 42P07)"),
+    ],
+    ids=["newer or another", "before there was a state", "before there was a version"],
+)
+def test_data_of_another_history_are_one_sentence_with_the_command_that_mends_it(
+    tmp_path: Path, statements: tuple[str, ...], reason: str
+) -> None:
+    old_data(tmp_path, *statements)
+    done = run_to_end(tmp_path, "dev")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert reason in line
+    assert "`rm -r .data`" in line
+
+
+@waits_for_a_schema
+def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    old_data(clone, "UPDATE alembic_version SET version_num = 'feed'")
+    done = run_in(clone, "alembic", "revision", "--autogenerate", "-m", "notes")
+
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).splitlines()
+    assert [line for line in said if "Can't locate revision identified by 'feed'" in line and "`rm -r .data`" in line]
+    assert "Traceback" not in done.stderr
+
+
+def test_data_of_another_postgresql_are_one_sentence_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    old_data(tmp_path)
+    (tmp_path / ".data" / "postgres" / "PG_VERSION").write_text("9\n")
+    done = run_to_end(tmp_path, "dev")
+
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "was made by PostgreSQL 9, and the one here is" in line
+    assert "`rm -r .data`" in line
+
+
+def test_a_directory_of_something_else_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".data" / "postgres").mkdir(parents=True)
+    (tmp_path / ".data" / "postgres" / "notes.txt").touch()
+    (tmp_path / "file").touch()
+    for arguments, words in (((), "holds something else than a database"), (("--data", "file"), "cannot be used: ")):
+        done = run_to_end(tmp_path, "dev", *arguments)
+
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert words in done.stderr
+
+
+def test_data_in_use_are_one_sentence(tmp_path: Path) -> None:
+    with open_embedded(tmp_path / ".data" / "postgres"):
+        done = run_to_end(tmp_path, "dev")
+
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "is in use by process" in line
+
+
+@waits_for_a_schema
+async def test_data_of_an_older_release_are_brought_up_to_date(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    old_data(clone)
+    write_migration(
+        clone / "migrations", "later", HEAD, serves_from="later", breaking="nothing else works", up="CREATE TABLE x ()"
+    )
+    async with ready(clone, "dev") as service, httpx2.AsyncClient() as client:
+        info = (await client.get(service.management + "/info")).json()
+
+    assert info["schema"] == {"state": "at", "revision": "later", "head": "later"}

@@ -1,6 +1,7 @@
 """The process as a supervisor sees it: starts, signals, exit codes."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
@@ -18,7 +20,9 @@ from trio_websocket import ConnectionClosed
 from service.platform.settings import DRAIN_MARGIN
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import (
+    ROOT,
     SERVICE,
+    Process,
     close_code,
     environment,
     open_websocket,
@@ -153,6 +157,30 @@ async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, em
         service.send(signal.SIGTERM)
 
         assert await service.wait_end(5) == 0
+    [never] = service.events("never ready")
+    assert never["reason"] == f"the schema is behind: at nothing yet, this code needs {HEAD}"
+
+
+async def test_a_signal_while_it_waits_for_the_database_says_that_it_never_was_ready(tmp_path: Path) -> None:
+    nowhere = "postgresql://me:hunter2@127.0.0.1:1/db"
+    with started(tmp_path, "serve", database_url=nowhere) as service:
+        await wait_answering(service)
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end(5) == 0
+    [never] = service.events("never ready")
+    assert never["level"] == "warning"
+    assert never["reason"].startswith("the database cannot be reached: ")
+    assert "hunter2" not in service.log.read_text()
+
+
+async def wait_answering(service: Process) -> None:
+    """Wait until the process has begun its life: it writes its tasks to the log when asked to."""
+    await service.wait_event("starting")
+    with trio.fail_after(10):
+        while not service.events("tasks"):
+            service.send(signal.SIGUSR1)
+            await trio.sleep(0.1)
 
 
 @waits_for_a_schema
@@ -204,6 +232,51 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
     print(f"ended {took:.2f} s after SIGTERM")
     assert code == 0  # not the end that an exceeded bound makes
     assert took < 1 + DRAIN_MARGIN + 5  # the interpreter takes its time to end on a busy machine
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
+    tmp_path: Path, database_url: str, streams: str
+) -> None:
+    buffered = ("env", "-u", "PYTHONUNBUFFERED")
+    command = ("sh", "-c", f'exec "$@" {streams}', "sh", *buffered, *SERVICE)
+    async with ready(tmp_path, "dev", command=command, database_url=database_url, **QUICK) as service:
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(service.public + "/readyz")).status_code == 200
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>&1"])
+def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
+    command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")
+    env = environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=30)
+
+    assert done.returncode == 1
+
+
+async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_url: str) -> None:
+    command = ("sh", "-c", 'mkfifo lost; true < lost & exec "$@" > lost 2>&1', "sh", *SERVICE)
+    async with ready(tmp_path, "dev", command=command, database_url=database_url, **QUICK) as service:
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+
+
+async def test_nothing_is_waited_for_once_it_has_stopped(tmp_path: Path, database_url: str) -> None:
+    features = ("LINGERING",)
+    async with ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url, **QUICK) as service:
+        service.send(signal.SIGTERM)
+        code = await service.wait_end(15)  # a thread that never ends would hold the interpreter's own end for ever
+        ended = time.time()
+
+    last, wish = service.log.read_text().splitlines()[-2:]
+    stopped = json.loads(last)
+    print(f"ended {ended - datetime.fromisoformat(stopped['timestamp']).timestamp():.3f} s after it said stopped")
+    assert (code, stopped["event"]) == (0, "stopped")
+    assert wish == "done at exit"
 
 
 async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:

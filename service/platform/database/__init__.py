@@ -7,7 +7,9 @@ from service.platform.database.door import Database, open_database
 from service.platform.database.embedded import Embedded, open_embedded
 from service.platform.database.launch import EmbeddedUnavailable
 from service.platform.database.listen import Wakeup, Wakeups
-from service.platform.database.migrate import Migrated, MigrationRefused, ServerAway, migrate
+from service.platform.database.migrate import Migrated, MigrationFailed, migrate
+from service.platform.database.migrator import ServerAway
+from service.platform.database.revisions import MigrationRefused, MigrationsWrong
 from service.platform.database.schema import CodeSchema, SchemaState, find_migrations, metadata
 from service.platform.database.statistics import DatabaseStatistics, InFlight, Outcome, UnitObserver
 from service.platform.database.watch import Condition
@@ -21,7 +23,9 @@ __all__ = [
     "EmbeddedUnavailable",
     "InFlight",
     "Migrated",
+    "MigrationFailed",
     "MigrationRefused",
+    "MigrationsWrong",
     "Outcome",
     "SchemaState",
     "ServerAway",

@@ -1,16 +1,40 @@
-"""What `service check` asks the database, once, over a connection of its own. Changes nothing."""
+"""What `service check` asks the database, once, over a connection of its own. Changes nothing.
+
+A question that is refused is an answer, too: of the schema's state, for which a role may lack the right.
+"""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psycopg
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable, ceilings
-from service.platform.database.schema import SELECT_STATE, decide, explain, find_migrations, read_code_schema
+from service.platform.database.revisions import MigrationsWrong
+from service.platform.database.schema import (
+    SELECT_STATE,
+    STATE_TABLE,
+    decide,
+    explain,
+    find_migrations,
+    metadata,
+    read_code_schema,
+)
 from service.platform.database.wire import ConnectFailed, connect, execute
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
+
+# What the role lacks on the features' tables that are there, a row for each table. A feature that only reads some of
+# its tables needs less; to say which is the feature's, so that this is a warning.
+SELECT_LACKING = """
+SELECT relname, string_agg(lower(privilege), ', ')
+FROM pg_class, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p')
+    AND NOT has_table_privilege(pg_class.oid, privilege)
+GROUP BY relname
+ORDER BY relname
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +45,24 @@ class Facts:
     version_number: int  # 180001 is 18.1
     max_connections: int
     may_create: bool
+    lacking: Mapping[str, str]  # rights that the role lacks, of each feature's table
     clock_ahead: float  # seconds that the server's clock is ahead of ours
     unlimited: tuple[str, ...]  # the ceilings that the server would not enforce as this service wants them
     schema: str
     served: bool
+    schema_advice: str  # what to do when it is not served
 
 
 async def ask(settings: PlatformSettings) -> Facts:
-    """Return the facts. Raises DatabaseAway, with the reason and no secret, when the server does not let us in."""
+    """Return the facts. Raises DatabaseAway, with the reason and no secret, when the server does not answer."""
     try:
         pgconn = await connect(Address.pool(settings).parameters)
     except (ConnectFailed, PasswordUnreadable) as error:
-        raise DatabaseAway(" ".join(str(error).split())) from None
+        raise DatabaseAway(_one_line(error)) from None
     try:
         return await _ask(pgconn, settings)
+    except psycopg.Error as error:
+        raise DatabaseAway(f"does not answer a question: {_one_line(error)}") from None
     finally:
         pgconn.finish()
 
@@ -45,30 +73,50 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
     ours = (before + time.time()) / 2
     wanted = ceilings(settings)
     have = {name: await _value(pgconn, f"SHOW {name}") for name in wanted}
-    schema, served = await _schema(pgconn)
+    schema, served, advice = await _schema(pgconn)
     return Facts(
         version=await _value(pgconn, "SHOW server_version"),
         version_number=int(await _value(pgconn, "SHOW server_version_num")),
         max_connections=int(await _value(pgconn, "SHOW max_connections")),
         may_create=await _value(pgconn, "SELECT has_schema_privilege(current_schema(), 'CREATE')") == "t",
+        lacking={table: rights for table, rights in await _rows(pgconn, SELECT_LACKING) if table in metadata.tables},
         clock_ahead=now - ours,
         unlimited=tuple(name for name, value in have.items() if value in {"", "0"}),
         schema=schema,
         served=served,
+        schema_advice=advice,
     )
 
 
-async def _schema(pgconn: PGconn) -> tuple[str, bool]:
-    code = read_code_schema(find_migrations())
+async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
+    """Return how the schema stands to the code, whether it is served, and what to do when it is not."""
     try:
-        result = await execute(pgconn, SELECT_STATE)
+        code = read_code_schema(find_migrations())
+        rows = await _rows(pgconn, SELECT_STATE)
+    except MigrationsWrong as error:
+        return str(error), False, "`serve` and `migrate` end at once"
     except psycopg.errors.UndefinedTable:
-        result = None
-    row = [result.get_value(0, column) for column in (0, 1)] if result and result.ntuples else [None, None]
-    revision, serves_from = (value.decode() if value else None for value in row)
-    return explain(code, revision, serves_from), decide(code, revision, serves_from).served
+        rows = []
+        if not await _value(pgconn, "SELECT current_schema()"):
+            advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
+            return "the role may use no schema", False, advice
+    except psycopg.errors.InsufficientPrivilege as error:
+        return _one_line(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
+    revision, serves_from = rows[0] if rows else (None, None)
+    return explain(code, revision, serves_from), decide(code, revision, serves_from).served, "`serve` would wait"
+
+
+async def _rows(pgconn: PGconn, statement: str) -> list[tuple[str, str]]:
+    """Return the first two columns of all rows, as text."""
+    result = await execute(pgconn, statement)
+    values = ((result.get_value(row, 0), result.get_value(row, 1)) for row in range(result.ntuples))
+    return [((one or b"").decode(), (two or b"").decode()) for one, two in values]
 
 
 async def _value(pgconn: PGconn, statement: str) -> str:
     result = await execute(pgconn, statement)
     return (result.get_value(0, 0) or b"").decode() if result.ntuples else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -41,6 +41,10 @@ SMALL = {
 VOLATILE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "10min"}
 
 
+class DataUnusable(EmbeddedUnavailable):
+    """What is in the directory is no database of the PostgreSQL that is here."""
+
+
 @dataclass(frozen=True)
 class Embedded:
     """A running server; `url` is for SQLAlchemy and `PlatformSettings.database_url`."""
@@ -72,10 +76,12 @@ def open_embedded(
     """
     bindir = bindir or find_binaries()
     data = data.resolve()
-    data.parent.mkdir(parents=True, exist_ok=True)
+    _make_place(data)
     with _lock(data) as lock, _socket_directory(data) as sockets:
         _refuse_foreign(data)
-        if not (data / "PG_VERSION").exists():
+        if (data / "PG_VERSION").exists():
+            _refuse_other_version(bindir, data)
+        else:
             _create_cluster(bindir, data)
         (data / "postmaster.pid").unlink(missing_ok=True)  # we hold the lock: a killed machine left it
         options = SMALL | ({} if durable else VOLATILE) | dict(settings) | {"unix_socket_directories": str(sockets)}
@@ -86,6 +92,20 @@ def open_embedded(
             yield server
         finally:
             server.stop()
+
+
+def running_url(data: Path) -> str | None:
+    """Return the URL of the server that runs on a directory, whoever owns it; None while there is none."""
+    data = data.resolve()
+    with suppress(OSError):
+        with _beside(data, ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None  # nobody holds it
+    with suppress(OSError):
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        if len(lines) >= 8 and lines[7].strip() == "ready":
+            return _url(Path(lines[4]), lines[3])
+    return None
 
 
 def _url(sockets: Path, port: str) -> str:
@@ -129,13 +149,29 @@ def _socket_directory(data: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
+def _make_place(data: Path) -> None:
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        _beside(data, ".lock").touch()
+    except OSError as error:
+        raise EmbeddedUnavailable(f"{data.parent} cannot be used: {error.strerror}") from error
+
+
 def _refuse_foreign(data: Path) -> None:
     if data.exists() and data.stat().st_uid != os.geteuid():
         raise EmbeddedUnavailable(f"{data} belongs to another user (uid {data.stat().st_uid})")
 
 
+def _refuse_other_version(bindir: Path, data: Path) -> None:
+    made_by, ours = (data / "PG_VERSION").read_text().strip(), _major(bindir)
+    if made_by != str(ours):
+        raise DataUnusable(f"{data} was made by PostgreSQL {made_by}, and the one here is {ours}")
+
+
 def _create_cluster(bindir: Path, data: Path) -> None:
     """Make the cluster beside its place and move it there whole: a half-made one is never seen."""
+    if data.exists() and any(data.iterdir()):
+        raise DataUnusable(f"{data} holds something else than a database")
     fresh = _beside(data, ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     arguments = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1"]
@@ -147,9 +183,12 @@ def _create_cluster(bindir: Path, data: Path) -> None:
 
 def _locale(bindir: Path) -> list[str]:
     """Sort by code point and know every letter's case, without a locale of the machine: PostgreSQL 17 has its own."""
+    return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if _major(bindir) >= 17 else ["--locale=C"]
+
+
+def _major(bindir: Path) -> int:
     version = subprocess.run([bindir / "initdb", "--version"], capture_output=True, text=True, check=True).stdout
-    major = int(re.findall(r"\d+", version)[0])
-    return ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else ["--locale=C"]
+    return int(re.findall(r"\d+", version)[0])
 
 
 def _start(bindir: Path, data: Path, options: Mapping[str, str], lock: IO[str]) -> subprocess.Popen[bytes]:

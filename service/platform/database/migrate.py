@@ -1,12 +1,15 @@
-"""Bringing the schema to what this code needs: one runner at a time, one transaction for each migration.
+"""Bringing the schema to what this code needs, one transaction for each migration. Three ways to fail, and no fourth.
 
-Holds the decision and the lock; migrations/env.py runs Alembic, and `record` writes the schema's state for it.
+- ServerAway: PostgreSQL cannot be reached, or a lock or a place was not to be had. Worth a repeat.
+- MigrationRefused: what is asked for is not allowed, or the files are wrong. A repeat gives the same.
+- MigrationFailed: a migration's own SQL or code failed. A repeat gives the same.
+
+Holds the decision; `migrator` holds connection and lock, migrations/env.py runs Alembic, `record` writes the state.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ import psycopg
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, create_engine
+from alembic.util import CommandError
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
 
-from service.platform.database.address import Address, encoding_problem
+from service.platform.database.migrator import ServerAway, open_migrator
+from service.platform.database.record import APPLIED
 from service.platform.database.redaction import hide_values
+from service.platform.database.revisions import MigrationRefused, ancestors, declared, read_scripts
 from service.platform.database.schema import (
     SELECT_STATE,
     SchemaState,
@@ -33,29 +38,19 @@ from service.platform.database.schema import (
 from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
-LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
-LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
-SERVER_POLL = 0.2
-CONNECT_TIMEOUT = "5"
+MAX_STATEMENT = 200  # characters of a failed statement that are shown
 
-# For the migrations' session, once the lock is held: a lock timeout would cut the wait for it too. A migration that
-# cannot have its table in this time fails and may be repeated, rather than let all queries queue behind it.
-SESSION = (
-    "SET lock_timeout = '3s'",
-    "SET statement_timeout = 0",
-    "SET idle_in_transaction_session_timeout = 0",
-    "SET default_transaction_read_only = off",
-)
+# What the server says when it has no time for us: connection lost, transaction cut by others, resources, shutdown,
+# and a lock that was not to be had. Then the same may well succeed later.
+PASSING_CLASSES = ("08", "40", "53", "57")
+PASSING = ("55P03", "25006")  # lock_not_available; read_only_sql_transaction, as on a primary that became a standby
+LACKS_RIGHT = "42501"
 
 log = structlog.get_logger(__name__)
 
 
-class MigrationRefused(Exception):
-    """The database or its schema is not one that this code may change; the message says what would help."""
-
-
-class ServerAway(Exception):
-    """No connection to PostgreSQL within the wait; the message has the last reason, without secrets."""
+class MigrationFailed(Exception):
+    """A migration's own SQL or code failed; the message has revision, statement, reason and SQLSTATE, no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,75 +63,90 @@ class Migrated:
     line: str
 
 
+@dataclass(slots=True)
+class Progress:
+    """Which migrations are to be applied, and which have been: the first that has not is the one that failed."""
+
+    pending: Sequence[Script] = ()
+    applied: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        left = [script.revision for script in self.pending if script.revision not in self.applied]
+        return f"migration {left[0]}" if left else "reading the schema's state"
+
+
 def migrate(
     settings: PlatformSettings, *, breaking: bool = False, wait: Seconds = 60, migrations: Path | None = None
 ) -> Migrated:
     """Bring the schema to this code's head; wait for the server at most `wait` seconds, and for other runners.
 
-    Blocks: it is for the command line. A migration that says `breaking` is applied only when `breaking` is true, or
-    when nothing was migrated before. Raises MigrationRefused and ServerAway; nothing of the refused is applied.
+    Blocks: it is for the command line. A migration that stops serving code that may be running is applied only when
+    `breaking` is true, or when nothing was migrated before; nothing of the refused is applied.
+    Raises ServerAway, MigrationRefused and MigrationFailed.
     """
     migrations = migrations or find_migrations()
-    with open_migrator(settings, wait=wait) as connection:
-        return _migrate(connection, migrations, breaking=breaking)
+    read_code_schema(migrations)  # before the wait for a server: wrong files are wrong without one
+    progress = Progress()
+    with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
+        return _migrate(connection, migrations, progress, breaking=breaking)
 
 
 @contextmanager
-def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator[Connection]:
-    """Yield a connection for migrations while no other runner has one."""
-    address = Address.direct(settings)
-    with closing(_wait_connected(address, wait)) as guard:
-        if problem := encoding_problem(guard.pgconn):
-            raise MigrationRefused(problem)
-        _wait_locked(guard)
-        with closing(_wait_connected(address, wait)) as worker:
-            for statement in SESSION:
-                worker.execute(statement)
-            worker.autocommit = False
-            engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
-            with engine.connect() as connection:
-                yield connection
+def _in_one_line(progress: Progress) -> Iterator[None]:
+    """Turn whatever goes wrong into one of the three errors; where it came from is logged at debug."""
+    try:
+        yield
+    except (ServerAway, MigrationRefused):
+        raise
+    except CommandError as error:  # Alembic's own refusals
+        raise MigrationRefused(f"{progress}: {_one_line(error)}") from error
+    except Exception as error:  # a migration is code, too
+        hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
+        log.debug("migration failed", exc_info=error)
+        raise _explained(progress, error) from error
 
 
-def _wait_connected(address: Address, wait: Seconds) -> psycopg.Connection:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters)
-            return psycopg.connect(conninfo, autocommit=True)
-        except psycopg.OperationalError as error:
-            if time.monotonic() >= deadline:
-                raise ServerAway(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from None
-        time.sleep(SERVER_POLL)
+def _explained(progress: Progress, error: Exception) -> Exception:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    statement = error.statement if isinstance(error, DBAPIError) else None
+    parts = [f"{progress} failed", _shortened(statement)] if statement else [f"{progress} failed"]
+    if not isinstance(cause, psycopg.Error):
+        return MigrationFailed(": ".join([*parts, type(cause).__name__, _one_line(cause)]))
+    message = ": ".join([*parts, _one_line(cause)])
+    if cause.sqlstate == LACKS_RIGHT:
+        return MigrationRefused(f"{message}; `migrate` needs a role that may do this")
+    lost = cause.sqlstate is None and isinstance(cause, psycopg.OperationalError)
+    if lost or cause.sqlstate in PASSING or str(cause.sqlstate).startswith(PASSING_CLASSES):
+        return ServerAway(f"{message}; it may be repeated")
+    return MigrationFailed(message)
 
 
-def _wait_locked(guard: psycopg.Connection) -> None:
-    told = False
-    while guard.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
-        if not told:
-            log.info("waiting for another migration")
-            told = True
-        time.sleep(LOCK_POLL)
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
-def _migrate(connection: Connection, migrations: Path, *, breaking: bool) -> Migrated:
-    code = read_code_schema(migrations)
+def _shortened(statement: str) -> str:
+    line = " ".join(statement.split())
+    return line if len(line) <= MAX_STATEMENT else f"{line[:MAX_STATEMENT]}…"
+
+
+def _migrate(connection: Connection, migrations: Path, progress: Progress, *, breaking: bool) -> Migrated:
+    code, scripts = read_code_schema(migrations), read_scripts(migrations)
     before, serves_from = _select_state(connection)
     state = decide(code, before, serves_from)
     if state.served:
         return Migrated(before, before, (), f"nothing to do: {explain(code, before, serves_from)}")
     if state is SchemaState.AHEAD_INCOMPATIBLE:
         raise MigrationRefused(explain(code, before, serves_from))
-    scripts = ScriptDirectory(str(migrations))
-    pending = _pending(scripts, before)
-    _refuse_breaking(scripts, pending, before, allowed=breaking)
-    try:
-        command.upgrade(_config(migrations, connection), "head")
-    except DBAPIError as error:
-        hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
-        raise
-    applied = tuple(script.revision for script in pending)
-    return Migrated(before, code.head, applied, f"migrated from {before or 'nothing'} to {code.head}")
+    heads = _select_heads(connection)
+    if foreign := sorted(heads - code.history):
+        raise MigrationRefused(f"the schema is at {', '.join(foreign)}, which this code does not know: another history")
+    progress.pending = _pending(scripts, heads)
+    _refuse_breaking(scripts, progress.pending, heads, allowed=breaking)
+    config = _config(migrations, connection)
+    config.attributes[APPLIED] = progress.applied
+    command.upgrade(config, "head")
+    return Migrated(before, code.head, tuple(progress.applied), f"migrated from {before or 'nothing'} to {code.head}")
 
 
 def _config(migrations: Path, connection: Connection) -> Config:
@@ -154,30 +164,34 @@ def _select_state(connection: Connection) -> tuple[str | None, str | None]:
         return (row.revision, row.serves_from) if row else (None, None)
 
 
-def _pending(scripts: ScriptDirectory, before: str | None) -> list[Script]:
-    return list(reversed(list(scripts.iterate_revisions("head", before or "base"))))
+def _select_heads(connection: Connection) -> set[str]:
+    """Return what Alembic has applied: more than one revision where branches were, before their merge."""
+    with connection.begin():
+        return set(MigrationContext.configure(connection).get_current_heads())
 
 
-def _refuse_breaking(scripts: ScriptDirectory, pending: Sequence[Script], before: str | None, *, allowed: bool) -> None:
-    if before is None:
-        return  # no code works on this database yet
+def _pending(scripts: ScriptDirectory, heads: set[str]) -> list[Script]:
+    return list(reversed(list(scripts.iterate_revisions("head", tuple(heads) or "base", implicit_base=True))))
+
+
+def _refuse_breaking(scripts: ScriptDirectory, pending: Sequence[Script], heads: set[str], *, allowed: bool) -> None:
+    served = {revision: declared(scripts, scripts.get_revision(revision)) for revision in _revisions(pending)}
+    if not heads or allowed:
+        return  # no code works on this database yet, or none any more
+    known = set().union(*(ancestors(scripts, revision) for revision in heads))
     for script in pending:
-        reason = getattr(script.module, "breaking", None)
-        if reason and not allowed:
+        if reason := getattr(script.module, "breaking", None):
             raise MigrationRefused(
                 f"migration {script.revision} stops serving code that may be running: {reason}; "
                 "apply it with --breaking once that code is gone"
             )
-        if not reason and not _serves(scripts, script, before):
-            raise MigrationRefused(f"migration {script.revision} stops serving {before} and does not say `breaking`")
+        if served[script.revision] not in known:
+            raise MigrationRefused(
+                f"migration {script.revision} stops serving {' and '.join(sorted(heads))} and does not say `breaking`: "
+                f"its serves_from is {served[script.revision]}, while one that only adds has that of the migration "
+                "before it; apply it with --breaking if that code is gone"
+            )
 
 
-def _serves(scripts: ScriptDirectory, script: Script, revision: str) -> bool:
-    """Tell whether code of that revision can work once the migration is applied."""
-    serves_from = script.module.serves_from
-    return revision == serves_from or serves_from in ancestors(scripts, revision)
-
-
-def ancestors(scripts: ScriptDirectory, revision: str) -> set[str]:
-    """Return a revision and all before it."""
-    return {script.revision for script in scripts.iterate_revisions(revision, "base")}
+def _revisions(scripts: Sequence[Script]) -> Iterator[str]:
+    return (script.revision for script in scripts)

@@ -1,4 +1,4 @@
-"""Whether this code can work with the schema that the database has. Pure, but for reading the migrations' files.
+"""Whether this code can work with the schema that the database has. Pure, but for the migrations' directory.
 
 Code knows its newest revision (its head) and that one's history; the database knows its revision and `serves_from`, the
 oldest revision whose code it still serves.
@@ -9,8 +9,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData
+
+from service.platform.database.revisions import MigrationsMissing, read_scripts
 
 # Names that do not depend on the order of creation, so that a migration can name what it changes.
 metadata = MetaData(
@@ -40,10 +41,6 @@ class SchemaState(enum.StrEnum):
         return self in {SchemaState.AT, SchemaState.AHEAD_COMPATIBLE}
 
 
-class MigrationsMissing(Exception):
-    """There is no directory of migrations: the code does not know which schema it needs."""
-
-
 @dataclass(frozen=True, slots=True)
 class CodeSchema:
     """What the code needs: the revision it was written for, and all before that and it. No head means no tables."""
@@ -69,12 +66,13 @@ def explain(code: CodeSchema, revision: str | None, serves_from: str | None) -> 
         case SchemaState.AT:
             return f"the schema is at {revision}"
         case SchemaState.BEHIND:
-            return f"the schema is at {revision}, this code needs {code.head}: run `service migrate`"
+            return f"the schema is at {revision or 'nothing yet'}, this code needs {code.head}: run `service migrate`"
         case SchemaState.AHEAD_COMPATIBLE:
             return f"the schema is at {revision}, newer than this code's {code.head}, which it still serves"
         case SchemaState.AHEAD_INCOMPATIBLE:
             return (
-                f"the schema is at {revision} and serves code from {serves_from} on; this code is {code.head}, too old"
+                f"the schema is at {revision} and serves code from {serves_from} on, which this code, {code.head}, "
+                "does not know: it is too old, or of another history"
             )
 
 
@@ -87,8 +85,8 @@ def find_migrations() -> Path:
 
 
 def read_code_schema(migrations: Path) -> CodeSchema:
-    """Read the migrations' files. Raises alembic's CommandError when they have two heads."""
-    scripts = ScriptDirectory(str(migrations))
+    """Read the migrations' files. Raises MigrationsWrong, also when they have two heads."""
+    scripts = read_scripts(migrations)
     head = scripts.get_current_head()
     history = frozenset(script.revision for script in scripts.walk_revisions()) if head else frozenset()
     return CodeSchema(head, history)

@@ -1,1 +1,1 @@
-"""The process: its first moment (start.py), its life (main.py), and the one CPU that it keeps to (one_cpu.py)."""
+"""The process: its first moment (start.py), its life (main.py), its last (end.py), and the one CPU it keeps to."""

@@ -18,7 +18,7 @@ import structlog
 import trio
 from quart import Blueprint
 
-from service.platform.database import open_database
+from service.platform.database import Condition, open_database
 from service.platform.feature import Feature, Resources
 from service.platform.http.app import create_app, surround
 from service.platform.http.openapi import add_openapi
@@ -158,6 +158,7 @@ async def live(
             operators_app = create_app([management, create_health(health, probes, in_full=True)], settings)
             await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not await unless_draining(lifecycle, database.wait_served):
+                log.warning("never ready", reason=why_not_served(database.condition))
                 return
             with explained("bind", settings.bind):
                 public.listen()  # the address may have been taken by another that waited as we did
@@ -208,6 +209,13 @@ async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[Non
         await wait()
         nursery.cancel_scope.cancel()
     return not lifecycle.draining
+
+
+def why_not_served(seen: Condition) -> str:
+    """Say what was waited for in vain: whoever ended the process, a probe perhaps, may not know."""
+    if not seen.reachable:
+        return f"the database cannot be reached: {seen.error}"
+    return f"the schema is {seen.schema}: at {seen.revision or 'nothing yet'}, this code needs {seen.head}"
 
 
 @asynccontextmanager

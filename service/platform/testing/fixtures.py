@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from service.platform.database import EmbeddedUnavailable, find_migrations, migrate, open_embedded
+from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, migrate, open_embedded
 from service.platform.database.launch import find_binaries, system_binaries
 from service.platform.database.schema import read_code_schema
 from service.platform.settings import PREFIX, PlatformSettings
@@ -33,7 +33,10 @@ READ_ONLY = "-c default_transaction_read_only=on"
 # Ours writes nothing through; another server may be a version 14, which has no strategies.
 QUICKLY = "" if "TEST_DATABASE_URL" in os.environ else "STRATEGY FILE_COPY"
 
-HEAD = read_code_schema(find_migrations()).head
+try:
+    HEAD = read_code_schema(find_migrations()).head
+except MigrationsWrong as wrong:  # two heads, say: one sentence instead of a traceback for each file of tests
+    pytest.exit(str(wrong), returncode=pytest.ExitCode.USAGE_ERROR)
 waits_for_a_schema = pytest.mark.skipif(HEAD is None, reason="there is no migration yet that it would wait for")
 
 _numbers = itertools.count(1)

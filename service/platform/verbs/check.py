@@ -3,6 +3,7 @@
 import errno
 import resource
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.platform.errors import DatabaseAway
@@ -12,6 +13,7 @@ from service.platform.settings import PlatformSettings
 SPARE_DESCRIPTORS = 100
 OTHER_CONNECTIONS = 2  # a replica's health look and listener
 OLDEST = 140000  # PostgreSQL 14, as server_version_num writes it
+ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
 
 
@@ -31,10 +33,12 @@ class Finding:
 
 async def findings(settings: PlatformSettings) -> list[Finding]:
     """Return every finding, in the order in which an operator would look."""
+    management = await port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind, running_service)
+    runs = management.seen.endswith(ITS_OWN)
     here = [
         Finding("settings", "valid"),
-        port("bind", "SERVICE_BIND", settings.bind),
-        port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind),
+        await port("bind", "SERVICE_BIND", settings.bind, answers_probes if runs else nobody),
+        management,
         descriptors(settings),
     ]
     if settings.database_url is None:
@@ -42,17 +46,49 @@ async def findings(settings: PlatformSettings) -> list[Finding]:
     return [*here, *await database(settings)]
 
 
-def port(name: str, variable: str, bind: str) -> Finding:
+async def port(name: str, variable: str, bind: str, whose: Callable[[str], Awaitable[str]]) -> Finding:
+    """Look at a listener's address; `whose` says of a URL what of this service answers there, if anything does."""
     from service.platform.server import open_listener
 
     try:
         with open_listener(bind):
             return Finding(name, f"{bind} is free")
     except OSError as error:
-        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        return Finding(
-            name, f"{bind} {what}", f"choose another {variable}, unless the service itself runs", failed=True
-        )
+        if error.errno != errno.EADDRINUSE:
+            return Finding(name, f"{bind} cannot be used: {error.strerror}", f"choose another {variable}", failed=True)
+    if found := await whose(local_url(bind)):
+        return Finding(name, f"{bind} is taken by {found}, {ITS_OWN}")
+    return Finding(name, f"{bind} is taken", f"choose another {variable}, or end what has it", failed=True)
+
+
+def local_url(bind: str) -> str:
+    """Return the URL under which a listener of this address is reached from here."""
+    host, _, number = bind.rpartition(":")
+    return f"http://{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{number}"  # noqa: S104
+
+
+async def running_service(url: str) -> str:
+    """Say which service's management listener answers; nothing when it is none."""
+    from service.platform.verbs.inspect import AskError, ask_json
+
+    try:
+        info = await ask_json(url, "/info")
+        return f"revision {info['revision']}, which is {info['phase']}"
+    except (AskError, KeyError):
+        return ""
+
+
+async def nobody(_url: str) -> str:
+    return ""
+
+
+async def answers_probes(url: str) -> str:
+    from service.platform.verbs.inspect import AskError, ask_json
+
+    try:
+        return "its public listener" if (await ask_json(url, "/livez")).get("status") == "ok" else ""
+    except AskError:
+        return ""
 
 
 def descriptors(settings: PlatformSettings) -> Finding:
@@ -87,7 +123,8 @@ async def database(settings: PlatformSettings) -> list[Finding]:
             "may migrate" if facts.may_create else "may not create tables",
             "" if facts.may_create else "fine for `serve`; `migrate` needs a role with CREATE on the schema",
         ),
-        Finding("schema", facts.schema, "" if facts.served else "`serve` would wait", not facts.served),
+        *([tables(facts.lacking)] if facts.lacking else []),
+        Finding("schema", facts.schema, "" if facts.served else facts.schema_advice, not facts.served),
         Finding(
             "ceilings",
             f"not set: {', '.join(facts.unlimited)}" if facts.unlimited else "set",
@@ -99,3 +136,8 @@ async def database(settings: PlatformSettings) -> list[Finding]:
             "synchronise the clocks" if abs(facts.clock_ahead) > MOST_SKEW else "",
         ),
     ]
+
+
+def tables(lacking: Mapping[str, str]) -> Finding:
+    seen = "; ".join(f"no {rights} on {table}" for table, rights in lacking.items())
+    return Finding("tables", seen, "GRANT them to the role of SERVICE_DATABASE_URL, unless no feature needs them")

@@ -6,21 +6,26 @@ platform's, so that the short verbs start fast.
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 
 import typer
 
 from service.platform.verbs import local, remote
-from service.platform.verbs.program import Program
+from service.platform.verbs.program import MakeProgram, Program
 
 
-def run_program(program: Program, words: Sequence[str] | None = None) -> None:
-    """Be the command line: run the verb that `words` (default: the process's arguments) name, and exit."""
+def run_program(program: Program | MakeProgram, words: Sequence[str] | None = None) -> None:
+    """Be the command line: run the verb that `words` (default: the process's arguments) name, and exit.
+
+    A program that is made by a function is made when something needs it: its features import the whole service.
+    """
     given = sys.argv[1:] if words is None else list(words)
-    command_line(program, given)(given, prog_name="service", obj=program)
+    make = cache((lambda: program) if isinstance(program, Program) else program)
+    command_line(make, given)(given, prog_name="service", obj=make)
 
 
-def command_line(program: Program, words: Sequence[str]) -> typer.Typer:
+def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
     """Return the verbs that these words may name. Raises ValueError when a feature's verb is named like another."""
     first = next((word for word in words if not word.startswith("-")), "")
     line = typer.Typer(
@@ -36,12 +41,12 @@ def command_line(program: Program, words: Sequence[str]) -> typer.Typer:
     if first == "load":
         from service.platform.client.load import feature_loads
 
-        line.command("load")(remote.make_load(feature_loads(program.features)))
+        line.command("load")(remote.make_load(feature_loads(program().features)))
     else:
         line.command("load", help=remote.LOAD_HELP)(_nothing)
     known = names(line)
     if first not in known:
-        for feature in program.features:
+        for feature in program().features:
             _add(line, feature.verbs, known)
     return line
 

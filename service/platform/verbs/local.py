@@ -8,25 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
-import trio
 import typer
 
-from service.platform.seams import SeamsError
-from service.platform.settings import PlatformSettings, SettingsError
 from service.platform.verbs.program import (
     CRASHED,
+    FAILED,
+    REFUSED,
+    UNREACHABLE,
     WRONG,
     database_settings,
     fail,
     load_or_exit,
     prepare_logs,
     program,
+    tell,
 )
 
 if TYPE_CHECKING:
     from service.platform.feature import Feature
     from service.platform.process.main import Urls
+    from service.platform.settings import PlatformSettings
 
 verbs = typer.Typer()
 
@@ -40,12 +41,37 @@ def dev(
 
     Example: SERVICE_BIND=127.0.0.1:8001 service dev
     """
-    from service.platform.verbs.dev import development_database, development_settings, welcome
+    from service.platform.database import EmbeddedUnavailable
+    from service.platform.database.development import DevelopmentDatabaseUnusable
+    from service.platform.verbs.dev import development_database, development_settings
 
     settings, origins = development_settings(*load_or_exit(context))
     prepare_logs(context, settings)
-    with development_database(settings, data) as (settings, end):
-        process(program(context).features, settings, origins, end=end, on_ready=welcome)
+    try:
+        with development_database(settings, data) as (settings, end, on_ready):
+            process(program(context).features, settings, origins, end=end, on_ready=on_ready)
+    except (DevelopmentDatabaseUnusable, EmbeddedUnavailable) as error:
+        fail(str(error), WRONG)
+
+
+@verbs.command()
+def address(
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="Where `service dev` keeps its data.")] = Path(".data"),
+) -> None:
+    """Print the database's address as psql takes it, without a password: of the settings, else of a running `dev`.
+
+    Example: psql "$(service address)"
+    """
+    from service.platform.database.development import for_psql
+    from service.platform.database.embedded import running_url
+
+    settings, _ = load_or_exit(context)
+    given = settings.database_direct_url or settings.database_url
+    url = given.get_secret_value() if given else running_url(data / "postgres")
+    if url is None:
+        fail(f"SERVICE_DATABASE_URL is not set, and no `service dev` runs on {data}", CRASHED)
+    typer.echo(for_psql(url))
 
 
 @verbs.command()
@@ -68,15 +94,23 @@ def migrate(
 ) -> None:
     """Bring the schema to this code's head. Safe to run anywhere at any time; several at once queue.
 
+    Exit codes: 0 done, or nothing to do; 2 wrong settings; 3 the database cannot be reached or is busy, so a repeat may
+    help; 4 refused (a breaking migration, a schema that is ahead or of another history, a missing right, two heads);
+    5 a migration's SQL failed.
+
     Example: service migrate --wait 300
     """
-    from service.platform.database import MigrationRefused, ServerAway, migrate
+    from service.platform.database import MigrationFailed, MigrationRefused, ServerAway, migrate
 
     settings, _ = database_settings(context)
     try:
-        typer.echo(migrate(settings, breaking=breaking, wait=wait).line)
-    except (MigrationRefused, ServerAway) as error:
-        fail(str(error), CRASHED)
+        tell(migrate(settings, breaking=breaking, wait=wait).line)
+    except ServerAway as error:
+        fail(str(error), UNREACHABLE)
+    except MigrationRefused as error:
+        fail(str(error), REFUSED)
+    except MigrationFailed as error:
+        fail(str(error), FAILED)
 
 
 @verbs.command()
@@ -106,6 +140,8 @@ def check(context: typer.Context) -> None:
 
     Example: service check
     """
+    import trio
+
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
@@ -117,21 +153,34 @@ def check(context: typer.Context) -> None:
 
 def process(
     features: "Sequence[Feature]",
-    settings: PlatformSettings,
+    settings: "PlatformSettings",
     origins: Mapping[str, str],
     *,
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
 ) -> None:
     """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash."""
+    import structlog
+    import trio
+
+    from service.platform.database import MigrationsWrong
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
+    from service.platform.seams import SeamsError
+    from service.platform.settings import SettingsError
 
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             trio.run(partial(main, settings, features, origins=origins, end=end, on_ready=on_ready))
     except* (SettingsError, SeamsError) as group:
-        fail("\n".join(str(error) for error in group.exceptions), WRONG)
+        fail(sentences(group), WRONG)
+    except* MigrationsWrong as group:
+        fail(sentences(group), CRASHED)
     except* Exception:
         structlog.get_logger(__name__).critical("crashed", exc_info=True)
         sys.exit(CRASHED)
+
+
+def sentences(error: BaseException) -> str:
+    """Return what the errors of a group say, a line each, however deep they lie."""
+    return "\n".join(map(sentences, error.exceptions)) if isinstance(error, BaseExceptionGroup) else str(error)

@@ -1,47 +1,60 @@
 """What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import structlog
 import typer
 
-from service.platform.feature import Feature, catalogue
-from service.platform.settings import Catalogue, PlatformSettings, SettingsError
+if TYPE_CHECKING:  # a verb that needs none of it starts without it
+    from service.platform.feature import Feature
+    from service.platform.settings import Catalogue, PlatformSettings
 
-CRASHED, WRONG = 1, 2
+# Exit codes, beside 0: all is well (`serve`: drained), and 128 + n: ended by signal n.
+CRASHED = 1  # a bug, or a check that found something
+WRONG = 2  # settings or arguments that cannot be used, a port that is taken
+# Of `migrate`, so that a Job knows what is worth a repeat (the chart's podFailurePolicy reads them).
+UNREACHABLE = 3  # no database, or one without time for us: repeat it
+REFUSED = 4  # breaking, ahead, another history, two heads, a right that lacks: a person must decide
+FAILED = 5  # a migration's own SQL or code failed: a person must mend it
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A service: your settings class and your features."""
 
-    settings: type[PlatformSettings]
-    features: Sequence[Feature]
+    settings: "type[PlatformSettings]"
+    features: "Sequence[Feature]"
 
     @property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> "Catalogue":
+        from service.platform.feature import catalogue
+
         return catalogue(self.settings, self.features)
+
+
+type MakeProgram = Callable[[], Program]
 
 
 def program(context: typer.Context) -> Program:
     """Return the service whose verb this is."""
-    found = context.obj
-    assert isinstance(found, Program)  # noqa: S101  run_program has put it there
-    return found
+    make: MakeProgram = context.obj  # run_program has put it there
+    return make()
 
 
-def load_or_exit(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+def load_or_exit(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the settings and their origins; what is wrong with them is told, a line each, and ends the verb with 2."""
+    from service.platform.settings import SettingsError
+
     try:
         return program(context).catalogue.load()
     except SettingsError as error:
         fail(str(error), WRONG)
 
 
-def database_settings(context: typer.Context) -> tuple[PlatformSettings, dict[str, str]]:
+def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same for a verb that needs a database and logs; without an address it ends with 2."""
     settings, origins = load_or_exit(context)
     if settings.database_url is None:
@@ -50,7 +63,9 @@ def database_settings(context: typer.Context) -> tuple[PlatformSettings, dict[st
     return settings, origins
 
 
-def prepare_logs(context: typer.Context, settings: PlatformSettings) -> None:
+def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
+    import structlog
+
     from service.platform.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
@@ -59,5 +74,11 @@ def prepare_logs(context: typer.Context, settings: PlatformSettings) -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    tell(message, err=True)
     sys.exit(code)
+
+
+def tell(message: str, *, err: bool = False) -> None:
+    """Print to the person who started the verb, if somebody reads it: a full disk must not change what was done."""
+    with suppress(OSError):
+        typer.echo(message, err=err)

@@ -22,7 +22,7 @@ def info(url: Management = LOCAL) -> None:
 
     Example: kubectl exec deploy/demo-trireme -- service info
     """
-    from service.platform.client.inspect import facts
+    from service.platform.verbs.inspect import facts
 
     tell(lambda: facts(url))
 
@@ -36,7 +36,7 @@ def tasks(
 
     Example: service tasks http://localhost:9000
     """
-    from service.platform.client.inspect import ask, tree
+    from service.platform.verbs.inspect import ask, tree
 
     tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
 
@@ -53,7 +53,7 @@ def loglevel(
 
     Example: service loglevel --set debug --seconds 60
     """
-    from service.platform.client import inspect
+    from service.platform.verbs import inspect
 
     tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
 
@@ -142,7 +142,7 @@ def _options(options: type[Any]) -> Iterator[Parameter]:
 def tell(answer: Callable[[], Awaitable[str]]) -> None:
     import trio
 
-    from service.platform.client.inspect import AskError
+    from service.platform.verbs.inspect import AskError
 
     try:
         typer.echo(trio.run(answer))

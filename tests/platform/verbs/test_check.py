@@ -1,10 +1,22 @@
 """The doctor, `service check`, as an operator runs it."""
 
+import os
 import socket
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import psycopg
+import pytest
+import trio
+
+from service.platform.database import metadata, migrate
 from service.platform.testing.fixtures import waits_for_a_schema
-from service.platform.testing.processes import run_to_end
+from service.platform.testing.own_server import OwnServer
+from service.platform.testing.processes import ready, run_to_end
+from tests.platform.database.observer import conninfo
+from tests.platform.upgrades import settings_for
 
 
 def lines(output: str) -> dict[str, str]:
@@ -57,3 +69,59 @@ def test_no_address_names_the_setting(tmp_path: Path) -> None:
     done = run_to_end(tmp_path, "check", bind="127.0.0.1:0")
 
     assert (done.returncode, "SERVICE_DATABASE_URL" in done.stdout) == (1, True)
+
+
+async def test_beside_the_running_service_its_own_ports_are_no_failure(tmp_path: Path, database_url: str) -> None:
+    host = f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # no other test's
+    binds = {"bind": f"{host}:18001", "management_bind": f"{host}:19001"}
+    async with ready(tmp_path, "serve", database_url=database_url, revision="4c1d2e7", **binds):
+        check = partial(run_to_end, tmp_path, "check", database_url=database_url)
+        inside = await trio.to_thread.run_sync(partial(check, **binds))
+        beside = await trio.to_thread.run_sync(partial(check, bind=binds["bind"], management_bind="127.0.0.1:0"))
+    found = lines(inside.stdout)
+
+    assert inside.returncode == 0, inside.stdout + inside.stderr
+    assert "revision 4c1d2e7, which is ready, the service that runs here" in found["management"]
+    assert found["bind"].startswith("ok")
+    assert beside.returncode == 1  # somebody else's: this one would have another management listener
+    assert lines(beside.stdout)["bind"].startswith("FAIL")
+
+
+def test_a_port_that_something_else_has_is_a_failure(tmp_path: Path, database_url: str) -> None:
+    page = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    thread = Thread(target=page.serve_forever)
+    thread.start()
+    bind = f"127.0.0.1:{page.server_port}"
+    done = run_to_end(tmp_path, "check", database_url=database_url, bind="127.0.0.1:0", management_bind=bind)
+    page.shutdown()
+    thread.join()
+    page.server_close()
+
+    assert done.returncode == 1
+    assert lines(done.stdout)["management"].startswith("FAIL")
+
+
+@waits_for_a_schema
+@pytest.mark.parametrize(
+    ("taken", "line"),
+    [
+        ("SELECT ON schema_state", "FAIL  schema       permission denied for table schema_state"),
+        ("INSERT, DELETE ON {table}", "warn  tables       no insert, delete on {table}; GRANT"),
+        ("USAGE ON SCHEMA public", "FAIL  schema       the role may use no schema; GRANT USAGE"),
+    ],
+    ids=["state", "table", "schema"],
+)
+def test_a_right_that_lacks_is_one_line(tmp_path: Path, one_server: OwnServer, taken: str, line: str) -> None:
+    migrate(settings_for(one_server.tcp_url))
+    table = next(iter(metadata.tables), "schema_state")
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+        connection.execute("CREATE ROLE app LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+        connection.execute("GRANT USAGE ON SCHEMA public TO app; REVOKE USAGE ON SCHEMA public FROM public")
+        connection.execute(f"REVOKE {taken.format(table=table)} FROM app".encode())
+        url = one_server.tcp_url.replace("postgres@", "app@")
+        done = run_to_end(tmp_path, "check", database_url=url, bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+        connection.execute("DROP OWNED BY app")
+
+    assert [one for one in done.stdout.splitlines() if one.startswith(line.format(table=table))], done.stdout
+    assert done.returncode == line.startswith("FAIL")
+    assert done.stderr == ""

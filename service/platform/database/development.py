@@ -1,0 +1,85 @@
+"""The development database: PostgreSQL's embedded server on `.data`, which `service dev`, `alembic` and people share.
+
+It is nobody else's: a breaking migration is applied as it comes, and what cannot be used may be deleted.
+"""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic.util import CommandError
+from sqlalchemy import make_url
+
+from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
+from service.platform.database.migrate import MigrationFailed, migrate
+from service.platform.database.migrator import ServerAway
+from service.platform.database.revisions import MigrationRefused
+from service.platform.settings import PlatformSettings, SecretURL
+
+DATA = Path(".data")
+
+
+class DevelopmentDatabaseUnusable(Exception):
+    """What is in the directory is not for this code; the message ends with the command that mends it."""
+
+
+@contextmanager
+def open_development(settings: PlatformSettings, data: Path = DATA) -> Iterator[tuple[PlatformSettings, Embedded]]:
+    """Yield settings that lead to a running, migrated server, and that server. Raises DevelopmentDatabaseUnusable."""
+    try:
+        with open_embedded(data / "postgres") as server:
+            settings = _with_url(settings, server.url)
+            try:
+                migrate(settings, breaking=True)
+            except (MigrationRefused, MigrationFailed, ServerAway) as error:
+                raise _unusable(data, error) from error
+            yield settings, server
+    except DataUnusable as error:
+        raise _unusable(data, error) from error
+
+
+def _unusable(data: Path, error: Exception) -> DevelopmentDatabaseUnusable:
+    where = shlex.quote(str(data))
+    return DevelopmentDatabaseUnusable(
+        f"the database in {where} is not for this code: {error}. To begin anew, without what is in it: "
+        f"`rm -r {where}`; to keep it: `service dev --data` with another directory"
+    )
+
+
+@contextmanager
+def with_development_database(settings: PlatformSettings, data: Path = DATA) -> Iterator[PlatformSettings]:
+    """Yield settings with an address: as they are when they have one, else that of the server that runs, else runs one.
+
+    For `alembic`: nothing is migrated.
+    """
+    if settings.database_url is not None:
+        yield settings
+        return
+    with _mended(data):
+        if url := running_url(data / "postgres"):
+            yield _with_url(settings, url)
+        else:
+            with open_embedded(data / "postgres") as server:
+                yield _with_url(settings, server.url)
+
+
+@contextmanager
+def _mended(data: Path) -> Iterator[None]:
+    """Add what helps to what Alembic says of a database of another history."""
+    try:
+        yield
+    except CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise
+        raise CommandError(str(_unusable(data, error))) from error
+
+
+def _with_url(settings: PlatformSettings, url: str) -> PlatformSettings:
+    return settings.model_copy(update={"database_url": SecretURL(url)})
+
+
+def for_psql(url: str) -> str:
+    """Return an address in the form that psql takes, without its password: psql asks, or reads ~/.pgpass."""
+    shown = make_url(url).set(drivername="postgresql")._replace(password=None)
+    return shown.render_as_string(hide_password=False).replace("+", "%20")  # libpq takes a plus as it is

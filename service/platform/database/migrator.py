@@ -1,0 +1,100 @@
+"""The connection that migrations are run over: waited for, with what is seen meanwhile, and one runner's at a time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+import structlog
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
+from service.platform.database.revisions import MigrationRefused
+from service.platform.settings import PlatformSettings
+from service.platform.settings.types import Seconds
+
+LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
+LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
+SERVER_POLL = 0.2
+CONNECT_TIMEOUT = "5"
+
+# For the migrations' session, once the lock is held: a lock timeout would cut the wait for it too. A migration that
+# cannot have its table in this time fails and may be repeated, rather than let all queries queue behind it.
+SESSION = (
+    "SET lock_timeout = '3s'",
+    "SET statement_timeout = 0",
+    "SET idle_in_transaction_session_timeout = 0",
+    "SET default_transaction_read_only = off",
+)
+
+log = structlog.get_logger(__name__)
+
+
+class ServerAway(Exception):
+    """PostgreSQL cannot be reached or has no time for us: worth a repeat. The message has the reason, no secrets."""
+
+
+@contextmanager
+def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator[Connection]:
+    """Yield a connection for migrations while no other runner has one. Raises ServerAway and MigrationRefused."""
+    address = Address.direct(settings)
+    with closing(_wait_connected(address, wait)) as guard:
+        if problem := encoding_problem(guard.pgconn):
+            raise MigrationRefused(problem)
+        _wait_locked(guard)
+        with closing(_wait_connected(address, wait)) as worker:
+            for statement in SESSION:
+                worker.execute(statement)
+            worker.autocommit = False
+            engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
+            with engine.connect() as connection:
+                yield connection
+
+
+def _wait_connected(address: Address, wait: Seconds) -> psycopg.Connection:
+    """Connect to a server that takes writes; each new reason why there is none yet is a line in the log."""
+    started, told = time.monotonic(), ""
+    while True:
+        found = _connect(address)
+        waited = time.monotonic() - started
+        if isinstance(found, psycopg.Connection):
+            if told:
+                log.info("database reached", waited=round(waited, 1))
+            return found
+        if waited >= wait:
+            raise ServerAway(f"PostgreSQL cannot be reached: {found}")
+        if found != told:
+            log.warning("database away", error=found, waiting_at_most=wait)
+            told = found
+        time.sleep(SERVER_POLL)
+
+
+def _connect(address: Address) -> psycopg.Connection | str:
+    """Return a connection, or why there is none now."""
+    try:
+        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters)
+        connection = psycopg.connect(conninfo, autocommit=True)
+    except (psycopg.OperationalError, PasswordUnreadable) as error:
+        return " ".join(str(error).split())
+    except psycopg.ProgrammingError as error:
+        raise MigrationRefused(f"SERVICE_DATABASE_URL: {' '.join(str(error).split())}") from None
+    try:
+        standby = connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+    except psycopg.OperationalError as error:
+        connection.close()
+        return " ".join(str(error).split())
+    if standby:
+        connection.close()
+        return "the server is a standby, takes no writes"
+    return connection
+
+
+def _wait_locked(guard: psycopg.Connection) -> None:
+    told = False
+    while guard.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
+        if not told:
+            log.info("waiting for another migration")
+            told = True
+        time.sleep(LOCK_POLL)

@@ -1,0 +1,49 @@
+"""The last moment of the process: all is closed, and nothing else is waited for. Imports nothing that takes time.
+
+The interpreter's own end takes down every module, waits for threads that nobody ended, and turns an exit code into 120
+when the last words cannot be written: on a full disk, or when nobody reads them any more. Meanwhile nothing answers.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+# Seconds for what libraries have registered to be done at exit, such as a last report; a hanging one is left behind.
+LAST_WISHES = 1.0
+CRASHED = 1  # the exit code for an exception, or for a message in place of a code
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Leave the process when this scope is over: with 0, or as `sys.exit` in it was called."""
+    code: str | int | None = 0
+    try:
+        yield
+    except SystemExit as asked:
+        code = asked.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = CRASHED
+    if isinstance(code, str):
+        with suppress(OSError, ValueError):
+            print(code, file=sys.stderr)  # noqa: T201  as the interpreter does
+        code = CRASHED
+    leave(code or 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now with this code, whether or not its last words can be written."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # what was done is done: a late repeat does not change the code
+    wishes = threading.Thread(target=atexit._run_exitfuncs, name="at exit", daemon=True)
+    wishes.start()
+    wishes.join(LAST_WISHES)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # none, full or closed
+            stream.flush()
+    os._exit(code)

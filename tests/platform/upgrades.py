@@ -1,0 +1,159 @@
+"""Databases of earlier releases, with rows in every table, and what the code of a release can do with a later schema.
+
+A release is a directory of migrations up to one revision. Rows are made up from the columns' types. A table that takes
+none of those has its rows in migrations/rows/REVISION.sql, which is run when the database has come to that revision.
+"""
+
+import datetime
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alembic.script import Script
+from sqlalchemy import Column, Connection, MetaData, Table, create_engine, func, insert, select
+from sqlalchemy import types as sql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from service.platform.database import CodeSchema, SchemaState, migrate
+from service.platform.database.revisions import ancestors, read_scripts
+from service.platform.database.schema import SELECT_STATE, STATE_TABLE, decide
+from service.platform.settings import PlatformSettings
+
+OURS = {"alembic_version", STATE_TABLE}
+# A statement of old code that fails so would fail for real rows too: a table or column that is gone, and one that must
+# be filled and that old code does not know. A check that refuses made-up rows says nothing.
+OLD_CODE_FAILS = ("42", "23502")
+
+
+def release_of(migrations: Path, revision: str, directory: Path) -> Path:
+    """Return a directory with the migrations up to a revision."""
+    made = directory / f"release-{revision}"
+    if not made.exists():
+        scripts = read_scripts(migrations)
+        (made / "versions").mkdir(parents=True)
+        shutil.copy(migrations / "env.py", made)
+        for one in ancestors(scripts, revision):
+            shutil.copy(scripts.get_revision(one).path, made / "versions")
+    return made
+
+
+def pending_after(migrations: Path, revision: str) -> list[Script]:
+    """Return the migrations that a database at a revision has not had, oldest first."""
+    scripts = read_scripts(migrations)
+    return list(reversed(list(scripts.iterate_revisions("head", revision, implicit_base=True))))
+
+
+def fill_database(url: str, migrations: Path, revision: str, directory: Path) -> None:
+    """Bring an empty database to a revision, with rows in every table."""
+    scripts = read_scripts(migrations)
+    for script in reversed(list(scripts.iterate_revisions(revision, "base"))):
+        migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
+        rows = migrations / "rows" / f"{script.revision}.sql"
+        if rows.exists():
+            with connected(url) as connection:
+                connection.exec_driver_sql(rows.read_text())
+    with connected(url) as connection:
+        for table in tables(connection):
+            _insert(connection, table, "first")
+            if not connection.execute(select(func.count()).select_from(table)).scalar():
+                raise AssertionError(
+                    f"{table.name} takes no made-up rows: put some into migrations/rows/{revision}.sql"
+                )
+
+
+def upgrade_problems(url: str, migrations: Path, revision: str, directory: Path) -> Iterator[str]:
+    """Upgrade a database of one release step by step; yield what its code would not survive and nobody announced."""
+    scripts = read_scripts(migrations)
+    code = CodeSchema(revision, ancestors(scripts, revision))
+    with connected(url) as connection:
+        known = tables(connection)
+    announced = False
+    for script in pending_after(migrations, revision):
+        migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
+        announced = announced or bool(script.module.breaking)
+        with connected(url) as connection:
+            state = decide(code, *connection.exec_driver_sql(SELECT_STATE).one())
+            print(f"code of {revision} sees the schema of {script.revision}: {state}")
+            if state is not SchemaState.AHEAD_COMPATIBLE and not announced:
+                yield f"{script.revision} stops serving {revision} and does not say `breaking`"
+            if state.served:
+                for table in known:
+                    if problem := _insert(connection, table, script.revision) or _select(connection, table):
+                        yield f"{script.revision} says that it serves {revision}, whose code fails: {problem}"
+
+
+def connected(url: str) -> Any:
+    return create_engine(url, poolclass=NullPool).begin()
+
+
+def settings_for(url: str) -> PlatformSettings:
+    return PlatformSettings(database_url=url)
+
+
+def tables(connection: Connection) -> list[Table]:
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return [table for table in metadata.sorted_tables if table.name not in OURS]
+
+
+def _insert(connection: Connection, table: Table, mark: str) -> str | None:
+    """Insert a row as code does that knows these columns; return why that could not be."""
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table).values(dict(_values(connection, table, mark))))
+    except DBAPIError as error:
+        return _problem(error)
+    return None
+
+
+def _select(connection: Connection, table: Table) -> str | None:
+    try:
+        with connection.begin_nested():
+            connection.execute(select(table).limit(1)).all()
+    except DBAPIError as error:
+        return _problem(error)
+    return None
+
+
+def _problem(error: DBAPIError) -> str | None:
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    return str(error.orig).splitlines()[0] if state.startswith(OLD_CODE_FAILS) else None
+
+
+def _values(connection: Connection, table: Table, mark: str) -> Iterator[tuple[str, Any]]:
+    """Yield values for the columns that need one."""
+    number = 1 + (connection.execute(select(func.count()).select_from(table)).scalar() or 0)
+    for column in table.columns:
+        filled = column.server_default is not None or column.identity is not None or column.computed is not None
+        if not column.nullable and not filled:
+            if column.foreign_keys:
+                parent = next(iter(column.foreign_keys)).column
+                yield column.name, connection.execute(select(parent).limit(1)).scalar()
+            else:
+                yield column.name, _value(column, number, mark)
+
+
+def _value(column: Column[Any], number: int, mark: str) -> Any:
+    now = datetime.datetime.now(datetime.UTC)
+    kind = column.type
+    if isinstance(kind, sql.Enum):
+        return kind.enums[0]
+    if isinstance(kind, sql.String):
+        return f"{number} {mark}"[: kind.length]
+    made: Mapping[type[sql.TypeEngine[Any]], Any] = {
+        sql.Boolean: True,
+        sql.Integer: number,
+        sql.Numeric: number,
+        sql.DateTime: now,
+        sql.Date: now.date(),
+        sql.Time: now.time(),
+        sql.Interval: datetime.timedelta(seconds=number),
+        sql.LargeBinary: mark.encode(),
+        sql.Uuid: uuid.uuid4(),
+        sql.ARRAY: [],
+        sql.JSON: {},
+    }
+    return next((value for base, value in made.items() if isinstance(kind, base)), None)

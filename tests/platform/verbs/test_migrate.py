@@ -1,0 +1,163 @@
+"""`service migrate` as a Job sees it: what it says while it waits, one line when it fails, and a code for each kind."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from service.platform.database import migrate
+from service.platform.testing.copies import copy_repository, run_in
+from service.platform.testing.fixtures import HEAD, waits_for_a_schema
+from service.platform.testing.own_server import OwnServer
+from service.platform.testing.processes import run_to_end, started
+from service.platform.verbs.program import FAILED, REFUSED, UNREACHABLE
+from tests.platform.database.migrations import write_migration
+from tests.platform.database.observer import conninfo
+from tests.platform.upgrades import settings_for
+
+FIRST = HEAD or "next"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A migration after the head, what is done to the database before it runs, and how that ends."""
+
+    up: str
+    code: int
+    words: str
+    before: str = ""
+    breaking: str | None = None
+
+
+AS_APP = "SET ROLE app"  # the verb logs in so
+FAILURES = [
+    Failure("ALTER TABLE nothing ADD x int", FAILED, 'nothing ADD x int: relation "nothing" does not exist'),
+    Failure("INSERT INTO busy VALUES ('y'), ('y')", FAILED, "duplicate key value violates unique constraint"),
+    Failure("SELECT 'hunter2'::int", FAILED, "(SQLSTATE 22P02)"),
+    Failure("DO $$ BEGIN RAISE EXCEPTION 'a rule: % %', 1, 2; END $$", FAILED, "(SQLSTATE P0001)"),
+    Failure("CREATE TABLE " + "x" * 300 + "()", FAILED, "…", before="CREATE TABLE " + "x" * 63 + "()"),
+    Failure("DROP TABLE busy", REFUSED, "nobody uses it; apply it with --breaking", breaking="nobody uses it"),
+    Failure("ALTER TABLE busy ADD x int", REFUSED, "must be owner of table busy (SQLSTATE 42501)", before=AS_APP),
+    Failure("SELECT 1", REFUSED, "denied for table schema", before=f"REVOKE ALL ON schema_state FROM app; {AS_APP}"),
+    Failure("ALTER TABLE busy ADD x int", UNREACHABLE, "55P03); it may be repeated", before="LOCK TABLE busy"),
+    Failure("SELECT pg_terminate_backend(pg_backend_pid())", UNREACHABLE, "it may be repeated"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("migrate") / "clone")
+
+
+@pytest.fixture
+def live(one_server: OwnServer) -> Iterator[tuple[str, psycopg.Connection]]:
+    """Yield a migrated database on a server of its own, with a role `app`, and somebody else's connection."""
+    migrate(settings_for(one_server.tcp_url))
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as other:
+        other.execute("CREATE TABLE busy (x text PRIMARY KEY); CREATE ROLE app LOGIN")
+        other.execute("GRANT ALL ON schema_state, alembic_version TO app; GRANT ALL ON SCHEMA public TO app")
+        other.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO app; ALTER TABLE schema_state OWNER TO app")
+        yield one_server.tcp_url, other
+        other.execute("ROLLBACK; DROP OWNED BY app")
+
+
+@waits_for_a_schema
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure.code} {failure.words[:30]}")
+def test_what_fails_is_one_line_and_a_code_by_its_kind(
+    clone: Path, live: tuple[str, psycopg.Connection], failure: Failure
+) -> None:
+    url, other = live
+    versions = clone / "migrations" / "versions"
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, breaking=failure.breaking, up=failure.up)
+    if failure.before.endswith(AS_APP):
+        url = url.replace("postgres@", "app@")
+        other.execute(failure.before.removesuffix(AS_APP).encode())
+    elif failure.before.startswith("LOCK"):
+        other.execute(b"BEGIN; " + failure.before.encode())
+    else:
+        other.execute(failure.before.encode())
+    done = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=url, SERVICE_LOG_LEVEL="info")
+    (versions / "next.py").unlink()
+
+    assert done.returncode == failure.code, done.stderr
+    [line] = done.stderr.splitlines()
+    assert failure.words in line
+    assert line.startswith(("migration next", "reading the schema's state"))
+    assert len(line) < 500
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_traceback_is_there_at_debug(clone: Path, writable_database_url: str) -> None:
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, up="SELECT nothing")
+    done = run_in(
+        clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url, SERVICE_LOG_LEVEL="debug"
+    )  # fmt: skip
+    (clone / "migrations" / "versions" / "next.py").unlink()
+
+    assert done.returncode == FAILED
+    assert "Traceback" in done.stderr
+
+
+def test_a_bug_in_a_migration_is_one_line(clone: Path, writable_database_url: str) -> None:
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST)
+    file = clone / "migrations" / "versions" / "next.py"
+    file.write_text(file.read_text().replace('op.execute("SELECT 1")', "op.execute(undefined)", 1))
+    done = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url)
+    file.unlink()
+
+    assert done.returncode == FAILED
+    assert done.stderr == "migration next failed: NameError: name 'undefined' is not defined\n"
+
+
+def test_help_tells_the_codes(tmp_path: Path) -> None:
+    told = " ".join(run_to_end(tmp_path, "migrate", "--help").stdout.split())
+
+    for code, word in ((UNREACHABLE, "reached"), (REFUSED, "refused"), (FAILED, "SQL")):
+        assert f" {code} " in told.partition("Exit codes:")[2].partition(word)[0] + " "
+
+
+async def test_a_wait_says_why_and_each_change_of_it(tmp_path: Path, one_server: OwnServer) -> None:
+    url = one_server.tcp_url
+    one_server.stop()
+    with started(tmp_path, "migrate", "--wait", "60", database_url=url) as waiting:
+        away = await waiting.wait_event("database away")
+        one_server.start()
+        reached = await waiting.wait_event("database reached")
+        code = await waiting.wait_end()
+
+    assert "refused" in away["error"]
+    assert away["level"] == "warning"
+    assert away["waiting_at_most"] == 60
+    assert reached["level"] == "info"
+    assert code == 0
+    reasons = [line["error"] for line in waiting.events("database away")]
+    assert len(reasons) == len(set(reasons))  # not one for each try
+
+
+def test_no_database_at_all_is_worth_a_repeat(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = run_to_end(tmp_path, "migrate", "--wait", "0", database_url=f"postgresql://me:hunter2@127.0.0.1:{port}/db")
+
+    assert done.returncode == UNREACHABLE
+    assert done.stderr.startswith("PostgreSQL cannot be reached: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
+async def test_a_standby_is_waited_for_by_its_name(tmp_path: Path, one_server: OwnServer) -> None:
+    signal_file = one_server.data / "standby.signal"
+    one_server.stop()
+    signal_file.touch()
+    one_server.start()
+    with started(tmp_path, "migrate", "--wait", "60", database_url=one_server.tcp_url) as waiting:
+        away = await waiting.wait_event("database away")
+        with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        code = await waiting.wait_end()
+
+    assert away["error"] == "the server is a standby, takes no writes"
+    assert code == 0

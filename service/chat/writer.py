@@ -18,7 +18,7 @@ from service.chat.protocol import Ack, Error, Message
 from service.chat.statistics import ChatStatistics
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.platform.database import Database
-from service.platform.errors import Unavailable
+from service.platform.errors import DatabaseUnable, Unavailable
 
 ANSWER_LIMIT = 2.5  # seconds; clients are promised 3
 SWEEP = 0.1  # seconds between two looks for overdue sends
@@ -27,6 +27,7 @@ MAX_SKIPS = 3  # after so many batches that found it locked, a room is waited fo
 LOCK_TIMEOUT = 0.5  # seconds of such a wait; then the next locked room has its turn
 MAX_ALONE = 4  # rooms waited for at the same time, each on a connection
 RETRY_AFTER_MS = 500
+LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -91,13 +92,15 @@ class Writer:
 
     async def _write_alone(self, room: str) -> None:
         """Wait for a locked room, or make a new one, beside the common batches."""
-        while True:
-            async with self._alone:
-                batch = self._backlog.take(only=room)
-                if not batch:
-                    self._backlog.release(room)
-                    return
-                await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+        try:
+            while True:
+                async with self._alone:
+                    batch = self._backlog.take(only=room)
+                    if not batch:
+                        return
+                    await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+        finally:
+            self._backlog.release(room)  # in the same breath in which nothing was found
 
     async def _store(self, batch: Sequence[Pending], unit: Callable[..., Appended], **options: float) -> list[str]:
         """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on."""
@@ -108,13 +111,13 @@ class Writer:
             with trio.fail_after(UNIT_LIMIT):
                 appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
         except (Unavailable, trio.TooSlowError) as error:
+            if isinstance(error, DatabaseUnable) and error.sqlstate == LOCK_NOT_AVAILABLE:
+                self._backlog.put_back(batch)  # until its senders' deadline
+                return []
             for pending in batch:
                 self._refuse(pending, str(error) or "the database took too long")
             return []
         except (DBAPIError, psycopg.Error) as error:
-            if isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable):
-                self._backlog.put_back(batch)  # until its senders' deadline
-                return []
             return await self._store_one_by_one(batch, unit, options, error)
         return self._settle(batch, appended)
 

@@ -3,18 +3,18 @@
 import time
 from datetime import timedelta
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from service.chat import pages, store
 from service.chat.protocol import Page
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.tables import CHANNEL
+from service.chat.writer import LOCK_NOT_AVAILABLE
 from service.platform.database import Database
+from service.platform.errors import DatabaseUnable
 from tests.chat.worlds import note
 
 LIMIT = 20
@@ -123,10 +123,10 @@ async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside:
         await write(database, note("a"))
         outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
 
-        with pytest.raises((OperationalError, psycopg.errors.LockNotAvailable)) as caught:
+        with pytest.raises(DatabaseUnable) as caught:
             await database.run(store.append_waiting, [note("b")], lock_timeout=0.1)
 
-        assert isinstance(getattr(caught.value, "orig", caught.value), psycopg.errors.LockNotAvailable)
+        assert caught.value.sqlstate == LOCK_NOT_AVAILABLE
         outside.rollback()
         assert (await page_of(database, "lobby")).head == 1
 

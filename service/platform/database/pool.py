@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import psycopg
 import trio
 
 from service.platform.database.address import Address, PasswordUnreadable
@@ -9,8 +10,10 @@ from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import ConnectFailed, connect
 from service.platform.errors import DatabaseAway
 
+LOOK_FOR_PRIMARY = 0.5  # seconds between two connections that are opened only to find out whether there is a primary
 
-class _Waiter:
+
+class _ConnectionWaiter:
     """Who waits for a connection; gets it, or the reason why there is none."""
 
     __slots__ = ("answer", "answered")
@@ -36,9 +39,11 @@ class Pool:
         self.replaced = 0
         self._nursery = nursery
         self._idle: list[PooledConnection] = []
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[_ConnectionWaiter] = deque()
         self._connecting = 0
         self._closed = False
+        self._primary = True  # whether the latest connection that was opened leads to a primary
+        self._looked_for_primary = float("-inf")
 
     @property
     def idle(self) -> int:
@@ -48,15 +53,36 @@ class Pool:
         """Return a connection that lives, as far as one can tell without a round trip. Raises DatabaseAway."""
         while self._idle:
             pooled = self._idle.pop()
-            if not pooled.found_dead():
+            if not pooled.found_dead() and not self._outdated(pooled):
                 return pooled
             pooled.close()
             self.replaced += 1
         return await self.take_new()
 
+    def note_primary(self, primary: bool) -> None:
+        """Take notice of where new connections lead now: where there is a primary, those to a standby are replaced."""
+        self._primary = primary
+
+    def replaces_standby(self, pooled: PooledConnection) -> bool:
+        """Close a connection that was just given back, as it met a standby; False when one was closed just now.
+
+        So writes find a new primary at once, and do not make a standby start a process for each of them meanwhile.
+        """
+        now = trio.current_time()
+        if now - self._looked_for_primary < LOOK_FOR_PRIMARY:
+            return False
+        self._looked_for_primary = now
+        if pooled in self._idle:
+            self._idle.remove(pooled)
+            pooled.close()
+        return True
+
+    def _outdated(self, pooled: PooledConnection) -> bool:
+        return self._primary and pooled.standby
+
     async def take_new(self) -> PooledConnection:
         """Return a connection that was just opened. Raises DatabaseAway when there is none within the limit."""
-        waiter = _Waiter()
+        waiter = _ConnectionWaiter()
         self._waiting.append(waiter)
         if self._connecting < len(self._waiting):
             self._connecting += 1
@@ -78,7 +104,8 @@ class Pool:
         answer: PooledConnection | Exception
         try:
             answer = PooledConnection(await connect(self.address.parameters), prepares=self.address.prepares)
-        except (ConnectFailed, PasswordUnreadable, OSError) as error:  # OSError: no descriptor left
+            self.note_primary(not answer.standby)
+        except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:  # OSError: no descriptor left
             answer = error
         finally:
             self._connecting -= 1
@@ -89,7 +116,7 @@ class Pool:
 
     def give(self, pooled: PooledConnection) -> None:
         """Take a connection back; one that is not clean is closed."""
-        if pooled.usable and not self._closed:
+        if pooled.usable and not self._closed and not self._outdated(pooled):
             self._idle.append(pooled)
         else:
             pooled.close()

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
+from service.platform.database.wire import is_standby
+
 # The connection whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
 _opening = threading.local()
 
@@ -53,6 +55,11 @@ class PooledConnection:
     @property
     def broken(self) -> bool:
         return self.dbapi.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    @property
+    def standby(self) -> bool:
+        """True when it leads to a server that takes no writes; one that was promoted says so with its next answer."""
+        return is_standby(self.pgconn)
 
     def found_dead(self) -> bool:
         """Look, without a round trip, whether the server ended this idle connection."""

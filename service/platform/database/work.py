@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
+from service.platform.database.sqlstate import READ_ONLY
 from service.platform.database.unit import Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
@@ -25,6 +26,10 @@ BEGIN, COMMIT = b"BEGIN READ WRITE", b"COMMIT"
 
 class DeadAtBegin(Exception):
     """The connection was dead before anything was sent: the unit may have another."""
+
+
+class StandbyAtBegin(Exception):
+    """The connection leads to a server that takes no writes: the unit may have another, if there is a primary."""
 
 
 class Aborted(Exception):
@@ -66,6 +71,8 @@ def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
         except psycopg.Error as error:
             if pooled.broken:
                 raise DeadAtBegin from error
+            if error.sqlstate == READ_ONLY:
+                raise StandbyAtBegin from error
             raise
         connection.begin()  # tells SQLAlchemy; sends nothing
     return connection

@@ -62,6 +62,10 @@ class Pool:
     def note_primary(self, primary: bool) -> None:
         """Take notice of where new connections lead now: where there is a primary, those to a standby are replaced."""
         self._primary = primary
+        for pooled in [pooled for pooled in self._idle if self._outdated(pooled)]:
+            self._idle.remove(pooled)
+            pooled.close()
+            self.replaced += 1
 
     def replaces_standby(self, pooled: PooledConnection) -> bool:
         """Close a connection that was just given back, as it met a standby; False when one was closed just now.

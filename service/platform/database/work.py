@@ -22,6 +22,7 @@ from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 # READ WRITE, as the default may be otherwise: tests set it so that a `read` cannot write.
 BEGIN, COMMIT = b"BEGIN READ WRITE", b"COMMIT"
+NOT_IN_RECOVERY = "0A000"  # what a standby says to BEGIN READ WRITE: a feature that is not supported
 
 
 class DeadAtBegin(Exception):
@@ -71,7 +72,7 @@ def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
         except psycopg.Error as error:
             if pooled.broken:
                 raise DeadAtBegin from error
-            if error.sqlstate == READ_ONLY:
+            if error.sqlstate in {READ_ONLY, NOT_IN_RECOVERY}:
                 raise StandbyAtBegin from error
             raise
         connection.begin()  # tells SQLAlchemy; sends nothing

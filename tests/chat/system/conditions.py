@@ -8,7 +8,7 @@ import psycopg
 
 from service.platform.testing.own_server import OwnServer
 
-PASSWORD = "right"  # noqa: S105  of a server that a test owns
+PASSWORD = "right"
 
 # The epoch is read by every task and every unit of the chat: as a view that raises, all of them meet the state.
 RAISE = """
@@ -28,7 +28,7 @@ class World:
     def __init__(self, server: OwnServer, password_file: Path) -> None:
         self.server = server
         self.password_file = password_file
-        self.password_file.write_text(PASSWORD)
+        self.write_password()
         self.holder: psycopg.Connection | None = None
 
     @property
@@ -50,6 +50,13 @@ class World:
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLES} TO app",
             "SELECT pg_reload_conf()",
         )
+
+    def write_password(self) -> None:
+        self.password_file.write_text(PASSWORD)
+
+    def spoil_password(self) -> None:
+        self.password_file.write_bytes(b"\xff\xfe")
+        self.execute(END_SESSIONS)
 
     def lock(self) -> None:
         self.holder = self.connect()
@@ -99,11 +106,7 @@ CONDITIONS = (
     logins("53300 connection limit", "ALTER ROLE app CONNECTION LIMIT 0", "ALTER ROLE app CONNECTION LIMIT -1"),
     logins("28P01 wrong password", "ALTER ROLE app PASSWORD 'other'", f"ALTER ROLE app PASSWORD '{PASSWORD}'"),
     logins("28000 may not log in", "ALTER ROLE app NOLOGIN", "ALTER ROLE app LOGIN"),
-    Condition(
-        "password file is no UTF-8",
-        lambda world: (world.password_file.write_bytes(b"\xff\xfe"), world.execute(END_SESSIONS)),
-        lambda world: world.password_file.write_text(PASSWORD),
-    ),
+    Condition("password file is no UTF-8", World.spoil_password, World.write_password),
     sql("57P01 sessions ended", END_SESSIONS, "SELECT 1", sends=True, reads=True),
     Condition(
         "read only by default",

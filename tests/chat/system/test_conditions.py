@@ -158,6 +158,28 @@ async def test_a_chat_bears_what_a_database_says(tmp_path: Path, newest_server: 
         await run_through(tmp_path, newest_server, conditions, replicas=1)
 
 
+async def test_a_service_that_starts_on_a_standby_serves_reads(tmp_path: Path, newest_server: OwnServer) -> None:
+    migrate(PlatformSettings(database_url=newest_server.url), wait=10)
+    newest_server.become_standby()
+    with trio.fail_after(60):
+        async with (
+            ready(tmp_path, "serve", database_url=newest_server.tcp_url, **QUICK) as process,
+            httpx2.AsyncClient(timeout=10) as client,
+        ):
+            url = f"{process.public}/api/rooms/lobby/messages"
+            read, written = await client.get(url), await client.post(url, json={"text": "hello"})
+            checks = (await client.get(f"{process.management}/healthz")).json()["checks"]
+            newest_server.promote()
+            with trio.fail_after(SOON):
+                while (await client.post(url, json={"text": "hello"})).status_code != 201:
+                    await trio.sleep(0.05)
+
+            assert (read.status_code, written.status_code) == (200, 503)
+            assert "is a standby, takes no writes" in written.json()["detail"]
+            assert checks["database"]["state"] == "the database is a standby, takes no writes"
+            assert process.process.poll() is None
+
+
 @pytest.mark.drill
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_a_chat_bears_all_that_a_database_can_say(

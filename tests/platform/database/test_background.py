@@ -1,6 +1,8 @@
 """Tasks that run for ever: what the database does to them is borne, told and over soon; a bug of theirs is not."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -156,7 +158,7 @@ async def test_an_error_of_a_task_beneath_is_borne_too_and_said_once(autojump_cl
     with structlog.testing.capture_logs() as logged:
         await background.keep_running(work)
 
-    pauses = [later - sooner for sooner, later in zip(runs, runs[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in pairwise(runs)]
     assert max(pauses) <= LONGEST_PAUSE < PROBATION
     assert [line["event"] for line in logged] == ["background task failing", "background task well again"]
     assert background.failures["DatabaseAway"] == len(pauses)
@@ -171,7 +173,7 @@ async def test_terminated_and_cancelled_statements_are_borne(one_server: OwnServ
 
             for end in ("pg_terminate_backend", "pg_cancel_backend"):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(database.keep_running, database.run, wait_long)
+                    nursery.start_soon(database.keep_running, partial(database.run, wait_long))
                     pid = await observer.wait_running()
                     observer.ask(f"SELECT count({end}(pid)) {OTHERS} AND pid = %s", pid)
                     await wait_until(lambda: database.failing_tasks)

@@ -9,6 +9,8 @@ import psycopg
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from service.platform.database.sqlstate import one_line
+
 AGAIN = 60.0  # seconds after which the same is worth another line
 MOST = 200  # kinds that are remembered: texts name tables, and those are not without number, but nobody promised it
 ORDINARY = "55P03"  # a lock that was not to be had in the time that the unit itself set
@@ -23,7 +25,7 @@ class Complaints:
         self._told: dict[tuple[str, str], float] = {}
 
     def tell(self, unit: str, sqlstate: str, error: DBAPIError | psycopg.Error) -> None:
-        words = " ".join(str(getattr(error, "orig", None) or error).split())
+        words = one_line(error)
         log.debug("unit refused", unit=unit, sqlstate=sqlstate, exc_info=error)
         now, key = time.monotonic(), (sqlstate, words)
         if sqlstate == ORDINARY or now - self._told.get(key, float("-inf")) < AGAIN:

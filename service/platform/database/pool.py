@@ -1,4 +1,29 @@
-"""The open connections that no unit uses right now. Lives in the event loop: no locks, no threads."""
+"""The open connections that no unit uses right now. Lives in the event loop: no locks, no threads.
+
+Theory of operation. A connection is connecting, idle, out, or closed:
+
+    connecting -> out      the one who has waited longest gets it
+    connecting -> idle     nobody waits any more: their units were cancelled, or were served by others
+    idle       -> out      `take`: the one used last, so that those in excess grow old and are seen to be dead
+    out        -> idle     `give`: the driver knows of no fault, and no transaction is open
+    any        -> closed   not clean, found dead, or it leads to a standby while there is a primary
+
+How many are out is not decided here: `Slots` lets no more units in than there may be connections, and each takes one
+at a time. So idle, out and connecting together stay at that number, save for one that replaces another at this moment.
+
+Who may change what: the event loop alone, in plain functions. While a connection is out it belongs to its unit, that
+is to one thread, and the pool does not touch it: `pooled.py` names the two that may be used from elsewhere.
+
+What cannot happen, and why.
+- One connection out twice: it leaves `_idle`, or a waiter's answer, in the same breath in which it is returned.
+- A connection that is lost when its taker is cancelled: a waiter that has its answer gives it back (`take_new`), one
+  that has none leaves the queue, and what was being opened for it goes to the next, or becomes idle.
+- A waiter that is forgotten: `_connecting` is at least the number that wait, or one more is begun; each, whether it
+  succeeds or fails, answers one.
+- A read of a standby after a write has reached the primary: whoever finds where new connections lead, a look or a new
+  connection, says so (`note_primary`), and the idle ones to a standby are closed there and then, the others at `give`.
+- A connection that outlives the pool: once closed, `give` closes.
+"""
 
 from collections import deque
 

@@ -80,8 +80,12 @@ def kind(error: BaseException) -> str:
     return state[:2] if state[:2] in _CLASSES.split() else "other"
 
 
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error)  # without SQLAlchemy's, which add the statement
+
+
 def one_line(error: BaseException) -> str:
     """Return what happened on one line: the words of PostgreSQL or libpq, which never hold a password."""
     behind = error.__cause__ if isinstance(error, Unavailable) and error.__cause__ is not None else None
-    words = str(error) if behind is None else f"{error}: {behind}"
+    words = _words(error) if behind is None else f"{error}: {_words(behind)}"
     return " ".join(words.split())

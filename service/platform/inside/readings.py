@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import trio
 
-from service.platform.database import Database, Outcome
+from service.platform.database import Database, Outcome, UnitObserver
 from service.platform.http.requests import RequestObserver
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
@@ -63,10 +63,26 @@ def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | Non
     return observe
 
 
-def show_database(metrics: Metrics, database: Database, tracing: Tracing | None = None) -> None:
+def observe_units(metrics: Metrics, tracing: Tracing | None = None) -> UnitObserver:
+    """Return what the database tells about each unit of work."""
+    units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
+
+    def observe(unit: str, outcome: Outcome, seconds: float) -> None:
+        units.observe(seconds, unit, outcome)
+        if tracing is not None:
+            tracing.unit(unit, outcome, seconds)
+
+    return observe
+
+
+def show_database(metrics: Metrics, database: Database) -> None:
     def connections() -> Mapping[str, float]:
         now = database.statistics()
         return {"in_use": now.connections_in_use, "idle": now.connections_idle, "limit": now.connections_limit}
+
+    def ended() -> Mapping[str, float]:
+        now = database.statistics()
+        return {"cut": now.lines_cut, "replaced": now.lines_replaced}
 
     metrics.gauge("database_up", "1 when the last look reached PostgreSQL.", lambda: database.condition.reachable)
     metrics.gauge("database_schema_served", "1 when the schema is one we serve.", lambda: database.condition.served)
@@ -88,14 +104,12 @@ def show_database(metrics: Metrics, database: Database, tracing: Tracing | None 
         lambda: database.statistics().cancels,
         label="outcome",
     )
-    units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
-
-    def observe(unit: str, outcome: Outcome, seconds: float) -> None:
-        units.observe(seconds, unit, outcome)
-        if tracing is not None:
-            tracing.unit(unit, outcome, seconds)
-
-    database.on_unit = observe
+    metrics.counter(
+        "database_cancel_requests_total",
+        "Requests to PostgreSQL to cancel what it runs.",
+        lambda: database.statistics().cancels_sent,
+    )
+    metrics.counter("database_connections_ended_total", "Connections given up, by why.", ended, label="why")
 
 
 def _show_tracing(metrics: Metrics, counts: Counts) -> None:

@@ -55,7 +55,7 @@ class Database:
         background: Background,
         on_unit: UnitObserver | None,
     ) -> None:
-        self._on_unit = on_unit
+        self.on_unit = on_unit
         self._engine = engine
         self._pool = pool
         self._watch = watch
@@ -233,13 +233,13 @@ class Database:
 
     def _account(self, function: Callable[..., Any], outcome: Outcome, seconds: float) -> None:
         self._counters.units[outcome] += 1
-        if seconds < self._slow and self._on_unit is None:
+        if seconds < self._slow and self.on_unit is None:
             return
         name = _name(function)
         if seconds >= self._slow:
             log.warning("slow unit", unit=name, seconds=round(seconds, 3), outcome=outcome)
-        if self._on_unit is not None:
-            self._on_unit(name, outcome, seconds)
+        if self.on_unit is not None:
+            self.on_unit(name, outcome, seconds)
 
 
 def standby_takes_no_writes() -> DatabaseUnable:

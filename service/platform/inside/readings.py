@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import trio
 
-from service.platform.database import Database, Outcome, UnitObserver
+from service.platform.database import Database, Outcome
 from service.platform.http.requests import RequestObserver
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
@@ -63,19 +63,7 @@ def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | Non
     return observe
 
 
-def observe_units(metrics: Metrics, tracing: Tracing | None = None) -> UnitObserver:
-    """Return what the database tells about each unit of work."""
-    units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
-
-    def observe(unit: str, outcome: Outcome, seconds: float) -> None:
-        units.observe(seconds, unit, outcome)
-        if tracing is not None:
-            tracing.unit(unit, outcome, seconds)
-
-    return observe
-
-
-def show_database(metrics: Metrics, database: Database) -> None:
+def show_database(metrics: Metrics, database: Database, tracing: Tracing | None = None) -> None:
     def connections() -> Mapping[str, float]:
         now = database.statistics()
         return {"in_use": now.connections_in_use, "idle": now.connections_idle, "limit": now.connections_limit}
@@ -94,6 +82,8 @@ def show_database(metrics: Metrics, database: Database) -> None:
         lambda: database.statistics().background_failures,
         label="kind",
     )
+    metrics.counter("database_cancel_requests_total", "Cancels asked for.", lambda: database.statistics().cancels_sent)
+    metrics.counter("database_connections_ended_total", "Connections given up, by why.", ended, label="why")
     metrics.gauge("database_connections", "Pooled connections.", connections, label="state")
     metrics.gauge("database_waiting", "Units that wait for a connection.", lambda: database.statistics().waiting)
     metrics.counter("database_busy_total", "Units refused, as all were in use.", lambda: database.statistics().busy)
@@ -104,12 +94,14 @@ def show_database(metrics: Metrics, database: Database) -> None:
         lambda: database.statistics().cancels,
         label="outcome",
     )
-    metrics.counter(
-        "database_cancel_requests_total",
-        "Requests to PostgreSQL to cancel what it runs.",
-        lambda: database.statistics().cancels_sent,
-    )
-    metrics.counter("database_connections_ended_total", "Connections given up, by why.", ended, label="why")
+    units = metrics.histogram("database_unit_seconds", "Units, without the wait.", "unit", "outcome")
+
+    def observe(unit: str, outcome: Outcome, seconds: float) -> None:
+        units.observe(seconds, unit, outcome)
+        if tracing is not None:
+            tracing.unit(unit, outcome, seconds)
+
+    database.on_unit = observe
 
 
 def _show_tracing(metrics: Metrics, counts: Counts) -> None:

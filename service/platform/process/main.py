@@ -27,7 +27,7 @@ from service.platform.inside.health import Health, Probe, management_probes, pub
 from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.management import METRICS, Inside
 from service.platform.inside.management import create_routes as create_management
-from service.platform.inside.readings import observe_units, show_database, show_process, show_server
+from service.platform.inside.readings import show_database, show_process, show_server
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
@@ -135,13 +135,9 @@ async def live(
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
         with explained("management_bind", settings.management_bind):
             operators.listen()
-        observe_unit = observe_units(inside.metrics, inside.tracing)
-        async with (
-            open_management(partial(listen, listener=operators)) as start,
-            open_database(settings, on_unit=observe_unit) as database,
-        ):
+        async with open_management(partial(listen, listener=operators)) as start, open_database(settings) as database:
             show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
-            show_database(inside.metrics, database)
+            show_database(inside.metrics, database, inside.tracing)
             observe = show_server(inside.metrics, statistics, inside.tracing)
             health = Health(settings, lifecycle, database, inside.watchdog)
             probes = management_probes(health)

@@ -14,7 +14,7 @@ from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.tables import CHANNEL
 from service.chat.writer import LOCK_NOT_AVAILABLE
 from service.platform.database import Database
-from service.platform.errors import DatabaseUnable
+from service.platform.errors import DatabaseUnable, Unavailable
 from tests.chat.worlds import note
 
 LIMIT = 20
@@ -104,6 +104,21 @@ async def test_a_new_room_is_made_only_by_who_may_wait(database: Database) -> No
         assert refused.results == [Refusal.NEW_ROOM]
         assert (unknown.head, unknown.oldest, unknown.messages) == (0, 1, ())
         assert made.results == [Stored(1, dup=False)]
+
+
+async def test_without_an_epoch_nothing_is_read_or_acked(database: Database, outside: Connection) -> None:
+    """A restore makes the tables first and fills them later."""
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+        outside.execute(sa.text("DELETE FROM chat_epoch"))
+        outside.commit()
+
+        with pytest.raises(Unavailable, match="being restored"):
+            await database.run(store.append, [note("b")])
+        with pytest.raises(Unavailable, match="being restored"):
+            await page_of(database, "lobby")
+        with pytest.raises(Unavailable, match="being restored"):
+            await database.read(pages.select_ahead, {"lobby": 0})
 
 
 async def test_a_locked_room_holds_up_no_other(database: Database, outside: Connection) -> None:

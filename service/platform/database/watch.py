@@ -108,11 +108,21 @@ class Watch:
         if self._pgconn is not None:
             with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
                 state = await _select_state(self._pgconn)
-                if not is_standby(self._pgconn):
-                    return state
-            self._close()  # of a standby too: there may be a primary by now, which only a new connection finds
+                return await self._look_for_primary(state) if is_standby(self._pgconn) else state
+            self._close()
         self._pgconn = await connect(self._address.parameters)
         return await _select_state(self._pgconn)
+
+    async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
+        """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""
+        pgconn = None
+        with trio.move_on_after(LOOK_LIMIT / 2), contextlib.suppress(ConnectFailed, PasswordUnreadable):
+            pgconn = await connect(self._address.parameters)
+        if pgconn is None:
+            return state
+        self._close()
+        self._pgconn = pgconn
+        return await _select_state(pgconn)
 
     def _publish(self, condition: Condition) -> None:
         before, self.condition = self.condition, condition

@@ -90,7 +90,7 @@ async def test_tasks_bear_every_class_of_sqlstate_and_are_well_soon_after(make_s
 
 async def test_a_request_is_told_whose_fault_it_is(make_settings: MakeSettings) -> None:
     left: dict[str, type[Exception] | None] = {}
-    with trio.fail_after(30):
+    with structlog.testing.capture_logs(), trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(break_everything)
             for state in STATES:

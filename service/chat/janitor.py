@@ -5,7 +5,6 @@ import trio
 
 from service.chat import store
 from service.platform.database import Database
-from service.platform.errors import Unavailable
 
 ROUND = 60.0  # seconds between two rounds over all rooms
 PAUSE = 0.05  # seconds between two deletions, so that a round leaves the database to those who wait for it
@@ -16,11 +15,8 @@ log = structlog.get_logger(__name__)
 async def sweep(database: Database, *, retention: float, every: float = ROUND) -> None:
     """Delete for ever what is older than `retention` seconds. Replicas that do the same at once cost only time."""
     while True:
-        try:
-            if deleted := await sweep_once(database, retention=retention):
-                log.info("old messages deleted", count=deleted)
-        except Unavailable:
-            pass  # the next round finds the same and more
+        if deleted := await sweep_once(database, retention=retention):
+            log.info("old messages deleted", count=deleted)
         await trio.sleep(every)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import Row
 
 from service.chat.protocol import BIGGEST, Message, Page
+from service.platform.errors import Unavailable
 
 # A row for each room even when it has no message to give. LATERAL: the limit is for each room.
 _PAGES = """
@@ -50,7 +51,14 @@ def select_before(connection: Connection, *, room: str, before: int = BIGGEST, l
 def select_ahead(connection: Connection, heads: Mapping[str, int]) -> tuple[str, dict[str, int]]:
     """Return the epoch, and the head of each of these rooms that has gone beyond the given one."""
     rows = connection.execute(_AHEAD, {"rooms": list(heads), "heads": list(heads.values())}).all()
-    return rows[0].epoch, {row.name: row.seq for row in rows if row.name is not None}
+    return known_epoch(rows[0].epoch if rows else None), {row.name: row.seq for row in rows if row.name is not None}
+
+
+def known_epoch(epoch: str | None) -> str:
+    """Return the epoch. Raises Unavailable without one: a restore has made the tables and has not filled them yet."""
+    if epoch is None:
+        raise Unavailable("the database has no epoch: it is being restored")
+    return epoch
 
 
 def rfc3339(moment: datetime) -> str:
@@ -64,11 +72,12 @@ def _pages(rows: Sequence[Row[Any]]) -> list[Page]:
 
 def _page(rows: Sequence[Row[Any]]) -> Page:
     first = rows[0]
+    epoch = known_epoch(first.epoch)
     messages = tuple(
         Message(
-            room=row.room, epoch=row.epoch, seq=row.seq, id=row.id, author=row.author, text=row.text, at=rfc3339(row.at)
+            room=row.room, epoch=epoch, seq=row.seq, id=row.id, author=row.author, text=row.text, at=rfc3339(row.at)
         )
         for row in rows
         if row.seq is not None
     )
-    return Page(room=first.room, epoch=first.epoch, head=first.head, oldest=first.oldest, messages=messages)
+    return Page(room=first.room, epoch=epoch, head=first.head, oldest=first.oldest, messages=messages)

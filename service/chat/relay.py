@@ -1,10 +1,10 @@
 """What other replicas commit: listen for hints, read on by seq, and look each second whatever was heard.
 
 A notification says only that a room has come to a seq; what is delivered is read from the table. So one that is lost,
-doubled or made up costs at most a second, and the second also brings up a new epoch.
+doubled or made up costs at most a second, and the second also brings up a new epoch. Each of the three may fail with
+the database, and is run again: it keeps nothing that the table or its next turn would not tell.
 """
 
-from contextlib import suppress
 from itertools import batched
 
 import structlog
@@ -15,7 +15,6 @@ from service.chat.presence import MARK, Presence
 from service.chat.rooms import Rooms
 from service.chat.tables import CHANNEL
 from service.platform.database import Database
-from service.platform.errors import Unavailable
 
 TICK = 1.0  # seconds
 ROOMS_AT_ONCE = 1_000
@@ -41,35 +40,35 @@ async def tick(database: Database, rooms: Rooms, presence: Presence) -> None:
     while True:
         await trio.sleep(TICK)
         rooms.close_empty()
+        await tell_members(rooms, presence)
         await look(database, rooms)
-        await tell(database, rooms, presence)
+        await tell_replicas(database, rooms, presence)
 
 
-async def tell(database: Database, rooms: Rooms, presence: Presence) -> None:
-    """Tell the members how many they are, and the other replicas how many are here."""
-    now = trio.current_time()
+async def tell_members(rooms: Rooms, presence: Presence) -> None:
+    """Tell the members how many they are, as far as it has been heard."""
     counts = {room.name: room.size for room in rooms}
-    for name, total in presence.changes(counts, now).items():
+    for name, total in presence.changes(counts, trio.current_time()).items():
         rooms.count(name, total)
     await rooms.tell_counts(TOLD)
-    if tellings := presence.tell(counts, now):
-        with suppress(Unavailable):  # best effort; it is repeated anyway
-            await database.run(store.notify, tellings)
+
+
+async def tell_replicas(database: Database, rooms: Rooms, presence: Presence) -> None:
+    """Tell the other replicas how many are here: best effort, and repeated anyway."""
+    if tellings := presence.tell({room.name: room.size for room in rooms}, trio.current_time()):
+        await database.run(store.notify, tellings)
 
 
 async def read_on(rooms: Rooms) -> None:
     while True:
-        await rooms.wait_behind()
         await rooms.read_on()
+        await rooms.wait_behind()
 
 
 async def look(database: Database, rooms: Rooms) -> None:
-    """Find out which rooms have gone on, and whether the epoch is a new one; when it cannot, the next tick will."""
+    """Find out which rooms have gone on, and whether the epoch is a new one."""
     for some in batched(rooms, ROOMS_AT_ONCE, strict=False):
-        try:
-            epoch, ahead = await database.read(pages.select_ahead, {room.name: room.head for room in some})
-        except Unavailable:
-            return  # the database door logs its outages
+        epoch, ahead = await database.read(pages.select_ahead, {room.name: room.head for room in some})
         for room in some:
             if room.epoch != epoch:
                 room.mark_stale()

@@ -104,18 +104,17 @@ class Rooms:
         self._behind = trio.Event()
 
     async def read_on(self) -> None:
-        """Bring the rooms that are behind up to what the table holds."""
+        """Bring the rooms that are behind up to what the table holds. Raises Unavailable; then they stay behind."""
         while behind := list(islice((room for room in self if room.behind), ROOMS_AT_ONCE)):
             cursors = {room.name: room.head for room in behind}
             for room in behind:
                 room.mark_current()
             try:
                 found = await self._database.read(pages.select_after, cursors, limit=PAGE)
-            except Unavailable:
+            except BaseException:
                 for room in behind:
-                    room.mark_stale()
-                await trio.sleep(_jittered(PAUSE))
-                continue
+                    room.mark_stale()  # whoever reads on next begins with them
+                raise
             for page in found:
                 if (room_now := self._rooms.get(page.room)) is not None:
                     room_now.take(page)

@@ -49,11 +49,12 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
     )
     show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(relay.listen, database, rooms, presence)
-        nursery.start_soon(relay.tick, database, rooms, presence)
-        nursery.start_soon(relay.read_on, rooms)
-        nursery.start_soon(writer.run)
-        nursery.start_soon(partial(janitor.sweep, database, retention=settings.of(ChatSettings).retention))
+        retention = settings.of(ChatSettings).retention
+        nursery.start_soon(database.keep_running, relay.listen, database, rooms, presence)
+        nursery.start_soon(database.keep_running, relay.tick, database, rooms, presence)
+        nursery.start_soon(database.keep_running, relay.read_on, rooms)
+        nursery.start_soon(database.keep_running, writer.run)
+        nursery.start_soon(database.keep_running, partial(janitor.sweep, database, retention=retention))
         nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()

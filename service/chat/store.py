@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql
 
-from service.chat.pages import rfc3339
+from service.chat.pages import known_epoch, rfc3339
 from service.chat.protocol import Message
 from service.chat.tables import CHANNEL, epoch_table, room_table
 
@@ -76,7 +76,10 @@ def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
 
 
 def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_timeout: float) -> Appended:
-    """Store drafts of one room, made when it is new. After `lock_timeout` seconds raises psycopg's LockNotAvailable."""
+    """Store drafts of one room, made when it is new.
+
+    After `lock_timeout` seconds PostgreSQL refuses (LockNotAvailable), and the door raises DatabaseUnable.
+    """
     connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{lock_timeout * 1000:.0f}ms", True)))
     connection.execute(postgresql.insert(room_table).values(name=drafts[0].room, seq=0).on_conflict_do_nothing())
     return _append(connection, drafts, lock=_LOCK)
@@ -94,7 +97,7 @@ def _append(connection: Connection, drafts: Sequence[Draft], *, lock: str) -> Ap
     plan = _Plan({name: seq for name, seq, _ in rows}, {name for (name,) in existing})
     plan.taken = {(room, id_): (seq, text) for room, id_, seq, text in known}
     results = [plan.place(draft) for draft in drafts]
-    epoch = rows[0][2] if rows else ""
+    epoch = known_epoch(rows[0][2]) if rows else ""
     return Appended(epoch, results, _insert(driver, epoch, plan) if plan.new else [])
 
 

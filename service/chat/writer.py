@@ -2,6 +2,31 @@
 
 A sender is answered after `database.run` has returned, which it does only after COMMIT: nothing is acked that could
 still be lost. Within ANSWER_LIMIT each is answered in any case; a send of unknown fate is safe to repeat with its id.
+
+Theory of operation. A send is waiting, in a batch, or answered:
+
+    waiting  -> in a batch   `Backlog.take`: by the common loop, or by the one task that a held room has
+    in a batch -> answered   acked, refused or a conflict, once its transaction has ended
+    in a batch -> waiting    its room was locked, or is new: `put_back`, ahead of what came later
+    any      -> answered     overdue, by the sweep; what becomes of its batch then is told to nobody
+
+A room is common or held. Common: its sends go with all others', and are skipped when it is locked. After MAX_SKIPS
+such batches, or at once when it is new, it is held: one task takes its sends alone and waits for its lock, on one of
+MAX_ALONE connections. The task ends, and the room is common again, once none of its sends waits.
+
+Who may change what: tasks of `run`'s nursery, between awaits; `submit` from any task. There is no lock, as nothing
+here awaits but the database and the queue for MAX_ALONE.
+
+What cannot happen, and why.
+- Two batches with sends of one room at the same time, which could change places: the common loop runs one batch at a
+  time and takes nothing of held rooms; a held room has one task, begun in the breath in which it became held.
+- A later send of a connection before an earlier one: a batch takes none of an owner from the first on that it left.
+- Two answers: `Backlog.answer` looks and sets in one breath, and who comes second is dropped. An ack that comes after
+  the sweep's refusal is dropped too: the refusal said that it may be stored.
+- No answer: each send is in `Backlog` by its deadline, and only an answer takes it out, whatever its batch meets. The
+  sweep is a task beside the batches, so a transaction that hangs does not keep it.
+- A room that stays held for nobody: its task releases it in a `finally`, in the same breath in which it found nothing.
+- Sends that wait while nothing runs: `run` begins by looking, and `submit` sets the event after it has added.
 """
 
 from collections import Counter
@@ -18,7 +43,7 @@ from service.chat.protocol import Ack, Error, Message
 from service.chat.statistics import ChatStatistics
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.platform.database import Database
-from service.platform.errors import Unavailable
+from service.platform.errors import DatabaseUnable, Unavailable
 
 ANSWER_LIMIT = 2.5  # seconds; clients are promised 3
 SWEEP = 0.1  # seconds between two looks for overdue sends
@@ -27,6 +52,7 @@ MAX_SKIPS = 3  # after so many batches that found it locked, a room is waited fo
 LOCK_TIMEOUT = 0.5  # seconds of such a wait; then the next locked room has its turn
 MAX_ALONE = 4  # rooms waited for at the same time, each on a connection
 RETRY_AFTER_MS = 500
+LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +103,11 @@ class Writer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
             while True:
-                await self._arrived.wait()
-                self._arrived = trio.Event()
                 while batch := self._backlog.take():
                     for room in await self._store(batch, store.append):
                         nursery.start_soon(self._write_alone, room)
+                await self._arrived.wait()
+                self._arrived = trio.Event()
 
     async def _sweep(self) -> None:
         while True:
@@ -91,13 +117,15 @@ class Writer:
 
     async def _write_alone(self, room: str) -> None:
         """Wait for a locked room, or make a new one, beside the common batches."""
-        while True:
-            async with self._alone:
-                batch = self._backlog.take(only=room)
-                if not batch:
-                    self._backlog.release(room)
-                    return
-                await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+        try:
+            while True:
+                async with self._alone:
+                    batch = self._backlog.take(only=room)
+                    if not batch:
+                        return
+                    await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+        finally:
+            self._backlog.release(room)  # in the same breath in which nothing was found
 
     async def _store(self, batch: Sequence[Pending], unit: Callable[..., Appended], **options: float) -> list[str]:
         """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on."""
@@ -108,13 +136,13 @@ class Writer:
             with trio.fail_after(UNIT_LIMIT):
                 appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
         except (Unavailable, trio.TooSlowError) as error:
+            if isinstance(error, DatabaseUnable) and error.sqlstate == LOCK_NOT_AVAILABLE:
+                self._backlog.put_back(batch)  # until its senders' deadline
+                return []
             for pending in batch:
                 self._refuse(pending, str(error) or "the database took too long")
             return []
         except (DBAPIError, psycopg.Error) as error:
-            if isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable):
-                self._backlog.put_back(batch)  # until its senders' deadline
-                return []
             return await self._store_one_by_one(batch, unit, options, error)
         return self._settle(batch, appended)
 

@@ -16,6 +16,8 @@ A class per thing the caller can do about it:
         ├── RateLimited         429
         ├── Busy                503  no database slot in time; nothing was sent
         ├── DatabaseAway        503  no connection to PostgreSQL; not committed
+        ├── DatabaseUnable      503  PostgreSQL answers that it cannot: a standby, a full disk, a lock; not committed
+        ├── DatabaseIncomplete  500  a table, a column or a right is not there; not committed
         ├── OutcomeUnknown      503  the line died between COMMIT and its answer
         └── DeadlineExceeded    504  the request took too long; its query is gone
 
@@ -108,6 +110,29 @@ class Busy(Unavailable):
 
 class DatabaseAway(Unavailable):
     """PostgreSQL cannot be reached, or the connection was lost; the unit is not committed."""
+
+
+class DatabaseUnable(Unavailable):
+    """PostgreSQL answered that it cannot serve this now, as `sqlstate` says; the unit is not committed."""
+
+    def __init__(self, message: str, *, sqlstate: str, retry_after: float = 1) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.sqlstate = sqlstate
+
+
+class DatabaseIncomplete(Unavailable):
+    """The database lacks what the unit needs, as `sqlstate` says; the unit is not committed.
+
+    An error of ours to the client, who is told no time to come back at. It may be mended under a running service, as by
+    a restore that has not ended: so whatever bears an outage bears this.
+    """
+
+    status = 500
+
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        super().__init__(message)
+        self.retry_after = None
+        self.sqlstate = sqlstate
 
 
 class OutcomeUnknown(Unavailable):

@@ -13,6 +13,7 @@ from service.chat.protocol import Message, Page, Since
 from service.chat.room import Seat
 from service.chat.rooms import PAGE, PAUSE, ROOMS_AT_ONCE, TOLD_AT_ONCE, Rooms
 from service.platform.database import Database
+from service.platform.database.background import Background
 from service.platform.errors import DatabaseAway, Unavailable
 from tests.chat.worlds import EPOCH, Listener, message
 
@@ -78,7 +79,7 @@ class World:
 async def running() -> AsyncIterator[World]:
     world = World()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(relay.read_on, world.rooms)
+        nursery.start_soon(Background().keep_running, relay.read_on, world.rooms)
         yield world
         nursery.cancel_scope.cancel()
 

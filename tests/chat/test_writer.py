@@ -15,7 +15,7 @@ from service.chat.protocol import Ack, Error, Message
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.writer import ANSWER_LIMIT, MAX_SKIPS, SWEEP, UNIT_LIMIT, Writer
 from service.platform.database import Database
-from service.platform.errors import DatabaseAway, OutcomeUnknown
+from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
 from tests.chat.worlds import EPOCH, message, note
 
 COMMIT = 0.1  # seconds that a transaction takes
@@ -43,7 +43,7 @@ class Table:
             self.heads.setdefault(drafts[0].room, 0)
             if drafts[0].room in self.locked:
                 await trio.sleep(lock_timeout)
-                raise psycopg.errors.LockNotAvailable
+                raise DatabaseUnable("locked", sqlstate="55P03")
         return self._append(drafts)
 
     def _append(self, drafts: Sequence[Draft]) -> Appended:

@@ -32,7 +32,7 @@ DEFAULTS = {
 
 
 class PasswordUnreadable(Exception):
-    """The password file cannot be read; names the file."""
+    """The password file cannot be read, or holds no password now, as while it is written; names the file."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,21 @@ class Address:
         """Return the parameters for a new connection, with the password as the file has it now."""
         if self._password_file is None:
             return dict(self._parameters)
-        try:
-            password = self._password_file.read_text().strip()
-        except OSError as error:
-            raise PasswordUnreadable(
-                f"SERVICE_DATABASE_PASSWORD_FILE: {self._password_file}: {error.strerror}"
-            ) from None
-        return {**self._parameters, "password": password}
+        return {**self._parameters, "password": _read_password(self._password_file)}
+
+
+def _read_password(file: Path) -> str:
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:
+        reason = "is not UTF-8"
+    else:
+        if "\0" not in password:
+            return password
+        reason = "holds a NUL, behind which libpq would read nothing"
+    raise PasswordUnreadable(f"SERVICE_DATABASE_PASSWORD_FILE: {file}: {reason}")
 
 
 def _given(url: SecretStr | None) -> SecretStr:

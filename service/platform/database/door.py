@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, cast
@@ -14,11 +14,14 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.address import Address
+from service.platform.database.background import Background
+from service.platform.database.complaints import Complaints
 from service.platform.database.listen import Wakeups
 from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
 from service.platform.database.slots import Slots
+from service.platform.database.sqlstate import COLLISIONS, READ_ONLY, STANDBY, outlives, sqlstate_of, translate
 from service.platform.database.statistics import (
     Cancelled,
     Counters,
@@ -29,12 +32,10 @@ from service.platform.database.statistics import (
 )
 from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
 from service.platform.database.watch import Condition, Watch
-from service.platform.database.work import DeadAtBegin, perform
-from service.platform.errors import Busy, DatabaseAway, OutcomeUnknown
+from service.platform.database.work import DeadAtBegin, StandbyAtBegin, perform
+from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 
-# Serialization failure and deadlock: PostgreSQL picked this unit to lose, and the same again may win.
-COLLISIONS = {"40001", "40P01"}
 MOST_TRIES = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2  # seconds between tries; each is drawn from half to one and a half
 
@@ -45,7 +46,14 @@ class Database:
     """What main opens, once, and features use; see docs/unit-of-work.md."""
 
     def __init__(
-        self, settings: PlatformSettings, engine: Engine, pool: Pool, watch: Watch, on_unit: UnitObserver | None
+        self,
+        settings: PlatformSettings,
+        engine: Engine,
+        pool: Pool,
+        watch: Watch,
+        *,
+        background: Background,
+        on_unit: UnitObserver | None,
     ) -> None:
         self.on_unit = on_unit
         self._engine = engine
@@ -55,6 +63,8 @@ class Database:
         self._slow = settings.database_slow_unit
         self._direct = Address.direct(settings)
         self._counters = Counters()
+        self._background = background
+        self._complaints = Complaints()
         self._running: dict[Unit, tuple[Callable[..., Any], float, str]] = {}
 
     async def run[**P, T](
@@ -62,8 +72,9 @@ class Database:
     ) -> T:
         """Run a unit of work in one transaction. It returns: committed. It is cancelled, or raises: not committed.
 
-        The one exception to that is OutcomeUnknown. Raises Busy and DatabaseAway before or without committing, and what
-        the function raises. A unit that collides with another is run again, so it does SQL and nothing else.
+        The one exception to that is OutcomeUnknown. Raises what else is Unavailable (errors.py) before or without
+        committing, and what the function raises. A unit that collides with another is run again, so it does SQL and
+        nothing else.
         """
         return await self._retried(function, args, kwargs, transactional=True)
 
@@ -76,11 +87,25 @@ class Database:
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
         """Yield what comes in on a channel, over a connection that lives as long as the scope; see Wakeups."""
-        wakeups = Wakeups(self._direct, channel)
+        wakeups = Wakeups(self._direct, channel, self._background)
         try:
             yield wakeups
         finally:
             wakeups.close()
+
+    async def keep_running[*Ts](self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Run what lasts as long as its nursery, whatever the database does; see background.py.
+
+        An error of the database, of any kind, ends this run of the function: it is logged once, counted, shown by
+        `/healthz`, and the function is run again after a pause of a second at most. What is no error of the database
+        is a bug, and leaves here: it ends the process.
+        """
+        await self._background.keep_running(function, *args)
+
+    @property
+    def failing_tasks(self) -> Mapping[str, str]:
+        """Return the background tasks that the database keeps from their work, with the reasons."""
+        return self._background.failing
 
     @property
     def condition(self) -> Condition:
@@ -108,6 +133,7 @@ class Database:
             lines_replaced=counters.lines_replaced + self._pool.replaced,
             retried=counters.retried,
             units=dict(counters.units),
+            background_failures=dict(self._background.failures),
         )
 
     def in_flight(self) -> list[InFlight]:
@@ -119,9 +145,10 @@ class Database:
     async def _retried[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
         for attempt in range(MOST_TRIES):
             try:
-                return await self._unit(function, args, kwargs, transactional)
+                with self._background.watching():
+                    return await self._unit(function, args, kwargs, transactional)
             except (DBAPIError, psycopg.Error) as error:
-                if getattr(getattr(error, "orig", error), "sqlstate", None) not in COLLISIONS:
+                if sqlstate_of(error) not in COLLISIONS:
                     raise
             self._counters.retried += 1
             await trio.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5))  # noqa: S311  jitter
@@ -159,11 +186,16 @@ class Database:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin:
             self._counters.lines_replaced += 1
+        except StandbyAtBegin as error:
+            if not self._pool.replaces_standby(pooled):
+                raise standby_takes_no_writes() from error
         pooled = await self._pool.take_new()
         try:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin as error:
             raise DatabaseAway("PostgreSQL ends each connection at once") from error
+        except StandbyAtBegin as error:
+            raise standby_takes_no_writes() from error
 
     async def _hop[T](
         self, unit: Unit, pooled: PooledConnection, function: Callable[..., T], args: Any, kwargs: Any
@@ -183,6 +215,14 @@ class Database:
                 why = "the connection was cut while committing: it may be committed or not"
                 raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
             raise
+        except (DBAPIError, psycopg.Error) as error:
+            state = sqlstate_of(error)
+            unit.tainted |= outlives(state)
+            ours = translate(error, standby=pooled.standby)
+            if ours is None:
+                raise
+            self._complaints.tell(_name(function), state, error)
+            raise ours from error
         finally:
             del self._running[unit]
             self._counters.cancels_sent += unit.cancels_sent
@@ -202,6 +242,10 @@ class Database:
             self.on_unit(name, outcome, seconds)
 
 
+def standby_takes_no_writes() -> DatabaseUnable:
+    return DatabaseUnable(STANDBY, sqlstate=READ_ONLY)
+
+
 def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
@@ -218,12 +262,14 @@ async def open_database(
         event.listen(engine, name, refuse_stopped)
     event.listen(engine, "handle_error", keep_connection)
     engine.dialect.do_commit = refuse_commit  # type: ignore[method-assign,assignment]  # its event is the engine's
-    watch = Watch(Address.pool(settings), code)
+    background = Background()
     async with trio.open_nursery() as nursery:
         pool = Pool(Address.pool(settings), nursery)
-        nursery.start_soon(watch.run)
+        watch = Watch(Address.pool(settings), code, pool.note_primary)
+        nursery.start_soon(background.settle)
+        nursery.start_soon(background.keep_running, watch.run)
         try:
-            yield Database(settings, engine, pool, watch, on_unit)
+            yield Database(settings, engine, pool, watch, background=background, on_unit=on_unit)
         finally:
             nursery.cancel_scope.cancel()
             pool.close()

@@ -1,6 +1,5 @@
 """LISTEN on a connection of its own, driven by Trio: it runs no queries, comes back after a loss, and says so."""
 
-import random
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -9,10 +8,9 @@ import trio
 from psycopg import sql
 from psycopg.pq.abc import PGconn
 
-from service.platform.database.address import Address, PasswordUnreadable
-from service.platform.database.wire import ConnectFailed, connect, execute
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two attempts to connect, before jitter
+from service.platform.database.address import Address
+from service.platform.database.background import Background
+from service.platform.database.wire import connect, execute
 
 log = structlog.get_logger(__name__)
 
@@ -26,18 +24,20 @@ class Wakeups(AsyncIterator[Wakeup]):
     Payloads that came together are one item, without repeats. What comes while nobody asks waits in the connection.
     """
 
-    def __init__(self, address: Address, channel: str) -> None:
+    def __init__(self, address: Address, channel: str, background: Background) -> None:
         self._address = address
+        self._background = background
+        self._name = f"listen {channel}"
         self._statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel)).as_string()
         self._pgconn: PGconn | None = None
 
     async def __anext__(self) -> Wakeup:
         if self._pgconn is None:
-            await self._connect()
+            await self._background.keep_running(self._connect, name=self._name)
             return None
         try:
             return await self._wait(self._pgconn)
-        except psycopg.OperationalError:
+        except (psycopg.Error, OSError):
             log.warning("listener lost its connection")
             self.close()
             return await self.__anext__()
@@ -50,20 +50,12 @@ class Wakeups(AsyncIterator[Wakeup]):
         return payloads
 
     async def _connect(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                pgconn = self._pgconn = await connect(self._address.parameters)
-                await execute(pgconn, self._statement)  # from here on nothing falls between
-            except (ConnectFailed, PasswordUnreadable, psycopg.Error):
-                self.close()
-            except BaseException:
-                self.close()
-                raise
-            else:
-                return
-            await trio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads replicas, keeps no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            pgconn = self._pgconn = await connect(self._address.parameters)
+            await execute(pgconn, self._statement)  # from here on nothing falls between
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._pgconn is not None:

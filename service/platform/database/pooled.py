@@ -1,4 +1,21 @@
-"""One connection to PostgreSQL, as the driver and SQLAlchemy see it, and the means to tell its life from its death."""
+"""One connection to PostgreSQL, as the driver and SQLAlchemy see it, and the means to tell its life from its death.
+
+Theory of operation. Four objects are one connection: libpq's (`pgconn`), the driver's (`dbapi`), SQLAlchemy's account
+of it (`_proxied`, made by its first unit and kept) and a second descriptor of the same socket (`_socket`).
+
+Who may use what. While it is out: the unit's thread alone, but for `cut` and for a cancel request, which any thread may
+make, as one only needs the second descriptor and the other a connection of its own. While it is idle: the event loop.
+The two never overlap: the pool hands it over before the thread starts, and gets it back after the thread has ended.
+
+What cannot happen, and why.
+- A cut that hits a stranger: a descriptor's number is used again as soon as it is closed, by the driver, on its thread.
+  Ours is closed by `close` alone, in the loop, after the thread.
+- A unit that goes on with another connection: SQLAlchemy asks `_hand_over` for a new one when the driver's broke. That
+  answers only while `connection` asks on the same thread, and raises ConnectionLost otherwise.
+- Options of one unit that reach the next: each gets a fresh `Connection` over the same account.
+- An idle connection that is taken for healthy with words of the server unread: `found_dead` reads them first; silence
+  is no proof of life, though, and BEGIN may still find it dead (DeadAtBegin).
+"""
 
 import contextlib
 import os
@@ -11,6 +28,8 @@ from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
+
+from service.platform.database.wire import is_standby
 
 # The connection whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
 _opening = threading.local()
@@ -53,6 +72,11 @@ class PooledConnection:
     @property
     def broken(self) -> bool:
         return self.dbapi.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    @property
+    def standby(self) -> bool:
+        """True when it leads to a server that takes no writes; one that was promoted says so with its next answer."""
+        return is_standby(self.pgconn)
 
     def found_dead(self) -> bool:
         """Look, without a round trip, whether the server ended this idle connection."""

@@ -10,11 +10,13 @@ from service.platform.errors import Busy
 NEWEST = 0.1
 
 
-class _Waiter:
-    __slots__ = ("granted", "turn")
+class _Turn:
+    """A place in the queue for a slot; `granted` is set in the same breath as the event."""
+
+    __slots__ = ("came", "granted")
 
     def __init__(self) -> None:
-        self.turn = trio.Event()
+        self.came = trio.Event()
         self.granted = False
 
 
@@ -26,7 +28,7 @@ class Slots:
         self.wait = wait
         self.used = 0
         self._mean = 0.0
-        self._queue: deque[_Waiter] = deque()
+        self._queue: deque[_Turn] = deque()
 
     @property
     def waiting(self) -> int:
@@ -47,19 +49,19 @@ class Slots:
             raise Busy(f"all {self.size} database connections are in use", retry_after=max(1.0, expected))
 
     async def _wait_turn(self) -> bool:
-        waiter = _Waiter()
-        self._queue.append(waiter)
+        turn = _Turn()
+        self._queue.append(turn)
         try:
             with trio.move_on_after(self.wait):
-                await waiter.turn.wait()
+                await turn.came.wait()
         except BaseException:
-            if waiter.granted:
+            if turn.granted:
                 self._pass_on()  # the slot came together with the cancel
             raise
         finally:
-            if not waiter.granted:
-                self._queue.remove(waiter)
-        return waiter.granted
+            if not turn.granted:
+                self._queue.remove(turn)
+        return turn.granted
 
     def release(self, held: float) -> None:
         """Give a slot back that was held for that many seconds."""
@@ -70,6 +72,6 @@ class Slots:
         if not self._queue:
             self.used -= 1
             return
-        waiter = self._queue.popleft()
-        waiter.granted = True
-        waiter.turn.set()
+        turn = self._queue.popleft()
+        turn.granted = True
+        turn.came.set()

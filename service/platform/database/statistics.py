@@ -52,6 +52,7 @@ class DatabaseStatistics:
     lines_replaced: int  # connections that the server had ended while idle
     retried: int  # units run again after a serialization failure or a deadlock
     units: Mapping[Outcome, int]
+    background_failures: Mapping[str, int]  # errors that tasks for ever met, by class of SQLSTATE or name of error
 
     @property
     def busy(self) -> int:

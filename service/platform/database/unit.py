@@ -1,9 +1,36 @@
 """One unit of work: one function, one transaction, one thread; and what orders its cancellation against the rest.
 
-Two sides share a Unit. Its thread attaches a connection, runs the function, detaches and commits. Its task, once
-cancelled, asks the server to cancel what an attached connection runs, again and again until the thread has ended. A
-connection is detached only while no cancel request is on its way: so none reaches COMMIT, ROLLBACK or the connection's
-next unit.
+Theory of operation. Two sides share a Unit: the thread that runs it, and the task that waits for it.
+
+The thread goes through these states, in this order and once each:
+
+    started   -> attached    `with unit`: BEGIN and the function; a cancel request may reach the server
+    attached  -> detached    the end of the `with`; after it come COMMIT or ROLLBACK, which no request may reach
+    detached  -> ended       `_end` in the event loop; the task has the outcome, the pool gets the connection
+
+The task leaves `run` with the outcome; or, cancelled, it calls `stop`, which sets `_stopped` and asks the server to
+cancel while the thread is attached, again and again until the thread has ended. GRACE later it cuts the connection.
+
+Who may change what. Under `_changed`: the thread `_attached`, the task `_stopped` and `_cancelling`. Only the thread,
+without a lock: `committed`, `outcome_unknown`, `value`; the task reads them once `_running` is false, which is after
+the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop: `_running`, `_ended`,
+`_waiting`, and the counts of what was sent and cut.
+
+What cannot happen, and why.
+- A cancel that reaches COMMIT, ROLLBACK or the next unit: the thread detaches only while `_cancelling` is false, and
+  the task begins a request only while `_attached` is true; both look and set under the lock. A request ends only when
+  the server has acted on it. One that failed on the way may still arrive: it leaves `tainted`, and the connection is
+  closed rather than given back.
+- A commit after `stop` found the thread attached: leaving the `with` looks at `_stopped` under the same lock under
+  which it was set. So a unit that commits had detached before; then `stop` sends nothing and waits, COMMIT has its
+  answer, and the caller is told `committed`.
+- A statement that begins after `_stopped`: each one looks first (`refuse_stopped`). One that began just before is
+  either seen by a request or by the next one: that is why requests repeat, and why one is not enough.
+- A thread that nobody waits for: `stop` is shielded and ends with the thread alone. It is bounded, as the connection
+  is cut after GRACE and a thread has nothing else to wait for.
+- A request that hangs keeping the thread: the thread waits for `_cancelling` in `__exit__`. When GRACE is over, the
+  scope round the request is cancelled, its `finally` resets `_cancelling`, and the cut connection does the rest.
+- `_end` and an abort both waking the task: an abort sets `_waiting` to None, and both run in the loop.
 """
 
 import threading

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -11,7 +12,8 @@ from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable
 from service.platform.database.schema import SELECT_STATE, CodeSchema, SchemaState, decide, explain
-from service.platform.database.wire import ConnectFailed, connect, execute
+from service.platform.database.sqlstate import STANDBY
+from service.platform.database.wire import ConnectFailed, connect, execute, is_standby
 
 INTERVAL = 2.0  # seconds between two looks
 LOOK_LIMIT = 1.0
@@ -27,6 +29,7 @@ class Condition:
     schema: SchemaState | None = None
     revision: str | None = None
     serves_from: str | None = None
+    standby: bool = False  # it takes no writes
     head: str | None = None
     error: str = "not looked yet"
     looked: float = float("-inf")  # on the monotonic clock
@@ -46,7 +49,9 @@ class Condition:
 class Watch:
     """Looks every INTERVAL, and when asked; one look at a time."""
 
-    def __init__(self, address: Address, code: CodeSchema) -> None:
+    def __init__(self, address: Address, code: CodeSchema, note_primary: Callable[[bool], None]) -> None:
+        """`note_primary` hears of each look that reached a server whether that one takes writes."""
+        self._note_primary = note_primary
         self.condition = Condition(head=code.head)
         self._address = address
         self._code = code
@@ -91,18 +96,33 @@ class Watch:
     async def _ask(self) -> Condition:
         try:
             revision, serves_from = await self._select_state()
-        except (ConnectFailed, PasswordUnreadable, psycopg.Error) as error:
+        except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:
             return replace(self.condition, reachable=False, error=_one_line(error))
         state = decide(self._code, revision, serves_from)
-        return Condition(True, state, revision, serves_from, self._code.head, error="")
+        standby = self._pgconn is not None and is_standby(self._pgconn)
+        self._note_primary(not standby)
+        why = STANDBY if standby else ""
+        return Condition(True, state, revision, serves_from, standby, self._code.head, error=why)
 
     async def _select_state(self) -> tuple[str | None, str | None]:
         if self._pgconn is not None:
             with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
-                return await _select_state(self._pgconn)
+                state = await _select_state(self._pgconn)
+                return await self._look_for_primary(state) if is_standby(self._pgconn) else state
             self._close()
         self._pgconn = await connect(self._address.parameters)
         return await _select_state(self._pgconn)
+
+    async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
+        """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""
+        pgconn = None
+        with trio.move_on_after(LOOK_LIMIT / 2), contextlib.suppress(ConnectFailed, PasswordUnreadable):
+            pgconn = await connect(self._address.parameters)
+        if pgconn is None:
+            return state
+        self._close()
+        self._pgconn = pgconn
+        return await _select_state(pgconn)
 
     def _publish(self, condition: Condition) -> None:
         before, self.condition = self.condition, condition
@@ -137,10 +157,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _log_change(code: CodeSchema, before: Condition, now: Condition) -> None:
-    if before.reachable and not now.reachable:
+    if not now.reachable and (before.reachable or now.error != before.error):
         log.warning("database away", error=now.error)
     elif now.reachable and not before.reachable:
         log.info("database reached", seconds=round(now.duration, 3))
+    if now.standby and not before.standby:
+        log.warning("database takes no writes", error=now.error)
+    elif before.standby and now.reachable and not now.standby:
+        log.info("database takes writes again")
     if now.schema is not before.schema or now.revision != before.revision:
         tell = log.info if now.served else log.warning
         tell("schema seen", state=str(now.schema), meaning=explain(code, now.revision, now.serves_from))

@@ -21,20 +21,69 @@ class ConnectFailed(Exception):
     """No address let us in; the message is libpq's last."""
 
 
+def is_standby(pgconn: PGconn) -> bool:
+    """Tell whether the server takes no writes, as it says by itself at each change; a pooler may not pass that on."""
+    return pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+
 async def connect(parameters: Mapping[str, str]) -> PGconn:
-    """Return a new connection within CONNECT_LIMIT; all hosts' addresses are tried in order. Raises ConnectFailed."""
-    error = f"no connection within {CONNECT_LIMIT:g} s"
-    with trio.move_on_after(CONNECT_LIMIT):
-        attempts = await _attempts(parameters)
-        for attempt in attempts:
-            with trio.move_on_after(CONNECT_LIMIT / len(attempts)) as limit:
-                try:
-                    return await _connect_once(attempt)
-                except psycopg.OperationalError as failed:
-                    error = str(failed)
-            if limit.cancelled_caught:
-                error = f"no answer from {attempt.get('hostaddr') or attempt.get('host')}"
-    raise ConnectFailed(error)
+    """Return a new connection within CONNECT_LIMIT; all hosts' addresses are tried in order. Raises ConnectFailed.
+
+    Of several hosts a standby is taken only when there is no primary, unless `target_session_attrs` wants otherwise.
+    """
+    search = _Search(any_will_do=parameters.get("target_session_attrs", "any") != "any")
+    try:
+        with trio.move_on_after(CONNECT_LIMIT):
+            for attempt, limit in _limited(await _attempts(parameters)):
+                await search.try_one(attempt, limit)
+                if search.done:
+                    break
+    except BaseException:
+        search.give_up()
+        raise
+    if search.found is None:
+        raise ConnectFailed(search.error)
+    return search.found
+
+
+def _limited(attempts: list[dict[str, str]]) -> list[tuple[dict[str, str], float]]:
+    return [(attempt, CONNECT_LIMIT / len(attempts)) for attempt in attempts]
+
+
+class _Search:
+    """Address by address: the best connection so far, or why there is none."""
+
+    def __init__(self, *, any_will_do: bool) -> None:
+        self.found: PGconn | None = None
+        self.error = f"no connection within {CONNECT_LIMIT:g} s"
+        self._any_will_do = any_will_do
+
+    @property
+    def done(self) -> bool:
+        return self.found is not None and (self._any_will_do or not is_standby(self.found))
+
+    async def try_one(self, attempt: Mapping[str, str], seconds: float) -> None:
+        with trio.move_on_after(seconds) as limit:
+            try:
+                pgconn = await _connect_once(attempt)
+            except (psycopg.Error, OSError) as failed:  # OSError: no descriptor left
+                self.error = str(failed)
+            else:
+                self._take(pgconn)
+        if limit.cancelled_caught:
+            self.error = f"no answer from {attempt.get('hostaddr') or attempt.get('host')}"
+
+    def _take(self, pgconn: PGconn) -> None:
+        if self.found is None or not is_standby(pgconn):
+            self.give_up()
+            self.found = pgconn
+        else:
+            pgconn.finish()
+
+    def give_up(self) -> None:
+        if self.found is not None:
+            self.found.finish()
+            self.found = None
 
 
 async def _attempts(parameters: Mapping[str, str]) -> list[dict[str, str]]:

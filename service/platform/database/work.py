@@ -16,15 +16,21 @@ from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
+from service.platform.database.sqlstate import READ_ONLY
 from service.platform.database.unit import Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 # READ WRITE, as the default may be otherwise: tests set it so that a `read` cannot write.
 BEGIN, COMMIT = b"BEGIN READ WRITE", b"COMMIT"
+NOT_IN_RECOVERY = "0A000"  # what a standby says to BEGIN READ WRITE: a feature that is not supported
 
 
 class DeadAtBegin(Exception):
     """The connection was dead before anything was sent: the unit may have another."""
+
+
+class StandbyAtBegin(Exception):
+    """The connection leads to a server that takes no writes: the unit may have another, if there is a primary."""
 
 
 class Aborted(Exception):
@@ -66,6 +72,8 @@ def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
         except psycopg.Error as error:
             if pooled.broken:
                 raise DeadAtBegin from error
+            if error.sqlstate in {READ_ONLY, NOT_IN_RECOVERY}:
+                raise StandbyAtBegin from error
             raise
         connection.begin()  # tells SQLAlchemy; sends nothing
     return connection

@@ -61,11 +61,13 @@ class Health:
         """Look now, and return each check with its state; ages and durations are seconds."""
         await self._database.look()
         seen = self._database.condition
+        failing = [f"{task}: {error}" for task, error in self._database.failing_tasks.items()]
         looked = {"age": round(seen.age, 3), "duration": round(seen.duration, 3)}
         return {
             "process": {"ok": True, "state": str(self._lifecycle.phase), "age": 0, "duration": 0},
             "event_loop": self._watchdog.condition(),
-            "database": {"ok": seen.reachable, "state": "reachable" if seen.reachable else seen.error, **looked},
+            "database": {"ok": not seen.error, "state": seen.error or "reachable", **looked},
+            "background": {"ok": not failing, "state": "; ".join(failing) or "ok", "age": 0, "duration": 0},
             "schema": {
                 "ok": seen.served,
                 "state": str(seen.schema or "unknown"),

@@ -72,8 +72,22 @@ def show_database(metrics: Metrics, database: Database) -> None:
         now = database.statistics()
         return {"in_use": now.connections_in_use, "idle": now.connections_idle, "limit": now.connections_limit}
 
+    def ended() -> Mapping[str, float]:
+        now = database.statistics()
+        return {"cut": now.lines_cut, "replaced": now.lines_replaced}
+
     metrics.gauge("database_up", "1 when the last look reached PostgreSQL.", lambda: database.condition.reachable)
     metrics.gauge("database_schema_served", "1 when the schema is one we serve.", lambda: database.condition.served)
+    metrics.gauge("database_standby", "1 when it takes no writes.", lambda: database.condition.standby)
+    metrics.gauge("background_failing", "Tasks that the database keeps from work.", lambda: len(database.failing_tasks))
+    metrics.counter(
+        "background_failures_total",
+        "Errors that background tasks met, by class of SQLSTATE or kind.",
+        lambda: database.statistics().background_failures,
+        label="kind",
+    )
+    metrics.counter("database_cancel_requests_total", "Cancels asked for.", lambda: database.statistics().cancels_sent)
+    metrics.counter("database_connections_ended_total", "Connections given up, by why.", ended, label="why")
     metrics.gauge("database_connections", "Pooled connections.", connections, label="state")
     metrics.gauge("database_waiting", "Units that wait for a connection.", lambda: database.statistics().waiting)
     metrics.counter("database_busy_total", "Units refused, as all were in use.", lambda: database.statistics().busy)

@@ -54,9 +54,21 @@ class OwnServer:
         self.stop(how)
         self.start()
 
+    def become_standby(self) -> None:
+        """Come back as a server that follows another and takes no writes, until it is promoted."""
+        self.stop()
+        (self.data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Make a standby the primary, while its sessions go on."""
+        with psycopg.connect(host=str(self.data), port=self.port, user="postgres", autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
     def reset(self) -> None:
         """Make it as it was at first, whatever a test did to it."""
         self.stop("immediate")
+        (self.data / "standby.signal").unlink(missing_ok=True)
         (self.data / "pg_hba.conf").write_text(self._pg_hba)
         self.start()
         with psycopg.connect(host=str(self.data), port=self.port, user="postgres", autocommit=True) as connection:

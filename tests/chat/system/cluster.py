@@ -68,6 +68,14 @@ class Cluster:
             "http://127.0.0.1:9"
         ]
 
+    def ended(self) -> list[str]:
+        """Return which processes ended by themselves."""
+        return [
+            f"{replica.logs[-1]}: ended with {replica.process.process.poll()}"
+            for replica in self.replicas
+            if replica.serving and replica.process is not None and replica.process.process.poll() is not None
+        ]
+
     def complaints(self) -> list[str]:
         """Return what the replicas logged that a fault does not explain: crashes, and tracebacks of ours."""
         return [

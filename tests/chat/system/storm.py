@@ -22,6 +22,7 @@ class Storm:
     members: list[Member] = field(default_factory=list)
     history: History = field(default_factory=History)
     patience: float = QUIET_LIMIT
+    ended: list[str] = field(default_factory=list)  # processes that nobody had ended
     quiet_after: float = float("inf")  # seconds from the last new message until all was acked and everywhere
 
     def __post_init__(self) -> None:
@@ -56,6 +57,7 @@ class Storm:
                 await self._wait_complete()
                 self.quiet_after = trio.current_time() - begun
             nursery.cancel_scope.cancel()
+        self.ended = self.cluster.ended()
         await self.read_rooms()
 
     async def _wait_complete(self) -> None:
@@ -93,6 +95,7 @@ class Storm:
             *violations(self.history),
             *(f"{member.name}: never acked {sorted(member.unacked)[:3]}" for member in self.members if member.unacked),
             *(line for member in self.members for line in member.wrong),
+            *self.ended,
             *self.cluster.complaints(),
         ]
 

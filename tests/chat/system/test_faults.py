@@ -17,6 +17,7 @@ from service.platform.testing.own_server import OwnServer
 from tests.chat.system.black_hole import open_black_hole
 from tests.chat.system.clients import SILENT
 from tests.chat.system.cluster import open_cluster
+from tests.chat.system.conditions import PASSWORD, TABLES, World
 from tests.chat.system.storm import Storm
 from tests.platform.database.proxy import Proxy, open_proxy
 
@@ -26,8 +27,9 @@ LIMIT = 170  # seconds
 class Faults:
     """What can be done to a cluster, each while members write."""
 
-    def __init__(self, server: OwnServer, proxy: Proxy) -> None:
-        self.server = server
+    def __init__(self, world: World, proxy: Proxy) -> None:
+        self.world = world
+        self.server = world.server
         self.proxy = proxy
 
     async def kill_a_replica(self, storm: Storm) -> None:
@@ -57,6 +59,30 @@ class Faults:
 
     async def restart_postgres_hard(self, _: Storm) -> None:
         self.server.restart("immediate")
+
+    async def lock_the_tables(self, _: Storm, seconds: float = 20) -> None:
+        await trio.to_thread.run_sync(self.world.lock)  # it waits for who passes the proxy, which is in this loop
+        await trio.sleep(seconds)
+        self.world.unlock()
+
+    async def take_a_table_away(self, _: Storm, seconds: float = 5) -> None:
+        await self._for_a_while(seconds, "ALTER TABLE chat_room RENAME TO away", "ALTER TABLE away RENAME TO chat_room")
+
+    async def take_a_table_away_for_a_moment(self, storm: Storm) -> None:
+        await self.take_a_table_away(storm, 1)
+
+    async def take_the_rights(self, _: Storm, seconds: float = 5) -> None:
+        await self._for_a_while(seconds, f"REVOKE ALL ON {TABLES} FROM app", f"GRANT ALL ON {TABLES} TO app")
+
+    async def be_a_standby(self, _: Storm, seconds: float = 10) -> None:
+        self.server.become_standby()
+        await trio.sleep(seconds)
+        self.server.promote()
+
+    async def _for_a_while(self, seconds: float, begin: str, end: str) -> None:
+        await trio.to_thread.run_sync(self.world.execute, begin)  # as above
+        await trio.sleep(seconds)
+        await trio.to_thread.run_sync(self.world.execute, end)
 
     async def cut_commits(self, _: Storm) -> None:
         for _again in range(5):
@@ -119,13 +145,14 @@ def join_raw(url: str) -> socket.socket:
 FAULTS = (
     "kill_a_replica", "roll", "freeze_a_replica", "kill_the_listeners", "restart_postgres_fast",
     "restart_postgres_hard", "cut_commits", "bad_clients", "lines_go_dead",
+    "lock_the_tables", "take_a_table_away", "take_the_rights", "be_a_standby",
 )  # fmt: skip
 
 
 # In the suite: one after the other, save what can happen while a replica stands still. The rollout has its own test.
 IN_TURN = (
     ("kill_a_replica",), ("freeze_a_replica", "lines_go_dead"), ("kill_the_listeners",), ("restart_postgres_fast",),
-    ("restart_postgres_hard",), ("cut_commits",), ("bad_clients",),
+    ("restart_postgres_hard",), ("cut_commits",), ("bad_clients",), ("take_a_table_away_for_a_moment",),
 )  # fmt: skip
 
 
@@ -140,13 +167,16 @@ async def run_storm(
 ) -> Storm:
     async with open_proxy(server.port) as proxy:
         url = make_url(server.tcp_url)
+        await trio.to_thread.run_sync(lambda: migrate(PlatformSettings(database_url=server.url), wait=10))
+        world = World(server, directory / "password")
+        world.prepare()
+        url = url.set(username="app", password=PASSWORD)
         direct = url.render_as_string(hide_password=False)
-        await trio.to_thread.run_sync(lambda: migrate(PlatformSettings(database_url=direct), wait=10))
         through_proxy = url.set(port=proxy.port).render_as_string(hide_password=False)
         async with open_cluster(directory, replicas, database_url=through_proxy, database_direct_url=direct) as cluster:
             storm = Storm(cluster, seed)
             storm.add_members(members, writers=members // 2)
-            todo = Faults(server, proxy)
+            todo = Faults(world, proxy)
 
             async def all_of_them(storm: Storm) -> None:
                 for together in faults:

@@ -70,7 +70,7 @@ async def test_healthz_says_states_in_public_and_all_to_operators(make_settings:
     assert (public.status_code, full.status_code) == (200, 200)
     assert public.json() == {
         "status": "ok",
-        "checks": dict.fromkeys(("process", "event_loop", "database", "schema"), "ok"),
+        "checks": dict.fromkeys(("process", "event_loop", "database", "background", "schema"), "ok"),
     }
     database = full.json()["checks"]["database"]
     assert (database["state"], set(database)) == ("reachable", {"ok", "state", "age", "duration"})

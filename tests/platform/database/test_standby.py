@@ -1,0 +1,121 @@
+"""A standby: reads go on, writes are refused by name, and connections to it are replaced once there is a primary."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+
+from service.platform.database import Database, open_database
+from service.platform.database.launch import find_binaries
+from service.platform.errors import DatabaseUnable
+from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import OwnServer
+from tests.platform.database.observer import observe
+from tests.platform.database.units import count, create_table, insert, select_numbers
+
+SOON = 5.0
+
+
+@pytest.fixture
+def pair(clusters: Callable[[Path], Path]) -> Iterator[tuple[OwnServer, OwnServer]]:
+    """Yield a primary, and a standby that has what the primary had at first: it follows nobody."""
+    bindir = find_binaries()
+    with closing(OwnServer(clusters(bindir), bindir)) as primary:
+        copy = primary.data.with_name(primary.data.name + "-standby")
+        shutil.copytree(primary.data, copy)
+        with closing(OwnServer(copy, bindir)) as standby:
+            standby.start()
+            standby.become_standby()
+            primary.start()
+            yield primary, standby
+
+
+def of_both(first: OwnServer, second: OwnServer, **query: str) -> str:
+    more = "".join(f"&{name}={value}" for name, value in query.items())
+    hosts = f"host=127.0.0.1:{first.port}&host=127.0.0.1:{second.port}"
+    return f"postgresql+psycopg://postgres@/postgres?{hosts}{more}"
+
+
+async def writes_again(database: Database, number: int) -> float:
+    begun = trio.current_time()
+    with trio.fail_after(SOON):
+        while True:
+            try:
+                await database.run(insert, number=number)
+            except DatabaseUnable:
+                await trio.sleep(0.05)
+            else:
+                return trio.current_time() - begun
+
+
+async def test_reads_go_on_and_writes_are_refused_by_name_until_it_is_promoted(one_server: OwnServer) -> None:
+    settings = PlatformSettings(database_url=one_server.url)
+    with structlog.testing.capture_logs() as logged, trio.fail_after(40):
+        async with open_database(settings) as database:
+            await database.run(create_table)
+            one_server.become_standby()
+            for _ in range(20):
+                with pytest.raises(DatabaseUnable, match="is a standby, takes no writes"):
+                    await database.run(insert, number=1)
+            assert await database.read(count) == 0
+            seen = await database.look()
+            assert (seen.reachable, seen.standby) == (True, True)
+            assert database.statistics().connections_idle <= 2
+            one_server.promote()
+
+            assert await writes_again(database, 1) < SOON
+            await database.look()
+            assert not database.condition.standby
+
+    told = [line["event"] for line in logged]
+    assert told.count("database takes no writes") == told.count("database takes writes again") == 1
+
+
+@pytest.mark.parametrize("attributes", [{}, {"target_session_attrs": "read-write"}], ids=["any", "read-write"])
+async def test_of_several_hosts_the_primary_is_used_whatever_their_order(
+    pair: tuple[OwnServer, OwnServer], attributes: dict[str, str]
+) -> None:
+    primary, standby = pair
+    for url in (of_both(standby, primary, **attributes), of_both(primary, standby, **attributes)):
+        with trio.fail_after(20):
+            async with open_database(PlatformSettings(database_url=url)) as database:
+                assert await database.run(lambda connection: connection.exec_driver_sql("SELECT 1").scalar()) == 1
+                assert not (await database.look()).standby
+
+
+async def test_of_several_hosts_a_standby_serves_reads_until_there_is_a_primary(
+    pair: tuple[OwnServer, OwnServer],
+) -> None:
+    primary, standby = pair
+    with trio.fail_after(60), observe(standby.url) as observer:
+        async with open_database(PlatformSettings(database_url=of_both(primary, standby))) as database:
+            await database.run(create_table)
+            primary.stop("immediate")
+            with pytest.raises(DatabaseUnable, match="is a standby"):
+                await writes_once(database)
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(database.read, read_slowly)
+            assert observer.sessions() >= 5
+            primary.start()
+
+            assert await writes_again(database, 1) < SOON
+            for _ in range(10):
+                assert await database.read(select_numbers) == {1}, "nobody reads the standby any more"
+            with trio.fail_after(SOON):
+                while observer.sessions():
+                    await database.read(select_numbers)
+                    await trio.sleep(0.05)
+
+
+async def writes_once(database: Database) -> None:
+    """Write once the connections to the dead primary have been found to be dead."""
+    await database.run(insert, number=0)
+
+
+def read_slowly(connection: object) -> None:
+    connection.exec_driver_sql("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]  # a Connection

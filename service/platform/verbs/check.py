@@ -3,7 +3,7 @@
 import errno
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from service.platform.errors import DatabaseAway

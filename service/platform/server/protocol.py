@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # Up to here a copy costs less than a second write.
 JOIN_LIMIT = 65_536
+# A monitor asks by either of them, often with a query: a probe takes no notice of which.
+PROBE_METHODS = frozenset({b"GET", b"HEAD"})
 
 
 class H11Connection(h11.Connection):
@@ -161,7 +163,8 @@ class Protocol(H11Protocol):
             # h11 limits only what is incomplete; headers that come in one packet would pass.
             await self.refuse(431)
             return
-        if (probe := self.config.probes.get(request.target)) and request.method == b"GET":
+        probe = self.config.probes.get(request.target.partition(b"?")[0])
+        if probe and request.method in PROBE_METHODS:
             await self._answer_probe(request, *probe())
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
@@ -199,13 +202,14 @@ class Protocol(H11Protocol):
             (b"content-length", b"%d" % len(body)),
             *self.config.response_headers("h11"),
         ]
+        sent = b"" if request.method == b"HEAD" else body
         self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
         if self.is_plain(request.http_version, request.headers) and (head := encode_head(status, headers, body)):
-            await self.answer(head, body)
+            await self.answer(head, sent)
             return
         headers += [(b"connection", b"close")]
         await self._send_h11_event(h11.Response(status_code=status, headers=headers))
-        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.Data(data=sent))
         await self._send_h11_event(h11.EndOfMessage())
         await self.flush()
         await self.send(Closed())

@@ -1,0 +1,30 @@
+"""A probe is a probe for GET and HEAD, whatever the query: monitors ask in either way."""
+
+import pytest
+
+from service.platform.server import Application
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import Reader, get
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("target", ["/livez", "/livez?from=monitor", "/livez?"])
+async def test_a_probe_answers_get_and_head_with_any_query(app: Application, target: str, version: str) -> None:
+    async with running(app, probes={"/livez": lambda: (200, b"alive")}) as server:
+        async with await server.connect() as client:
+            await client.send_all(get(target, version=version))
+            status, _, body = await Reader(client).response()
+        async with await server.connect() as client:
+            await client.send_all(b"HEAD" + get(target, version="1.0").removeprefix(b"GET"))
+            answer = await Reader(client).rest()
+        async with await server.connect() as client:
+            question = b"HEAD" + get(target).removeprefix(b"GET")
+            await client.send_all(question + get(target, headers=["Connection: close"]))
+            kept = await Reader(client).rest()
+
+    assert (status, body) == (200, b"alive")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"content-length: 5\r\n" in answer.lower()
+    assert answer.endswith(b"\r\n\r\n")
+    assert kept.count(b"HTTP/1.1 200 ") == 2
+    assert kept.count(b"alive") == 1

@@ -95,7 +95,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, database_url: str
         assert service.process.poll() is None
         service.send(number)
 
-        assert await service.wait_end(5) == 128 + number
+        assert await service.wait_end(10) == 128 + number
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -128,7 +128,7 @@ async def test_a_signal_before_anything_is_open_ends_it_as_pid_1(
                     os.kill(child, signal.SIGTERM)
                 await trio.sleep(0.01)
 
-        assert await service.wait_end(5) == 128 + signal.SIGTERM
+        assert await service.wait_end(10) == 128 + signal.SIGTERM
         assert service.events() == []
 
 
@@ -215,11 +215,11 @@ async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, d
     ):
         await waiting.get_message()
         await client.post(service.public + "/light", json={})
-        with trio.fail_after(3), pytest.raises(ConnectionClosed) as closed:
+        with trio.fail_after(10), pytest.raises(ConnectionClosed) as closed:
             await waiting.get_message()
 
         assert close_code(closed.value) == 1011
-        assert await service.wait_end(5) == 1
+        assert await service.wait_end(10) == 1
         [crash] = service.events("crashed")
         assert "Planted: in the background" in crash["exception"]
 

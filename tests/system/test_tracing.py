@@ -150,7 +150,7 @@ async def test_a_collector_that_is_gone_costs_a_counter_and_one_line(tmp_path: P
         seconds = await seconds_to_end(service)
 
     assert warnings == ["traces not exported"]
-    assert seconds < 2
+    assert seconds < 5
 
 
 async def test_a_collector_that_never_answers_holds_up_no_end(tmp_path: Path, database_url: str) -> None:
@@ -166,7 +166,7 @@ async def test_a_collector_that_never_answers_holds_up_no_end(tmp_path: Path, da
         seconds = await seconds_to_end(service)
 
     print(f"the end took {seconds:.2f} s while the collector was hanging")
-    assert 0.5 < seconds < 2  # 0.8 s by construction; the rest is a busy machine's
+    assert 0.5 < seconds < 5  # 0.8 s by construction; the rest is a busy machine's
 
 
 async def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path) -> None:

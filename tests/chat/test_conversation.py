@@ -16,7 +16,7 @@ from service.platform.testing.wire import CLOSE, PING, Closed, RawWebsocket, Upg
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
 
-LIMIT = 20
+LIMIT = 60
 
 
 async def join(line: RawWebsocket, room: str = "lobby", *, ref: str = "r", **since: Any) -> dict[str, Any]:

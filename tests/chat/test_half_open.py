@@ -9,7 +9,7 @@ from service.platform.testing.wire import RawWebsocket, open_raw
 from tests.chat.conftest import Start
 from tests.chat.system.black_hole import open_black_hole
 
-LIMIT = 30
+LIMIT = 60
 PATH = "/api/rooms/lobby/messages"
 HEARTBEAT = 0.4
 CLOSING = 1.0  # seconds for the peer's close, which does not come

@@ -14,7 +14,7 @@ from service.platform.testing.contract import Client
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
 
-LIMIT = 20
+LIMIT = 60
 PATH = "/api/rooms/lobby/messages"
 WINDOW = 0.5
 

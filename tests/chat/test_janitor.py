@@ -13,7 +13,7 @@ from service.platform.database import Database
 from service.platform.errors import DatabaseAway
 from tests.chat.worlds import note
 
-LIMIT = 20
+LIMIT = 60
 OLD = 600  # messages of each room
 ROOMS = ("one", "two", "three")
 DAY = 86_400.0

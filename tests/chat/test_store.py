@@ -17,7 +17,7 @@ from service.chat.tables import CHANNEL
 from service.platform.database import Database
 from tests.chat.worlds import note
 
-LIMIT = 20
+LIMIT = 60
 
 
 def texts(page: Page) -> list[str]:
@@ -252,7 +252,7 @@ async def test_retention_waits_for_no_writer_and_no_writer_for_it(database: Data
         outside.rollback()
 
         store.delete_old(outside, age=0, after="")  # and leaves its transaction open
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             appended = await database.run(store.append, [note("6"), note("5")])
 
         assert appended.results == [Stored(6, dup=False), Stored(5, dup=True)]

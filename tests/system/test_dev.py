@@ -30,8 +30,8 @@ async def test_ctrl_c_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
         begun = time.monotonic()
         service.send(signal.SIGINT)
 
-        assert await service.wait_end(5) == 0
-        assert time.monotonic() - begun < 2
+        assert await service.wait_end() == 0
+        assert time.monotonic() - begun < 5
         assert hello.status_code == 200
         assert below
         await wait_gone(below, 1)
@@ -59,7 +59,7 @@ async def test_a_second_signal_takes_the_server_along(tmp_path: Path) -> None:
         await trio.sleep(0.8)
         service.send(signal.SIGINT)
 
-        assert await service.wait_end(10) == 128 + signal.SIGINT
+        assert await service.wait_end() == 128 + signal.SIGINT
         await wait_gone(below, 1)
 
 
@@ -80,6 +80,6 @@ async def test_it_uses_another_server_and_never_migrates_it(tmp_path: Path, empt
         seen = await service.wait_event("schema seen")
         service.send(signal.SIGINT)
 
-        assert await service.wait_end(5) == 0
+        assert await service.wait_end() == 0
         assert "run `service migrate`" in seen["meaning"]
         assert not (tmp_path / ".data").exists()

@@ -110,7 +110,7 @@ async def test_the_level_can_be_changed_for_some_time(tmp_path: Path, database_u
         url = service.management + "/loglevel"
         before = (await client.get(url)).json()
         changed = (await client.put(url, json={"level": "debug", "seconds": 1})).json()
-        await service.wait_event("log level returned", 3)
+        await service.wait_event("log level returned")
         after = (await client.get(url)).json()
         wrong = [await client.put(url, json=body) for body in ({}, {"level": "loud"}, {"level": "info", "seconds": 0})]
         foreign = await client.put(url, json={"level": "debug"}, headers={"Host": "evil.example"})

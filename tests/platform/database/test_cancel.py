@@ -68,7 +68,7 @@ async def test_a_cancelled_unit_is_over_when_the_cancel_is_delivered(
     make_settings: MakeSettings, database_url: str
 ) -> None:
     """Not committed, gone from the server, no slot held, the connection back and healthy."""
-    with trio.fail_after(10), observe(database_url) as observer:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings(database_connections=1)) as database:
             await database.run(create_table)
             async with trio.open_nursery() as nursery:
@@ -85,7 +85,7 @@ async def test_a_cancelled_unit_is_over_when_the_cancel_is_delivered(
 
 async def test_a_unit_is_not_begun_in_a_cancelled_scope(make_settings: MakeSettings) -> None:
     ran: list[object] = []
-    with trio.fail_after(10):
+    with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             with trio.CancelScope() as scope:
                 scope.cancel()
@@ -97,7 +97,7 @@ async def test_a_unit_is_not_begun_in_a_cancelled_scope(make_settings: MakeSetti
 
 
 async def test_a_unit_cancelled_while_it_waits_for_a_slot_leaves_the_queue(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(25):
         async with open_database(make_settings(database_connections=1, database_queue_wait=5)) as database:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.run, sleep, 0.3)
@@ -113,7 +113,7 @@ async def test_a_unit_cancelled_while_it_waits_for_a_slot_leaves_the_queue(make_
 async def test_a_connection_whose_unit_was_cancelled_while_connecting_serves_the_next(
     make_settings: MakeSettings, database_url: str
 ) -> None:
-    with trio.fail_after(10), observe(database_url) as observer:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings(database_connections=1)) as database:
             await database.look()  # the watch has its own line by now
             for _ in range(20):
@@ -135,7 +135,7 @@ async def test_a_cancel_between_two_statements_stops_the_unit_before_the_second(
         insert(connection, number=2)
         second.append(2)
 
-    with trio.fail_after(10):
+    with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             async with trio.open_nursery() as nursery:
@@ -159,7 +159,7 @@ async def test_a_unit_that_swallows_its_cancellation_is_not_committed(
             return "went on"
         return "slept"
 
-    with trio.fail_after(10), observe(database_url) as observer:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             async with trio.open_nursery() as nursery:
@@ -177,7 +177,7 @@ async def test_a_cancel_reaches_a_query_of_the_driver_itself(make_settings: Make
         assert isinstance(driver, psycopg.Connection)
         driver.execute("SELECT pg_sleep(30)")
 
-    with trio.fail_after(5), observe(database_url) as observer:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings()) as database, trio.open_nursery() as nursery:
             nursery.start_soon(database.run, past_sqlalchemy)
             await observer.wait_running()
@@ -185,7 +185,7 @@ async def test_a_cancel_reaches_a_query_of_the_driver_itself(make_settings: Make
 
 
 async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(make_commits_slow, seconds=0.3)
@@ -203,7 +203,7 @@ async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(make
 
 
 async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings: MakeSettings) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(make_commits_slow, seconds=3)
@@ -218,7 +218,7 @@ async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings:
 async def test_a_cancelled_read_is_gone_and_its_connection_stays(
     make_settings: MakeSettings, database_url: str
 ) -> None:
-    with trio.fail_after(10), observe(database_url) as observer:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings(database_connections=1)) as database:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.read, sleep, 30)
@@ -239,7 +239,7 @@ async def test_a_long_stretch_of_python_ends_at_the_next_statement(make_settings
         time.sleep(1.5)
         insert(connection, number=2)
 
-    with trio.fail_after(10):
+    with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             async with trio.open_nursery() as nursery:

@@ -72,7 +72,7 @@ async def test_a_client_that_disconnects_takes_its_query_along(
 
 
 async def test_a_deadline_answers_504_and_the_query_is_gone(tmp_path: Path, database_url: str) -> None:
-    with trio.fail_after(20), observe(database_url) as observer:
+    with trio.fail_after(30), observe(database_url) as observer:
         async with serving(tmp_path, database_url, request_deadline=0.5) as ports:
             started = trio.current_time()
             status, headers, body = await request(ports.public, "/query/9.5")

@@ -136,7 +136,7 @@ async def test_a_websocket_whose_client_has_left_is_gone_at_once(safe_app: Appli
             await upgrade(client)
             if goodbye is not None:
                 await client.send_all(goodbye)
-        await until(lambda: not server.statistics.connections_open, 1)
+        await until(lambda: not server.statistics.connections_open)
 
 
 async def test_trap_with_a_ping_interval_a_websocket_outlives_its_client_on_the_stack_as_it_comes(

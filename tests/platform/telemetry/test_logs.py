@@ -19,8 +19,8 @@ type Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
-    """Log as JSON, and return what reads the lines since the last time."""
+async def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Log as JSON, and return what reads the lines since the last time; async, or pytest would still replace handlers."""
     configure_logs("info", "json")
     return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 

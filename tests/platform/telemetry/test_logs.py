@@ -20,7 +20,7 @@ type Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 async def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
-    """Log as JSON, and return what reads the lines since the last time; async, or pytest would still replace handlers."""
+    """Log as JSON, and return what reads the lines since then. Async: pytest has put its own handlers by then."""
     configure_logs("info", "json")
     return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 

@@ -13,7 +13,7 @@ LIMIT = 60
 PATH = "/api/rooms/lobby/messages"
 HEARTBEAT = 0.4
 CLOSING = 1.0  # seconds for the peer's close, which does not come
-TELLING = 2.5  # seconds until the others are told how many they are, on a busy machine
+TELLING = 7.5  # seconds until the others are told how many they are, on a busy machine
 
 
 async def wait_members(line: RawWebsocket, count: int) -> None:

@@ -144,7 +144,7 @@ async def test_a_collector_that_is_gone_costs_a_counter_and_one_line(tmp_path: P
     ):
         for _ in range(3):
             assert (await client.get(service.public + "/traced/x")).status_code == 200
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while (await spans_total(client, service))["failed"] < 9:
                 await trio.sleep(0.1)
         warnings = [line["event"] for line in service.events() if line["level"] in {"warning", "error", "critical"}]
@@ -161,7 +161,7 @@ async def test_a_collector_that_never_answers_holds_up_no_end(tmp_path: Path, da
         httpx2.AsyncClient() as client,
     ):
         assert (await client.get(service.public + "/traced/x")).status_code == 200
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not collector.requests:
                 await trio.sleep(0.02)
         seconds = await seconds_to_end(service)

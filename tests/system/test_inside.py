@@ -84,7 +84,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
     ):
         nursery.start_soon(client.get, service.public + "/hang")
         nursery.start_soon(client.get, service.public + "/slow-unit")
-        await until_shown(client, service, "HOLDING.<locals>.hang", "database/unit.py")
+        await until_shown(client, service, "open_holding.<locals>.hang", "database/unit.py")
         text = (await client.get(service.management + "/tasks")).text
         tree = (await client.get(service.management + "/tasks", headers={"Accept": "application/json"})).json()
         service.send(signal.SIGUSR1)
@@ -93,7 +93,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
 
     hang = line_of("await trio.Event().wait()")
     for shown in (text, logged["tree"]):
-        assert f"tests/platform/features.py:{hang} HOLDING.<locals>.hang" in shown
+        assert f"tests/platform/features.py:{hang} open_holding.<locals>.hang" in shown
         assert "GET /hang for " in shown
         assert "(deadline in 1" in shown
         assert "trio/_sync.py" in shown

@@ -52,7 +52,7 @@ async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> N
 
 
 async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
-    settings = {"drain_delay": 3, "drain_spread": 0.5, "graceful_timeout": 10}
+    settings = {"drain_delay": 3, "drain_spread": 0.5, "graceful_timeout": 6, "request_deadline": 6}
     async with (
         ready(tmp_path, "SLOW", command=WITH_FEATURES, database_url=database_url, **settings) as service,
         httpx2.AsyncClient(timeout=20) as client,
@@ -83,7 +83,7 @@ async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, 
         assert await service.wait_end() == 0
 
         assert [answer.status_code for answer in answers] == [200]
-        assert time.monotonic() - told < 3 + 0.5 + 10 + DRAIN_MARGIN
+        assert time.monotonic() - told < 3 + 0.5 + 6 + DRAIN_MARGIN
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -36,7 +36,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    async def wait_for(self, pattern: str, count: int = 1, seconds: float = 15) -> list[str]:
+    async def wait_for(self, pattern: str, count: int = 1, seconds: float = 60) -> list[str]:
         with trio.move_on_after(seconds):
             while len(found := re.findall(pattern, self.text)) < count:
                 await trio.sleep(0.02)
@@ -118,7 +118,7 @@ class Tmux:
     async def type(self, *keys: str) -> None:
         await self.run("send-keys", *keys)
 
-    async def wait_for(self, pattern: str, seconds: float = 15) -> str:
+    async def wait_for(self, pattern: str, seconds: float = 60) -> str:
         screen = ""
         with trio.move_on_after(seconds):
             while not re.search(pattern, screen):

@@ -36,7 +36,7 @@ def git(where: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout
 
 
-def run_in(copy: Path, *command: str, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_in(copy: Path, *command: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment, on the copy's code."""
     return subprocess.run(
         [BIN / command[0], *command[1:]],

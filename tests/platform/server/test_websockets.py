@@ -14,7 +14,7 @@ from tests.platform.server.conftest import running, running_bare
 from tests.platform.server.wire import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Reader, frame, upgrade
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 15) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.01)

@@ -21,7 +21,7 @@ from tests.platform.server.wire import UPGRADE, Reader, get, stalled, upgrade
 WRITE_TIMEOUT = 0.5
 
 
-async def until(condition: object, seconds: float = 5) -> None:
+async def until(condition: object, seconds: float = 15) -> None:
     """Wait for something to become true, or fail."""
     assert callable(condition)
     with trio.fail_after(seconds):

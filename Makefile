@@ -2,6 +2,8 @@
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
 .PHONY: run test install check generate bench drill image help
+# A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
 SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
@@ -11,7 +13,7 @@ run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leav
 
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@$(SETUP) --group dev --group helm
-	@exec .venv/bin/pytest
+	@exec .venv/bin/pytest $(SIDE_BY_SIDE)
 
 check: ## style and types only, in seconds
 	@$(SETUP) --group dev --group helm
@@ -20,7 +22,7 @@ check: ## style and types only, in seconds
 	@.venv/bin/mypy
 
 install: ## the runtime environment in .venv, so that `.venv/bin/service serve` runs
-	@$(SETUP) --inexact
+	@$(SETUP)
 
 generate: ## README table, .env.example and chart schema, from the settings class
 	@$(SETUP) --group dev --group helm

@@ -46,4 +46,5 @@ else
 	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
 fi
 # Bytecode is compiled once here rather than by whoever starts first, or never where PYTHONDONTWRITEBYTECODE is set.
-exec "$uv" sync --quiet --locked --compile-bytecode "$@"
+# Inexact: what another target has installed stays, for that one may be running.
+exec "$uv" sync --quiet --locked --inexact --compile-bytecode "$@"

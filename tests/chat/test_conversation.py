@@ -16,7 +16,7 @@ from service.platform.testing.wire import CLOSE, PING, Closed, RawWebsocket, Upg
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
 
-LIMIT = 20
+LIMIT = 60
 
 
 async def join(line: RawWebsocket, room: str = "lobby", *, ref: str = "r", **since: Any) -> dict[str, Any]:
@@ -366,7 +366,7 @@ async def test_a_new_epoch_is_taken_up_within_a_tick_and_said(start: Start, data
         assert old["epoch"] != epoch
         assert (moved["epoch"], moved["ref"], moved["from"], moved["gap"]) == (epoch, "mine", 1, True)
         assert (message["epoch"], message["seq"]) == (epoch, 2)
-        assert took < 3
+        assert took < 6
 
 
 async def test_simple_mode_shows_the_texts_of_others_and_nothing_else(start: Start) -> None:
@@ -438,5 +438,5 @@ async def test_while_the_database_is_away_nothing_is_acked(start: Start, server_
                 await say(line, "i1")
 
         assert (refused["code"], refused["id"], refused["retryable"]) == ("unavailable", "i1", True)
-        assert took < 3
+        assert took < 6
         assert (frame["seq"], frame["id"]) == (2, "i1")

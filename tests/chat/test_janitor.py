@@ -15,7 +15,7 @@ from service.platform.database.background import Background
 from service.platform.errors import DatabaseAway
 from tests.chat.worlds import note
 
-LIMIT = 20
+LIMIT = 60
 OLD = 600  # messages of each room
 ROOMS = ("one", "two", "three")
 DAY = 86_400.0
@@ -61,7 +61,7 @@ async def test_writers_commit_while_old_messages_go(database: Database, outside:
         found = await database.read(pages.select_after, dict.fromkeys(ROOMS, 0), limit=200)
 
     assert len([count for count in beside if 0 < count < OLD * len(ROOMS)]) > 3  # they took turns
-    assert slowest < 1
+    assert slowest < 5
     for page in found:
         assert [message.id for message in page.messages] == [f"new-{each}" for each in range(1, number + 1)]
         assert (page.oldest, page.head) == (OLD + 1, OLD + number)

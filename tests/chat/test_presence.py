@@ -43,7 +43,7 @@ def test_many_rooms_are_told_in_payloads_that_postgresql_takes() -> None:
 
 
 async def test_members_learn_how_many_they_are_on_all_replicas(start: Start) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         one, two = await start(), await start()
         async with open_raw(one.url) as ann, open_raw(one.url, protocol=None), open_raw(two.url) as kim:
             for line in (ann, kim):

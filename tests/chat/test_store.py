@@ -17,7 +17,7 @@ from service.platform.database import Database
 from service.platform.errors import DatabaseUnable, Unavailable
 from tests.chat.worlds import note
 
-LIMIT = 20
+LIMIT = 60
 
 
 def texts(page: Page) -> list[str]:
@@ -130,7 +130,7 @@ async def test_a_locked_room_holds_up_no_other(database: Database, outside: Conn
         appended = await database.run(store.append, [note("b", room="locked"), note("b", room="open")])
 
         assert appended.results == [Refusal.LOCKED, Stored(2, dup=False)]
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 2
 
 
 async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside: Connection) -> None:
@@ -267,7 +267,7 @@ async def test_retention_waits_for_no_writer_and_no_writer_for_it(database: Data
         outside.rollback()
 
         store.delete_old(outside, age=0, after="")  # and leaves its transaction open
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             appended = await database.run(store.append, [note("6"), note("5")])
 
         assert appended.results == [Stored(6, dup=False), Stored(5, dup=True)]

@@ -40,7 +40,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    async def wait_for(self, pattern: str, count: int = 1, seconds: float = 15) -> list[str]:
+    async def wait_for(self, pattern: str, count: int = 1, seconds: float = 60) -> list[str]:
         with trio.move_on_after(seconds):
             while len(found := re.findall(pattern, self.text)) < count:
                 await trio.sleep(0.02)
@@ -97,7 +97,7 @@ async def test_it_goes_on_at_the_other_replica_when_its_own_is_stopped(tmp_path:
         screen.type("after\n")
         await screen.wait_for("#3 you: after")
         screen.type("\x04")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while process.poll() is None:
                 await trio.sleep(0.02)
 
@@ -122,7 +122,7 @@ class Tmux:
     async def type(self, *keys: str) -> None:
         await self.run("send-keys", *keys)
 
-    async def wait_for(self, pattern: str, seconds: float = 15) -> str:
+    async def wait_for(self, pattern: str, seconds: float = 60) -> str:
         screen = ""
         with trio.move_on_after(seconds):
             while not re.search(pattern, screen):

@@ -36,7 +36,7 @@ class Collector:
     spans: list[Span] = field(default_factory=list)
     requests: int = 0
 
-    async def wait_for(self, name: str, number: int = 1, seconds: float = 20) -> list[Span]:
+    async def wait_for(self, name: str, number: int = 1, seconds: float = 60) -> list[Span]:
         """Return the spans of a name once there are so many."""
         with trio.fail_after(seconds):
             while len(found := [span for span in self.spans if span.name == name]) < number:

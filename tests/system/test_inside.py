@@ -48,7 +48,7 @@ async def test_who_holds_the_event_loop_is_named_while_it_does(
 
     async def named(event: str) -> dict[str, Any]:
         """Return its line about the planted hold; a busy machine has others, at the start for one."""
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not (found := [told for told in service.events(event) if told["where"] == where]):
                 await trio.sleep(0.02)
         return found[0]
@@ -69,6 +69,17 @@ async def test_who_holds_the_event_loop_is_named_while_it_does(
     assert float(metrics.partition("\nevent_loop_holds_total ")[2].split()[0]) >= 1
 
 
+async def shown_tasks(client: httpx2.AsyncClient, service: Process) -> tuple[str, dict[str, Any]]:
+    """Return `/tasks`, as text and as JSON, once the request hangs and the unit's thread waits for the database."""
+    url = service.management + "/tasks"
+    with trio.fail_after(60):
+        while True:
+            text = (await client.get(url)).text
+            tree = (await client.get(url, headers={"Accept": "application/json"})).json()
+            if "GET /hang for " in text and any("features.py" in thread["at"] for thread in tree["threads"]):
+                return text, tree
+
+
 async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> None:
     async with (
         holding(tmp_path, database_url, request_deadline=20, graceful_timeout=20) as service,
@@ -77,9 +88,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
     ):
         nursery.start_soon(client.get, service.public + "/hang")
         nursery.start_soon(client.get, service.public + "/slow-unit")
-        await trio.sleep(1)
-        text = (await client.get(service.management + "/tasks")).text
-        tree = (await client.get(service.management + "/tasks", headers={"Accept": "application/json"})).json()
+        text, tree = await shown_tasks(client, service)
         service.send(signal.SIGUSR1)
         logged = await service.wait_event("tasks")
         nursery.cancel_scope.cancel()
@@ -94,8 +103,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
     assert tree["tasks"]["task"] == "<init>"
     [unit] = tree["units"]
     assert unit["unit"] == "select_slowly"
-    assert 0.5 < unit["seconds"] < 10
-    assert [thread for thread in tree["threads"] if "features.py" in thread["at"]]
+    assert 0 < unit["seconds"] < 20
 
 
 async def test_the_level_can_be_changed_for_some_time(tmp_path: Path, database_url: str) -> None:
@@ -103,7 +111,7 @@ async def test_the_level_can_be_changed_for_some_time(tmp_path: Path, database_u
         url = service.management + "/loglevel"
         before = (await client.get(url)).json()
         changed = (await client.put(url, json={"level": "debug", "seconds": 1})).json()
-        await service.wait_event("log level returned", 3)
+        await service.wait_event("log level returned")
         after = (await client.get(url)).json()
         wrong = [await client.put(url, json=body) for body in ({}, {"level": "loud"}, {"level": "info", "seconds": 0})]
         foreign = await client.put(url, json={"level": "debug"}, headers={"Host": "evil.example"})
@@ -118,7 +126,7 @@ async def test_with_the_database_stopped_everything_says_database(tmp_path: Path
     migrate(PlatformSettings(database_url=SecretStr(own_server.url)), wait=10)
     async with holding(tmp_path, own_server.url) as service, httpx2.AsyncClient(timeout=20) as client:
         own_server.stop()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await service.wait_event("database away")
             while "database_up 0.0" not in (await client.get(service.management + "/metrics")).text:
                 await trio.sleep(0.1)

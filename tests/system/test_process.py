@@ -37,7 +37,8 @@ WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
 
 
 async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> None:
-    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service:
+    # A busy machine holds the event loop, which would be a warning.
+    async with ready(tmp_path, "serve", database_url=database_url, slow_step=0, **QUICK) as service:
         async with httpx2.AsyncClient() as client:
             for url in (service.public, service.management):
                 for probe in ("/livez", "/readyz", "/healthz"):
@@ -55,7 +56,7 @@ async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> N
 
 
 async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
-    settings = {"drain_delay": 1, "drain_spread": 0.5, "graceful_timeout": 10}
+    settings = {"drain_delay": 3, "drain_spread": 0.5, "graceful_timeout": 6, "request_deadline": 6}
     async with (
         ready(tmp_path, "SLOW", command=WITH_FEATURES, database_url=database_url, **settings) as service,
         httpx2.AsyncClient(timeout=20) as client,
@@ -66,7 +67,7 @@ async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, 
             answers: list[httpx2.Response] = []
 
             async def request() -> None:
-                answers.append(await client.get(service.public + "/slow?seconds=2"))
+                answers.append(await client.get(service.public + "/slow?seconds=4.5"))
 
             nursery.start_soon(request)
             await trio.sleep(0.3)
@@ -86,7 +87,7 @@ async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, 
         assert await service.wait_end() == 0
 
         assert [answer.status_code for answer in answers] == [200]
-        assert time.monotonic() - told < 1 + 0.5 + 10 + DRAIN_MARGIN
+        assert time.monotonic() - told < 3 + 0.5 + 6 + DRAIN_MARGIN
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -99,7 +100,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, database_url: str
         assert service.process.poll() is None
         service.send(number)
 
-        assert await service.wait_end(5) == 128 + number
+        assert await service.wait_end() == 128 + number
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -116,7 +117,7 @@ async def test_signals_work_as_pid_1(tmp_path: Path, database_url: str, signals:
             await trio.sleep(0.7)
             os.kill(first, signal.SIGTERM)
 
-        assert await service.wait_end(10) == (0 if signals == 1 else 128 + signal.SIGTERM)
+        assert await service.wait_end() == (0 if signals == 1 else 128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +127,13 @@ async def test_a_signal_before_anything_is_open_ends_it_as_pid_1(
     tmp_path: Path, database_url: str, command: tuple[str, ...]
 ) -> None:
     with started(tmp_path, "serve", command=(*as_pid_1(), *command), database_url=database_url) as service:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while service.process.poll() is None:  # those that come before the interpreter does are ignored
                 for child in children(service.process.pid):
                     os.kill(child, signal.SIGTERM)
                 await trio.sleep(0.01)
 
-        assert await service.wait_end(5) == 128 + signal.SIGTERM
+        assert await service.wait_end() == 128 + signal.SIGTERM
         assert service.events() == []
 
 
@@ -156,7 +157,7 @@ async def test_a_signal_while_it_waits_for_its_schema_ends_it(tmp_path: Path, em
         await service.wait_event("schema seen")
         service.send(signal.SIGTERM)
 
-        assert await service.wait_end(5) == 0
+        assert await service.wait_end() == 0
     [never] = service.events("never ready")
     assert never["reason"] == f"the schema is behind: at nothing yet, this code needs {HEAD}"
 
@@ -167,7 +168,7 @@ async def test_a_signal_while_it_waits_for_the_database_says_that_it_never_was_r
         await wait_answering(service)
         service.send(signal.SIGTERM)
 
-        assert await service.wait_end(5) == 0
+        assert await service.wait_end() == 0
     [never] = service.events("never ready")
     assert never["level"] == "warning"
     assert never["reason"].startswith("the database cannot be reached: ")
@@ -211,8 +212,8 @@ async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, databas
         service.send(signal.SIGTERM)
         begun = time.monotonic()
 
-        assert await service.wait_end(15) == 1
-        assert time.monotonic() - begun < 1 + DRAIN_MARGIN + 2
+        assert await service.wait_end() == 1
+        assert time.monotonic() - begun < 1 + DRAIN_MARGIN + 10
         assert "the drain exceeded its bound" in service.log.read_text()
 
 
@@ -224,7 +225,7 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
         await trio.sleep(0.3)
         service.send(signal.SIGTERM)
         begun = time.monotonic()
-        code = await service.wait_end(15)
+        code = await service.wait_end()
         took = time.monotonic() - begun
         for client in clients:
             await client.aclose()
@@ -288,11 +289,11 @@ async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, d
     ):
         await waiting.get_message()
         await client.post(service.public + "/light", json={})
-        with trio.fail_after(3), pytest.raises(ConnectionClosed) as closed:
+        with trio.fail_after(10), pytest.raises(ConnectionClosed) as closed:
             await waiting.get_message()
 
         assert close_code(closed.value) == 1011
-        assert await service.wait_end(5) == 1
+        assert await service.wait_end() == 1
         [crash] = service.events("crashed")
         assert "Planted: in the background" in crash["exception"]
 

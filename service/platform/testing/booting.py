@@ -30,7 +30,7 @@ async def booted(settings: PlatformSettings, features: Sequence[Feature]) -> Asy
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(main, settings, features, end=end, on_ready=on_ready))
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await ready.wait()
         yield found[0]
         nursery.cancel_scope.cancel()

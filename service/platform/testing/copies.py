@@ -1,13 +1,17 @@
 """Copies of this repository in which a test may change, remove and run things; they share its environment."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
+CACHE = ROOT / ".mypy_cache"
 
 
 def copy_repository(to: Path) -> Path:
@@ -32,7 +36,7 @@ def git(where: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout
 
 
-def run_in(copy: Path, *command: str, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_in(copy: Path, *command: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment, on the copy's code."""
     return subprocess.run(
         [BIN / command[0], *command[1:]],
@@ -45,10 +49,19 @@ def run_in(copy: Path, *command: str, seconds: float = 120, **environment: str) 
     )
 
 
+@contextmanager
+def one_mypy() -> Iterator[None]:
+    """Wait until nobody else of the tests writes what mypy knows of the files here."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "one-at-a-time").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def type_check(copy: Path) -> subprocess.CompletedProcess[str]:
-    """Run mypy with what it knows of the unchanged files from here; what it learns here is of use to the next."""
-    cache = ROOT / ".mypy_cache"
-    if not cache.is_dir():
-        run_in(ROOT, "mypy")
-    shutil.copytree(cache, copy / ".mypy_cache", dirs_exist_ok=True)
+    """Run mypy with what it knows of the unchanged files from here."""
+    with one_mypy():
+        if not (CACHE / "CACHEDIR.TAG").exists():
+            run_in(ROOT, "mypy", seconds=300)
+        shutil.copytree(CACHE, copy / CACHE.name, dirs_exist_ok=True)
     return run_in(copy, "mypy", "--no-error-summary")

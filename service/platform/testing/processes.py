@@ -16,6 +16,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
 SERVICE = (sys.executable, "-m", "service")
 ROOT = Path(__file__).parents[3]
+PATIENCE = 60.0  # seconds until something is taken to hang; on a busy machine a start alone takes ten
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,19 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def wait_ready(self, seconds: float = 30) -> None:
+    async def wait_ready(self, seconds: float = PATIENCE) -> None:
         with trio.fail_after(seconds):
             while not self.ready_file.exists():
                 assert self.process.poll() is None, self.log.read_text()
                 await trio.sleep(0.02)
 
-    async def wait_event(self, name: str, seconds: float = 10) -> dict[str, Any]:
+    async def wait_event(self, name: str, seconds: float = PATIENCE) -> dict[str, Any]:
         with trio.fail_after(seconds):
             while not (found := self.events(name)):  # noqa: ASYNC110  a log has no event
                 await trio.sleep(0.02)
         return found[0]
 
-    async def wait_end(self, seconds: float = 30) -> int:
+    async def wait_end(self, seconds: float = PATIENCE) -> int:
         with trio.fail_after(seconds):
             while (code := self.process.poll()) is None:  # noqa: ASYNC110  nor has a process
                 await trio.sleep(0.02)
@@ -109,7 +110,7 @@ async def ready(directory: Path, *arguments: str, **settings: Any) -> AsyncItera
 def run_to_end(
     directory: Path, *arguments: str, command: Sequence[str] = SERVICE, **settings: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run `service ARGUMENTS` to its end, at most 30 s; environment variables by field name."""
+    """Run `service ARGUMENTS` to its end, at most a minute; environment variables by field name."""
     return subprocess.run(
         [*command, *arguments],
         cwd=directory,
@@ -117,7 +118,7 @@ def run_to_end(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -56,7 +56,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
                     complaints.append(complaint)
 
             context = stack.enter_context(browser.new_context(**options))
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(60_000)
             page = context.new_page()
             page.on("console", lambda said: note(said.text) if said.type in {"error", "warning"} else None)
             page.on("pageerror", lambda error: note(str(error)))

@@ -24,7 +24,7 @@ def wait_shown(page: Page, count: int) -> list[tuple[int, str]]:
         "count => document.querySelectorAll('#log .message').length >= count"
         " && !document.querySelector('#pending').children.length",
         arg=count,
-        timeout=25_000,
+        timeout=60_000,
     )
     return shown(page)
 

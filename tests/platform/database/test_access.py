@@ -82,7 +82,7 @@ def running(command: list[str], port: int) -> Iterator[None]:
 
 
 async def test_through_a_pooler_units_are_run_and_cancelled(pooled: PlatformSettings, one_server: OwnServer) -> None:
-    with trio.fail_after(20), observe(one_server.url) as observer:
+    with trio.fail_after(30), observe(one_server.url) as observer:
         async with open_database(pooled) as database:
             await database.run(create_table)
             for number in range(20):  # often enough that a prepared statement would be made
@@ -123,7 +123,7 @@ async def test_through_a_pooler_a_storm_hits_no_innocent(pooled: PlatformSetting
 
 
 async def test_past_a_pooler_notifications_arrive(pooled: PlatformSettings) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(pooled) as database, database.listen("room") as wakeups:
             assert await anext(wakeups) is None
             await database.run(notify, channel="room", payload="x")
@@ -160,7 +160,7 @@ def url_with(server: OwnServer, user: str = "postgres", **query: str) -> str:
 
 async def test_over_tls_a_query_and_its_cancel_are_encrypted(tls_server: OwnServer) -> None:
     url = url_with(tls_server, sslmode="verify-full", sslrootcert=str(tls_server.data / "cert.pem"))
-    with trio.fail_after(10), observe(tls_server.url) as observer:
+    with trio.fail_after(30), observe(tls_server.url) as observer:
         async with open_database(PlatformSettings(database_url=url)) as database:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.run, sleep, 30)
@@ -179,7 +179,7 @@ async def test_a_server_whose_certificate_is_another_is_refused(tls_server: OwnS
     if other is None:
         pytest.skip("needs the system's certificates")
     url = url_with(tls_server, sslmode="verify-full", sslrootcert=other)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(PlatformSettings(database_url=url)) as database:
             with pytest.raises(DatabaseAway):
                 await database.run(select_one)
@@ -192,7 +192,7 @@ async def test_new_connections_use_the_password_that_the_file_has_now(one_server
     file.write_text("first\n")
     settings = PlatformSettings(database_url=url_with(one_server, "app:wrong"), database_password_file=file)
     (one_server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
-    with trio.fail_after(20), observe(one_server.url) as observer:
+    with trio.fail_after(30), observe(one_server.url) as observer:
         observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
         observer.connection.execute("SELECT pg_reload_conf()")
         async with open_database(settings) as database:
@@ -216,7 +216,7 @@ async def test_new_connections_use_the_password_that_the_file_has_now(one_server
 async def test_the_addresses_of_all_hosts_are_tried(one_server: OwnServer) -> None:
     closed = free_port()
     url = f"postgresql://postgres@/postgres?host=127.0.0.1:{closed}&host=localhost:{one_server.port}"
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(PlatformSettings(database_url=url)) as database:
             assert await database.run(select_one) == 1
 

@@ -29,7 +29,7 @@ def add_serializably(connection: Connection, pause: float) -> None:
 
 
 async def test_serialization_failures_are_retried(make_settings: MakeSettings) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             async with trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ async def test_deadlocks_are_retried(make_settings: MakeSettings) -> None:
             connection.execute(text("UPDATE numbers SET number = number WHERE number = :number"), {"number": number})
             sleep(connection, 0.1)
 
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(insert, number=1)
@@ -64,7 +64,7 @@ async def test_a_unit_that_collides_for_ever_is_busy_and_one_with_a_deadline_is_
     def collide(connection: Connection) -> None:
         connection.exec_driver_sql("DO $$ BEGIN RAISE EXCEPTION 'always' USING ERRCODE = '40001'; END $$")
 
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             with pytest.raises(Busy, match="collided with others 10 times"):
                 await database.run(collide)
@@ -78,7 +78,7 @@ async def test_a_deferred_constraint_that_fails_at_commit_is_an_ordinary_error(m
     def insert_orphan(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO numbers VALUES (1, 99)")
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(lambda connection: connection.exec_driver_sql(DEFERRED).close())
@@ -102,7 +102,7 @@ async def test_a_unit_that_goes_on_after_a_failed_statement_is_not_taken_for_com
             return "went on"
         return "no conflict"
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 
@@ -121,7 +121,7 @@ async def test_a_savepoint_lets_a_unit_go_on(make_settings: MakeSettings) -> Non
             return "skipped"
         return "inserted"
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 
@@ -135,7 +135,7 @@ async def test_a_unit_neither_commits_nor_rolls_back(make_settings: MakeSettings
         insert(connection, number=1)
         getattr(connection, verb)()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 
@@ -148,7 +148,7 @@ async def test_options_of_one_unit_do_not_reach_the_next(make_settings: MakeSett
     def set_option(connection: Connection) -> None:
         connection.execution_options(schema_translate_map={None: "nowhere"})
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings(database_connections=1)) as database:
             await database.run(set_option)
 
@@ -168,7 +168,7 @@ async def test_the_orm_works_inside_a_unit(make_settings: MakeSettings) -> None:
             session.add_all([Number(number=1), Number(number=2)])
             session.flush()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(insert_two)
@@ -216,7 +216,7 @@ REVEALING: dict[str, Callable[[Connection], object]] = {
 
 async def test_values_are_not_in_what_is_logged_of_an_error(make_settings: MakeSettings) -> None:
     logged: dict[str, str] = {}
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(lambda connection: connection.exec_driver_sql(TABLE).close())
             await database.run(add)
@@ -233,7 +233,7 @@ async def test_values_are_not_in_what_is_logged_of_an_error(make_settings: MakeS
 
 
 async def test_code_may_still_decide_by_what_an_error_says(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(insert, number=7)
@@ -246,7 +246,7 @@ async def test_code_may_still_decide_by_what_an_error_says(make_settings: MakeSe
 
 
 async def test_a_slow_unit_is_logged_by_its_name_and_without_values(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10), structlog.testing.capture_logs() as logged:
+    with trio.fail_after(30), structlog.testing.capture_logs() as logged:
         async with open_database(make_settings(database_slow_unit=0.05)) as database:
             await database.run(sleep, 0.1)
             await database.run(select_one)
@@ -258,7 +258,7 @@ async def test_a_slow_unit_is_logged_by_its_name_and_without_values(make_setting
 
 async def test_an_observer_hears_of_every_unit(make_settings: MakeSettings) -> None:
     heard: list[tuple[str, Outcome]] = []
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(
             make_settings(database_connections=1, database_queue_wait=0),
             on_unit=lambda name, outcome, seconds: heard.append((name, outcome)),

@@ -18,7 +18,7 @@ LISTENERS = 4
 
 
 async def test_the_first_item_says_catch_up_and_then_payloads_come(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database, database.listen("room") as wakeups:
             assert await anext(wakeups) is None
 
@@ -28,7 +28,7 @@ async def test_the_first_item_says_catch_up_and_then_payloads_come(make_settings
 
 
 async def test_payloads_that_wait_come_as_one_item(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database, database.listen("room") as wakeups:
             await anext(wakeups)
             for number in range(50):
@@ -47,7 +47,7 @@ async def test_payloads_that_wait_come_as_one_item(make_settings: MakeSettings) 
 
 async def test_listening_begins_before_the_first_item(make_settings: MakeSettings, database_url: str) -> None:
     """What is notified between LISTEN and the catching up is not lost."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database, database.listen("Odd name;") as wakeups:
             await anext(wakeups)
             await database.run(notify, channel="Odd name;", payload="x")
@@ -57,7 +57,7 @@ async def test_listening_begins_before_the_first_item(make_settings: MakeSetting
 
 
 async def test_a_listener_runs_no_query_on_its_line(make_settings: MakeSettings, database_url: str) -> None:
-    with trio.fail_after(10), observe(database_url) as observer:
+    with trio.fail_after(30), observe(database_url) as observer:
         async with open_database(make_settings()) as database, database.listen("room") as wakeups:
             await anext(wakeups)
             await database.run(notify, channel="room", payload="x")
@@ -68,9 +68,10 @@ async def test_a_listener_runs_no_query_on_its_line(make_settings: MakeSettings,
             await trio.sleep(0.01)
 
 
-async def test_a_cancelled_listener_ends_at_once(make_settings: MakeSettings) -> None:
+@pytest.mark.parametrize("most", [1, pytest.param(0.005, marks=pytest.mark.drill)])
+async def test_a_cancelled_listener_ends_at_once(make_settings: MakeSettings, most: float) -> None:
     took: list[float] = []
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             for _ in range(20):
                 async with trio.open_nursery() as nursery:
@@ -91,12 +92,12 @@ async def test_a_cancelled_listener_ends_at_once(make_settings: MakeSettings) ->
     median = sorted(took)[len(took) // 2]
 
     print(f"a cancelled listener ended after {median * 1000:.2f} ms")
-    assert median < 0.005
+    assert median < most
 
 
 async def test_a_listener_that_cannot_connect_can_be_cancelled(one_server: OwnServer) -> None:
     one_server.stop()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(PlatformSettings(database_url=one_server.url)) as database:
             with trio.move_on_after(0.3) as scope:
                 async with database.listen("room") as wakeups:

@@ -11,7 +11,7 @@ from tests.platform.database.units import count, create_table, insert
 
 
 async def test_a_unit_that_returns_is_committed(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 
@@ -24,7 +24,7 @@ async def test_a_unit_that_raises_is_not_committed(make_settings: MakeSettings) 
         insert(connection, number=1)
         raise KeyError("no such thing")
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 
@@ -36,7 +36,7 @@ async def test_a_unit_that_raises_is_not_committed(make_settings: MakeSettings) 
 
 
 async def test_read_cannot_write_in_tests(make_settings: MakeSettings) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
 

@@ -101,7 +101,7 @@ async def test_old_code_works_on_a_newer_schema_that_serves_it(settings: Platfor
         connection.execute(text("INSERT INTO notes (body) VALUES ('as ever')"))
 
     migrate(settings, migrations=release("one"))
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         async with open_database(settings, migrations=release("one")) as database:
             await database.run(old_insert)
             migrate(settings, migrations=release("two"))  # while it runs
@@ -113,7 +113,7 @@ async def test_old_code_works_on_a_newer_schema_that_serves_it(settings: Platfor
 
 async def test_a_breaking_migration_is_refused_unless_asked_for(settings: PlatformSettings, release: Release) -> None:
     migrate(settings, migrations=release("two"))
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         with pytest.raises(MigrationRefused, match=r"three stops serving .*: notes.body is gone; .*--breaking"):
             migrate(settings, migrations=release("three"))
         assert await state_for(settings, release("two")) is AT, "nothing of it is applied"

@@ -90,8 +90,10 @@ async def test_a_slot_that_comes_together_with_a_cancel_goes_to_the_next(
     assert (slots.used, slots.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize("noise", [5, pytest.param(0.1, marks=pytest.mark.drill)])
 async def test_500_at_once_are_served_or_refused_within_the_wait_and_others_are_not_disturbed(
     make_settings: MakeSettings,
+    noise: float,  # seconds that the machine may add because it does something else
 ) -> None:
     settings = make_settings(database_connections=10, database_queue_wait=0.4)
     took: dict[str, list[float]] = {"served": [], "refused": []}
@@ -125,8 +127,8 @@ async def test_500_at_once_are_served_or_refused_within_the_wait_and_others_are_
     print(f"{len(took['served'])} served, {len(took['refused'])} refused; others late by {p99 * 1000:.1f} ms at p99")
     assert len(took["served"]) + len(took["refused"]) == 500
     assert len(took["served"]) >= 30
-    assert max(took["served"]) < 0.4 + 0.05 + 0.5  # the wait, the query, and a busy machine
-    assert max(took["refused"]) < 0.4 + 0.5
-    assert sorted(took["refused"])[len(took["refused"]) // 2] < 0.1, "most at once"
-    assert p99 < 0.1
+    assert max(took["served"]) < 0.4 + 0.05 + noise  # the wait, and the query
+    assert max(took["refused"]) < 0.4 + noise
+    assert sorted(took["refused"])[len(took["refused"]) // 2] < 0.4, "most without the wait"
+    assert p99 < noise
     assert database.statistics().units[Outcome.BUSY] == len(took["refused"])

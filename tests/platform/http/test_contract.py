@@ -31,7 +31,7 @@ async def find(directory: Path, database_url: str, *, examples: int, seed: int, 
 
 
 async def test_made_up_requests_find_nothing(tmp_path: Path, database_url: str) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         said = await find(tmp_path, database_url, examples=10, seed=1)
 
     assert "Selected: 0" not in said

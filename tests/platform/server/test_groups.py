@@ -82,7 +82,7 @@ async def test_a_cancelled_request_that_also_failed_is_logged(
         async with await server.connect() as client:
             await client.send_all(get("/"))
             await trio.sleep(0.05)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             while server.statistics.connections_open:
                 await trio.sleep(0.01)
 

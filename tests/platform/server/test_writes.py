@@ -21,7 +21,7 @@ from tests.platform.server.wire import UPGRADE, Reader, get, stalled, upgrade
 WRITE_TIMEOUT = 0.5
 
 
-async def until(condition: object, seconds: float = 5) -> None:
+async def until(condition: object, seconds: float = 15) -> None:
     """Wait for something to become true, or fail."""
     assert callable(condition)
     with trio.fail_after(seconds):
@@ -38,7 +38,7 @@ async def test_a_peer_that_does_not_read_is_let_go(safe_app: Application, reques
             took = trio.current_time() - started
             await until(lambda: not server.statistics.connections_open)
 
-    assert WRITE_TIMEOUT <= took < WRITE_TIMEOUT + 1
+    assert WRITE_TIMEOUT <= took < WRITE_TIMEOUT + 5
 
 
 async def test_a_peer_that_reads_a_trickle_is_let_go(safe_app: Application) -> None:
@@ -133,7 +133,7 @@ async def test_a_handler_can_bound_its_own_send(app: Application) -> None:
     async with running(app) as server, await stalled(server.port, UPGRADE % (b"/ws", b"")):
         await until(lambda: times)
 
-    assert times[0] < 1
+    assert times[0] < 5
 
 
 async def test_a_websocket_whose_send_was_cancelled_stays_in_step(app: Application) -> None:
@@ -175,7 +175,7 @@ async def test_sending_to_a_peer_that_is_gone_does_not_stop_the_others(app: Appl
         async with await server.connect() as client:
             await upgrade(client, path)
         async with await server.connect() as client:
-            with trio.fail_after(0.5):
+            with trio.fail_after(0.9):  # while it goes on
                 await client.send_all(get("/"))
                 assert (await Reader(client).response())[2] == b"hello"
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,13 +19,10 @@ type Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-async def lines(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Lines]:
-    """Log as JSON, and yield what reads the lines since the last time."""
-    logging.captureWarnings(False)  # who left it on did so for a `warnings.showwarning` that pytest has put back since
+async def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Log as JSON, and return what reads the lines since then. Async: pytest has put its own handlers by then."""
     configure_logs("info", "json")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
+    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
 async def test_lines_of_libraries_are_json_as_well(lines: Lines) -> None:

@@ -1,0 +1,42 @@
+"""The suite in several processes, which is how `make test` runs it: `-n auto --dist loadfile --no-loadscope-reorder`.
+
+A file's tests stay together, for they share what is dear. What takes long is begun first, so that nobody waits for one
+process at the end. Most tests wait rather than compute: there is one process more than there are CPUs.
+"""
+
+import os
+
+import pytest
+
+# Files and folders by name, those that take longest first; all others follow in the order in which they were found.
+BEGUN_FIRST = (
+    "test_style.py",
+    "test_process.py",
+    "test_contract.py",
+    "browser",
+    "system",
+    "test_embedded.py",
+    "verbs",
+    "test_http.py",
+    "test_deploy.py",
+    "test_smoke.py",
+    "test_listen.py",
+    "test_faults.py",
+    "test_writes.py",
+    "test_barrier.py",
+    "test_memory.py",
+    "test_values.py",
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return (os.process_cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    parts = item.path.parts
+    return next((turn for turn, name in enumerate(BEGUN_FIRST) if name in parts), len(BEGUN_FIRST))

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from service.platform.server import WEBSOCKET
+from service.platform.server import ALWAYS, WEBSOCKET
 from service.platform.telemetry.tracing import Traced
 
 log = structlog.get_logger(__name__)
@@ -17,13 +17,7 @@ type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 
-_ALWAYS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-    (b"cache-control", b"no-store"),
-)
-_ALWAYS_NAMES = frozenset(name for name, _ in _ALWAYS)
+_ALWAYS_NAMES = frozenset(name for name, _ in ALWAYS)
 
 # What a method may be called in a metric: clients can invent others without end (OpenTelemetry's word for them).
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
@@ -166,7 +160,7 @@ def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) ->
     """Add what every response carries and this one does not say itself."""
     given = [(name.lower(), value) for name, value in headers]
     own = _ALWAYS_NAMES.intersection([name for name, _ in given])
-    always = [pair for pair in _ALWAYS if pair[0] not in own] if own else _ALWAYS
+    always = [pair for pair in ALWAYS if pair[0] not in own] if own else ALWAYS
     return [*given, (b"x-request-id", request_id.encode()), *always]
 
 

@@ -10,6 +10,7 @@ from service.platform.server.guard import guard
 from service.platform.server.listener import listener_url, open_listener
 from service.platform.server.outbox import TooSlowError
 from service.platform.server.rates import RateLimits, TokenBucket
+from service.platform.server.responses import ALWAYS
 from service.platform.server.seams import SEAMS, TRIED
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websocket import FrameOutbox, Websocket, websocket
@@ -18,6 +19,7 @@ from service.platform.server.websockets import Websockets
 from service.platform.server.worker import serve
 
 __all__ = [
+    "ALWAYS",
     "SEAMS",
     "TRIED",
     "WEBSOCKET",

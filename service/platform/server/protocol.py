@@ -39,7 +39,8 @@ from hypercorn.typing import H11SendableEvent
 
 from service.platform.server.config import MAX_HEADER_BYTES, ServerConfig
 from service.platform.server.http_stream import HttpStream
-from service.platform.server.responses import encode_head
+from service.platform.server.responses import ALWAYS, encode_head
+from service.platform.server.targets import HeaderList, is_upgrade, join_lists, origin_form, refused_handshake
 from service.platform.server.websocket_stream import WebsocketStream
 
 if TYPE_CHECKING:
@@ -163,12 +164,23 @@ class Protocol(H11Protocol):
             # h11 limits only what is incomplete; headers that come in one packet would pass.
             await self.refuse(431)
             return
-        probe = self.config.probes.get(request.target.partition(b"?")[0])
+        found = origin_form(request.method, request.target)
+        if found is None:
+            await self.refuse(400)
+            return
+        target, authority = found
+        if authority is not None:  # it counts, and the Host does not (RFC 9112, 3.2.2)
+            headers = [(name, value) for name, value in headers if name != b"host"] + [(b"host", authority)]
+        probe = self.config.probes.get(target.partition(b"?")[0])
         if probe and request.method in PROBE_METHODS:
-            await self._answer_probe(request, *probe())
+            await self._answer_at_once(request, *probe(), [(b"content-type", b"application/json"), *ALWAYS])
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
-        if request.method == b"GET" and _is_upgrade(headers):
+        if request.method == b"GET" and is_upgrade(headers := join_lists(headers)):
+            if (refused := refused_handshake(headers)) is not None:
+                await self._answer_at_once(request, refused[0], b"", refused[1], kept=False)
+                return
+            headers = [(name, b"websocket" if name == b"upgrade" else value) for name, value in headers]
             kind = WebsocketStream
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
         self.stream = kind(
@@ -189,22 +201,21 @@ class Protocol(H11Protocol):
                 stream_id=STREAM_ID,
                 headers=headers,
                 http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
+                method=request.method.decode("ascii"),
+                raw_path=target,
                 state=self.connection_state,
             )
         )
 
-    async def _answer_probe(self, request: h11.Request, status: int, body: bytes) -> None:
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"cache-control", b"no-store"),
-            (b"content-length", b"%d" % len(body)),
-            *self.config.response_headers("h11"),
-        ]
+    async def _answer_at_once(
+        self, request: h11.Request, status: int, body: bytes, fields: HeaderList, *, kept: bool = True
+    ) -> None:
+        """Answer a request here, ahead of every task; without `kept` the connection ends with it."""
+        headers = [*fields, (b"content-length", b"%d" % len(body)), *self.config.response_headers("h11")]
         sent = b"" if request.method == b"HEAD" else body
         self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
-        if self.is_plain(request.http_version, request.headers) and (head := encode_head(status, headers, body)):
+        plain = kept and self.is_plain(request.http_version, request.headers)
+        if plain and (head := encode_head(status, headers, body)):
             await self.answer(head, sent)
             return
         headers += [(b"connection", b"close")]
@@ -213,9 +224,3 @@ class Protocol(H11Protocol):
         await self._send_h11_event(h11.EndOfMessage())
         await self.flush()
         await self.send(Closed())
-
-
-def _is_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    fields = {name: value.lower() for name, value in headers if name in {b"upgrade", b"connection"}}
-    tokens = {token.strip() for token in fields.get(b"connection", b"").split(b",")}
-    return fields.get(b"upgrade") == b"websocket" and b"upgrade" in tokens

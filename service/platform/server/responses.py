@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 
+# What every response carries, a probe's included, unless it says otherwise itself.
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+
 # These say how long the body is, or what becomes of the connection: h11 knows what follows from them.
 _FRAMING = {b"transfer-encoding", b"connection", b"upgrade", b"trailer"}
 

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import iscoroutinefunction
+from typing import Any
 
 from quart.routing import QuartMap
 from quart.wrappers.base import BaseRequestWebsocket
-from werkzeug.exceptions import BadHost
+from werkzeug.exceptions import BadHost, NotFound
 from werkzeug.routing import MapAdapter
 
+from service.platform.server.targets import is_ambiguous
+
 DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
+
+_NO_METHOD = "--"  # as werkzeug itself asks for a path's methods: no route has it
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
@@ -22,7 +27,7 @@ class Routes(QuartMap):
     ) -> MapAdapter:
         if self.host_matching or subdomain is not None or server_name is not None:
             return super().bind_to_request(request, subdomain, server_name)
-        return MapAdapter(
+        return _Adapter(
             self,
             _encode_host(request.scheme, request.host),
             request.root_path,
@@ -31,7 +36,24 @@ class Routes(QuartMap):
             request.path,
             request.method,
             request.query_string.decode(),
+            scope=request.scope,
         )
+
+
+class _Adapter(MapAdapter):
+    """werkzeug's, which takes `get` for GET and finds /api/hello by //api/hello."""
+
+    def __init__(self, *args: Any, scope: Any) -> None:
+        super().__init__(*args)
+        self._ambiguous = is_ambiguous(scope.get("raw_path", b""))
+        self._method_is_one = scope.get("method", "GET").isupper()
+
+    def match(self, path_info: str | None = None, method: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        if self._ambiguous:
+            raise NotFound
+        if method is None and not self._method_is_one:
+            method = _NO_METHOD
+        return super().match(path_info, method, *args, **kwargs)
 
 
 @lru_cache(maxsize=256)

@@ -24,6 +24,13 @@ async def test_a_probe_answers_get_and_head_with_any_query(app: Application, tar
 
     assert (status, body) == (200, b"alive")
     assert answer.startswith(b"HTTP/1.1 200 ")
+    for header in (
+        b"x-content-type-options: nosniff",
+        b"referrer-policy: no-referrer",
+        b"frame-ancestors",
+        b"no-store",
+    ):
+        assert header in answer.lower()
     assert b"content-length: 5\r\n" in answer.lower()
     assert answer.endswith(b"\r\n\r\n")
     assert kept.count(b"HTTP/1.1 200 ") == 2

@@ -231,7 +231,7 @@ async def test_trap_a_subprotocol_that_was_not_offered_ends_the_connection_on_th
 
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
-    [("/abort", b"", 403), ("/nowhere", b"", 404), ("/echo", b"Sec-WebSocket-Version: 12\r\n", 400)],
+    [("/abort", b"", 403), ("/nowhere", b"", 404), ("/echo", b"Sec-WebSocket-Version: 12\r\n", 426)],
 )
 async def test_an_upgrade_is_refused_with_a_status_and_the_connection_closes(
     safe_app: Application, path: str, headers: bytes, status: int

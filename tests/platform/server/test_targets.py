@@ -1,0 +1,95 @@
+"""What a request line may be: a rule by path or method in a proxy sees the same path and method as our routes."""
+
+import pytest
+from quart import Blueprint
+
+from service.platform.server import Application
+from service.platform.server.targets import origin_form
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import Reader
+
+SECRET = b"let in"
+
+
+@pytest.fixture
+def guarded(app: Application) -> Application:
+    routes = Blueprint("guarded", __name__)
+
+    @routes.route("/api/hello", methods=["GET", "POST"])
+    async def hello() -> str:
+        return "let in"
+
+    @routes.get("/files/<path:name>")
+    async def files(name: str) -> str:
+        return name
+
+    app.register_blueprint(routes)
+    return app
+
+
+async def ask(app: Application, line: bytes, headers: bytes = b"Host: x\r\n") -> tuple[int, bytes, bytes]:
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(line + b" HTTP/1.1\r\n" + headers + b"Connection: close\r\n\r\n")
+        answer = await Reader(client).rest()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head, body
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /api/hello", 200),
+        (b"GET /api/hello?x=//y", 200),
+        (b"GET /%61pi/hello", 200),  # RFC 3986, 2.3: an unreserved character is the same encoded
+        (b"GET http://x/api/hello", 200),  # RFC 9112, 3.2.2: a server must accept it
+        (b"GET HTTP://x/api/hello?y", 200),
+        (b"GET api/hello", 400),
+        (b"GET ?api/hello", 400),
+        (b"GET x:80", 400),
+        (b"GET ftp://x/api/hello", 400),
+        (b"GET http:///api/hello", 400),
+        (b"GET *", 400),
+        (b"GET \\api\\hello", 400),
+        (b"GET //api/hello", 404),
+        (b"GET ///api/hello", 404),
+        (b"GET http://x//api/hello", 404),
+        (b"GET /api//hello", 404),
+        (b"GET /api%2Fhello", 404),
+        (b"GET /api%2fhello", 404),
+        (b"GET /x/../api/hello", 404),
+        (b"GET /./api/hello", 404),
+        (b"GET /x/%2e%2e/api/hello", 404),
+        (b"GET /api/hello/", 404),
+        (b"GET /api\\hello", 404),
+        (b"GET /api/hello%00", 404),
+        (b"GET /files/a%2Fb", 404),
+        (b"GET /files/a/b", 200),
+        (b"get /api/hello", 405),  # RFC 9110, 9.1: methods are case-sensitive
+        (b"Get /api/hello", 405),
+        (b"poST /api/hello", 405),
+        (b"DELETE /api/hello", 405),
+    ],
+    ids=repr,
+)
+async def test_a_path_and_a_method_are_what_they_are_written_as(guarded: Application, line: bytes, status: int) -> None:
+    got, head, body = await ask(guarded, line)
+
+    assert got == status, head
+    assert (body == SECRET) is (status == 200 and b"files" not in line)
+
+
+async def test_the_authority_of_an_absolute_target_is_the_host(app: Application) -> None:
+    @app.get("/host")
+    async def host() -> str:
+        from quart import request
+
+        return request.headers["Host"]
+
+    _, _, body = await ask(app, b"GET http://right.example:81/host", b"Host: wrong.example\r\n")
+
+    assert body == b"right.example:81"
+
+
+@pytest.mark.parametrize("target", [b"http://user@x/", b"http://x:y/", b"//x/", b"http://", b"https:/x", b"HTTP:x"])
+def test_what_is_no_absolute_target_is_none(target: bytes) -> None:
+    assert target == b"//x/" or origin_form(b"GET", target) is None

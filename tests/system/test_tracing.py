@@ -85,7 +85,7 @@ async def test_a_request_its_units_and_what_their_threads_do_are_one_trace(tmp_p
     assert (broken.failed, nowhere.failed) == (True, False)
     assert broken.attributes["error.type"] == "500"
     assert the_one(collector, "select_nothing_there").failed
-    assert service.events("unhandled error")[0]["trace_id"] == broken.trace_id
+    assert service.events("refused by PostgreSQL")[0]["trace_id"] == broken.trace_id
     assert counted["exported"] >= 4
     assert counted["failed"] == 0
 

@@ -75,7 +75,7 @@ class Exchange:
                     raise
                 await config.log.exception("an application failed outside of the framework")
             finally:
-                await send(None)  # Hypercorn's sign that the application has ended
+                await send(None)  # noqa: ASYNC102  Hypercorn's sign that the application has ended; the outbox bounds it
 
     def _is_full(self, size: int) -> bool:
         if not self._messages:

@@ -351,3 +351,25 @@ def test_service_and_python_m_service_are_the_same(tmp_path: Path) -> None:
     done = subprocess.run([script, "--help"], env=environment(), capture_output=True, text=True, check=True, timeout=30)
 
     assert done.stdout == run_to_end(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bind": "no-such-host.invalid:8000"}, "SERVICE_BIND: no-such-host.invalid:8000 cannot be used: "),
+        ({"bind": f"{'x' * 64}.example:8000"}, f"SERVICE_BIND: {'x' * 64}.example:8000 cannot be used: "),
+        ({"management_bind": "a..b:9000"}, "SERVICE_MANAGEMENT_BIND: a..b:9000 cannot be used: "),
+        ({"bind": ":8000"}, "SERVICE_BIND: ':8000' must say where to listen: 127.0.0.1:8000 for this machine alone"),
+        ({"ready_file": "/no/such/folder/ready.json"}, "SERVICE_READY_FILE: /no/such/folder is no directory"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_address_or_file_that_cannot_be_used_stops_the_start(
+    tmp_path: Path, database_url: str, settings: dict[str, str], said: str
+) -> None:
+    given = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "database_url": database_url} | settings
+    done = run_to_end(tmp_path, "serve", **given)
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(said)
+    assert "Traceback" not in done.stderr

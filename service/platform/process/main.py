@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
@@ -83,6 +84,7 @@ async def main(
     `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
     """
     check_seams([*SEAMS, *TASK_SEAMS])
+    check_ready_file(settings.ready_file)
     lifecycle = Lifecycle()
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -178,6 +180,12 @@ async def live(
                     await drain(settings, lifecycle, websockets)
 
 
+def check_ready_file(file: Path | None) -> None:
+    """Raise SettingsError when the file could not be written once the service is ready."""
+    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+        raise SettingsError([f"{variable('ready_file')}: {file.parent} is no directory in which a file can be written"])
+
+
 @contextmanager
 def bound(field: str, address: str) -> Iterator[socket.socket]:
     """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
@@ -189,11 +197,13 @@ def bound(field: str, address: str) -> Iterator[socket.socket]:
 
 @contextmanager
 def explained(field: str, address: str) -> Iterator[None]:
-    """Turn an OSError about an address into a SettingsError that names the setting."""
+    """Turn an error about an address into a SettingsError that names the setting."""
     try:
         yield
-    except OSError as error:
-        reason = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    except (OSError, UnicodeError) as error:
+        reason = f"cannot be used: {error.strerror if isinstance(error, OSError) else 'it is no host name'}"
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            reason = "is already in use"
         raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
 
 

@@ -3,9 +3,11 @@
 Pure: a request's method and headers in, an error or None out.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -51,7 +53,7 @@ def refusal(
     host = _HOST.fullmatch(headers.host)
     if headers.host and not host:
         return Invalid("the Host is not a host name")
-    name = host["name"].lower().rstrip(".") if host else ""
+    name = _as_allowed(host["name"]) if host else ""
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
         return Misdirected(f"the Host {name!r} is not served here")
     changes = upgrade or method not in SAFE_METHODS
@@ -60,6 +62,17 @@ def refusal(
     if changes and headers.has_body and not is_json(headers.content_type):
         return UnsupportedMedia(f"a body is application/json; this one is {headers.content_type!r}")
     return None
+
+
+@lru_cache(maxsize=256)
+def _as_allowed(name: str) -> str:
+    """Return a Host's name as SERVICE_ALLOWED_HOSTS has it: lower case, no dot at its end, IPv6 in its short form."""
+    if not name.startswith("["):
+        return name.lower().rstrip(".")
+    try:
+        return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+    except ValueError:
+        return name.lower()
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> bool:

@@ -7,17 +7,15 @@ of the features. How they are read is in load.py.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.platform.settings.types import (
     Bind,
     DatabaseURL,
-    LogFormat,
-    LogLevelName,
     Names,
     Networks,
     Origins,
@@ -42,6 +40,15 @@ class _Frozen(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _words_in_any_case(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take `INFO` for `info` where a field may be one of some words."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if get_origin(annotation) is Literal and isinstance(value, str):
+            return next((word for word in get_args(annotation) if str(word).lower() == value.lower()), value)
+        return value
 
 
 class FeatureSettings(_Frozen):
@@ -185,8 +192,8 @@ class PlatformSettings(_Frozen):
         " False where threads of yours compute without its lock.",
     )
     revision: str = Field("unknown", examples=["4c1d2e7"], description="The commit that runs; images set it.")
-    log_level: LogLevelName = Field("info", description="The least that is logged.")
-    log_format: LogFormat = Field("json", description="For machines, or for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="For machines, or for people.")
 
     def of[S: BaseSettings](self, kind: type[S]) -> S:
         """Return the settings of a class: yours, or a feature's. Raises LookupError for one that no feature brings."""

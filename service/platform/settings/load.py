@@ -3,12 +3,15 @@
 Raises SettingsError with every problem at once, a line each: wrong values, and names that look like a misspelt setting.
 """
 
+import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -73,9 +76,9 @@ class Catalogue:
 
         The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`.
         """
-        directory = os.environ.get(SECRETS_DIR) or None
-        if directory and not Path(directory).is_dir():
-            raise SettingsError([f"{SECRETS_DIR}: {directory!r} is not a directory"])
+        if unread := [*_unread_lines(), *_unread_secrets()]:
+            raise SettingsError(unread)
+        directory = _secrets_directory()
         given = _given(directory)
         problems = [
             f"{name}: no such setting; did you mean {near}?" for name in given if (near := self._misspelt(name))
@@ -91,7 +94,7 @@ class Catalogue:
 
     def unknown_names(self) -> list[str]:
         """Return the `SERVICE_*` names that are no setting and resemble none: worth a warning, no more."""
-        names = _given(os.environ.get(SECRETS_DIR) or None)
+        names = _given(_secrets_directory())
         return [name for name in names if name not in self._by_variable and not self._misspelt(name)]
 
     def _try[S: BaseSettings](self, kind: type[S], prefix: str, directory: str | None, problems: list[str]) -> S | None:
@@ -130,12 +133,58 @@ def traces_wanted() -> bool:
     return bool(os.environ.get(TRACES)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
+def _secrets_directory() -> str | None:
+    """Return where the files of secrets are, as the environment or `.env` says."""
+    return os.environ.get(SECRETS_DIR) or dotenv_values(ENV_FILE).get(SECRETS_DIR) or None
+
+
+def _unread_lines() -> Iterator[str]:
+    """Yield a sentence for each line of `.env` that cannot be read: its setting would be lost in silence."""
+    file = Path(ENV_FILE)
+    if not file.exists():
+        return
+    try:
+        text = file.read_bytes().decode()
+    except OSError as error:
+        yield f"{ENV_FILE}: cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        yield f"{ENV_FILE}:{line}: is not UTF-8; save the file in that encoding"
+    else:
+        for binding in parse_stream(io.StringIO(text)):
+            if binding.error:
+                read = binding.original.string
+                line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
+                yield f"{ENV_FILE}:{line}: cannot be read; write NAME=value, and close each quote"
+
+
+def _unread_secrets() -> Iterator[str]:
+    """Yield a sentence for the directory of secrets, or each file in it, that cannot be read."""
+    with contextlib.suppress(UnicodeDecodeError):  # of `.env`, which has its own sentence
+        directory = _secrets_directory()
+        if directory and not Path(directory).is_dir():
+            yield f"{SECRETS_DIR}: {directory!r} is not a directory"
+        elif directory:
+            files = sorted(path for path in Path(directory).iterdir() if path.name.upper().startswith(PREFIX))
+            yield from (f"{SECRETS_DIR}: {path}: {why}" for path in files if (why := _unreadable(path)))
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        path.read_bytes().decode()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return ""
+
+
 def _given(directory: str | None) -> dict[str, str]:
     """Return every `SERVICE_*` name that has a value, upper-case, with the source that wins."""
     sources = {
         f"file in {SECRETS_DIR}": [path.name for path in Path(directory).iterdir()] if directory else [],
         ENV_FILE: [name for name, value in dotenv_values(ENV_FILE).items() if value],
-        "environment": [name for name, value in os.environ.items() if value and name.upper() != SECRETS_DIR],
+        "environment": [name for name, value in os.environ.items() if value],
     }
     given = ((name.upper(), source) for source, names in sources.items() for name in names)
-    return {name: source for name, source in given if name.startswith(PREFIX)}
+    return {name: source for name, source in given if name.startswith(PREFIX) and name != SECRETS_DIR}

@@ -1,14 +1,15 @@
 """The types of settings: how a value is read, and the sentence when it can't be."""
 
 import ipaddress
-import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+
+from service.platform.settings import addresses
 
 
 class SecretURL(SecretStr):
@@ -21,29 +22,35 @@ class SecretURL(SecretStr):
 
 
 def _bind(value: str) -> str:
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+    host, _, port = value.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise PydanticCustomError("bind", "must be host:port or [ipv6]:port, with a port from 0 to 65535")
+    if not host:
+        words = f"must say where to listen: 127.0.0.1:{port} for this machine alone, [::]:{port} for all that reach it"
+        raise PydanticCustomError("bind", words)
     if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
         raise PydanticCustomError("bind", "must write an IPv6 address in brackets: [::1]:8000")
     return value
 
 
+def _checked(kind: str, check: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a validator whose error says what `check` says."""
+
+    def validate(value: str) -> str:
+        try:
+            return check(value)
+        except ValueError as error:
+            raise PydanticCustomError(kind, "{words}", {"words": str(error)}) from None
+
+    return validate
+
+
 def _database_url(value: SecretStr) -> SecretURL:
     try:
-        url = make_url(value.get_secret_value())
-    except (ArgumentError, ValueError):
-        url = None
-    if url is None or url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise PydanticCustomError("url", "must look like postgresql://user:password@host:5432/name")
-    driver_url = url.set(drivername="postgresql+psycopg")
-    return SecretURL(driver_url.render_as_string(hide_password=False))
-
-
-def _origin(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#]+", value):
-        raise PydanticCustomError("origin", "must hold origins such as https://example.org, without a path")
-    return value.lower()
+        url = addresses.database_url(value.get_secret_value())
+    except ValueError as error:
+        raise PydanticCustomError("url", "{words}", {"words": str(error)}) from None
+    return SecretURL(url.render_as_string(hide_password=False))
 
 
 def _network(value: str) -> str:
@@ -57,15 +64,13 @@ def _split(value: Any) -> Any:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 Seconds = float
-LogLevelName = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
-LogFormat = Annotated[Literal["json", "console"], BeforeValidator(_lower)]
 Bind = Annotated[str, AfterValidator(_bind)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked("host", addresses.host_name))], ...], NoDecode, BeforeValidator(_split)
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_checked("origin", addresses.origin))], ...], NoDecode, BeforeValidator(_split)
+]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]

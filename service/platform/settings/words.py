@@ -10,8 +10,8 @@ from pydantic_core import ErrorDetails
 
 from service.platform.settings.types import SecretURL
 
-# A name this close to a setting's is taken for that setting, misspelt.
-NEAR = 3
+# A name is taken for a misspelt setting within one edit, and one more for each so many letters.
+SHORTEST, LETTERS_FOR_ONE_MORE, MOST = 4, 9, 3
 
 
 def is_secret(info: FieldInfo) -> bool:
@@ -52,14 +52,19 @@ def shown(value: object) -> str:
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:
     """Return one line: the variable, its value unless it is a secret, and what it may be."""
     value = "" if is_secret(info) else f"{error['input']!r} "
-    custom = error["type"] in {"bind", "url", "origin", "network"}
+    custom = error["type"] in {"bind", "url", "host", "origin", "network"}
     return f"{variable}: {value}{error['msg'] if custom else f'must be {describe_range(info)}'}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` is most likely a misspelling of, or None when none is near."""
+    """Return the known name that `name` is most likely a misspelling of, or None when none is near.
+
+    How near that is grows with the name: platforms set SERVICE_ID and SERVICE_VERSION, which mean no setting of ours.
+    """
+    short = name.partition("_")[2]  # without what all of them begin with
+    most = 0 if len(short) < SHORTEST else 1 + len(short) // LETTERS_FOR_ONE_MORE
     distance, near = min((edit_distance(name, other), other) for other in known)
-    return near if 0 < distance <= NEAR else None
+    return near if 0 < distance <= min(most, MOST) else None
 
 
 def edit_distance(left: str, right: str) -> int:

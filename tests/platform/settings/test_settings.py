@@ -41,7 +41,20 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
         (
             "SERVICE_BIND",
             "8000",
-            "SERVICE_BIND: '8000' must be host:port or [ipv6]:port, with a port from 0 to 65535",
+            "SERVICE_BIND: '8000' must say where to listen: 127.0.0.1:8000 for this machine alone, "
+            "[::]:8000 for all that reach it",
+        ),
+        (
+            "SERVICE_BIND",
+            "host:x",
+            "SERVICE_BIND: 'host:x' must be host:port or [ipv6]:port, with a port from 0 to 65535",
+        ),
+        ("SERVICE_MAX_REQEUST", "9", "SERVICE_MAX_REQEUST: no such setting; did you mean SERVICE_MAX_REQUESTS?"),
+        (
+            "SERVICE_ALLOWED_HOSTS",
+            "a.example b.example",
+            "SERVICE_ALLOWED_HOSTS: 'a.example b.example' must hold host "
+            "names such as example.org, separated by commas; 'a.example b.example' is none",
         ),
         ("SERVICE_BIND", "::1:80", "SERVICE_BIND: '::1:80' must write an IPv6 address in brackets: [::1]:8000"),
         (
@@ -78,11 +91,58 @@ def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatc
     assert found == ["SERVICE_DATABASE_URL: must look like postgresql://user:password@host:5432/name"]
 
 
-def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVICE_UNRELATED_THING", "1")
+@pytest.mark.parametrize("name", ["UNRELATED_THING", "VERSION", "ID", "URL", "NAME", "PORT", "REGION", "HOST", "LEVEL"])
+def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"SERVICE_{name}", "1")
     KNOWN.load()
 
-    assert KNOWN.unknown_names() == ["SERVICE_UNRELATED_THING"]
+    assert KNOWN.unknown_names() == [f"SERVICE_{name}"]
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "problem"),
+    [
+        (b"SERVICE_REVISION=a\nSERVICE_LOG_LEVEL=\xe9t\xe9\n", ".env:2: is not UTF-8; save the file in that encoding"),
+        (b"\nSERVICE_REVISION='open\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
+        (b"SERVICE_REVISION=a\nnonsense here\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, bytes_: bytes, problem: str
+) -> None:
+    Path(".env").write_bytes(bytes_)
+
+    assert problems(monkeypatch) == [problem]
+
+
+def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "SERVICE_REVISION").write_text("4c1d2e7\n")
+    Path(".env").write_text(f"SERVICE_SECRETS_DIR={tmp_path}/secrets\n")
+    settings, origins = KNOWN.load()
+
+    assert (settings.revision, origins["SERVICE_REVISION"]) == ("4c1d2e7", "file in SERVICE_SECRETS_DIR")
+    assert KNOWN.unknown_names() == []
+
+
+def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "SERVICE_REVISION").mkdir()
+    (tmp_path / "SERVICE_DATABASE_URL").write_bytes(b"postgresql://a:\xe9@b/c")
+    (tmp_path / "..data").mkdir()  # as Kubernetes mounts them
+    found = problems(monkeypatch, SERVICE_SECRETS_DIR=str(tmp_path))
+
+    assert found == [
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_DATABASE_URL: is not UTF-8",
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_REVISION: cannot be read: Is a directory",
+    ]
+
+
+def test_words_are_words_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LOG_LEVEL": "Warning", "LOG_FORMAT": "JSON", "DATABASE_POOLED": "FALSE"}.items():
+        monkeypatch.setenv(f"SERVICE_{name}", value)
+    settings, _ = KNOWN.load()
+
+    assert (settings.log_level, settings.log_format, settings.database_pooled) == ("warning", "json", False)
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
@@ -116,12 +176,12 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVICE_DATABASE_URL", "postgresql://me:hunter2@h/db?password=hunter3")
+    monkeypatch.setenv("SERVICE_DATABASE_URL", "postgresql://me@h/db?password=hunter3&sslpassword=hunter4")
     table = documents.table(*KNOWN.load())
 
     assert "hunter" not in table
     assert "hunter" not in repr(KNOWN.load())
-    assert "postgresql+psycopg://me:***@h/db" in table
+    assert "postgresql+psycopg://me@h/db?password=" in table
 
 
 def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
+SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  # as the Makefile says it
 CACHE = ROOT / ".mypy_cache"
 
 

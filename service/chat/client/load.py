@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import trio
 import typer
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from service.chat.client.load_check import Checker
 from service.platform.client import Bar, ClosedError, Part, Plan, WebsocketClient, counts, open_stream, typical
@@ -27,7 +26,7 @@ SETTLE = 10.0  # seconds at the end for what is still on its way
 SILENCE = 60.0  # seconds; the service pings each 20
 PAUSE = 0.2  # seconds before a reconnect
 LOST_LINE = (
-    ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, RemoteProtocolError,
+    ClosedError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError,
 )  # fmt: skip
 
 
@@ -198,5 +197,5 @@ class Load(Part):
             self._unanswered[id_] = number, frame
             self._begun[id_] = time.perf_counter()
             self.sent += 1
-            with suppress(*LOST_LINE, LocalProtocolError):  # the line is ending; over the next one it is repeated
+            with suppress(*LOST_LINE):  # the line is ending; over the next one it is repeated
                 await line.send(frame)

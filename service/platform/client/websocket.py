@@ -7,6 +7,9 @@ from typing import Any
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+ABNORMAL = 1006  # the code for an end without a close frame, RFC 6455, 7.4.1
 
 
 class ClosedError(Exception):
@@ -35,7 +38,13 @@ class WebsocketClient:
         await self._write(Request(host=self._host, target=target, subprotocols=[subprotocol]))
 
     async def send(self, frame: dict[str, Any]) -> None:
-        await self._write(Message(data=json.dumps(frame)))
+        """Send a frame; raises ClosedError once the peer has closed, also before `receive` has told so."""
+        if self._closed is not None:
+            raise self._closed
+        try:
+            await self._write(Message(data=json.dumps(frame)))
+        except LocalProtocolError:
+            raise self._ending() from None
 
     async def receive(self) -> dict[str, Any]:
         """Return the next frame; raises ClosedError, and trio.TooSlowError after `patience` without a sign of life."""
@@ -44,10 +53,17 @@ class WebsocketClient:
                 raise self._closed
             with trio.fail_after(self.patience):
                 data = bytes(await self._stream.receive_some())
-            self._connection.receive_data(data or None)  # None is the end of the stream
-            for event in self._connection.events():
-                await self._handle(event)
+            try:
+                self._connection.receive_data(data or None)  # None is the end of the stream
+                for event in self._connection.events():
+                    await self._handle(event)
+            except (LocalProtocolError, RemoteProtocolError):  # a fault of the peer's, or an answer that came too late
+                self._closed = self._ending()
         return self._received.popleft()
+
+    def _ending(self) -> ClosedError:
+        """Return how it was closed, as far as that is known by now."""
+        return ClosedError(ABNORMAL) if self._closed is None else self._closed
 
     async def _handle(self, event: Event) -> None:
         match event:

@@ -30,7 +30,18 @@ def copy_repository(to: Path) -> Path:
 
 def commit(copy: Path) -> None:
     git(copy, "add", "--all")
-    git(copy, "-c", "user.name=tests", "-c", "user.email=tests@example.org", "commit", "--quiet", "-m", "as it is")
+    git(
+        copy,
+        "-c",
+        "user.name=tests",
+        "-c",
+        "user.email=tests@example.org",
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "-m",
+        "as it is",
+    )
 
 
 def git(where: Path, *arguments: str) -> str:

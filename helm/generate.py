@@ -19,8 +19,8 @@ sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 
 from service.features import FEATURES  # noqa: E402  # after the path above
 from service.platform.feature import catalogue  # noqa: E402  # the same
-from service.platform.settings import DRAIN_MARGIN, PlatformSettings  # noqa: E402  # the same
-from service.platform.settings.documents import json_schema  # noqa: E402  # after the path above
+from service.platform.settings import DRAIN_MARGIN, Catalogue, PlatformSettings, Setting  # noqa: E402  # the same
+from service.platform.settings.documents import json_schema, secrets  # noqa: E402  # after the path above
 from service.settings import Settings  # noqa: E402  # the same
 
 KNOWN = catalogue(Settings, FEATURES)
@@ -81,29 +81,33 @@ def _comment_above(lines: list[str], number: int) -> tuple[str, dict[str, Any]]:
     return " ".join(line for line in comments if not line.startswith("@schema ")), extra
 
 
-def make_schema(values: list[Value]) -> dict[str, Any]:
-    root = _object(values)
+def make_schema(values: list[Value], known: Catalogue) -> dict[str, Any]:
+    root = _object(values, known)
     # A parent chart passes both to its subcharts.
     root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart"} | root
 
 
-def _object(values: list[Value]) -> dict[str, Any]:
-    properties = {value.path.rpartition(".")[2]: _schema(value) for value in values}
+def _object(values: list[Value], known: Catalogue) -> dict[str, Any]:
+    properties = {value.path.rpartition(".")[2]: _schema(value, known) for value in values}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _schema(value: Value) -> dict[str, Any]:
+def _schema(value: Value, known: Catalogue) -> dict[str, Any]:
     if value.children:
-        return _object(value.children)
+        return _object(value.children, known)
     extra = dict(value.extra)
     if setting := extra.pop("settings", None):
-        known = json.loads(json_schema(KNOWN))["properties"]
+        described = json.loads(json_schema(known))["properties"]
         if setting == "config":
-            free = {name: schema for name, schema in known.items() if name not in OWNED}
+            free = {name: schema for name, schema in described.items() if name not in OWNED}
             extra |= {"additionalProperties": False, "properties": free}
+        elif setting == "secrets":
+            key = {"type": "string", "minLength": 1}
+            named = {one.variable: {**key, "description": one.info.description} for one in own_secrets(known)}
+            extra |= {"additionalProperties": False, "properties": named}
         else:
-            extra |= {key: limit for key, limit in known[setting].items() if key != "description"}
+            extra |= {key: limit for key, limit in described[setting].items() if key != "description"}
     return {"description": value.description, "type": TYPES.get(type(value.default))} | extra
 
 
@@ -126,26 +130,33 @@ def _leaves(values: list[Value]) -> Iterator[Value]:
             yield value
 
 
-def make_settings_template() -> str:
+def own_secrets(known: Catalogue) -> list[Setting]:
+    """Return the settings that are secrets, and for which the chart has no value of its own."""
+    return [one for one in secrets(known) if one.variable not in OWNED]
+
+
+def make_settings_template(known: Catalogue) -> str:
+    hidden = [one.variable for one in own_secrets(known)]
     facts = {
         "drain_margin": DRAIN_MARGIN,
         "request_deadline": PlatformSettings.model_fields["request_deadline"].default,
         "owned": OWNED,
-        "config": [name for name in KNOWN.variables if name not in OWNED],
+        "config": [name for name in known.variables if name not in OWNED and name not in hidden],
+        "secrets": hidden,
     }
     note = "{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}"
     return f'{note}\n{{{{- define "trireme.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
 
 
-def outputs() -> dict[Path, str]:
-    """Return what each generated file should hold."""
-    values = parse_values((CHART / "values.yaml").read_text())
-    readme = (CHART / "README.md").read_text()
+def outputs(chart: Path = CHART, known: Catalogue = KNOWN) -> dict[Path, str]:
+    """Return what each generated file of a chart should hold, for a service with these settings."""
+    values = parse_values((chart / "values.yaml").read_text())
+    readme = (chart / "README.md").read_text()
     table = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
     return {
-        CHART / "values.schema.json": json.dumps(make_schema(values), indent=2) + "\n",
-        CHART / "README.md": table.sub(lambda _: BEGIN + make_table(values) + END, readme),
-        CHART / "templates" / "_settings.tpl": make_settings_template(),
+        chart / "values.schema.json": json.dumps(make_schema(values, known), indent=2) + "\n",
+        chart / "README.md": table.sub(lambda _: BEGIN + make_table(values) + END, readme),
+        chart / "templates" / "_settings.tpl": make_settings_template(known),
     }
 
 

@@ -71,6 +71,15 @@ annotations:
 {{- end -}}
 
 {{/* Settings from `config`. JSON, since 1048576 would otherwise come out as 1.048576e+06. Takes root and skip. */}}
+{{- /* Settings that are secrets, for every verb that reads the settings: `migrate` too, as one may be required. */}}
+{{- define "trireme.secretsEnv" -}}
+{{- range $name, $key := .Values.secrets.keys }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.secrets.existingSecret | quote }}, key: {{ $key | quote }}}
+{{- end }}
+{{- end -}}
+
 {{- define "trireme.configEnv" -}}
 {{- range $name, $value := omit .root.Values.config .skip }}
 {{- if not (kindIs "invalid" $value) }}
@@ -115,6 +124,7 @@ annotations:
 - name: SERVICE_GRACEFUL_TIMEOUT
   value: {{ .Values.drain.gracefulTimeout | toJson | quote }}
 {{- include "trireme.configEnv" (dict "root" . "skip" "") }}
+{{- include "trireme.secretsEnv" . }}
 - name: SERVICE_DATABASE_URL
   valueFrom:
     secretKeyRef: {name: {{ include "trireme.databaseSecret" . }}, key: {{ .Values.database.urlKey }}}

@@ -40,6 +40,7 @@
     "SERVICE_LOG_LEVEL",
     "SERVICE_LOG_FORMAT",
     "SERVICE_CHAT_RETENTION"
-  ]
+  ],
+  "secrets": []
 }
 {{- end -}}

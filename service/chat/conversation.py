@@ -37,7 +37,7 @@ from service.chat.store import Draft
 from service.chat.tail import Burst
 from service.chat.writer import unavailable
 from service.platform.errors import Unavailable
-from service.platform.server import TokenBucket, Websocket
+from service.platform.server import Websocket
 
 LAST_ANSWERS = 1.0  # seconds that a goodbye waits for the answers to what was read
 BURST = 16  # messages of a catch-up that are sent before the socket must have taken them
@@ -64,7 +64,6 @@ class Conversation:
     """A member of rooms, over one websocket."""
 
     def __init__(self, chat: Chat, socket: Websocket, author: Author, session: str) -> None:
-        now = trio.current_time()
         self._chat = chat
         self._author = author
         self._session = session
@@ -75,8 +74,8 @@ class Conversation:
         self._all_answered = trio.Event()
         self._strikes = Strikes()
         self._patience = Patience()
-        self._sends = TokenBucket(chat.settings.rate_per_connection, now=now)
-        self._others = TokenBucket(chat.settings.rate_per_connection, now=now)  # joins, pings, nonsense
+        self._sends = chat.limits.connection()
+        self._others = chat.limits.connection()  # joins, pings, nonsense
         self._catching_up = trio.Lock()
 
     async def run(self) -> None:
@@ -142,7 +141,7 @@ class Conversation:
         self._send(
             Error(
                 code="rate_limited",
-                message=f"more than {self._chat.settings.rate_per_connection:g} frames a second",
+                message=f"more than {self._chat.limits.per_connection:g} frames a second",
                 retryable=True,
                 retry_after_ms=max(1, round(wait * 1000)),
                 id=getattr(frame, "id", None),
@@ -238,7 +237,7 @@ class Conversation:
 
 def hello(chat: Chat, session: str) -> Hello:
     """Return the first frame: what a client must know of this server."""
-    settings, n = chat.settings, chat.settings.rate_per_connection
+    settings, n = chat.settings, chat.limits.per_connection
     return Hello(
         server=chat.replica,
         session=session,

@@ -15,7 +15,7 @@ from service.chat.limits import Patience
 from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
 from service.chat.store import Draft
 from service.chat.tail import Burst, Entry
-from service.platform.server import TokenBucket, Websocket
+from service.platform.server import Websocket
 
 LOBBY = "lobby"
 NOT_A_TEXT = Ending(Close.POLICY, f"a message is a text of 1 to {MAX_TEXT} characters, without NUL")
@@ -31,7 +31,7 @@ class SimpleConversation:
         self._author = author
         self._connection = ChatSocket(chat, socket)
         self._own: set[str] = set()  # ids of what it sent and has not come by yet
-        self._rate = TokenBucket(chat.settings.rate_per_connection, now=trio.current_time())
+        self._rate = chat.limits.connection()
         self._patience = Patience()
 
     async def run(self) -> None:

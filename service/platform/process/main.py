@@ -142,7 +142,8 @@ async def live(
         bound("management_bind", settings.management_bind) as operators,
         bound("bind", settings.bind) as public,
     ):
-        statistics, limits = ServerStatistics(), RateLimits(settings.rate_per_address)
+        statistics = ServerStatistics()
+        limits = RateLimits(settings.rate_per_address, per_connection=settings.rate_per_connection)
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
         with explained("management_bind", settings.management_bind):
             operators.listen()

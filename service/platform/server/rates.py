@@ -35,8 +35,11 @@ class TokenBucket:
 class RateLimits:
     """A bucket for each client address. One that has been left alone until its bucket was full again is forgotten."""
 
-    def __init__(self, rate: float, *, clock: Callable[[], float] = trio.current_time) -> None:
-        """Allow `rate` a second and address; 0 is no limit."""
+    def __init__(
+        self, rate: float, *, per_connection: float = 0, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        """Allow `rate` a second and address, and `per_connection` a second and websocket; 0 is no limit."""
+        self.per_connection = per_connection
         self._rate = rate
         self._clock = clock
         self._recent: dict[str, TokenBucket] = {}
@@ -44,6 +47,10 @@ class RateLimits:
         self._rotated = -1.0
         # The time that an empty bucket takes to fill; a bucket in `_older` has not been touched for as long.
         self._memory = BURST_SECONDS if rate * BURST_SECONDS >= 1 else 1 / max(rate, 1e-9)
+
+    def connection(self) -> TokenBucket:
+        """Return a bucket for what one websocket may send."""
+        return TokenBucket(self.per_connection, now=self._clock())
 
     def take(self, address: str) -> float:
         """Take a token of this address and return 0, or return the seconds until there is one."""

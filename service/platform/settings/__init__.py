@@ -1,7 +1,7 @@
 """Settings: the base class of yours and of each feature's, their types, and how they are read, shown and documented."""
 
 from service.platform.settings.base import DRAIN_MARGIN, PREFIX, FeatureSettings, PlatformSettings
-from service.platform.settings.load import TRACES, Catalogue, SettingsError, effective, traces_wanted, variable
+from service.platform.settings.load import TRACES, Catalogue, Setting, SettingsError, effective, traces_wanted, variable
 from service.platform.settings.types import Bind, DatabaseURL, Names, Networks, Origins, Seconds, SecretURL
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "PlatformSettings",
     "Seconds",
     "SecretURL",
+    "Setting",
     "SettingsError",
     "effective",
     "traces_wanted",

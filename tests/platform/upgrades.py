@@ -19,7 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from service.platform.database import CodeSchema, SchemaState, migrate
 from service.platform.database.revisions import ancestors, read_scripts
-from service.platform.database.schema import SELECT_STATE, STATE_TABLE, decide
+from service.platform.database.schema import STATE_TABLE, decide
+from service.platform.database.state import select_state
 from service.platform.settings import PlatformSettings
 
 OURS = {"alembic_version", STATE_TABLE}
@@ -75,7 +76,7 @@ def upgrade_problems(url: str, migrations: Path, revision: str, directory: Path)
         migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
         announced = announced or bool(script.module.breaking)
         with connected(url) as connection:
-            state = decide(code, *connection.exec_driver_sql(SELECT_STATE).one())
+            state = decide(code, *select_state(connection))
             print(f"code of {revision} sees the schema of {script.revision}: {state}")
             if state is not SchemaState.AHEAD_COMPATIBLE and not announced:
                 yield f"{script.revision} stops serving {revision} and does not say `breaking`"

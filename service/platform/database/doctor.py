@@ -13,7 +13,6 @@ from psycopg.pq.abc import PGconn
 from service.platform.database.address import Address, PasswordUnreadable, ceilings
 from service.platform.database.revisions import MigrationsWrong
 from service.platform.database.schema import (
-    SELECT_STATE,
     STATE_TABLE,
     decide,
     explain,
@@ -21,6 +20,7 @@ from service.platform.database.schema import (
     metadata,
     read_code_schema,
 )
+from service.platform.database.state import read_state
 from service.platform.database.wire import ConnectFailed, connect, execute
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
@@ -92,17 +92,14 @@ async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
     """Return how the schema stands to the code, whether it is served, and what to do when it is not."""
     try:
         code = read_code_schema(find_migrations())
-        rows = await _rows(pgconn, SELECT_STATE)
+        revision, serves_from = await read_state(pgconn)
     except MigrationsWrong as error:
         return str(error), False, "`serve` and `migrate` end at once"
-    except psycopg.errors.UndefinedTable:
-        rows = []
-        if not await _value(pgconn, "SELECT current_schema()"):
-            advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
-            return "the role may use no schema", False, advice
     except psycopg.errors.InsufficientPrivilege as error:
         return _one_line(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
-    revision, serves_from = rows[0] if rows else (None, None)
+    if revision is None and not await _value(pgconn, "SELECT current_schema()"):
+        advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
+        return "the role may use no schema", False, advice
     return explain(code, revision, serves_from), decide(code, revision, serves_from).served, "`serve` would wait"
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import structlog
@@ -28,13 +27,13 @@ from service.platform.database.record import APPLIED
 from service.platform.database.redaction import hide_values
 from service.platform.database.revisions import MigrationRefused, ancestors, declared, read_scripts
 from service.platform.database.schema import (
-    SELECT_STATE,
     SchemaState,
     decide,
     explain,
     find_migrations,
     read_code_schema,
 )
+from service.platform.database.state import select_state
 from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
@@ -132,7 +131,8 @@ def _shortened(statement: str) -> str:
 
 def _migrate(connection: Connection, migrations: Path, progress: Progress, *, breaking: bool) -> Migrated:
     code, scripts = read_code_schema(migrations), read_scripts(migrations)
-    before, serves_from = _select_state(connection)
+    with connection.begin():
+        before, serves_from = select_state(connection)
     state = decide(code, before, serves_from)
     if state.served:
         return Migrated(before, before, (), f"nothing to do: {explain(code, before, serves_from)}")
@@ -154,14 +154,6 @@ def _config(migrations: Path, connection: Connection) -> Config:
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
-
-
-def _select_state(connection: Connection) -> tuple[str | None, str | None]:
-    with connection.begin():
-        if connection.exec_driver_sql("SELECT to_regclass('schema_state')").scalar() is None:
-            return None, None
-        row: Any = connection.exec_driver_sql(SELECT_STATE).one_or_none()
-        return (row.revision, row.serves_from) if row else (None, None)
 
 
 def _select_heads(connection: Connection) -> set[str]:

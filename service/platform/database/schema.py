@@ -26,7 +26,6 @@ metadata = MetaData(
 
 # One row; written by migrations/env.py in the transaction of each migration.
 STATE_TABLE = "schema_state"
-SELECT_STATE = f"SELECT revision, serves_from FROM {STATE_TABLE}"  # noqa: S608  a constant
 
 
 class SchemaState(enum.StrEnum):

@@ -11,9 +11,10 @@ import trio
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable
-from service.platform.database.schema import SELECT_STATE, CodeSchema, SchemaState, decide, explain
+from service.platform.database.schema import CodeSchema, SchemaState, decide, explain
 from service.platform.database.sqlstate import STANDBY
-from service.platform.database.wire import ConnectFailed, connect, execute, is_standby
+from service.platform.database.state import read_state
+from service.platform.database.wire import ConnectFailed, connect, is_standby
 
 INTERVAL = 2.0  # seconds between two looks
 LOOK_LIMIT = 1.0
@@ -107,11 +108,11 @@ class Watch:
     async def _select_state(self) -> tuple[str | None, str | None]:
         if self._pgconn is not None:
             with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
-                state = await _select_state(self._pgconn)
+                state = await read_state(self._pgconn)
                 return await self._look_for_primary(state) if is_standby(self._pgconn) else state
             self._close()
         self._pgconn = await connect(self._address.parameters)
-        return await _select_state(self._pgconn)
+        return await read_state(self._pgconn)
 
     async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
         """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""
@@ -122,7 +123,7 @@ class Watch:
             return state
         self._close()
         self._pgconn = pgconn
-        return await _select_state(pgconn)
+        return await read_state(pgconn)
 
     def _publish(self, condition: Condition) -> None:
         before, self.condition = self.condition, condition
@@ -134,21 +135,6 @@ class Watch:
         if self._pgconn is not None:
             self._pgconn.finish()
             self._pgconn = None
-
-
-async def _select_state(pgconn: PGconn) -> tuple[str | None, str | None]:
-    try:
-        result = await execute(pgconn, SELECT_STATE)
-    except psycopg.errors.UndefinedTable:
-        return None, None  # nothing was ever migrated
-    if not result.ntuples:
-        return None, None
-    revision, serves_from = result.get_value(0, 0), result.get_value(0, 1)
-    return _text(revision), _text(serves_from)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
 
 
 def _one_line(error: Exception) -> str:

@@ -56,8 +56,13 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
-    """Undo what a service that ran in this process made of logging and of warnings, or the next test inherits it."""
+    """Undo what a service that ran in this process made of logging and of warnings, or the next test inherits it.
+
+    Tracebacks are plain: structlog's own choice draws them with every local variable, which took seconds of the loop.
+    """
     handlers, level = logging.root.handlers[:], logging.root.level
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     yield
     logging.captureWarnings(False)
     structlog.reset_defaults()

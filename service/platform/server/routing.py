@@ -11,8 +11,7 @@ from werkzeug.exceptions import BadHost, NotFound
 from werkzeug.routing import MapAdapter
 
 from service.platform.server.targets import is_ambiguous
-
-DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
+from service.platform.settings import DEFAULT_PORTS
 
 _NO_METHOD = "--"  # as werkzeug itself asks for a path's methods: no route has it
 
@@ -59,9 +58,8 @@ class _Adapter(MapAdapter):
 @lru_cache(maxsize=256)
 def _encode_host(scheme: str, host: str) -> str:
     """Return the host as URLs carry it. Raises BadHost, as werkzeug's `Map.bind` does."""
-    name, colon, port = host.lower().partition(":")
-    if port == DEFAULT_PORTS.get(scheme):
-        colon = port = ""
+    usual = DEFAULT_PORTS.get(scheme.replace("ws", "http"))
+    name, colon, port = host.lower().removesuffix(f":{usual}").partition(":")
     try:
         return f"{name.encode('idna').decode('ascii')}{colon}{port}"
     except UnicodeError as error:

@@ -30,7 +30,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 }
 _SECRETS = ("password", "sslpassword", "passfile")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def database_url(text: str) -> URL:
@@ -124,7 +124,7 @@ def origin(text: str) -> str:
     """Return an origin as browsers write it: lower case, punycode, without the port that its scheme has anyway."""
     right = "must hold origins such as https://example.org, separated by commas"
     parts = urlsplit(text.lower())
-    if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
+    if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
         raise ValueError(f"{right}; {text!r} is none")
     if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{right}; leave out of {text!r} all but scheme, host and port")
@@ -132,7 +132,7 @@ def origin(text: str) -> str:
         raise ValueError(f"{right}; {text!r} has a wildcard, which matches nothing: name each origin")
     name, port = _host_and_port(parts.netloc, right)
     shown = f"[{_ipv6(name[1:-1], right)}]" if name.startswith("[") else _name(name, right)
-    return f"{parts.scheme}://{shown}{'' if port in {None, _DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
+    return f"{parts.scheme}://{shown}{'' if port in {None, DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
 
 
 def _host_and_port(netloc: str, right: str) -> tuple[str, int | None]:

@@ -4,6 +4,7 @@ import pytest
 from quart import Blueprint
 
 from service.platform.server import Application
+from service.platform.server.routing import _encode_host
 from service.platform.server.targets import origin_form
 from tests.platform.server.conftest import running
 from tests.platform.server.wire import Reader
@@ -88,6 +89,15 @@ async def test_the_authority_of_an_absolute_target_is_the_host(app: Application)
     _, _, body = await ask(app, b"GET http://right.example:81/host", b"Host: wrong.example\r\n")
 
     assert body == b"right.example:81"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ws", "wss"])
+@pytest.mark.parametrize("host", ["Example.ORG", "[::1]", "192.0.2.1"])
+@pytest.mark.parametrize("port", ["", ":80", ":443", ":8000"])
+def test_the_port_that_a_scheme_has_anyway_is_left_out_of_the_host(scheme: str, host: str, port: str) -> None:
+    usual = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":443"}[scheme]
+
+    assert _encode_host(scheme, host + port) == host.lower() + ("" if port == usual else port)
 
 
 @pytest.mark.parametrize("target", [b"http://user@x/", b"http://x:y/", b"//x/", b"http://", b"https:/x", b"HTTP:x"])

@@ -31,19 +31,13 @@ def texts() -> dict[Path, str]:
 
 def observability() -> dict[Path, str]:
     """Return what the chart's folder of alerts and dashboards should hold, and nothing else."""
-    own = ROOT / "deploy" / "observability"
-    of_features = sorted(ROOT.glob("service/*/observability"))
-    rules = [
-        path.read_text().partition("groups:\n")[2] for path in (folder / "rules.yaml" for folder in [own, *of_features])
-    ]
-    dashboards = {
-        CHARTS / "dashboard.json": own,
-        **{CHARTS / f"dashboard-{one.parent.name}.json": one for one in of_features},
-    }
-    return {
-        CHARTS / "rules.yaml": "# Made by `make generate`; the sources are in deploy/ and in the features.\ngroups:\n"
-        + "".join(rules),
-        **{copy: (folder / "dashboard.json").read_text() for copy, folder in dashboards.items()},
+    folders = {f"-{folder.parent.name}": folder for folder in sorted(ROOT.glob("service/*/observability"))}
+    folders = {"": ROOT / "deploy" / "observability"} | folders
+    groups = [(folder / "rules.yaml").read_text().partition("groups:\n")[2] for folder in folders.values()]
+    note = "# Made by `make generate`; the sources are in deploy/ and in the features.\n"
+    dashboards = {CHARTS / f"dashboard{of}.json": folder / "dashboard.json" for of, folder in folders.items()}
+    return {CHARTS / "rules.yaml": f"{note}groups:\n{''.join(groups)}"} | {
+        copy: source.read_text() for copy, source in dashboards.items()
     }
 
 

@@ -1,10 +1,10 @@
-"""`deploy/setup.sh`, which every target of the Makefile begins with."""
+"""`deploy/setup.sh`, which every target of the Makefile begins with; and what else the Makefile says twice."""
 
 import os
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
 
 
 def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
@@ -23,3 +23,7 @@ def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
     )
 
     assert {"sync", "--locked", "--inexact", "embedded"} <= set(done.stdout.split())
+
+
+def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:
+    assert f"SIDE_BY_SIDE := {' '.join(SIDE_BY_SIDE)}\n" in (ROOT / "Makefile").read_text()

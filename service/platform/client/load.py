@@ -1,6 +1,6 @@
 """`service load`: clients that ask, over real sockets, at a given pace. It knows the service by its wire alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,6 @@ import trio
 from service.platform.client.load_plan import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from service.platform.feature import Feature
 
 

@@ -3,7 +3,6 @@
 Pure: a request's method and headers in, an error or None out.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia
-from service.platform.settings import PlatformSettings
+from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,11 @@ def refusal(
 
 @lru_cache(maxsize=256)
 def _as_allowed(name: str) -> str:
-    """Return a Host's name as SERVICE_ALLOWED_HOSTS has it: lower case, no dot at its end, IPv6 in its short form."""
-    if not name.startswith("["):
-        return name.lower().rstrip(".")
+    """Return a Host's name as SERVICE_ALLOWED_HOSTS is read, so that both sides of the comparison agree."""
     try:
-        return f"[{ipaddress.IPv6Address(name[1:-1])}]"
-    except ValueError:
-        return name.lower()
+        return host_name(name)
+    except ValueError:  # then it is none of them
+        return name.lower().rstrip(".")
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> bool:
@@ -82,8 +78,10 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
     if allowed := tuple(allowed):
         return origin.lower() in allowed
     parts = urlsplit(origin.lower())
-    port = _DEFAULT_PORTS.get(parts.scheme)
-    return port is not None and parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
+    if parts.scheme not in DEFAULT_PORTS:
+        return False
+    port = f":{DEFAULT_PORTS[parts.scheme]}"
+    return parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
 
 
 def is_json(content_type: str) -> bool:

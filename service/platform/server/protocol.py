@@ -176,7 +176,8 @@ class Protocol(H11Protocol):
             await self._answer_at_once(request, *probe(), [(b"content-type", b"application/json"), *ALWAYS])
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
-        if request.method == b"GET" and is_upgrade(headers := join_lists(headers)):
+        if request.method == b"GET" and is_upgrade(headers):
+            headers = join_lists(headers)
             if (refused := refused_handshake(headers)) is not None:
                 await self._answer_at_once(request, refused[0], b"", refused[1], kept=False)
                 return

@@ -51,9 +51,11 @@ def join_lists(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     return [*others, *joined.items()]
 
 
-def is_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether the headers, joined, ask for a websocket."""
-    fields = dict(headers)
+def is_upgrade(headers: HeaderList) -> bool:
+    """Return whether the headers ask for a websocket; most have no `Upgrade`, and then nothing is made of them."""
+    if not any(name == b"upgrade" for name, _ in headers):
+        return False
+    fields = dict(join_lists(headers))
     return b"upgrade" in _tokens(fields.get(b"connection")) and b"websocket" in _tokens(fields.get(b"upgrade"))
 
 

@@ -54,7 +54,7 @@ class Catalogue:
         self._by_variable: dict[str, Setting] = {}
         for prefix, group in ((PREFIX, settings), *((prefix_of(name), kind) for name, kind in of_features.items())):
             for field, info in group.model_fields.items():
-                name = prefix + field.upper()
+                name = variable(field, prefix)
                 if (other := self._by_variable.get(name)) is not None:
                     raise ValueError(
                         f"{name}: is a field of {other.group.__name__} and of {group.__name__}; rename one"
@@ -108,7 +108,7 @@ class Catalogue:
     def _problem(self, prefix: str, detail: ErrorDetails) -> str:
         if not detail["loc"]:
             return detail["msg"]  # settings that do not fit together name themselves
-        name = prefix + str(detail["loc"][0]).upper()
+        name = variable(str(detail["loc"][0]), prefix)
         return sentence(name, self._by_variable[name].info, detail)
 
     def _misspelt(self, name: str) -> str | None:
@@ -119,13 +119,13 @@ def effective(settings: PlatformSettings, origins: Mapping[str, str]) -> Iterato
     """Yield variable, value as it may be shown to anybody, and origin, for each setting that is in force."""
     for prefix, group in settings.groups():
         for field in type(group).model_fields:
-            name = prefix + field.upper()
+            name = variable(field, prefix)
             yield name, shown(getattr(group, field)), origins.get(name, "default")
 
 
-def variable(field: str) -> str:
-    """Return the environment variable of a field of yours or the platform's."""
-    return PREFIX + field.upper()
+def variable(field: str, prefix: str = PREFIX) -> str:
+    """Return the environment variable of a field: of yours or the platform's, unless a feature's prefix is given."""
+    return prefix + field.upper()
 
 
 def traces_wanted() -> bool:

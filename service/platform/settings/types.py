@@ -11,6 +11,8 @@ from sqlalchemy.engine import make_url
 
 from service.platform.settings import addresses
 
+ADDRESS = "address"  # the kind of error whose words are a whole sentence, for words.py
+
 
 class SecretURL(SecretStr):
     """An address with a password in it: shown with the password replaced, where another secret shows nothing."""
@@ -24,40 +26,37 @@ class SecretURL(SecretStr):
 def _bind(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise PydanticCustomError("bind", "must be host:port or [ipv6]:port, with a port from 0 to 65535")
+        raise ValueError("must be host:port or [ipv6]:port, with a port from 0 to 65535")
     if not host:
-        words = f"must say where to listen: 127.0.0.1:{port} for this machine alone, [::]:{port} for all that reach it"
-        raise PydanticCustomError("bind", words)
+        raise ValueError(
+            f"must say where to listen: 127.0.0.1:{port} for this machine alone, [::]:{port} for all that reach it"
+        )
     if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-        raise PydanticCustomError("bind", "must write an IPv6 address in brackets: [::1]:8000")
+        raise ValueError("must write an IPv6 address in brackets: [::1]:8000")
     return value
 
 
-def _checked(kind: str, check: Callable[[str], str]) -> Callable[[str], str]:
-    """Return a validator whose error says what `check` says."""
-
-    def validate(value: str) -> str:
-        try:
-            return check(value)
-        except ValueError as error:
-            raise PydanticCustomError(kind, "{words}", {"words": str(error)}) from None
-
-    return validate
-
-
 def _database_url(value: SecretStr) -> SecretURL:
-    try:
-        url = addresses.database_url(value.get_secret_value())
-    except ValueError as error:
-        raise PydanticCustomError("url", "{words}", {"words": str(error)}) from None
-    return SecretURL(url.render_as_string(hide_password=False))
+    return SecretURL(addresses.database_url(value.get_secret_value()).render_as_string(hide_password=False))
 
 
 def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise PydanticCustomError("network", "must hold addresses or networks such as 10.0.0.0/8") from None
+        raise ValueError("must hold addresses or networks such as 10.0.0.0/8") from None
+
+
+def _checked[Given, Read](check: Callable[[Given], Read]) -> AfterValidator:
+    """Return a validator whose error says what `check` says, and no more: pydantic puts words before a ValueError's."""
+
+    def validate(value: Given) -> Read:
+        try:
+            return check(value)
+        except ValueError as error:
+            raise PydanticCustomError(ADDRESS, "{words}", {"words": str(error)}) from None
+
+    return AfterValidator(validate)
 
 
 def _split(value: Any) -> Any:
@@ -65,12 +64,8 @@ def _split(value: Any) -> Any:
 
 
 Seconds = float
-Bind = Annotated[str, AfterValidator(_bind)]
-DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
-Names = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked("host", addresses.host_name))], ...], NoDecode, BeforeValidator(_split)
-]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_checked("origin", addresses.origin))], ...], NoDecode, BeforeValidator(_split)
-]
-Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
+Bind = Annotated[str, _checked(_bind)]
+DatabaseURL = Annotated[SecretStr, _checked(_database_url)]
+Names = Annotated[tuple[Annotated[str, _checked(addresses.host_name)], ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[Annotated[str, _checked(addresses.origin)], ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[Annotated[str, _checked(_network)], ...], NoDecode, BeforeValidator(_split)]

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from service.platform.settings.types import SecretURL
+from service.platform.settings.types import ADDRESS, SecretURL
 
 # A name is taken for a misspelt setting within one edit, and one more for each so many letters.
 SHORTEST, LETTERS_FOR_ONE_MORE, MOST = 4, 9, 3
@@ -52,8 +52,7 @@ def shown(value: object) -> str:
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:
     """Return one line: the variable, its value unless it is a secret, and what it may be."""
     value = "" if is_secret(info) else f"{error['input']!r} "
-    custom = error["type"] in {"bind", "url", "host", "origin", "network"}
-    return f"{variable}: {value}{error['msg'] if custom else f'must be {describe_range(info)}'}"
+    return f"{variable}: {value}{error['msg'] if error['type'] == ADDRESS else f'must be {describe_range(info)}'}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -214,7 +214,11 @@ class Protocol(H11Protocol):
         """Answer a request here, ahead of every task; without `kept` the connection ends with it."""
         headers = [*fields, (b"content-length", b"%d" % len(body)), *self.config.response_headers("h11")]
         sent = b"" if request.method == b"HEAD" else body
-        self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
+        try:
+            self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
+        except h11.RemoteProtocolError:
+            await self.refuse(400)
+            return
         plain = kept and self.is_plain(request.http_version, request.headers)
         if plain and (head := encode_head(status, headers, body)):
             await self.answer(head, sent)

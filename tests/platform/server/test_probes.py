@@ -35,3 +35,16 @@ async def test_a_probe_answers_get_and_head_with_any_query(app: Application, tar
     assert answer.endswith(b"\r\n\r\n")
     assert kept.count(b"HTTP/1.1 200 ") == 2
     assert kept.count(b"alive") == 1
+
+
+@pytest.mark.parametrize("handshake", ["", "Upgrade: websocket\r\nConnection: Upgrade\r\n"], ids=["probe", "handshake"])
+async def test_a_body_that_cannot_be_read_is_a_400_and_no_failure(app: Application, handshake: str) -> None:
+    """What is answered ahead of every task looks for the end of the request, and may find nonsense there."""
+    target = "/ws" if handshake else "/livez"
+    head = f"GET {target} HTTP/1.1\r\nHost: x\r\n{handshake}Transfer-Encoding: chunked\r\n\r\n".encode()
+    async with running(app, probes={"/livez": lambda: (200, b"alive")}) as server, await server.connect() as client:
+        await client.send_all(head + b"[[[[no chunk\r\n")
+        answer = await Reader(client).rest()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert server.statistics.connection_errors == {}

@@ -14,6 +14,7 @@
     "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
     "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey"
   },
+  "required": {},
   "config": [
     "SERVICE_DATABASE_POOLED",
     "SERVICE_DATABASE_CONNECTIONS",

@@ -7,7 +7,8 @@ from typing import Any
 
 import structlog
 
-from service.platform.server import ALWAYS, WEBSOCKET
+from service.platform.errors import cut
+from service.platform.server import ALWAYS, WEBSOCKET, client_of
 from service.platform.telemetry.tracing import Traced
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,7 @@ class RequestActivity:
         scope = self._scope
         event = {
             "event": "request",
-            "method": scope["method"],
+            "method": scope["method"] if scope["method"] in _METHODS else cut(scope["method"]),
             "route": scope.get("route", ""),
             "status": self.status,
             "ms": int(seconds * 10_000) / 10,  # round() takes longer than the rest of this
@@ -165,7 +166,7 @@ def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) ->
 
 
 def _client(scope: Scope) -> str:
-    return (scope.get("client") or ("unknown",))[0]
+    return client_of(scope) or "unknown"
 
 
 def _milliseconds_since(start: float) -> float:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Never, cast
 
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, cut
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
@@ -172,7 +172,7 @@ _MARKING = json.JSONDecoder(
 def _complaint(text: str) -> str:
     """Return what is wrong first, after the name of its field."""
     path, wrong = next(_wrongs(_MARKING.decode(text), ()))
-    return f"{'.'.join(path) or 'body'}: {wrong}"
+    return f"{cut('.'.join(path)) or 'body'}: {wrong}"
 
 
 def _wrongs(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,5 +1,6 @@
 """Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
 
+from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
@@ -35,11 +36,14 @@ __all__ = [
     "TooSlowError",
     "Websocket",
     "Websockets",
+    "client_of",
     "encode_frame",
     "forwarded",
     "guard",
+    "host_of",
     "listener_url",
     "open_listener",
+    "parse_address",
     "refusal",
     "serve",
     "websocket",

@@ -17,6 +17,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState, WorkerContext
 
+from service.platform.server.address import endpoint
 from service.platform.server.config import ServerConfig
 from service.platform.server.exchange import ConnectionTasks
 from service.platform.server.outbox import Outbox
@@ -107,8 +108,8 @@ class ServerConnection(TCPServer):
             self.read_scope.deadline = trio.current_time() + patience
 
     async def _converse(self) -> None:
-        client = _address(self.stream.socket.getpeername())
-        server = _address(self.stream.socket.getsockname())
+        client = endpoint(self.stream.socket.getpeername())
+        server = endpoint(self.stream.socket.getsockname())
         async with self._tasks:
             self.protocol = Protocol(
                 self.app,
@@ -199,8 +200,3 @@ class ServerConnection(TCPServer):
     def _report(self, error: Exception) -> None:
         self.config.statistics.connection_errors[type(error).__name__] += 1
         log.error("connection failed", exc_info=error)
-
-
-def _address(name: tuple[str, int]) -> tuple[str, int]:
-    """Return host and port; a listener on [::] shows IPv4 clients as ::ffff:192.0.2.1."""
-    return name[0].removeprefix("::ffff:"), name[1]

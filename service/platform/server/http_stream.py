@@ -51,10 +51,11 @@ class HttpStream(HTTPStream):
 
     async def _send_body(self, message: HTTPResponseBodyEvent) -> None:
         if self._started is not None and self.state is ASGIHTTPState.REQUEST:
-            head = None if message.get("more_body", False) else self._plain_head(self._started, message["body"])
+            body = message.get("body", b"")
+            head = None if message.get("more_body", False) else self._plain_head(self._started, body)
             if head is not None:
                 self.state = ASGIHTTPState.CLOSED
-                await self.transport.protocol.answer(head, message["body"])
+                await self.transport.protocol.answer(head, body)
                 return
             await super().app_send(self._started)
         await super().app_send(message)

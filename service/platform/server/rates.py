@@ -1,12 +1,12 @@
 """How much one connection, and one client address, may ask for. Pure: the clock is passed in, or is a parameter."""
 
-import ipaddress
 from collections.abc import Callable
 
 import trio
 
+from service.platform.server.address import subscriber
+
 BURST_SECONDS = 2.0
-_IPV6_CLIENT = 64  # the prefix that one subscriber has, whatever address of it a request comes from
 
 
 class TokenBucket:
@@ -58,7 +58,7 @@ class RateLimits:
             return 0
         now = self._clock()
         self._forget(now)
-        key = _client_of(address)
+        key = subscriber(address)
         bucket = self._recent.get(key)
         if bucket is None:
             bucket = self._older.pop(key) if key in self._older else TokenBucket(self._rate, now=now)
@@ -74,12 +74,3 @@ class RateLimits:
             self._older = {} if stale else self._recent
             self._recent = {}
             self._rotated = now
-
-
-def _client_of(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address, _IPV6_CLIENT), strict=False))
-    except ValueError:
-        return address

@@ -172,11 +172,11 @@ def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "example.org, www.example.org,")
-    monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1")
+    monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1,::ffff:192.0.2.0/120,::ffff:192.0.2.1,::/0")
     settings, _ = KNOWN.load()
 
     assert settings.allowed_hosts == ("example.org", "www.example.org")
-    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.0/24", "192.0.2.1/32", "::/0")
 
 
 def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

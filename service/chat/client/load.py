@@ -17,6 +17,7 @@ import typer
 
 from service.chat.client.load_check import Checker
 from service.platform.client import Bar, ClosedError, Part, Plan, WebsocketClient, counts, open_stream, typical
+from service.platform.server import CloseReason
 
 JOIN_LIMIT = 30.0  # seconds until the load begins with those who are there; more where there are many
 JOINS_A_SECOND = 50  # at the least
@@ -44,7 +45,7 @@ async def _wait_for(line: WebsocketClient, kind: str) -> dict[str, Any]:
     """Return the next frame of a kind, for as long as nothing that counts can come; raises ClosedError for an error."""
     while (frame := await line.receive())["type"] != kind:
         if frame["type"] == "error":
-            raise ClosedError(1006)  # the database may be away: try again
+            raise ClosedError(CloseReason.ABNORMAL_CLOSURE)  # the database may be away: try again
     return frame
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from service.platform.errors import cut
-from service.platform.server import ALWAYS, WEBSOCKET, client_of
+from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
 
 log = structlog.get_logger(__name__)
@@ -118,7 +118,10 @@ class WebsocketActivity:
             case "websocket.send":
                 self._sent += 1
             case "websocket.close":
-                self._code, self._reason = message.get("code", 1000), message.get("reason") or ""
+                self._code, self._reason = (
+                    message.get("code", int(CloseReason.NORMAL_CLOSURE)),
+                    message.get("reason") or "",
+                )
             case "websocket.http.response.start":
                 self._status = message["status"]
                 message["headers"] = complete_headers(message["headers"], self._scope["request_id"])

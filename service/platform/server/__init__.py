@@ -1,5 +1,7 @@
 """Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
 
+from wsproto.frame_protocol import CloseReason
+
 from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
@@ -25,6 +27,7 @@ __all__ = [
     "TRIED",
     "WEBSOCKET",
     "Application",
+    "CloseReason",
     "Frame",
     "FrameOutbox",
     "Headers",

@@ -112,9 +112,9 @@ class WebsocketStream(WSStream):
                 self._write(goodbye)
             await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def shut(self, code: int, reason: str) -> None:
+    async def shut(self, code: int) -> None:
         """Close, and end the handler."""
-        await self.close(code, reason)
+        await self.close(code)
         if not self.closed:
             await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -167,14 +167,15 @@ class WebsocketStream(WSStream):
         clean = self._peer_closed.is_set()
         self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
-            self._count_close(CloseReason.ABNORMAL_CLOSURE)
+            self._note_close(CloseReason.ABNORMAL_CLOSURE)
         if self in self.config.websockets:
             self.config.websockets.discard(self)
             self.config.statistics.websockets_open -= 1
         self.closed = True
         self.state = ASGIWebsocketState.CLOSED
         if self.app_put is not None:
-            self.app_put.close({"type": "websocket.disconnect", "code": 1000 if clean else 1006})
+            code = CloseReason.NORMAL_CLOSURE if clean else CloseReason.ABNORMAL_CLOSURE
+            self.app_put.close({"type": "websocket.disconnect", "code": int(code)})
             if not clean:
                 self.app_put.scope.cancel()
 
@@ -245,7 +246,7 @@ class WebsocketStream(WSStream):
             return
         self._peer_closed.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
-            self._count_close(event.code)
+            self._note_close(event.code, by_peer=True)
             self._goodbye = event.response()
             self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
             self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
@@ -262,11 +263,11 @@ class WebsocketStream(WSStream):
         if self.transport.outbox.overflowed:
             self.transport.outbox.discard()  # or the close frame would never arrive
         self._write(CloseConnection(code=code, reason=reason))
-        self._count_close(code, reason)
+        self._note_close(code, reason)
 
-    def _count_close(self, code: int, reason: str = "") -> None:
+    def _note_close(self, code: int, reason: str = "", *, by_peer: bool = False) -> None:
         self.close_code, self.close_reason = int(code), reason
-        self.config.statistics.closes[int(code)] += 1
+        self.config.statistics.count_close(code, by_peer=by_peer)
 
     def _write(self, event: CloseConnection) -> None:
         self.transport.outbox.push(bytes(self.connection.send(event)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from service.platform.server import Application
+from service.platform.server import Application, CloseReason
 from tests.platform.server.conftest import running
 from tests.platform.server.processes import Child, child
 from tests.platform.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
@@ -96,7 +96,7 @@ async def test_peers_that_do_not_read_hold_up_the_farewell_for_a_second(safe_app
         while server.websockets.count < len(clients):
             await trio.sleep(0.01)
         started = trio.current_time()
-        await server.websockets.close_all()
+        await server.websockets.close_all(CloseReason.SERVICE_RESTART)
         took = trio.current_time() - started
         for client in clients:
             await client.aclose()

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
-from service.platform.server import Application, websocket
+from service.platform.server import Application, CloseReason, websocket
 from tests.platform.server.conftest import running, running_bare
 from tests.platform.server.wire import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Reader, frame, upgrade
 
@@ -31,7 +31,7 @@ async def test_an_exception_closes_1011_and_is_logged_once(
         assert await (await upgrade(client, "/fail")).close_code() == 1011
 
     assert errors(caplog) == ["Exception on websocket /fail"]
-    assert server.statistics.closes[1011] == 1
+    assert server.statistics.closes["1011"] == 1
 
 
 async def test_trap_an_exception_closes_1000_on_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
@@ -321,7 +321,7 @@ async def test_all_are_told_that_the_server_restarts(safe_app: Application) -> N
             nursery.start_soon(member)
         await until(lambda: server.websockets.count == 50)
         started = trio.current_time()
-        await server.websockets.close_all()
+        await server.websockets.close_all(CloseReason.SERVICE_RESTART)
 
     assert codes == [1012] * 50
     assert trio.current_time() - started < 3

@@ -121,8 +121,8 @@ class ServerConnection(TCPServer):
                 client=client,
                 server=server,
                 send=self.protocol_send,
+                transport=self,
             )
-            self.protocol.transport = self
             await self.protocol.initiate()
             try:
                 await self._read_data()

@@ -54,6 +54,8 @@ EXTENSION = "trireme.websocket"
 CLOSE_WAIT = 1.0
 # What came before a clean close is still handled, for at most this long.
 LAST_MESSAGES = 1.0
+# How long a handler may leave a full inbox alone while more is coming in.
+UNTAKEN_TIMEOUT = 10.0
 # A packet may hold ten thousand frames; after so many of them others have their turn.
 FRAMES_IN_A_ROW = 32
 
@@ -63,10 +65,10 @@ class WebsocketStream(WSStream):
 
     app_put: Exchange | None
     config: ServerConfig
-    transport: "ServerConnection"
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # as the base class
+    def __init__(self, *args: Any, transport: "ServerConnection") -> None:
+        super().__init__(*args)
+        self.transport = transport
         self._peer_closed = trio.Event()
         self._deaf = False
         self.frames_sent = 0
@@ -228,7 +230,7 @@ class WebsocketStream(WSStream):
         if event.message_finished:
             message = self.buffer.to_message()
             self.buffer.clear()
-            with trio.move_on_after(self.config.untaken_timeout) as patience:
+            with trio.move_on_after(UNTAKEN_TIMEOUT) as patience:
                 await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
             if patience.cancelled_caught:
                 await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")

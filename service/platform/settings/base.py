@@ -137,6 +137,12 @@ class PlatformSettings(_Frozen):
         le=600,
         description="How long one write may wait for a client that does not read; then it is let go.",
     )
+    keep_alive_timeout: Seconds = Field(
+        75,
+        ge=0.1,
+        le=3600,
+        description="How long a connection may be idle between requests; longer than the proxy in front keeps its own.",
+    )
     websocket_max_bytes: int = Field(65_536, ge=128, le=1 << 24, description="A larger message closes with 1009.")
     max_websockets: int = Field(
         10_000, ge=0, le=1_000_000, description="Open websockets; beyond it 503 at the upgrade."

@@ -10,6 +10,7 @@ import trio.testing
 from quart_trio import QuartTrio
 
 from service.platform.server import Application, CloseReason, websocket
+from service.platform.server.websocket_stream import UNTAKEN_TIMEOUT
 from tests.platform.server.conftest import running, running_bare
 from tests.platform.server.wire import BINARY, CLOSE, PING, PONG, TEXT, UPGRADE, Reader, frame, upgrade
 
@@ -363,7 +364,7 @@ async def test_a_burst_after_a_join_is_not_cut(app: Application) -> None:
 async def test_a_flood_that_no_handler_takes_is_closed_1008(
     safe_app: Application,
 ) -> None:
-    async with running(safe_app, untaken_timeout=0.3) as server, await server.connect() as client:
+    async with running(safe_app) as server, await server.connect() as client:
         reader = await upgrade(client, "/deaf")
 
         async def flood() -> None:
@@ -372,6 +373,6 @@ async def test_a_flood_that_no_handler_takes_is_closed_1008(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
-            with trio.fail_after(5):
+            with trio.fail_after(UNTAKEN_TIMEOUT + 5):
                 assert await reader.close_code() == 1008
             nursery.cancel_scope.cancel()

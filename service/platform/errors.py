@@ -119,8 +119,8 @@ class DatabaseAway(Unavailable):
 class DatabaseUnable(Unavailable):
     """PostgreSQL answered that it cannot serve this now, as `sqlstate` says; the unit is not committed."""
 
-    def __init__(self, message: str, *, sqlstate: str, retry_after: float = 1) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        super().__init__(message)
         self.sqlstate = sqlstate
 
 

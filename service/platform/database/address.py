@@ -53,10 +53,10 @@ class Address:
         return cls._make(_given(settings.database_url), settings, options, prepares=not settings.database_pooled)
 
     @classmethod
-    def direct(cls, settings: PlatformSettings, *, options: Mapping[str, str] = {}) -> Self:
+    def direct(cls, settings: PlatformSettings) -> Self:
         """Return the way past the pooler, for the listener and migrations."""
         url = _given(settings.database_direct_url or settings.database_url)
-        return cls._make(url, settings, options, prepares=True)
+        return cls._make(url, settings, {}, prepares=True)
 
     @classmethod
     def _make(cls, url: SecretStr, settings: PlatformSettings, options: Mapping[str, str], *, prepares: bool) -> Self:

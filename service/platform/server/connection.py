@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 LINGER = 2.0
 # A connection accepted while the listener was being closed may have its request on the way.
 LAST_CALL = 1.0
+# What may wait for a peer that reads slowly; more, and it is told TooSlowError about.
+MAX_FRAMES = 256
+MAX_BYTES = 1 << 20
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -55,6 +58,8 @@ class ServerConnection(TCPServer):
             start_soon=self._tasks.start_soon,
             fail=self.drop,
             write_timeout=config.settings.write_timeout,
+            max_frames=MAX_FRAMES,
+            max_bytes=MAX_BYTES,
         )
         self.last_received = trio.current_time()
         self._idle = True

@@ -18,8 +18,6 @@ class ServerStatistics:
     requests_in_flight: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # ahead of the framework, by reason
     websockets_open: int = 0
-    websockets_peak: int = 0
-    websockets_too_slow: int = 0
     closes: Counter[str] = field(default_factory=Counter)  # websockets closed, by code
 
     @property
@@ -30,7 +28,3 @@ class ServerStatistics:
     def count_close(self, code: int, *, by_peer: bool) -> None:
         """Count by the code, which we say or RFC 6455 knows; a peer may have any of thousands of its own: `other`."""
         self.closes["other" if by_peer and code not in CloseReason else str(int(code))] += 1
-
-    def count_websocket(self) -> None:
-        self.websockets_open += 1
-        self.websockets_peak = max(self.websockets_peak, self.websockets_open)

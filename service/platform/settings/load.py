@@ -109,7 +109,7 @@ class Catalogue:
         if not detail["loc"]:
             return detail["msg"]  # settings that do not fit together name themselves
         name = variable(str(detail["loc"][0]), prefix)
-        return sentence(name, self._by_variable[name].info, detail)
+        return sentence(name, self.find(name).info, detail)
 
     def _misspelt(self, name: str) -> str | None:
         return None if name in self._by_variable else nearest(name, self._by_variable)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from service.platform.inside.management import may_inspect
 from service.platform.server import RateLimits, host_of, parse_address
@@ -134,11 +135,11 @@ def test_a_client_of_ipv4_has_the_same_address_on_any_listener(
             assert endpoint(accepted.getpeername()) == (client, caller.getsockname()[1])
 
 
-def test_who_is_counted_together() -> None:
+async def test_who_is_counted_together(mock_clock: MockClock) -> None:
     assert subscriber("192.0.2.1") == subscriber("::ffff:192.0.2.1") == "192.0.2.1"
     assert subscriber("2001:db8::1") == subscriber("2001:db8::ffff%a") == "2001:db8::/64"
     assert subscriber("") == ""
-    limits = RateLimits(1, clock=lambda: 0)
+    limits = RateLimits(1)
     assert [bool(limits.take(f"2001:db8::1%{zone}")) for zone in range(4)] == [False, False, True, True]
 
 

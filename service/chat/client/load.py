@@ -35,10 +35,10 @@ LOST_LINE = (
 class Options:
     """Options of `service load`: so many members in so many rooms, of whom so many send."""
 
-    members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50
-    writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10
-    rooms: Annotated[int, typer.Option(min=1, help="Over so many rooms.")] = 5
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, of all writers together.")] = 50
+    members: Annotated[int, typer.Option(min=0, help="Members of the chat, each with a websocket; 0 is no chat.")] = 50
+    writers: Annotated[int, typer.Option(min=0, help="Number of members that send.")] = 10
+    rooms: Annotated[int, typer.Option(min=1, help="Number of rooms.")] = 5
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, all writers together.")] = 50
 
 
 async def _wait_for(line: WebsocketClient, kind: str) -> dict[str, Any]:

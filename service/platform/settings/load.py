@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-from service.platform.settings.base import PREFIX, FeatureSettings, PlatformSettings, prefix_of
+from service.platform.settings.base import PlatformSettings
+from service.platform.settings.frozen import PREFIX, FeatureSettings, prefix_of
 from service.platform.settings.words import nearest, sentence, shown
 
 ENV_FILE = ".env"

@@ -151,7 +151,7 @@ def _mark_number(digits: str) -> object:
     if digits.lstrip("-").isdecimal():
         return int(digits) if len(digits) <= MOST_DIGITS else _Wrong(f"has more than {MOST_DIGITS} digits")
     number = float(digits)
-    return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {digits[:40]}")
+    return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {cut(digits)}")
 
 
 def _mark_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

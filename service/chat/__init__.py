@@ -3,13 +3,15 @@
 Everything of it is in this folder, in tests/chat and in its migration; lines elsewhere are marked `sample`.
 """
 
-from service.chat.routes import open_chat
+from functools import partial
+
+from service.chat.routes import HEARTBEAT, open_chat
 from service.chat.settings import ChatSettings
 from service.platform.feature import Feature
 
 CHAT = Feature(
     "chat",
-    open=open_chat,
+    open=partial(open_chat, heartbeat=HEARTBEAT),
     settings=ChatSettings,
     verbs="service.chat.verbs",
     load="service.chat.client.load",

@@ -28,10 +28,11 @@ from service.platform.feature import Resources
 from service.platform.server import Websocket
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
+ROUND = 60.0  # seconds between two rounds of the janitor over all rooms
 
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
+async def open_chat(resources: Resources, *, heartbeat: float) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
@@ -54,7 +55,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         nursery.start_soon(database.keep_running, relay.tick, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.read_on, rooms)
         nursery.start_soon(database.keep_running, writer.run)
-        nursery.start_soon(database.keep_running, partial(janitor.sweep, database, retention=retention))
+        nursery.start_soon(database.keep_running, partial(janitor.sweep, database, retention=retention, every=ROUND))
         nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()

@@ -18,7 +18,7 @@ from tests.chat.worlds import note
 LIMIT = 60
 OLD = 600  # messages of each room
 ROOMS = ("one", "two", "three")
-DAY = 86_400.0
+DAY, ROUND = 86_400.0, 60.0
 
 
 def fill(connection: Connection) -> None:
@@ -79,7 +79,7 @@ async def test_a_sweep_goes_on_after_the_database_was_away(autojump_clock: MockC
             return None, 0
 
     away = Away()
-    with trio.move_on_after(3.5 * janitor.ROUND):
-        await Background().keep_running(partial(janitor.sweep, cast(Database, away), retention=DAY))
+    with trio.move_on_after(3.5 * ROUND):
+        await Background().keep_running(partial(janitor.sweep, cast(Database, away), retention=DAY, every=ROUND))
 
     assert away.calls == 6  # two in vain, soon repeated, and one a round

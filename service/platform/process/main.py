@@ -20,7 +20,7 @@ import trio
 from quart import Blueprint
 
 from service.platform.database import Condition, open_database
-from service.platform.feature import Feature, Resources
+from service.platform.feature import Feature, Resources, jobs_of
 from service.platform.http.app import create_app, surround
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
@@ -32,6 +32,7 @@ from service.platform.inside.readings import show_database, show_lag, show_proce
 from service.platform.inside.tasks import SEAMS as TASK_SEAMS
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
+from service.platform.jobs import open_jobs
 from service.platform.lifecycle import Lifecycle
 from service.platform.seams import check_seams, untried
 from service.platform.server import (
@@ -79,12 +80,13 @@ async def main(
 ) -> None:
     """Serve until a signal, then drain, and return; raises what crashed a task, SettingsError for a taken port,
 
-    SeamsError when an installed package is not as the platform needs it.
+    SeamsError when an installed package is not as the platform needs it, JobsTwice for two jobs of one name.
 
     `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
     """
     check_seams([*SEAMS, *TASK_SEAMS])
     check_ready_file(settings.ready_file)
+    jobs_of(features)  # two of one name are told before anything is opened
     lifecycle = Lifecycle()
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -174,11 +176,17 @@ async def live(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
                     observe=observe, tracing=inside.tracing,
                 )  # fmt: skip
-                async with open_public(partial(listen, served, public, probes=probes)) as websockets:
+                async with (
+                    open_jobs(database, jobs_of(features), settings, inside.metrics) as jobs,
+                    trio.open_nursery() as ending,  # jobs and requests end side by side
+                    open_public(partial(listen, served, public, probes=probes)) as websockets,
+                ):
                     lifecycle.mark_ready()
                     await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
                     await lifecycle.wait_draining()
+                    jobs.stop_claiming()
                     await drain(settings, lifecycle, websockets)
+                    ending.start_soon(partial(jobs.stop, within=settings.graceful_timeout))
 
 
 def check_ready_file(file: Path | None) -> None:

@@ -108,7 +108,10 @@ class PlatformSettings(_Frozen):
         description="Read at each new connection, so that a password may change on disk. Wins over the URL's.",
     )
     database_connections: int = Field(
-        10, ge=1, le=500, description="Pooled connections, and as many threads; a replica holds two more."
+        10,
+        ge=1,
+        le=500,
+        description="Pooled connections, and as many threads; a replica holds two more, and what its jobs take.",
     )
     database_queue_wait: Seconds = Field(
         0.4, ge=0, le=60, description="How long a unit may wait for a connection before it is refused with 503."
@@ -116,6 +119,16 @@ class PlatformSettings(_Frozen):
     database_slow_unit: Seconds = Field(
         1.0, ge=0.001, le=3600, description="A unit of work that takes longer is logged, by name."
     )
+    jobs_concurrency: int = Field(
+        5,
+        ge=0,
+        le=500,
+        description="Jobs that this process runs at once, each on a connection of its own; 0 runs none here.",
+    )
+    jobs_retention: Seconds = Field(
+        86_400, ge=60, le=3_650 * 86_400, description="How long a finished job is kept to be looked at."
+    )
+
     readiness_requires_database: bool = Field(
         False, description="Whether a database outage alone takes the replica out of rotation."
     )

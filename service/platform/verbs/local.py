@@ -164,6 +164,7 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.seams import SeamsError
@@ -174,7 +175,7 @@ def process(
             trio.run(partial(main, settings, features, origins=origins, end=end, on_ready=on_ready))
     except* (SettingsError, SeamsError) as group:
         fail(sentences(group), WRONG)
-    except* MigrationsWrong as group:
+    except* (MigrationsWrong, JobsTwice) as group:
         fail(sentences(group), CRASHED)
     except* Exception:
         structlog.get_logger(__name__).critical("crashed", exc_info=True)

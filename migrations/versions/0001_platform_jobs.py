@@ -9,8 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# It adds a table that no code before it knows, in a branch of its own: whatever code the others serve, this serves.
-serves_from = None
+serves_from = "platform_jobs"
 breaking = None
 
 
@@ -22,10 +21,10 @@ def upgrade() -> None:
         sa.Column("kind", text, nullable=False),
         sa.Column("arguments", JSONB(), nullable=False),
         sa.Column("state", text, server_default="waiting", nullable=False),
-        sa.Column("priority", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("priority", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("run_at", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False),
-        sa.Column("claim", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("claim", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("failures", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("leased_until", sa.TIMESTAMP(timezone=True)),
         sa.Column("worker", sa.Text()),
         sa.Column("key", text),

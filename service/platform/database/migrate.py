@@ -177,7 +177,7 @@ def _refuse_breaking(scripts: ScriptDirectory, pending: Sequence[Script], heads:
                 f"migration {script.revision} stops serving code that may be running: {reason}; "
                 "apply it with --breaking once that code is gone"
             )
-        if served[script.revision] not in {*known, None}:
+        if served[script.revision] not in known:
             raise MigrationRefused(
                 f"migration {script.revision} stops serving {' and '.join(sorted(heads))} and does not say `breaking`: "
                 f"its serves_from is {served[script.revision]}, while one that only adds has that of the migration "

@@ -7,7 +7,7 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from service.platform.database.revisions import MigrationsWrong, ancestors, declared, newest_served
+from service.platform.database.revisions import MigrationsWrong, ancestors, newest_served
 from service.platform.database.schema import STATE_TABLE
 
 CREATE = f"""
@@ -53,7 +53,5 @@ def _refuse_going_back(ctx: MigrationContext, scripts: ScriptDirectory, revision
     if ctx.as_sql or ctx.connection is None:
         return
     before = ctx.connection.execute(text(SELECT)).scalar()
-    if before is None or declared(scripts, scripts.get_revision(before)) is None:
-        return  # nothing but a branch that adds was applied
-    if before not in ancestors(scripts, serves_from):
+    if before is not None and before not in ancestors(scripts, serves_from):
         raise MigrationsWrong(f"migration {revision}: `serves_from` goes back from {before} to {serves_from}")

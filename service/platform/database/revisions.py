@@ -49,14 +49,9 @@ def ancestors(scripts: ScriptDirectory, revision: str) -> set[str]:
     return {script.revision for script in scripts.iterate_revisions(revision, "base")}
 
 
-def declared(scripts: ScriptDirectory, script: Script) -> str | None:
-    """Return the oldest revision whose code a migration says to serve.
-
-    None for the first of a branch that only adds: it serves whatever code the other branches do.
-    """
-    serves_from: str | None = getattr(script.module, "serves_from", "")
-    if serves_from is None and script.down_revision is None:
-        return None
+def declared(scripts: ScriptDirectory, script: Script) -> str:
+    """Return the oldest revision whose code a migration says to serve."""
+    serves_from: str | None = getattr(script.module, "serves_from", None)
     if serves_from not in ancestors(scripts, script.revision):
         raise MigrationsWrong(
             f"migration {script.revision}: `serves_from` must be it or a revision before it; it is {serves_from!r}"
@@ -70,6 +65,5 @@ def newest_served(scripts: ScriptDirectory, revisions: Iterable[str]) -> str | N
     One revision alone says it itself. Of several, which stand on branches, each has its own demand, and code that knows
     the newest of them knows all.
     """
-    demands = {declared(scripts, scripts.get_revision(revision)) for revision in revisions}
-    wanted = {one for one in demands if one is not None}
+    wanted = {declared(scripts, scripts.get_revision(revision)) for revision in revisions}
     return next((one for one in sorted(wanted) if wanted <= ancestors(scripts, one)), None)

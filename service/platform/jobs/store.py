@@ -184,7 +184,7 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
 _HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
-_UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS int[])) AS held(id, claim)"
+_UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
 _FINISH = text(f"UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running'")  # noqa: S608  constants
 _FINISH_MANY = text(f"UPDATE job SET {_DONE} FROM {_UNNEST} WHERE {_HELD} RETURNING job.id")  # noqa: S608  constants
 

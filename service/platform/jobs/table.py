@@ -18,10 +18,10 @@ job_table = sa.Table(
     sa.Column("kind", Name, nullable=False),
     sa.Column("arguments", JSONB, nullable=False),
     sa.Column("state", Name, nullable=False, server_default="waiting"),
-    sa.Column("priority", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("priority", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("run_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now()),
-    sa.Column("claim", sa.Integer, nullable=False, server_default="0"),  # rises with each claim: the fence
-    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # attempts that were spent
+    sa.Column("claim", sa.BigInteger, nullable=False, server_default="0"),  # rises with each claim: the fence
+    sa.Column("failures", sa.BigInteger, nullable=False, server_default="0"),  # attempts that were spent
     sa.Column("leased_until", sa.TIMESTAMP(timezone=True)),
     sa.Column("worker", sa.Text),
     sa.Column("key", Name),  # at most one of a kind waits under a key

@@ -9,6 +9,7 @@ from service.platform.database import notify
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.table import CHANNEL
+from service.platform.telemetry.tracing import current_traceparent
 
 
 def enqueue[**P](connection: Connection, job: Job[P], *args: P.args, **kwargs: P.kwargs) -> int:
@@ -17,7 +18,7 @@ def enqueue[**P](connection: Connection, job: Job[P], *args: P.args, **kwargs: P
     Raises ArgumentsWrong for arguments that the job's function does not take.
     """
     del args  # there are none: a job's arguments are keywords
-    id_ = store.insert(connection, job, job.dump(kwargs), current_trace())
+    id_ = store.insert(connection, job, job.dump(kwargs), current_traceparent())
     notify(connection, CHANNEL)
     return id_
 
@@ -27,10 +28,5 @@ def enqueue_many(connection: Connection, job: Job[...], arguments: Iterable[Mapp
     if job.options.key is not None:
         raise ValueError("key: must not be given for many at once, as only one of them would wait")
     if given := [job.dump(one) for one in arguments]:
-        store.insert_many(connection, job, given, current_trace())
+        store.insert_many(connection, job, given, current_traceparent())
         notify(connection, CHANNEL)
-
-
-def current_trace() -> str | None:
-    """Return the traceparent of the span that this is done in, where traces are wanted."""
-    return None

@@ -12,6 +12,7 @@ from service.platform.jobs.table import CHANNEL
 from service.platform.jobs.worker import Worker
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry import Metrics
+from service.platform.telemetry.tracing import Tracing
 
 COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
 BESIDE = 2  # connections besides one for each job: for claims and leases
@@ -37,7 +38,11 @@ class Jobs:
 
 @asynccontextmanager
 async def open_jobs(
-    database: Database, kinds: Sequence[Job[...]], settings: PlatformSettings, metrics: Metrics
+    database: Database,
+    kinds: Sequence[Job[...]],
+    settings: PlatformSettings,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Jobs]:
     """Run the jobs of these kinds, up to SERVICE_JOBS_CONCURRENCY at once, as long as the scope."""
     if not kinds:
@@ -46,7 +51,7 @@ async def open_jobs(
     concurrency = settings.jobs_concurrency
     beside = database.beside(concurrency + BESIDE, queue_wait=QUEUE_WAIT)
     statistics = JobStatistics()
-    worker = Worker(beside, kinds, settings, statistics, concurrency=concurrency)
+    worker = Worker(beside, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
     show_jobs(metrics, statistics, lambda: worker.running)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)

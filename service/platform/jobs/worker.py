@@ -35,6 +35,7 @@ from service.platform.jobs.declare import Job, JobContext
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.settings import PlatformSettings
+from service.platform.telemetry.tracing import Tracing
 
 LEASE = 3.0  # seconds; with IDLE the time after which a worker that is gone is replaced, together below 5
 BEAT = 0.75  # seconds between two extensions of all leases
@@ -90,6 +91,7 @@ class Worker:
         statistics: JobStatistics,
         *,
         concurrency: int,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._database = database
@@ -97,6 +99,7 @@ class Worker:
         self._settings = settings
         self._statistics = statistics
         self._concurrency = concurrency
+        self._tracing = tracing
         self._running: dict[int, _Running] = {}
         self._done: list[tuple[Claimed, trio.Event]] = []
         self._any_done = trio.Event()
@@ -260,9 +263,12 @@ class Worker:
         begun = trio.current_time()
         self._statistics.observe_wait(one.waited, one.kind)
         outcome = "crashed"
+        span = self._tracing and self._tracing.begin_job(one.kind, one.trace)
         try:
             outcome = await self._attempt(running, kind)
         finally:
+            if self._tracing and span:
+                self._tracing.end_job(span, outcome)
             self._statistics.observe_run(trio.current_time() - begun, one.kind, outcome)
             if self._running.get(one.id) is running:
                 del self._running[one.id]

@@ -3,6 +3,7 @@
 Everything of it is in this folder, in tests/chat and in its migration; lines elsewhere are marked `sample`.
 """
 
+from service.chat.janitor import sweep_old_messages
 from service.chat.routes import open_chat
 from service.chat.settings import ChatSettings
 from service.platform.feature import Feature
@@ -11,6 +12,7 @@ CHAT = Feature(
     "chat",
     open=open_chat,
     settings=ChatSettings,
+    jobs=(sweep_old_messages,),
     verbs="service.chat.verbs",
     load="service.chat.client.load",
     smoke="service.chat.client.smoke",

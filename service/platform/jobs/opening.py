@@ -15,8 +15,8 @@ from service.platform.telemetry import Metrics
 from service.platform.telemetry.tracing import Tracing
 
 COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
-BESIDE = 2  # connections besides one for each job: for claims and leases
-QUEUE_WAIT = 5.0  # seconds; there is a connection for each that may ask
+OWN = 3  # connections for claims, leases and ends, which no job can take
+QUEUE_WAIT = 2.0  # seconds; there is one for each that usually asks
 
 
 class Jobs:
@@ -49,9 +49,10 @@ async def open_jobs(
         yield Jobs(None)
         return
     concurrency = settings.jobs_concurrency
-    beside = database.beside(concurrency + BESIDE, queue_wait=QUEUE_WAIT)
+    of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
+    own = database.beside(OWN, queue_wait=QUEUE_WAIT)
     statistics = JobStatistics()
-    worker = Worker(beside, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
+    worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
     show_jobs(metrics, statistics, lambda: worker.running)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)

@@ -22,14 +22,14 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate
 
 import structlog
 import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import DATABASE_ERRORS, Database
-from service.platform.errors import Unavailable
+from service.platform.errors import DatabaseAway, Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job, JobContext
 from service.platform.jobs.statistics import JobStatistics
@@ -81,11 +81,12 @@ class _Running:
 
 
 class Worker:
-    """One per process. Up to `concurrency` jobs at once."""
+    """One per process. Up to `concurrency` jobs at once, on `database`; what is written about them goes over `own`."""
 
     def __init__(
         self,
         database: Database,
+        own: Database,
         kinds: Sequence[Job[...]],
         settings: PlatformSettings,
         statistics: JobStatistics,
@@ -95,6 +96,7 @@ class Worker:
     ) -> None:
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._database = database
+        self._own = own
         self._kinds = {one.name: one for one in kinds}
         self._settings = settings
         self._statistics = statistics
@@ -106,6 +108,7 @@ class Worker:
         self._wake = trio.Event()
         self._changed = trio.Event()
         self._turns: dict[str, datetime] = {}
+        self._claiming = trio.Lock()
         self._stopping = False
         self._start, self._starts = trio.open_memory_channel[_Running](math.inf)
 
@@ -132,6 +135,8 @@ class Worker:
         """Claim no more; give what runs so many seconds, and hand back the rest."""
         self.stop_claiming()
         with trio.move_on_after(within):
+            async with self._claiming:  # what was asked for is ours by now
+                pass
             await self._wait_empty()
         for running in self._running.values():
             running.cancel(Why.STOP)
@@ -147,7 +152,7 @@ class Worker:
     # what runs for ever
 
     async def listen(self, channel: str) -> None:
-        async with self._database.listen(channel) as wakeups:
+        async with self._own.listen(channel) as wakeups:
             async for _ in wakeups:
                 self.wake()
 
@@ -161,7 +166,7 @@ class Worker:
                 woken = woken or ready
             room = self._concurrency - len(self._running)
             claimed = await self._claim(room) if woken and room > 0 else 0
-            if claimed and claimed == room:
+            if woken and claimed == max(room, 0):
                 self._wake.set()  # there may be more
                 await self._wait_room()
             else:
@@ -176,7 +181,7 @@ class Worker:
     async def _look(self) -> tuple[bool, float]:
         """Rescue, let turns wait, and return whether something is due, and when to look again."""
         begun = trio.current_time()
-        seen = await self._database.run(store.look, tuple(self._kinds.values()), lease=LEASE)
+        seen = await self._ask(store.look, tuple(self._kinds.values()), lease=LEASE)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
             log.warning("jobs rescued", kind=kind, count=count)
@@ -192,22 +197,23 @@ class Worker:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._database.run(store.take_turn, one, turn):
+            if self._turns.get(one.name) != turn and await self._ask(store.take_turn, one, turn):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())
         return turned, min(nexts, default=None)
 
     async def _claim(self, room: int) -> int:
-        lease = trio.current_time() + LEASE
-        kinds = tuple(self._kinds.values())
-        claimed = await self._database.run(store.claim, kinds, most=room, worker=self.name, lease=LEASE)
-        for one in claimed:
-            running = self._running[one.id] = _Running(one, lease, self._kinds[one.kind].deadline)
+        async with self._claiming:
             if self._stopping:
-                running.cancel(Why.STOP)
-            self._start.send_nowait(running)
-        return len(claimed)
+                return 0
+            lease = trio.current_time() + LEASE
+            kinds = tuple(self._kinds.values())
+            claimed = await self._ask(store.claim, kinds, most=room, worker=self.name, lease=LEASE)
+            for one in claimed:
+                running = self._running[one.id] = _Running(one, lease, self._kinds[one.kind].deadline)
+                self._start.send_nowait(running)
+            return len(claimed)
 
     async def beat(self) -> None:
         """Extend the leases of all that runs; what is not ours any more is cancelled."""
@@ -217,10 +223,9 @@ class Worker:
             if not held:
                 continue
             lease = trio.current_time() + LEASE
-            with trio.move_on_after(LEASE):  # a server that does not answer is asked again
-                still = await self._database.run(store.extend, held, lease=LEASE)
-                for claimed in held:
-                    self._extend(claimed, lease if claimed.id in still else None)
+            still = await self._ask(store.extend, held, lease=LEASE)
+            for claimed in held:
+                self._extend(claimed, lease if claimed.id in still else None)
 
     def _extend(self, claimed: Claimed, lease: float | None) -> None:
         running = self._running.get(claimed.id)
@@ -237,7 +242,7 @@ class Worker:
             await self._any_done.wait()
             some, self._done, self._any_done = self._done, [], trio.Event()
             try:
-                await self._database.run(store.finish_many, [one for one, _ in some])
+                await self._ask(store.finish_many, [one for one, _ in some])
             except BaseException:
                 self._done = some + self._done
                 self._any_done.set()
@@ -247,14 +252,24 @@ class Worker:
 
     async def count(self, every: float) -> None:
         while True:
-            self._statistics.table = await self._database.read(store.counts)
+            self._statistics.table = await self._ask(store.counts)
             await trio.sleep(every)
 
     async def sweep(self, every: float, age: float) -> None:
         while True:
             await trio.sleep(every)
-            while await self._database.run(store.sweep, age=age):  # noqa: ASYNC110  more than fit into one
+            while await self._ask(store.sweep, age=age):  # noqa: ASYNC110  more than fit into one
                 await trio.sleep(BEAT)
+
+    async def _ask[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit about jobs, on a connection that no job can take; a server that does not answer is away."""
+        try:
+            with trio.fail_after(LEASE):
+                return await self._own.run(function, *args, **kwargs)
+        except trio.TooSlowError as error:
+            raise DatabaseAway(f"PostgreSQL did not answer within {LEASE:g} s") from error
 
     # one job
 
@@ -334,7 +349,7 @@ class Worker:
         tries = 0
         while True:
             try:
-                await self._database.run(change, one)
+                await self._ask(change, one)
             except ClaimLost:
                 return self._lost(one)
             except DATABASE_ERRORS:

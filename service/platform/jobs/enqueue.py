@@ -12,7 +12,7 @@ from service.platform.jobs.table import CHANNEL
 from service.platform.telemetry.tracing import current_traceparent
 
 
-def enqueue[**P](connection: Connection, job: Job[P], *args: P.args, **kwargs: P.kwargs) -> int:
+def enqueue[**P](connection: Connection, job: Job[P], /, *args: P.args, **kwargs: P.kwargs) -> int:
     """Let a job wait, and return its id; also `await database.run(enqueue, job, …)` alone.
 
     Raises ArgumentsWrong for arguments that the job's function does not take.

@@ -9,6 +9,10 @@ process knows. So a worker that is cut off from the database ends a job by itsel
 runs in two places at once only where a process was frozen, or holds what cannot be cancelled. What ended by the lease,
 or by a stop, is handed back and no attempt is spent.
 
+Quick jobs are claimed ahead of the slots that will be free for them, as many as AHEAD seconds are enough for at the
+pace of late: a claim costs as much as several of them. One that then waits longer than PATIENCE for a slot is handed
+back. An async job's slot is free when its function has returned; that it is done is written with others.
+
 What is still to be written when the database is away is written when it is back: the row stays in `_running`, so that
 its lease is extended first, as a rescue waits for the time of a lease after a server's start.
 """
@@ -42,6 +46,10 @@ BEAT = 0.75  # seconds between two extensions of all leases
 IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
 HAND_BACK = 2.0  # seconds for writing what is handed back at the end
+AHEAD = 0.05  # seconds of work that may be claimed ahead
+MOST_AHEAD = 10  # times the concurrency; and as many may wait to be written
+PATIENCE = 1.0  # seconds
+NEWEST = 0.05  # the newest job's share in the mean
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
 
 log = structlog.get_logger(__name__)
@@ -58,14 +66,19 @@ class Why(enum.StrEnum):
 class _Running:
     """A job that this process has claimed."""
 
-    __slots__ = ("claimed", "ends", "lease", "scope", "why")
+    __slots__ = ("claimed", "ends", "lease", "scope", "wait", "why")
 
-    def __init__(self, claimed: Claimed, lease: float, deadline: float) -> None:
+    def __init__(self, claimed: Claimed, lease: float) -> None:
         self.claimed = claimed
         self.lease = lease
-        self.ends = trio.current_time() + deadline
-        self.scope = trio.CancelScope(deadline=min(self.ends, lease))
+        self.ends = math.inf
+        self.wait = trio.CancelScope(deadline=trio.current_time() + PATIENCE)  # for a slot
+        self.scope = trio.CancelScope(deadline=lease)  # of the function
         self.why: Why | None = None
+
+    def begin(self, deadline: float) -> None:
+        self.ends = trio.current_time() + deadline
+        self.scope.deadline = min(self.ends, self.lease)
 
     def extend(self, lease: float) -> None:
         self.lease = lease
@@ -73,6 +86,7 @@ class _Running:
 
     def cancel(self, why: Why) -> None:
         self.why = self.why or why
+        self.wait.cancel()
         self.scope.cancel()
 
     def reason(self) -> Why:
@@ -103,7 +117,10 @@ class Worker:
         self._concurrency = concurrency
         self._tracing = tracing
         self._running: dict[int, _Running] = {}
-        self._done: list[tuple[Claimed, trio.Event]] = []
+        self._slots = trio.Semaphore(concurrency)
+        self._mean = AHEAD  # seconds that a job takes, of late
+        self._done: list[Claimed] = []
+        self._noting = 0  # jobs whose function has returned, and that are not yet written as done
         self._any_done = trio.Event()
         self._wake = trio.Event()
         self._changed = trio.Event()
@@ -164,18 +181,29 @@ class Worker:
             if trio.current_time() >= look_at:
                 ready, look_at = await self._look()
                 woken = woken or ready
-            room = self._concurrency - len(self._running)
-            claimed = await self._claim(room) if woken and room > 0 else 0
-            if woken and claimed == max(room, 0):
+            room = self._room()
+            claimed = await self._claim(room) if woken and room else 0
+            if woken and claimed == room:
                 self._wake.set()  # there may be more
                 await self._wait_room()
             else:
                 with trio.move_on_at(look_at):
                     await self._wake.wait()
 
+    @property
+    def _ahead(self) -> int:
+        return int(min(MOST_AHEAD, AHEAD / max(self._mean, 1e-6)) * self._concurrency)
+
+    def _room(self) -> int:
+        """Return how many more may be claimed now."""
+        if self._noting > MOST_AHEAD * self._concurrency:
+            return 0
+        return max(0, self._concurrency + self._ahead - (len(self._running) - self._noting))
+
     async def _wait_room(self) -> None:
+        """Wait until there is room for one, or for as many as make a claim worth it where slots have work meanwhile."""
         with trio.move_on_after(IDLE):  # then what others have lost is rescued all the same
-            while len(self._running) >= self._concurrency and not self._stopping:
+            while self._room() < max(1, self._ahead // 2) and not self._stopping:
                 await self._changed.wait()
 
     async def _look(self) -> tuple[bool, float]:
@@ -211,7 +239,7 @@ class Worker:
             kinds = tuple(self._kinds.values())
             claimed = await self._ask(store.claim, kinds, most=room, worker=self.name, lease=LEASE)
             for one in claimed:
-                running = self._running[one.id] = _Running(one, lease, self._kinds[one.kind].deadline)
+                running = self._running[one.id] = _Running(one, lease)
                 self._start.send_nowait(running)
             return len(claimed)
 
@@ -242,13 +270,14 @@ class Worker:
             await self._any_done.wait()
             some, self._done, self._any_done = self._done, [], trio.Event()
             try:
-                await self._ask(store.finish_many, [one for one, _ in some])
+                await self._ask(store.finish_many, some)
             except BaseException:
                 self._done = some + self._done
                 self._any_done.set()
                 raise
-            for _, noted in some:
-                noted.set()
+            self._noting -= len(some)
+            for one in some:
+                self._forget(one)
 
     async def count(self, every: float) -> None:
         while True:
@@ -275,57 +304,84 @@ class Worker:
 
     async def _perform(self, running: _Running) -> None:
         one, kind = running.claimed, self._kinds[running.claimed.kind]
+        with running.wait:
+            await self._slots.acquire()
+        if running.wait.cancelled_caught:
+            await self._write(one, store.hand_back, "handed back")
+            self._forget(one)
+            return
         begun = trio.current_time()
         self._statistics.observe_wait(one.waited, one.kind)
-        outcome = "crashed"
         span = self._tracing and self._tracing.begin_job(one.kind, one.trace)
+        outcome = "crashed"
         try:
-            outcome = await self._attempt(running, kind)
+            try:
+                error = await self._execute(running, kind)
+            finally:
+                self._mean += NEWEST * (trio.current_time() - begun - self._mean)
+                self._slots.release()
+            outcome = await self._end(running, kind, error)
         finally:
             if self._tracing and span:
                 self._tracing.end_job(span, outcome)
             self._statistics.observe_run(trio.current_time() - begun, one.kind, outcome)
-            if self._running.get(one.id) is running:
-                del self._running[one.id]
-            self._changed.set()
-            self._changed = trio.Event()
-            if kind.concurrency is not None:
-                self.wake()
 
-    async def _attempt(self, running: _Running, kind: Job[...]) -> str:
-        """Run a job once and write how it ended; return that in a word."""
+    async def _execute(self, running: _Running, kind: Job[...]) -> BaseException | None:
+        """Call the job's function; return what it raised."""
         one = running.claimed
-        error: BaseException | None = None
         try:
             with running.scope:
+                running.begin(kind.deadline)
                 arguments = kind.load(one.arguments)
                 if kind.is_async:
                     context = JobContext(one.key, one.failures + 1, self._database, self._settings)
                     await kind.function(context, **arguments)
                 else:
                     await self._database.run(unit_of(kind), one, arguments, timeout=self._timeout(kind))
-                    return "done"
-        except ClaimLost:
-            return self._lost(one)
-        except (Exception, SystemExit) as raised:
-            error = raised
-        if running.scope.cancelled_caught or (error is not None and running.why is not None):
-            return await self._cancelled(running, kind)
-        if error is None:
-            return await self._note(one)
-        if isinstance(error, Unavailable):  # the database's trouble, not the job's
-            return await self._write(one, partial(store.hand_back, pause=kind.pause(1)), "handed back")
-        return await self._failed(one, kind, f"{type(error).__name__}: {error}", error)
+        except (Exception, SystemExit) as error:
+            return error
+        return None
+
+    async def _end(self, running: _Running, kind: Job[...], error: BaseException | None) -> str:
+        """Write how an attempt ended, and return it in a word."""
+        one = running.claimed
+        cancelled = running.scope.cancelled_caught or (error is not None and running.why is not None)
+        if error is None and not cancelled and kind.is_async:
+            self._note(one)
+            return "done"
+        if error is None and not cancelled:
+            outcome = "done"  # with its own writes
+        elif isinstance(error, ClaimLost):
+            outcome = self._lost(one)
+        elif cancelled:
+            outcome = await self._cancelled(running, kind)
+        elif isinstance(error, Unavailable):  # the database's trouble, not the job's
+            outcome = await self._write(one, partial(store.hand_back, pause=kind.pause(1)), "handed back")
+        else:
+            outcome = await self._failed(one, kind, f"{type(error).__name__}: {error}", error)
+        self._forget(one)
+        return outcome
+
+    def _note(self, one: Claimed) -> None:
+        self._noting += 1
+        self._done.append(one)
+        self._any_done.set()
+        self._tell_changed()
+
+    def _forget(self, one: Claimed) -> None:
+        running = self._running.get(one.id)
+        if running is not None and running.claimed is one:
+            del self._running[one.id]
+        self._tell_changed()
+        if self._kinds[one.kind].concurrency is not None:
+            self.wake()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     def _timeout(self, kind: Job[...]) -> float | None:
         return kind.deadline if kind.deadline > self._settings.request_deadline else None
-
-    async def _note(self, one: Claimed) -> str:
-        noted = trio.Event()
-        self._done.append((one, noted))
-        self._any_done.set()
-        await noted.wait()
-        return "done"
 
     async def _cancelled(self, running: _Running, kind: Job[...]) -> str:
         if running.reason() is Why.DEADLINE:

@@ -160,6 +160,7 @@ async def check(
     directory: Path, server: OwnServer, *, seed: int, workers: int = 2, faults: Sequence[str] = FAULTS, jobs: int = 150,
     bug: str = "",
     heal: float = HEAL,
+    mix: Sequence[str] = MIX,
 ) -> list[str]:  # fmt: skip
     """Tell one story; return what was violated."""
     chance = random.Random(seed)
@@ -176,7 +177,7 @@ async def check(
                 place.start()
                 places.append(place)
             async with trio.open_nursery() as telling:
-                telling.start_soon(_ask_for, database, story, chance, jobs)
+                telling.start_soon(_ask_for, database, story, chance, jobs, mix)
                 await trio.sleep(2)
                 todo = [*faults]
                 chance.shuffle(todo)
@@ -199,11 +200,11 @@ async def _proxied(target: int, task_status: trio.TaskStatus[Proxy]) -> None:
         await trio.sleep_forever()
 
 
-async def _ask_for(database: Database, story: Story, chance: random.Random, jobs: int) -> None:
+async def _ask_for(database: Database, story: Story, chance: random.Random, jobs: int, mix: Sequence[str]) -> None:
     number = 0
     while number < jobs:
         number += 1
-        job, arguments = _pick(chance, number, story)
+        job, arguments = _pick(chance, number, story, mix)
         story.kinds[number] = job.name
         try:
             with trio.fail_after(5):
@@ -217,8 +218,8 @@ async def _ask_for(database: Database, story: Story, chance: random.Random, jobs
         await trio.sleep(chance.uniform(0, 0.25))
 
 
-def _pick(chance: random.Random, number: int, story: Story) -> tuple[Job[...], dict[str, Any]]:
-    which = chance.choice(MIX)
+def _pick(chance: random.Random, number: int, story: Story, mix: Sequence[str]) -> tuple[Job[...], dict[str, Any]]:
+    which = chance.choice(mix)
     arguments: dict[str, Any] = {"number": number}
     if which in {"slow", "outside"}:
         arguments["seconds"] = chance.uniform(0.1, 5)

@@ -155,17 +155,16 @@ def finish_apart() -> None:
 
         return perform
 
-    attempt = Worker._attempt
+    end = Worker._end
 
-    async def then_finish(self: Worker, running: Any, kind: Any) -> str:
-        outcome = await attempt(self, running, kind)
-        if outcome == "done" and not kind.is_async:
+    async def then_finish(self: Worker, running: Any, kind: Any, error: BaseException | None) -> str:
+        if error is None and not kind.is_async:
             await trio.sleep(0.1)
             await self._ask(store.finish, running.claimed)
-        return outcome
+        return await end(self, running, kind, error)
 
     worker.unit_of = unit_of
-    Worker._attempt = then_finish  # type: ignore[method-assign]
+    Worker._end = then_finish  # type: ignore[method-assign]
 
 
 _BUGS = (acknowledge_without_guard, no_heartbeat, forget_the_lost, fail_the_lost, finish_apart)

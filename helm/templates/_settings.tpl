@@ -14,6 +14,7 @@
     "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
     "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey"
   },
+  "required": {},
   "config": [
     "SERVICE_DATABASE_POOLED",
     "SERVICE_DATABASE_CONNECTIONS",
@@ -28,6 +29,7 @@
     "SERVICE_HEADER_TIMEOUT",
     "SERVICE_BODY_TIMEOUT",
     "SERVICE_WRITE_TIMEOUT",
+    "SERVICE_KEEP_ALIVE_TIMEOUT",
     "SERVICE_WEBSOCKET_MAX_BYTES",
     "SERVICE_MAX_WEBSOCKETS",
     "SERVICE_MAX_WEBSOCKETS_PER_ADDRESS",

@@ -8,6 +8,7 @@ from service.chat.settings import ChatSettings
 from service.platform.database import Database
 from service.platform.jobs import JobContext, job
 
+ROOMS, EACH = 100, 100  # looked at by one deletion, and messages that it takes of each at most
 PAUSE = 0.05  # seconds between two deletions, so that a round leaves the database to those who wait for it
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ async def sweep_once(database: Database, *, retention: float) -> int:
     after: str | None = ""
     total = 0
     while after is not None:
-        last, deleted = await database.run(store.delete_old, age=retention, after=after)
+        last, deleted = await database.run(store.delete_old, age=retention, after=after, rooms=ROOMS, each=EACH)
         total += deleted
         after = after if deleted else last  # where something was, there may be more
         await trio.sleep(PAUSE)

@@ -29,7 +29,7 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
+async def open_chat(resources: Resources, *, heartbeat: float) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)

@@ -16,7 +16,7 @@ from tests.chat.worlds import note
 LIMIT = 60
 OLD = 600  # messages of each room
 ROOMS = ("one", "two", "three")
-DAY = 86_400.0
+DAY, ROUND = 86_400.0, 60.0
 
 
 def fill(connection: Connection) -> None:

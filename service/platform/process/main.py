@@ -39,6 +39,7 @@ from service.platform.seams import check_seams, untried
 from service.platform.server import (
     SEAMS,
     TRIED,
+    CloseReason,
     RateLimits,
     ServerStatistics,
     Websockets,
@@ -57,7 +58,6 @@ log = structlog.get_logger(__name__)
 ECHO = 0.5
 # How long a websocket may take over its goodbye after its moment has come: 1 s for what was read, 1 s for the close.
 LAST_WORDS = 2.0
-RESTART, INTERNAL_ERROR = 1012, 1011  # websocket close codes, RFC 6455 and IANA's registry
 
 # `serve` with everything that both listeners share.
 type Listen = Callable[..., Awaitable[None]]
@@ -281,7 +281,7 @@ async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
             yield websockets
         except BaseException:
             with trio.move_on_after(1, shield=True):
-                await websockets.close_all(INTERNAL_ERROR)
+                await websockets.close_all(CloseReason.INTERNAL_ERROR)
             raise
         closing.set()
 
@@ -300,7 +300,7 @@ async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: We
     log.info("leaving", websockets=websockets.count)
     with trio.move_on_after(settings.drain_spread + LAST_WORDS):
         await websockets.wait_empty()
-    await websockets.close_all(RESTART)
+    await websockets.close_all(CloseReason.SERVICE_RESTART)
 
 
 async def announce(

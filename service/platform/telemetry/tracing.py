@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from service.platform.errors import MAX_INSTANCE, cut
 from service.platform.settings import TRACES, SettingsError
 
 if TYPE_CHECKING:
@@ -96,14 +97,14 @@ class Tracing:
         self._trace = trace
         self._tracer = provider.get_tracer("service")
 
-    def begin(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> "Traced":
+    def begin(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], *, client: str) -> "Traced":
         """Begin the span of a request or an upgrade, inside the caller's trace if it names one."""
         carrier = {name.decode("latin1"): value.decode("latin1") for name, value in headers.items()}
         around = self._extract(carrier, self.no_context)
         attributes = {
             "url.scheme": scope["scheme"],
-            "url.path": scope["path"],
-            "client.address": (scope.get("client") or ("",))[0],
+            "url.path": cut(scope["path"], MAX_INSTANCE),
+            "client.address": client,
             "network.protocol.version": scope["http_version"],
         }
         span = self._tracer.start_span("request", around, kind=self._trace.SpanKind.SERVER, attributes=attributes)

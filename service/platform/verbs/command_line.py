@@ -4,7 +4,6 @@ A verb imports what it needs when it runs, and a feature's verbs are imported on
 platform's, so that the short verbs start fast.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -15,14 +14,13 @@ from service.platform.verbs import jobs, local, remote
 from service.platform.verbs.program import MakeProgram, Program
 
 
-def run_program(program: Program | MakeProgram, words: Sequence[str] | None = None) -> None:
-    """Be the command line: run the verb that `words` (default: the process's arguments) name, and exit.
+def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
+    """Be the command line: run the verb that `words` name, and exit.
 
     A program that is made by a function is made when something needs it: its features import the whole service.
     """
-    given = sys.argv[1:] if words is None else list(words)
     make = cache((lambda: program) if isinstance(program, Program) else program)
-    command_line(make, given)(given, prog_name="service", obj=make)
+    command_line(make, words)(list(words), prog_name="service", obj=make)
 
 
 def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:

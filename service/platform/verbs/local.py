@@ -35,9 +35,9 @@ verbs = typer.Typer()
 @verbs.command()
 def dev(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Where the PostgreSQL of this verb keeps its data.")] = Path(".data"),
+    data: Annotated[Path, typer.Option(help="Data directory of its PostgreSQL server.")] = Path(".data"),
 ) -> None:
-    """Serve with a PostgreSQL of its own, migrated, logging for people. With SERVICE_DATABASE_URL set: with that one.
+    """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
     Example: SERVICE_BIND=127.0.0.1:8001 service dev
     """
@@ -57,9 +57,9 @@ def dev(
 @verbs.command()
 def address(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Where `service dev` keeps its data.")] = Path(".data"),
+    data: Annotated[Path, typer.Option(help="Data directory of `service dev`.")] = Path(".data"),
 ) -> None:
-    """Print the database's address as psql takes it, without a password: of the settings, else of a running `dev`.
+    """Print the database's address for psql. It is that of the settings, or else of a running `dev`; no password.
 
     Example: psql "$(service address)"
     """
@@ -76,7 +76,7 @@ def address(
 
 @verbs.command()
 def serve(context: typer.Context) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Waits, alive and not started, for a schema that it serves.
+    """Run the service until SIGTERM or SIGINT. It waits for a schema that it can serve, and drains at the end.
 
     Example: SERVICE_DATABASE_URL=postgresql://app@db.example.org/app service serve
     """
@@ -100,11 +100,11 @@ def work(context: typer.Context) -> None:
 def migrate(
     context: typer.Context,
     breaking: Annotated[
-        bool, typer.Option(help="Also apply migrations that stop serving the release before this one.")
+        bool, typer.Option(help="Also apply migrations that the previous release cannot work with.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")] = 60,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database server.")] = 60,
 ) -> None:
-    """Bring the schema to this code's head. Safe to run anywhere at any time; several at once queue.
+    """Migrate the database to the newest revision. Several may run at once: they take turns.
 
     Exit codes: 0 done, or nothing to do; 2 wrong settings; 3 the database cannot be reached or is busy, so a repeat may
     help; 4 refused (a breaking migration, a schema that is ahead or of another history, a missing right, two heads);
@@ -128,11 +128,13 @@ def migrate(
 @verbs.command()
 def settings(
     context: typer.Context,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table in the README.")] = False,
-    env: Annotated[bool, typer.Option("--env", help="The file .env.example.")] = False,
-    json_schema: Annotated[bool, typer.Option("--json-schema", help="The chart's schema of `config`.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table for the README.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="Print the file .env.example.")] = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the JSON schema of the chart's `config`.")
+    ] = False,
 ) -> None:
-    """Print the effective settings and where each came from, passwords replaced.
+    """Print the settings in force. Each is shown with its source; passwords are replaced.
 
     Example: SERVICE_LOG_LEVEL=debug service settings
     """
@@ -148,7 +150,7 @@ def settings(
 
 @verbs.command()
 def check(context: typer.Context) -> None:
-    """The doctor: settings, ports, descriptors, database, schema, clock; a line each, with what to do. 1 if one fails.
+    """Check settings, ports, descriptors, database, schema and clock. Prints a line for each; exits 1 if one fails.
 
     Example: service check
     """

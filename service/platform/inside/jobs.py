@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from quart import Blueprint, request
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, RowMapping
 
 from service.platform.database import Database
 from service.platform.errors import Invalid
@@ -19,7 +19,7 @@ USUAL, MOST = 50, 500  # jobs in a list
 LARGEST = 2**63 - 1
 _PRIORITIES = {1: "high", 0: "normal", -1: "low"}
 
-CHANGES: Mapping[str, Callable[[Connection, int], Row[Any]]] = {
+CHANGES: Mapping[str, Callable[[Connection, int], RowMapping]] = {
     "retry": store.retry,
     "discard": store.discard,
     "run": store.run_now,
@@ -67,8 +67,8 @@ def _number(name: str, usual: int, most: int) -> int:
     return int(given)
 
 
-def shown(row: Row[Any]) -> dict[str, Any]:
+def shown(row: RowMapping) -> dict[str, Any]:
     """Return a job as JSON: times in ISO 8601, a priority by its word."""
-    document = {name: value for name, value in row._mapping.items() if value is not None}
+    document = {name: value for name, value in row.items() if value is not None}
     times = {name: value.isoformat() for name, value in document.items() if isinstance(value, datetime.datetime)}
-    return {**document, **times, "priority": _PRIORITIES[row.priority]}
+    return {**document, **times, "priority": _PRIORITIES[row["priority"]]}

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, RowMapping, text
 
 from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
@@ -362,10 +362,10 @@ COLUMNS = """id, kind, state, priority, run_at, failures, claim, worker, leased_
 
 def select_some(
     connection: Connection, *, state: str | None, kind: str | None, most: int, before: int
-) -> list[Row[Any]]:
+) -> list[RowMapping]:
     """Return jobs of a state or a kind, the newest first, with ids below `before`."""
     values = {"state": state, "kind": kind, "most": most, "before": before}
-    return list(connection.execute(_SELECT_SOME, values))
+    return list(connection.execute(_SELECT_SOME, values).mappings())
 
 
 _SELECT_SOME = text(f"""
@@ -375,35 +375,35 @@ _SELECT_SOME = text(f"""
     ORDER BY id DESC LIMIT :most""")  # noqa: S608  constants
 
 
-def select_one(connection: Connection, id: int) -> Row[Any]:  # noqa: A002  the column's name
+def select_one(connection: Connection, id: int) -> RowMapping:  # noqa: A002  the column's name
     """Return a job with its arguments. Raises NotFound."""
     query = text(f"SELECT {COLUMNS}, arguments FROM job WHERE id = :id")  # noqa: S608  constants
-    return _found(connection.execute(query, {"id": id}).one_or_none(), id)
+    return _found(connection.execute(query, {"id": id}).mappings().one_or_none(), id)
 
 
-def retry(connection: Connection, id: int) -> Row[Any]:  # noqa: A002
+def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     """Let a dead or discarded job wait again, with all its retries. Raises NotFound."""
     return _change(
         connection, id, "state = 'waiting', failures = 0, run_at = now(), finished_at = NULL", "dead discarded"
     )
 
 
-def discard(connection: Connection, id: int) -> Row[Any]:  # noqa: A002
+def discard(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     """End a job that waits or is dead. Raises NotFound."""
     return _change(connection, id, "state = 'discarded', finished_at = clock_timestamp()", "waiting dead")
 
 
-def run_now(connection: Connection, id: int) -> Row[Any]:  # noqa: A002
+def run_now(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     """Make a job due that waits for its time. Raises NotFound."""
     return _change(connection, id, "run_at = LEAST(run_at, now())", "waiting")
 
 
-def _change(connection: Connection, id: int, change: str, states: str) -> Row[Any]:  # noqa: A002
+def _change(connection: Connection, id: int, change: str, states: str) -> RowMapping:  # noqa: A002
     query = text(f"UPDATE job SET {change} WHERE id = :id AND state = ANY(:states) RETURNING {COLUMNS}, arguments")  # noqa: S608
-    return _found(connection.execute(query, {"id": id, "states": states.split()}).one_or_none(), id, states)
+    return _found(connection.execute(query, {"id": id, "states": states.split()}).mappings().one_or_none(), id, states)
 
 
-def _found(row: Row[Any] | None, id: int, states: str = "") -> Row[Any]:  # noqa: A002
+def _found(row: RowMapping | None, id: int, states: str = "") -> RowMapping:  # noqa: A002
     if row is None:
         which = f" that is {' or '.join(states.split())}" if states else ""
         raise NotFound(f"there is no job {id}{which}")

@@ -155,8 +155,8 @@ async def test_without_a_retry_left_it_is_dead_by_failure_and_by_rescue(database
     await database.run(store.rescue, {"note": 0}, lease=0.05)
     rows = [await database.read(store.select_one, one.id) for one in (first, second)]
 
-    assert [row.state for row in rows] == ["dead", "dead"]
-    assert [row.error for row in rows] == ["nosuch", "worker me was killed, frozen or cut off"]
+    assert [row["state"] for row in rows] == ["dead", "dead"]
+    assert [row["error"] for row in rows] == ["nosuch", "worker me was killed, frozen or cut off"]
 
 
 async def test_a_rescued_job_of_a_kind_that_nobody_here_knows_waits(database: Database) -> None:
@@ -295,9 +295,9 @@ async def test_an_operator_retries_discards_and_runs_now(database: Database) -> 
         await database.run(store.run_now, later)
     row = await database.run(store.retry, later)
 
-    assert (row.state, row.failures) == ("waiting", 0)
-    assert (await database.run(store.discard, later)).state == "discarded"
-    assert (await database.run(store.retry, later)).state == "waiting"
+    assert (row["state"], row["failures"]) == ("waiting", 0)
+    assert (await database.run(store.discard, later))["state"] == "discarded"
+    assert (await database.run(store.retry, later))["state"] == "waiting"
     with pytest.raises(NotFound):
         await database.run(store.retry, later)
     with pytest.raises(NotFound, match="there is no job 99"):
@@ -312,4 +312,4 @@ async def test_counts_and_lists(database: Database) -> None:
     listed = await database.read(store.select_some, state="waiting", kind="note", most=1, before=10**9)
 
     assert found == {("note", "waiting"): (2, 2), ("note", "running"): (1, 1), ("tell", "waiting"): (1, 0)}
-    assert [row.state for row in listed] == ["waiting"]
+    assert [row["state"] for row in listed] == ["waiting"]

@@ -45,13 +45,14 @@ async def open_jobs(
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Jobs]:
     """Run the jobs of these kinds, up to SERVICE_JOBS_CONCURRENCY at once, as long as the scope."""
+    statistics = JobStatistics()
     if not kinds:
+        show_jobs(metrics, statistics, lambda: 0)
         yield Jobs(None)
         return
     concurrency = settings.jobs_concurrency
     of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
     own = database.beside(OWN, queue_wait=QUEUE_WAIT)
-    statistics = JobStatistics()
     worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
     show_jobs(metrics, statistics, lambda: worker.running)
     async with trio.open_nursery() as nursery:

@@ -2,8 +2,8 @@
 
 import re
 import sys
-from functools import partial
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any

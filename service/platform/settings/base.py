@@ -75,7 +75,7 @@ class PlatformSettings(Frozen):
         ge=1,
         le=500,
         description="Size of the connection pool, and number of database threads; a replica holds two more"
-        " connections.",
+        " connections, and those of its jobs.",
     )
     database_queue_wait: Seconds = Field(
         0.4,
@@ -86,6 +86,16 @@ class PlatformSettings(Frozen):
     database_slow_unit: Seconds = Field(
         1.0, ge=0.001, le=3600, description="Seconds after which a unit of work is logged as slow, by its name."
     )
+    jobs_concurrency: int = Field(
+        5,
+        ge=0,
+        le=500,
+        description="Most jobs that this process runs at once, each on a database connection of its own; 0 runs none.",
+    )
+    jobs_retention: Seconds = Field(
+        86_400, ge=60, le=3_650 * 86_400, description="Seconds for which a finished job is kept to be looked at."
+    )
+
     readiness_requires_database: bool = Field(
         False, description="Whether `/readyz` fails while the database cannot be reached."
     )

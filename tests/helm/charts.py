@@ -99,9 +99,11 @@ class Shape:
         return self.with_values({"image": {"tag": "99.1.0", "digest": ""}})
 
 
-def render(chart: Path, values: dict[str, Any], *, revision: int = 1) -> Release:
+def render(
+    chart: Path, values: dict[str, Any], *, revision: int = 1, name: str = "demo", namespace: str = "prod"
+) -> Release:
     with helm_python.Chart.load(chart) as loaded:
-        rendered = loaded.render(values, name="demo", namespace="prod", revision=revision, is_upgrade=revision > 1)
+        rendered = loaded.render(values, name=name, namespace=namespace, revision=revision, is_upgrade=revision > 1)
         merged = loaded.merge_values(values)
     texts = [text for name, text in rendered.items() if not name.endswith("NOTES.txt")]
     objects = [one for text in texts for one in yaml.load_all(text, Loader=LOADER) if one]

@@ -70,7 +70,7 @@ annotations:
 
 {{/* How many pods are sure to run: what a disruption budget may count from. */}}
 {{- define "trireme.minimum" -}}
-{{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas .Values.replicaCount | int -}}
+{{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas (default 1 .Values.replicaCount) | int -}}
 {{- end -}}
 
 {{- define "trireme.databaseSecret" -}}

@@ -98,7 +98,7 @@ def management_stays_inside(shape: Shape) -> Iterator[str]:
 
 def replicas_have_one_master(shape: Shape) -> Iterator[str]:
     scaling = shape.release.values["autoscaling"]
-    elsewhere = bool(scaling["enabled"] or scaling["external"])
+    elsewhere = bool(scaling["enabled"] or scaling["external"]) and not scaling.get("keepReplicas")
     if elsewhere == ("replicas" in shape.release.server.owner["spec"]):
         yield "the chart and an autoscaler both set replicas" if elsewhere else "nobody sets replicas"
     for scaler in shape.release.of("HorizontalPodAutoscaler"):

@@ -36,7 +36,7 @@ class Deployment:
             self.replicas, self.owners = replicas, {manager}
 
     def patch(self, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """Merge three ways, as Helm 3 does: what the manifest had and has no longer is removed, whoever set it since."""
+        """Merge three ways, as Helm 3 does: what the manifest had and has no longer is removed."""
         if "replicas" in after:
             self.replicas = after["replicas"]
         elif "replicas" in before:

@@ -18,7 +18,7 @@ def job(mode: str, **migration: Any) -> Object:
 
 
 def action(job: Object, code: int, *, disrupted: bool = False) -> str:
-    """Return what the first rule that fits says, as the Job's controller reads them; without any a failure is counted."""
+    """Return what the first rule that fits says, as the Job's controller reads them; without one it counts."""
     [container] = job["spec"]["template"]["spec"]["containers"]
     for rule in job["spec"]["podFailurePolicy"]["rules"]:
         if any(fits(rule, code, disrupted=disrupted, container=container["name"])):

@@ -224,7 +224,7 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (TRIAL, "curl -s http://127.0.0.1:8000/livez"),
+        (TRIAL, "curl -s --retry 10 --retry-connrefused http://127.0.0.1:8000/livez"),
         (TRIAL, "The trial database is for trying out"),
         (TRIAL, "Nobody is authenticated"),
         (TRIAL, "component=migration"),

@@ -84,8 +84,9 @@ def _comment_above(lines: list[str], number: int) -> tuple[str, dict[str, Any]]:
 
 def make_schema(values: list[Value], known: Catalogue) -> dict[str, Any]:
     root: dict[str, Any] = only_printable(_object(values, known))
-    # A parent chart passes both to its subcharts.
-    root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    # A parent chart passes both to its subcharts, with keys for others.
+    root["properties"]["global"]["additionalProperties"] = True
+    root["properties"] |= {"enabled": {"type": "boolean"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart"} | root
 
 

@@ -24,6 +24,14 @@ LIKE: dict[str, dict[str, Any]] = {
             {**TEXT, "pattern": "^([1-9][0-9]?|100)%$"},
         ]
     },
+    "pods or null": {
+        "anyOf": [
+            {"type": "null"},
+            {"type": "integer", "minimum": 1, "maximum": LIMIT},
+            {**TEXT, "pattern": "^([1-9][0-9]?|100)%$"},
+        ]
+    },
+    "label key": {"pattern": f"^({PREFIX}{WORD})?$"},
     "env": {
         "type": "object",
         "additionalProperties": False,

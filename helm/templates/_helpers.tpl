@@ -54,7 +54,16 @@ annotations:
 {{- end -}}
 
 {{- define "trireme.image" -}}
-{{- .Values.image.repository }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- include "trireme.mirrored" (dict "root" . "image" .Values.image.repository) }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- end -}}
+
+{{/* An image by the registry for all, where one is set. A first part with a dot or a port, or localhost, is a registry. */}}
+{{- define "trireme.mirrored" -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- . }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.image "" -}}
+{{- else -}}
+{{- .image -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "trireme.serviceAccountName" -}}

@@ -38,6 +38,7 @@ CONTAINER = {"name": "proxy", "image": "proxy:1", "args": ["true"]}
 PASSED_ON: dict[str, list[Any]] = {
     "extraEnv[].valueFrom": [{"fieldRef": {"fieldPath": "metadata.uid"}}],
     "extraEnvFrom[]": [{"configMapRef": {"name": "more"}}, {"prefix": "A_", "secretRef": {"name": "more"}}],
+    "database.trial.podSecurityContext": [SECURITY, {}],
     "database.trial.resources": [RESOURCES, {}],
     "migration.resources": [RESOURCES, {}],
     "resources": [RESOURCES, {}],
@@ -50,6 +51,7 @@ PASSED_ON: dict[str, list[Any]] = {
     "autoscaling.behavior": [{"scaleUp": {"stabilizationWindowSeconds": 5}}, {}],
     "ingress.tls[]": [{"secretName": "tls", "hosts": ["a.example"]}],
     "httpRoute.parentRefs[]": [{"name": "public"}],
+    "httpRoute.filters[]": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["a"]}}],
     "httpRoute.timeouts": [{"request": "0s"}, {}],
     "networkPolicy.publicFrom[]": [PEER],
     "networkPolicy.monitoringFrom[]": [PEER],
@@ -70,7 +72,7 @@ PASSED_ON: dict[str, list[Any]] = {
     "initContainers[]": [CONTAINER | {"name": "first", "restartPolicy": "Always"}],
     "podSpec": [{"dnsPolicy": "Default"}, {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]}],
     "extraObjects[]": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
-    "global": [{}, {"anything": {"at": ["all"]}}],
+    "global": [{}, {"anything": {"at": ["all"]}}, {"imageRegistry": "mirror.example:5000/all"}],
 }
 
 

@@ -1,8 +1,8 @@
 """What members of the chat see while a release is upgraded. Runs in the service's image, as rollout.py does:
 
-    python - http://NAME [STOP] < tests/chat/rollout.py      ends when STOP (/tmp/stop) exists; exit 1 when anything was lost
+    python - http://NAME [STOP] < tests/chat/rollout.py    ends when STOP (/tmp/stop) exists; exit 1 when one was lost
 
-Members hold websockets and resume, a writer sends and repeats what was not acked, and what the service says may be repeated.
+Members hold websockets and resume, a writer sends and repeats what was not acked, or what may be repeated.
 """
 
 import collections

@@ -133,7 +133,7 @@ class Rollout:
         return json.dumps(facts)
 
 
-async def main(url: str, end: Path = STOP) -> Rollout:
+async def main(url: str, end: Path) -> Rollout:
     rollout = Rollout(url)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -156,4 +156,5 @@ async def stop(sending: trio.CancelScope, end: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(bool(trio.run(main, sys.argv[1], *map(Path, sys.argv[2:])).problems))
+    end = Path(sys.argv[2]) if sys.argv[2:] else STOP
+    sys.exit(bool(trio.run(main, sys.argv[1], end).problems))

@@ -34,6 +34,19 @@ def fits(rule: Object, code: int, *, disrupted: bool, container: str) -> Iterato
         yield (code in codes["values"]) == (codes["operator"] == "In")
 
 
+def test_the_owners_job_alone_grants_to_the_services_user() -> None:
+    release = render(CHART, OUTSIDE | {"migration": {"existingSecret": "owner", "grantTo": "app"}})
+
+    told = {
+        pod.name.partition("/")[0]
+        for pod in release.pods
+        for one in pod.containers[0].get("env", [])
+        if one == {"name": "SERVICE_MIGRATION_GRANT_TO", "value": "app"}
+    }
+
+    assert told == {"Job"}
+
+
 @pytest.mark.parametrize("mode", ["job", "hook"])
 def test_only_a_database_that_is_away_is_asked_again(mode: str) -> None:
     found = job(mode)

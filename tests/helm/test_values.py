@@ -48,6 +48,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"tmpSize": "64 Mi"}, "'64 Mi' does not match pattern"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "value": 5}]}, "got number, want string"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "valeu": "5"}]}, "'valeu' not allowed"),
+    (OUTSIDE | {"migration": {"grantTo": "app"}}, "migration.existingSecret, the owner's address, is empty"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "101%"}}, "'101%' does not match pattern"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "00%"}}, "'00%' does not match pattern"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 0}}, "got 0, want 1"),

@@ -107,6 +107,13 @@ class PlatformSettings(_Frozen):
         examples=["/run/secrets/password"],
         description="Read at each new connection, so that a password may change on disk. Wins over the URL's.",
     )
+    migration_grant_to: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        examples=["app"],
+        description="Role to which `service migrate` gives the data, where the service runs as another than the owner.",
+    )
     database_connections: int = Field(
         10, ge=1, le=500, description="Pooled connections, and as many threads; a replica holds two more."
     )

@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
-down_revision = None
+revision = "chat"
+down_revision = "platform_jobs"
 branch_labels = None
 depends_on = None
 
-serves_from = "0001"
+serves_from = "platform_jobs"
 breaking = None
 
 

@@ -17,6 +17,7 @@ from service.chat.store import Draft
 from service.platform.database import Database
 from service.platform.errors import Conflict, Unavailable
 from service.platform.http import replies
+from service.platform.identity import signed_in
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 
@@ -50,6 +51,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     """Add the routes below /api/rooms."""
 
     @blueprint.get("/api/rooms/<room>/messages")
+    @signed_in
     @validate_querystring(Question)
     @replies(Page)
     async def get_messages(room: RoomName, query_args: Question) -> Response:
@@ -60,6 +62,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
+    @signed_in
     @document_request(Post)
     @replies(Ack, 200, 201)
     @replies(Conflict)

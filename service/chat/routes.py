@@ -25,6 +25,7 @@ from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
+from service.platform.identity import signed_in
 from service.platform.server import Websocket
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
@@ -67,6 +68,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     add_asyncapi(blueprint)
 
     @blueprint.websocket("/ws")
+    @signed_in
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
         socket = cast(Websocket, websocket._get_current_object())

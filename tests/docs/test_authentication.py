@@ -17,6 +17,7 @@ import trio
 from quart import Blueprint, request, websocket
 
 from service.platform.feature import Feature, Resources
+from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.copies import BIN, ROOT
 from service.platform.testing.fixtures import MakeSettings
@@ -43,7 +44,13 @@ def feature(identity: ModuleType) -> Feature:
     @asynccontextmanager
     async def open_members_only(resources: Resources) -> AsyncIterator[Blueprint]:
         routes = Blueprint("members", __name__)
-        names: dict[str, Any] = {"routes": routes, "request": request, "websocket": websocket, "key": KEY}
+        names: dict[str, Any] = {
+            "routes": routes,
+            "request": request,
+            "websocket": websocket,
+            "key": KEY,
+            "anyone": anyone,
+        }
         for block in ROUTES:
             exec(block, names | {"identify": identity.identify})  # noqa: S102  the page's own code
         yield routes

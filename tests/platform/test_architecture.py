@@ -20,6 +20,7 @@ LAYERS = (
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
     {"database", "server"},
+    {"identity"},
     {"feature"},
     {"http"},
     {"inside"},

@@ -10,11 +10,13 @@ from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
+from service.platform.identity import check_declared
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
@@ -30,10 +32,11 @@ def no_deadline[F: Callable[..., object]](view: F) -> F:
 
 
 def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings) -> Application:
-    """Return the application that serves `blueprints`."""
+    """Return the application that serves `blueprints`. Raises UndeclaredError when a route does not say who may."""
     app = _App(__name__, settings=settings, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+    check_declared((_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
     app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
@@ -103,6 +106,12 @@ class _App(Application):
             ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
             self._parts.hold(rule, ctx.websocket.view_args)
         return await super().dispatch_websocket(ctx)
+
+
+def _name(rule: Rule) -> str:
+    """Return a route as its feature's author knows it: `GET /api/orders (orders.list)`."""
+    methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    return f"{'websocket' if rule.websocket else ' '.join(methods)} {rule.rule} ({rule.endpoint})"
 
 
 # The handlers are async because Quart sends a plain function to a thread.

@@ -13,6 +13,7 @@ from quart import Blueprint, Response
 
 from service.platform.database import Database
 from service.platform.http.openapi import replies, unguarded
+from service.platform.identity import anyone
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
 from service.platform.settings import PlatformSettings
@@ -121,6 +122,7 @@ def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool)
         _add_probe(routes, path, probe)
 
     @routes.get("/healthz")
+    @anyone
     @replies(Checks, 200, 503)
     async def healthz() -> Response:
         checks = await health.check()
@@ -135,6 +137,7 @@ def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool)
 def _add_probe(routes: Blueprint, path: str, probe: Probe) -> None:
     """Make a probe's path known to the framework too: for its document, and for methods that a probe does not have."""
 
+    @anyone
     @unguarded
     @replies(ProbeAnswer, 200, 503)
     async def answer() -> Response:

@@ -4,11 +4,11 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
-down_revision = None
+down_revision = "platform_identity"
 branch_labels = None
 depends_on = None
 
-serves_from = "0001"
+serves_from = "platform_identity"
 breaking = None
 
 

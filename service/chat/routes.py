@@ -65,7 +65,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     blueprint = Blueprint("chat", __name__)
     add_history(blueprint, chat, resources.database)
     add_page(blueprint)
-    add_asyncapi(blueprint)
+    add_asyncapi(blueprint, resources.settings.auth_issuer)
 
     @blueprint.websocket("/ws")
     @signed_in

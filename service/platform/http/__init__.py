@@ -5,22 +5,35 @@ Start reading at app.py; what surrounds each request is in requests.py.
 
 from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
-from service.platform.http.openapi import Media, SparseSchema, add_document, add_openapi, json_schema, replies
+from service.platform.http.callers import caller
+from service.platform.http.openapi import (
+    SCHEME,
+    Media,
+    SparseSchema,
+    add_document,
+    add_openapi,
+    json_schema,
+    replies,
+    security_scheme,
+)
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 
 __all__ = [
     "ASGI",
     "HEALTHZ",
+    "SCHEME",
     "Media",
     "RequestObserver",
     "SparseSchema",
     "add_document",
     "add_openapi",
     "around",
+    "caller",
     "create_app",
     "json_schema",
     "no_deadline",
     "read_json",
     "replies",
+    "security_scheme",
     "surround",
 ]

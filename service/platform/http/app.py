@@ -1,22 +1,24 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import trio
 from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
+from service.platform.http.callers import CALLERS
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
-from service.platform.identity import check_declared
+from service.platform.identity import NOBODY, SIGNED_IN, Identity, check_declared, declared
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
@@ -31,9 +33,12 @@ def no_deadline[F: Callable[..., object]](view: F) -> F:
     return view
 
 
-def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings) -> Application:
-    """Return the application that serves `blueprints`. Raises UndeclaredError when a route does not say who may."""
-    app = _App(__name__, settings=settings, static_folder=None)
+def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings, identity: Identity = NOBODY) -> Application:
+    """Return the application that serves `blueprints`, to whom they declare.
+
+    Raises UndeclaredError when a route does not say who may.
+    """
+    app = _App(__name__, settings=settings, identity=identity, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     check_declared((_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
@@ -70,8 +75,9 @@ def surround(
 class _App(Application):
     request_class = JsonRequest
 
-    def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
+    def __init__(self, name: str, *, settings: PlatformSettings, identity: Identity, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
+        self.extensions[CALLERS] = self._gate = identity.gate
         self._request_deadline = settings.request_deadline
         self._parts = PathParts()
 
@@ -82,11 +88,29 @@ class _App(Application):
         if view_func is not None:
             self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
+    async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
+        await self._let_in(ctx.request)  # ahead of a feature's own hooks
+        return await super().preprocess_request(ctx)
+
+    async def preprocess_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
+        await self._let_in(ctx.websocket)
+        return await super().preprocess_websocket(ctx)
+
+    async def _let_in(self, asked: BaseRequestWebsocket) -> None:
+        """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
+        if (rule := asked.url_rule) is None:
+            return
+        scope = cast(dict[str, Any], asked.scope)
+        scope["route"] = rule.rule  # for the log line
+        if self._gate is not None:
+            may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
+            if may.signed_in:
+                may.check(await self._gate.identify(scope))
+
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
         rule = ctx.request.url_rule
         if rule is None:
             return await super().dispatch_request(ctx)
-        ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
         self._parts.hold(rule, ctx.request.view_args)
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
@@ -103,7 +127,6 @@ class _App(Application):
 
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
-            ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
             self._parts.hold(rule, ctx.websocket.view_args)
         return await super().dispatch_websocket(ctx)
 

@@ -3,7 +3,7 @@
 What features use is `service.platform.http`'s: the declarations, and `caller()`.
 """
 
-from service.platform.identity.caller import GUEST, Caller, InsufficientScope, Unauthenticated
+from service.platform.identity.caller import GUEST, Caller, InsufficientScope, Unauthenticated, caller_of
 from service.platform.identity.may import (
     ANYONE,
     SIGNED_IN,
@@ -17,21 +17,26 @@ from service.platform.identity.may import (
     scope,
     signed_in,
 )
+from service.platform.identity.opening import NOBODY, Identity, open_identity
 
 __all__ = [
     "ANYONE",
     "GUEST",
+    "NOBODY",
     "SIGNED_IN",
     "Caller",
+    "Identity",
     "InsufficientScope",
     "May",
     "Rule",
     "Unauthenticated",
     "UndeclaredError",
     "anyone",
+    "caller_of",
     "check_declared",
     "declared",
     "only",
+    "open_identity",
     "scope",
     "signed_in",
 ]

@@ -25,6 +25,12 @@ class Caller:
 
 
 GUEST = Caller()
+IN_SCOPE = "caller"  # where an ASGI scope has whoever was found to ask
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller | None:
+    """Return who was found to ask, None when nobody looked."""
+    return scope.get(IN_SCOPE)
 
 
 class Unauthenticated(Refused):

@@ -47,6 +47,11 @@ class Health:
         self._lifecycle = lifecycle
         self._database = database
         self._watchdog = watchdog or Watchdog(0)
+        self._more: dict[str, Callable[[], dict[str, Any] | None]] = {}
+
+    def add(self, name: str, condition: Callable[[], dict[str, Any] | None]) -> None:
+        """Add a check of what opens later; None stands for one that does not apply."""
+        self._more[name] = condition
 
     def live(self) -> Answer:
         """The event loop answers; nothing else counts, not even a drain."""
@@ -63,6 +68,7 @@ class Health:
         await self._database.look()
         seen = self._database.condition
         failing = [f"{task}: {error}" for task, error in self._database.failing_tasks.items()]
+        more = {name: condition() for name, condition in self._more.items()}
         looked = {"age": round(seen.age, 3), "duration": round(seen.duration, 3)}
         return {
             "process": {"ok": True, "state": str(self._lifecycle.phase), "age": 0, "duration": 0},
@@ -76,6 +82,7 @@ class Health:
                 "head": seen.head,
                 **looked,
             },
+            **{name: check for name, check in more.items() if check is not None},
         }
 
     def _why_not_ready(self) -> str:

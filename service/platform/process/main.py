@@ -24,6 +24,7 @@ from service.platform.feature import Feature, Resources
 from service.platform.http.app import create_app, surround
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
+from service.platform.identity import open_identity
 from service.platform.inside.health import Health, Probe, management_probes, public_probes
 from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.management import METRICS, Inside
@@ -166,10 +167,14 @@ async def live(
             with explained("bind", settings.bind):
                 public.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
-            async with open_features(features, resources) as blueprints:
+            async with (
+                open_identity(settings, database) as identity,
+                open_features(features, resources) as blueprints,
+            ):
+                health.add("identity", identity.condition)
                 probes = public_probes(health)
-                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
-                await add_openapi(app)
+                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings, identity)
+                await add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
                     observe=observe, tracing=inside.tracing,

@@ -14,8 +14,11 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.platform.settings.types import (
+    Algorithms,
     Bind,
     DatabaseURL,
+    HttpsAddress,
+    Issuer,
     Names,
     Networks,
     Origins,
@@ -170,6 +173,28 @@ class PlatformSettings(_Frozen):
         description="Addresses or networks of proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
     )
 
+    auth_issuer: Issuer | None = Field(
+        None,
+        examples=["https://login.example.org/realms/main"],
+        description="The identity provider whose tokens say who is asking; unset, everybody is a guest.",
+    )
+    auth_audience: str | None = Field(
+        None,
+        min_length=1,
+        examples=["https://api.example.org"],
+        description="What a token's `aud` must hold: this service's name at the provider. Needed with an issuer.",
+    )
+    auth_jwks_url: HttpsAddress | None = Field(
+        None,
+        examples=["https://login.example.org/keys"],
+        description="Where the provider's public keys are; unset, the issuer's discovery document says.",
+    )
+    auth_algorithms: Algorithms = Field(
+        ("RS256", "ES256", "Ed25519", "EdDSA"),
+        examples=["RS256,ES256"],
+        description="What a token may be signed with; algorithms with a public key only.",
+    )
+
     drain_delay: Seconds = Field(
         5, ge=0, le=600, description="After SIGTERM, how long everything is still accepted while routers take notice."
     )
@@ -228,4 +253,10 @@ class PlatformSettings(_Frozen):
             below = f"{self.graceful_timeout:g} is below {PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}"
             words = f"{PREFIX}GRACEFUL_TIMEOUT: {below}; requests in flight would be cut"
             raise PydanticCustomError("together", words)
+        if self.auth_issuer is not None and self.auth_audience is None:
+            words = f"{PREFIX}AUTH_AUDIENCE: must be set when {PREFIX}AUTH_ISSUER is, or a token for another would do"
+            raise PydanticCustomError("together", words)
+        if self.auth_issuer is None and (self.auth_audience is not None or self.auth_jwks_url is not None):
+            words = f"{PREFIX}AUTH_ISSUER: must be set when {PREFIX}AUTH_AUDIENCE or {PREFIX}AUTH_JWKS_URL is"
+            raise PydanticCustomError("together", f"{words}; without it everybody is a guest")
         return self

@@ -1,0 +1,29 @@
+"""The platform's tables of who is asking."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "platform_identity"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+serves_from = "platform_identity"
+breaking = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "identity_secret",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    # made by the server: 244 random bits, one value per database, however often this file is run or printed as SQL
+    op.execute(
+        "INSERT INTO identity_secret (name, value) VALUES ('log', gen_random_uuid()::text || gen_random_uuid()::text)"
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("identity_secret")

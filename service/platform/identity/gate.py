@@ -1,0 +1,89 @@
+"""Who is asking: from what a request carries to a Caller, once a request.
+
+A token that was verified is remembered until it expires, by its hash and within a bound: its signature costs a hundred
+times what the rest does. When a key of the issuer's is gone, all that is remembered is forgotten.
+"""
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from service.platform.identity.caller import GUEST, IN_SCOPE, Caller
+from service.platform.identity.keys import Keys
+from service.platform.identity.public_keys import PublicKey
+from service.platform.identity.tokens import Rules, read_header, refuse, verify
+
+MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
+
+
+class Gate:
+    """What the application asks before a handler runs; one for the process."""
+
+    def __init__(
+        self, rules: Rules, keys: Keys[PublicKey], log_key: bytes, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._rules = rules
+        self._keys = keys
+        self._log_key = log_key
+        self._now = now
+        self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
+
+    async def identify(self, scope: MutableMapping[str, Any]) -> Caller:
+        """Return who asks, GUEST when the request carries nothing that says so.
+
+        Raises Unauthenticated for what does not hold, Unavailable when the issuer's keys are not known yet.
+        """
+        known: Caller | None = scope.get(IN_SCOPE)
+        if known is None:
+            token = bearer(scope["headers"])
+            known = scope[IN_SCOPE] = GUEST if token is None else await self._verify(token)
+        return known
+
+    def forget(self) -> None:
+        """Forget what was verified: a key is gone."""
+        self._remembered.clear()
+
+    @property
+    def remembered(self) -> int:
+        return len(self._remembered)
+
+    async def _verify(self, token: str) -> Caller:
+        digest = sha256(token.encode()).digest()
+        if (caller := self._remembered.get(digest)) is not None:
+            if self._now() < caller.expires:
+                self._remembered.move_to_end(digest)
+                return caller
+            del self._remembered[digest]
+        header = read_header(token, self._rules)
+        key = await self._keys.find(header.kid)
+        if key is None:
+            refuse("the token is signed with a key that the issuer does not have")
+        verified = verify(token, header, key, self._rules, now=self._now())
+        caller = replace(verified, label=self._label(verified.subject))
+        if self._keys.get(header.kid) is key:
+            self._remember(digest, caller)
+        return caller
+
+    def _remember(self, digest: bytes, caller: Caller) -> None:
+        self._remembered[digest] = caller
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _label(self, subject: str) -> str:
+        """Return what the log has in place of a subject: the same on all replicas, and no way back."""
+        return hmac.new(self._log_key, subject.encode(), sha256).hexdigest()[:16]
+
+
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the token in `Authorization: Bearer`, None without one. Raises Unauthenticated for more than one."""
+    given = [value for name, value in headers if name.lower() == b"authorization"]
+    tokens = [value[7:].strip() for value in given if value[:7].lower() == b"bearer "]
+    if not tokens:
+        return None
+    if len(given) > 1:
+        refuse("more than one Authorization")
+    return tokens[0].decode("latin-1")

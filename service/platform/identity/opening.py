@@ -1,0 +1,68 @@
+"""What of identity lives as long as the process: the client, the keys and the task that fetches them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from service.platform.database import Database
+from service.platform.identity import store
+from service.platform.identity.keys import Keys
+from service.platform.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from service.platform.identity.gate import Gate
+    from service.platform.identity.public_keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is asking, of one process. Without a gate it is off, and everybody is a guest."""
+
+    gate: "Gate | None" = None
+    keys: "Keys[PublicKey] | None" = None
+
+    def condition(self) -> dict[str, Any] | None:
+        """Return the check of `/healthz`: whether the provider answers, and how old its keys are, in seconds."""
+        if self.keys is None:
+            return None
+        age, error = self.keys.age, self.keys.error
+        kept = "no keys yet" if age is None else "its keys are kept"
+        state = f"the identity provider is away, {kept}: {error}" if error else "ok" if age is not None else kept
+        return {"ok": not error and age is not None, "state": state, "age": round(age or 0, 3), "duration": 0}
+
+
+NOBODY = Identity()  # off
+
+
+@asynccontextmanager
+async def open_identity(settings: PlatformSettings, database: Database) -> AsyncIterator[Identity]:
+    """Yield who is asking; it waits for the database and never for the provider."""
+    if settings.auth_issuer is None or settings.auth_audience is None:
+        yield Identity()
+        return
+    # Here: joserfc and httpx2 take memory and a tenth of a second, which a service without a provider needs not.
+    from service.platform.identity.gate import Gate
+    from service.platform.identity.provider import Provider, open_client
+    from service.platform.identity.tokens import Rules
+
+    log_key: list[bytes] = []
+
+    async def load() -> None:
+        log_key.append(await database.read(store.select_log_key))
+
+    await database.keep_running(load)
+    async with open_client() as client, trio.open_nursery() as nursery:
+
+        def forget() -> None:
+            gate.forget()
+
+        provider = Provider(client, settings.auth_issuer, settings.auth_jwks_url)
+        keys = Keys(provider.fetch_keys, on_change=forget)
+        rules = Rules(settings.auth_issuer, settings.auth_audience, frozenset(settings.auth_algorithms))
+        gate = Gate(rules, keys, log_key[0])
+        nursery.start_soon(keys.run)
+        yield Identity(gate, keys)
+        nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "platform_identity"
 down_revision = None
@@ -24,6 +25,16 @@ def upgrade() -> None:
         "INSERT INTO identity_secret (name, value) VALUES ('log', gen_random_uuid()::text || gen_random_uuid()::text)"
     )
 
+    op.create_table(
+        "identity_ticket",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("caller", postgresql.JSONB(), nullable=False),
+        sa.Column("made", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_index("ix_identity_ticket_made", "identity_ticket", ["made"])
+
 
 def downgrade() -> None:
+    op.drop_table("identity_ticket")
     op.drop_table("identity_secret")

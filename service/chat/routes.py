@@ -19,6 +19,7 @@ from service.chat.history import add_history
 from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
+from service.chat.rules import Rule, check
 from service.chat.settings import ChatSettings
 from service.chat.simple import SimpleConversation
 from service.chat.statistics import ChatStatistics, show, show_delivery
@@ -32,7 +33,9 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Blueprint]:
+async def open_chat(
+    resources: Resources, *, heartbeat: float = HEARTBEAT, rule: Rule = check
+) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
@@ -46,6 +49,7 @@ async def open_chat(resources: Resources, *, heartbeat: float = HEARTBEAT) -> As
         limits=resources.limits,
         replica=replica,
         heartbeat=heartbeat,
+        rule=rule,
         statistics=statistics,
     )
     show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
@@ -72,7 +76,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
         socket = cast(Websocket, websocket._get_current_object())
-        author = identify(socket)
+        author = await identify(socket)
         if not socket.requested_subprotocols:
             await SimpleConversation(chat, socket, author).run()
         elif SUBPROTOCOL in socket.requested_subprotocols:

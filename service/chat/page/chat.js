@@ -400,7 +400,7 @@ const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: 
 const isLarge = (text) => text.length < 40 && /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\u200d\ufe0f\s]+$/u.test(text);
 
 function messageNode(message, previous) {
-  const follows = previous && previous.from === message.from && isMine(previous) === isMine(message)
+  const follows = previous && previous.from === message.from && (previous.subject ?? "") === (message.subject ?? "") && isMine(previous) === isMine(message)
     && Date.parse(message.at) - Date.parse(previous.at) < 300_000 && day(previous.at) === day(message.at);
   const mine = isMine(message);
   const node = element("li", { className: `message${follows ? "" : " first"}${mine ? " mine" : ""}` });
@@ -413,7 +413,9 @@ function messageNode(message, previous) {
   const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
   node.append(avatar);
   if (!follows && !mine) {
-    const who = element("bdi", { title: "a name is a claim; nobody has checked it" }, message.from);
+    const verified = Boolean(message.subject); // null by HTTP, missing in a frame
+    const title = verified ? "signed in; the identity provider says so" : "a name is a claim; nobody has checked it";
+    const who = element("bdi", { title, className: verified ? "verified" : "" }, message.from);
     node.append(element("div", { className: "who" }, who, time));
   }
   node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);

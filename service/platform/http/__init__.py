@@ -5,7 +5,7 @@ Start reading at app.py; what surrounds each request is in requests.py.
 
 from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
-from service.platform.http.callers import caller
+from service.platform.http.callers import caller, wait_signed_out
 from service.platform.http.openapi import (
     SCHEME,
     Media,
@@ -36,4 +36,5 @@ __all__ = [
     "replies",
     "security_scheme",
     "surround",
+    "wait_signed_out",
 ]

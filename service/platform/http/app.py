@@ -18,7 +18,18 @@ from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
-from service.platform.identity import NOBODY, SIGNED_IN, Identity, check_declared, declared
+from service.platform.identity import (
+    NOBODY,
+    SIGNED_IN,
+    SIGNED_OUT,
+    STAY,
+    TICKETS,
+    Identity,
+    Stay,
+    check_declared,
+    declared,
+    split_tickets,
+)
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
@@ -93,6 +104,10 @@ class _App(Application):
         return await super().preprocess_request(ctx)
 
     async def preprocess_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
+        scope = cast(dict[str, Any], ctx.websocket.scope)
+        offered = ctx.websocket.requested_subprotocols
+        offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
+        scope[STAY] = Stay()
         await self._let_in(ctx.websocket)
         return await super().preprocess_websocket(ctx)
 
@@ -128,7 +143,11 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             self._parts.hold(rule, ctx.websocket.view_args)
-        return await super().dispatch_websocket(ctx)
+        stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
+        with stay.scope:
+            return await super().dispatch_websocket(ctx)
+        await websocket.close(SIGNED_OUT, stay.reason)
+        return None
 
 
 def _name(rule: Rule) -> str:

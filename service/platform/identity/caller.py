@@ -25,7 +25,8 @@ class Caller:
 
 
 GUEST = Caller()
-IN_SCOPE = "caller"  # where an ASGI scope has whoever was found to ask
+# Where an ASGI scope has whoever was found to ask, how long a websocket may stay, and the tickets that it was offered.
+IN_SCOPE, STAY, TICKETS = "caller", "stay", "tickets"
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller | None:

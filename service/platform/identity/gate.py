@@ -7,12 +7,12 @@ times what the rest does. When a key of the issuer's is gone, all that is rememb
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from service.platform.identity.caller import GUEST, IN_SCOPE, Caller
+from service.platform.identity.caller import GUEST, IN_SCOPE, STAY, TICKETS, Caller
 from service.platform.identity.keys import Keys
 from service.platform.identity.public_keys import PublicKey
 from service.platform.identity.tokens import Rules, read_header, refuse, verify
@@ -20,15 +20,26 @@ from service.platform.identity.tokens import Rules, read_header, refuse, verify
 MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
 
 
+async def _no_tickets(_: str) -> Caller | None:
+    return None
+
+
 class Gate:
     """What the application asks before a handler runs; one for the process."""
 
     def __init__(
-        self, rules: Rules, keys: Keys[PublicKey], log_key: bytes, *, now: Callable[[], float] = time.time
+        self,
+        rules: Rules,
+        keys: Keys[PublicKey],
+        log_key: bytes,
+        *,
+        redeem: Callable[[str], Awaitable[Caller | None]] = _no_tickets,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
         self._keys = keys
         self._log_key = log_key
+        self._redeem = redeem
         self._now = now
         self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
 
@@ -39,8 +50,9 @@ class Gate:
         """
         known: Caller | None = scope.get(IN_SCOPE)
         if known is None:
-            token = bearer(scope["headers"])
-            known = scope[IN_SCOPE] = GUEST if token is None else await self._verify(token)
+            known = scope[IN_SCOPE] = await self._find(scope)
+            if known.signed_in and (stay := scope.get(STAY)) is not None:
+                stay.limit(known.expires - self._now())
         return known
 
     def forget(self) -> None:
@@ -50,6 +62,16 @@ class Gate:
     @property
     def remembered(self) -> int:
         return len(self._remembered)
+
+    async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
+        if (token := bearer(scope["headers"])) is not None:
+            return await self._verify(token)
+        if tickets := scope.get(TICKETS, ()):
+            caller = await self._redeem(tickets[0]) if len(tickets) == 1 else None
+            if caller is None or self._now() >= caller.expires:
+                refuse("the ticket does not hold; each is good once, for 30 seconds")
+            return caller
+        return GUEST
 
     async def _verify(self, token: str) -> Caller:
         digest = sha256(token.encode()).digest()

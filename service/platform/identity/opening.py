@@ -1,8 +1,10 @@
 """What of identity lives as long as the process: the client, the keys and the task that fetches them."""
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -10,6 +12,7 @@ import trio
 from service.platform.database import Database
 from service.platform.identity import store
 from service.platform.identity.keys import Keys
+from service.platform.identity.tickets import redeem
 from service.platform.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -35,6 +38,14 @@ class Identity:
 
 
 NOBODY = Identity()  # off
+SWEEP = 60.0  # seconds between two sweeps at most
+
+
+async def sweep(database: Database) -> None:
+    """Delete old tickets, for ever."""
+    while True:
+        await trio.sleep(random.uniform(0.5, 1) * SWEEP)  # noqa: S311  spreads replicas, keeps no secret
+        await database.run(store.delete_old_tickets)
 
 
 @asynccontextmanager
@@ -62,7 +73,8 @@ async def open_identity(settings: PlatformSettings, database: Database) -> Async
         provider = Provider(client, settings.auth_issuer, settings.auth_jwks_url)
         keys = Keys(provider.fetch_keys, on_change=forget)
         rules = Rules(settings.auth_issuer, settings.auth_audience, frozenset(settings.auth_algorithms))
-        gate = Gate(rules, keys, log_key[0])
+        gate = Gate(rules, keys, log_key[0], redeem=partial(redeem, database))
         nursery.start_soon(keys.run)
+        nursery.start_soon(database.keep_running, sweep, database)
         yield Identity(gate, keys)
         nursery.cancel_scope.cancel()

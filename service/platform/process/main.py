@@ -22,6 +22,7 @@ from quart import Blueprint
 from service.platform.database import Condition, open_database
 from service.platform.feature import Feature, Resources
 from service.platform.http.app import create_app, surround
+from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
 from service.platform.identity import open_identity
@@ -173,7 +174,8 @@ async def live(
             ):
                 health.add("identity", identity.condition)
                 probes = public_probes(health)
-                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings, identity)
+                own = [create_identity_routes(identity, database), create_health(health, probes, in_full=False)]
+                app = create_app([*blueprints, *own], settings, identity)
                 await add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,

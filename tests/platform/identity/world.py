@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import trio
 from quart import Blueprint, websocket
 
 from service.platform.feature import Feature, Resources
-from service.platform.http import caller, replies
+from service.platform.http import caller, replies, wait_signed_out
 from service.platform.identity import Unauthenticated, anyone, only, scope, signed_in
 from service.platform.process.main import Urls
 from service.platform.testing.booting import booted
@@ -63,6 +64,26 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
         await websocket.send((await caller()).subject)
         while True:
             await websocket.send(await websocket.receive())
+
+    @routes.websocket("/last-words")
+    @signed_in
+    async def last_words() -> None:
+        await websocket.accept()
+        await websocket.send(await wait_signed_out())
+        await websocket.close(4401, "in its own words")
+
+    @routes.websocket("/stubborn")
+    @signed_in
+    async def stubborn() -> None:
+        await websocket.accept()
+        await wait_signed_out()
+        await trio.sleep_forever()
+
+    @routes.websocket("/subprotocols")
+    @anyone
+    async def subprotocols() -> None:
+        await websocket.accept(subprotocol="chat.v1")
+        await websocket.send(",".join(websocket.requested_subprotocols))
 
     yield routes
 

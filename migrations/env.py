@@ -15,7 +15,8 @@ from service.platform.database.migrator import open_migrator
 from service.platform.database.record import record_state
 from service.platform.database.schema import STATE_TABLE
 from service.platform.feature import catalogue
-from service.platform.identity import tables  # noqa: F401  the platform's own register too
+from service.platform.http import idempotency_store  # noqa: F401  the platform's own register too
+from service.platform.identity import tables  # noqa: F401
 from service.platform.settings import SettingsError
 from service.settings import Settings
 

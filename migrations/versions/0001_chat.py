@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
-down_revision = "platform_identity"
+down_revision = "platform_idempotency"
 branch_labels = None
 depends_on = None
 

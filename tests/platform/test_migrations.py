@@ -18,7 +18,8 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
 import service.features
-import service.platform.identity.tables  # noqa: F401  and the platform's
+import service.platform.http.idempotency_store
+import service.platform.identity.tables  # noqa: F401
 from service.platform.database import MigrationRefused, metadata, migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import STATE_TABLE, find_migrations

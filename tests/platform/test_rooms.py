@@ -54,7 +54,7 @@ async def test_the_service_runs(bare: Path, tmp_path: Path, database_url: str) -
     ):
         document = (await client.get(service.public + "/openapi.json")).json()
 
-    assert set(document["paths"]) == {"/livez", "/readyz", "/healthz"}
+    assert set(document["paths"]) == {"/livez", "/readyz", "/healthz", "/auth/ticket"}
 
 
 @pytest.mark.ci

@@ -6,6 +6,7 @@ Start reading at app.py; what surrounds each request is in requests.py.
 from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
 from service.platform.http.callers import caller, wait_signed_out
+from service.platform.http.idempotency import idempotent, run_once
 from service.platform.http.openapi import (
     SCHEME,
     Media,
@@ -30,10 +31,12 @@ __all__ = [
     "around",
     "caller",
     "create_app",
+    "idempotent",
     "json_schema",
     "no_deadline",
     "read_json",
     "replies",
+    "run_once",
     "security_scheme",
     "surround",
     "wait_signed_out",

@@ -22,6 +22,7 @@ from quart import Blueprint
 from service.platform.database import Condition, open_database
 from service.platform.feature import Feature, Resources
 from service.platform.http.app import create_app, surround
+from service.platform.http.idempotency import open_idempotency
 from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
@@ -170,6 +171,7 @@ async def live(
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with (
                 open_identity(settings, database) as identity,
+                open_idempotency(database),
                 open_features(features, resources) as blueprints,
             ):
                 health.add("identity", identity.condition)

@@ -33,6 +33,13 @@ _ALWAYS = (Invalid, errors.Misdirected, ServiceError, Unavailable, errors.Deadli
 _CHANGING = (errors.Forbidden, errors.UnsupportedMedia, errors.RateLimited)
 _WITH_BODY = (errors.RequestTimeout, errors.TooLarge)
 
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key has its effect once, and gets the same answer for 24 hours.",
+    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,255}$"},
+}
 _ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log", "schema": {"type": "string"}}}
 _RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
 
@@ -93,6 +100,10 @@ class _Provider(OpenAPIProvider):
             operation |= {"operationId": self._identifier(rule, method), "tags": [rule.endpoint.split(".")[0]]}
             operation["parameters"], definitions = _describe_parts(operation["parameters"], hints, renamed)
             components |= definitions | self._add_answer(operation, hints)
+            if getattr(view, "idempotent", False):
+                operation["parameters"].append(IDEMPOTENCY_KEY)
+                for kind in (errors.Conflict, errors.Unprocessable):
+                    operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
             may = declared(view)
             needed = may if may is not None and may.signed_in and self._issuer is not None else None
             if needed is not None:

@@ -1,7 +1,7 @@
 """Single-use tickets: how a browser's page opens a websocket, as it can set no header there.
 
 A ticket is random, good for 30 seconds and one upgrade at any replica, and is offered as a subprotocol beside the real
-one: `chat.v1, ticket.<value>`. An address would end up in logs and histories, so none is ever taken from there.
+one: `feed.v1, ticket.<value>`. An address would end up in logs and histories, so none is ever taken from there.
 """
 
 import re

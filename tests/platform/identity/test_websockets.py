@@ -109,17 +109,17 @@ async def test_any_replica_takes_a_ticket(make_settings: MakeSettings) -> None:
 async def test_no_handler_sees_a_ticket(make_settings: MakeSettings) -> None:
     async with (
         world(make_settings) as here,
-        open_socket(here, "/subprotocols", offered=f"{await ticket(here)}, chat.v1, other") as socket,
+        open_socket(here, "/subprotocols", offered=f"{await ticket(here)}, feed.v1, other") as socket,
     ):
-        assert await socket.receive() == "chat.v1,other"
+        assert await socket.receive() == "feed.v1,other"
 
 
 async def test_without_an_issuer_a_ticket_is_neither_given_nor_minded(make_settings: MakeSettings) -> None:
     async with booted(make_settings(**FREE), [DOORS]) as urls, Client(urls.public) as client, open_issuer() as issuer:
         here = World(issuer, urls, client)
         assert (await client.post("/auth/ticket")).status_code == 409
-        async with open_socket(here, "/subprotocols", offered=f"chat.v1, ticket.{'x' * 43}") as socket:
-            assert await socket.receive() == "chat.v1"
+        async with open_socket(here, "/subprotocols", offered=f"feed.v1, ticket.{'x' * 43}") as socket:
+            assert await socket.receive() == "feed.v1"
         async with open_socket(here, offered=f"ticket.{'x' * 43}") as socket:
             assert await socket.receive() == ""
 

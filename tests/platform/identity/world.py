@@ -82,7 +82,7 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
     @routes.websocket("/subprotocols")
     @anyone
     async def subprotocols() -> None:
-        await websocket.accept(subprotocol="chat.v1")
+        await websocket.accept(subprotocol="feed.v1")
         await websocket.send(",".join(websocket.requested_subprotocols))
 
     yield routes

@@ -33,8 +33,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash"),
     )
     op.create_index("ix_identity_ticket_made", "identity_ticket", ["made"])
+    op.create_table(
+        "identity_session",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("sid", sa.Text(), nullable=True),
+        sa.Column("caller", postgresql.JSONB(), nullable=False),
+        sa.Column("made", sa.TIMESTAMP(timezone=True), server_default=sa.func.clock_timestamp(), nullable=False),
+        sa.Column("expires", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    for column in ("subject", "sid", "expires"):
+        op.create_index(f"ix_identity_session_{column}", "identity_session", [column])
 
 
 def downgrade() -> None:
+    op.drop_table("identity_session")
     op.drop_table("identity_ticket")
     op.drop_table("identity_secret")

@@ -54,7 +54,8 @@ async def test_the_service_runs(bare: Path, tmp_path: Path, database_url: str) -
     ):
         document = (await client.get(service.public + "/openapi.json")).json()
 
-    assert set(document["paths"]) == {"/livez", "/readyz", "/healthz", "/auth/ticket"}
+    paths = {path for path in document["paths"] if not path.startswith("/auth/")}
+    assert paths == {"/livez", "/readyz", "/healthz"}
 
 
 @pytest.mark.ci

@@ -7,7 +7,7 @@ import structlog
 import trio
 from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
-from quart.typing import ResponseReturnValue
+from quart.typing import ResponseReturnValue, ResponseTypes
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
@@ -16,6 +16,7 @@ from werkzeug.routing import Rule
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
+from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
@@ -79,6 +80,7 @@ def surround(
         statistics=statistics,
         limits=limits,
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
+        forms={LOGOUT},  # an identity provider's own form
     )
     return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
@@ -103,11 +105,17 @@ class _App(Application):
         await self._let_in(ctx.request)  # ahead of a feature's own hooks
         return await super().preprocess_request(ctx)
 
+    async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
+        stay = cast(dict[str, Any], ctx.websocket.scope)[STAY] = Stay()
+        try:
+            return await super().full_dispatch_websocket(ctx)
+        finally:
+            stay.on_gone()
+
     async def preprocess_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         scope = cast(dict[str, Any], ctx.websocket.scope)
         offered = ctx.websocket.requested_subprotocols
         offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
-        scope[STAY] = Stay()
         await self._let_in(ctx.websocket)
         return await super().preprocess_websocket(ctx)
 

@@ -3,6 +3,8 @@
 What features use is `service.platform.http`'s: the declarations, and `caller()`.
 """
 
+from service.platform.identity import cookies
+from service.platform.identity.answer import Answer
 from service.platform.identity.caller import GUEST, STAY, TICKETS, Caller, InsufficientScope, Unauthenticated, caller_of
 from service.platform.identity.may import (
     ANYONE,
@@ -31,6 +33,7 @@ __all__ = [
     "STAY",
     "TICKETS",
     "TICKET_SECONDS",
+    "Answer",
     "Caller",
     "Identity",
     "InsufficientScope",
@@ -42,6 +45,7 @@ __all__ = [
     "anyone",
     "caller_of",
     "check_declared",
+    "cookies",
     "declared",
     "make_ticket",
     "only",

@@ -7,9 +7,9 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -33,6 +33,10 @@ async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+class CodeRefused(Exception):
+    """The provider does not take the code: it was used before, is too old, or was given to another client."""
+
+
 class Provider:
     """One issuer."""
 
@@ -40,10 +44,11 @@ class Provider:
         self._client = client
         self._issuer = issuer
         self._jwks_url = jwks_url
+        self._discovered: dict[str, Any] = {}
 
     async def fetch_keys(self) -> Fetched[PublicKey]:
         """Return the keys that may verify a token. Raises ProviderAway."""
-        url = self._jwks_url or await self._discover("jwks_uri")
+        url = self._jwks_url or await self.endpoint("jwks_uri", anew=True)
         document, headers = await self._get(url)
         keys = public_keys(document)
         if not keys:
@@ -51,21 +56,44 @@ class Provider:
         given = _MAX_AGE.search(headers.get("Cache-Control", "").lower())
         return Fetched(keys, float(given[1])) if given else Fetched(keys)
 
-    async def _discover(self, endpoint: str) -> str:
-        """Return an address that the discovery document has, which must be the issuer's own."""
+    async def endpoint(self, name: str, *, anew: bool = False) -> str:
+        """Return an address that the discovery document has, which must be the issuer's own. Raises ProviderAway.
+
+        The document is that of the last time, unless it is to be fetched `anew`.
+        """
         where = self._issuer.rstrip("/") + DISCOVERY
-        document, _ = await self._get(where)
-        if document.get("issuer") != self._issuer:
-            raise ProviderAway(f"{where} is of the issuer {document.get('issuer')!r}, not {self._issuer!r}")
-        url = document.get(endpoint)
+        if anew or not self._discovered:
+            document, _ = await self._get(where)
+            if document.get("issuer") != self._issuer:
+                raise ProviderAway(f"{where} is of the issuer {document.get('issuer')!r}, not {self._issuer!r}")
+            self._discovered = document
+        url = self._discovered.get(name)
         try:
             return https_address(str(url))
         except ValueError as error:
-            raise ProviderAway(f"{where}: {endpoint} {error}") from error
+            raise ProviderAway(f"{where}: {name} {error}") from error
+
+    async def exchange(self, form: Mapping[str, str], *, client: str, secret: str | None) -> dict[str, Any]:
+        """Return what the provider gives for a code. Raises ProviderAway, CodeRefused."""
+        url = await self.endpoint("token_endpoint")
+        sent = dict(form) | {"grant_type": "authorization_code", "client_id": client}
+        basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe="")) if secret else None
+        request = self._client.build_request("POST", url, data=sent, headers={"Accept": "application/json"})
+        document, _ = await self._send(request, auth=basic)
+        return document
 
     async def _get(self, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+        return await self._send(self._client.build_request("GET", url, headers={"Accept": "application/json"}))
+
+    async def _send(
+        self, request: httpx2.Request, auth: httpx2.Auth | None = None
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        url = str(request.url).partition("?")[0]
         try:
-            async with self._client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+            response = await self._client.send(request, stream=True, auth=auth)
+            async with aclosing(response):
+                if 400 <= response.status_code < 500 and request.method == "POST":
+                    raise CodeRefused(f"the identity provider answers {response.status_code} to the code")
                 if response.status_code != 200:
                     raise ProviderAway(f"{url} answers {response.status_code}")
                 body = bytearray()

@@ -5,6 +5,7 @@ for the moment itself (`wait_over`) and then has LAST_WORDS seconds before that.
 """
 
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -19,8 +20,10 @@ class Stay:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.reason = EXPIRED
+        self.on_gone: Callable[[], object] = lambda: None  # called when the websocket is gone
         self._until = math.inf
         self._grace = 0.0
+        self._ended = trio.Event()
 
     def limit(self, seconds: float) -> None:
         """Let it end in so many seconds, unless that was sooner anyway."""
@@ -31,5 +34,12 @@ class Stay:
         """Return why the websocket has to end, once it has to; its handler then has its last words."""
         self._grace = LAST_WORDS
         self.scope.deadline = self._until + self._grace
-        await trio.sleep_until(self._until)
+        with trio.CancelScope(deadline=self._until):
+            await self._ended.wait()
         return self.reason
+
+    def end(self, reason: str) -> None:
+        """Let it end now."""
+        self.reason = reason
+        self.limit(0)
+        self._ended.set()

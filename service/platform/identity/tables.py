@@ -1,4 +1,4 @@
-"""The tables of identity, both small: a secret of the database, and tickets that live for seconds."""
+"""The tables of identity, all small: a secret of the database, tickets that live for seconds, sessions of browsers."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -20,4 +20,15 @@ ticket_table = sa.Table(
     sa.Column("hash", sa.LargeBinary, primary_key=True),
     sa.Column("caller", postgresql.JSONB, nullable=False),
     sa.Column("made", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now(), index=True),
+)
+
+session_table = sa.Table(
+    "identity_session",
+    metadata,
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False, index=True),
+    sa.Column("sid", sa.Text, index=True),  # the provider's own name for it
+    sa.Column("caller", postgresql.JSONB, nullable=False),
+    sa.Column("made", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("expires", sa.TIMESTAMP(timezone=True), nullable=False, index=True),
 )

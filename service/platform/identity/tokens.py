@@ -54,7 +54,7 @@ class Header:
     kid: str | None
 
 
-def read_header(token: str, rules: Rules) -> Header:
+def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> Header:
     """Return what a token says of its signature. Raises Unauthenticated for one that cannot hold."""
     if len(token) > MOST_CHARACTERS:
         refuse(f"the token has more than {MOST_CHARACTERS} characters")
@@ -64,7 +64,7 @@ def read_header(token: str, rules: Rules) -> Header:
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
         refuse("the token is not signed with an allowed algorithm")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+    if not isinstance(kind, str) or kind.lower() not in types:
         refuse("the token is of another type than an access token")
     if "crit" in header:
         refuse("the token demands an extension that is not known here")
@@ -75,6 +75,11 @@ def read_header(token: str, rules: Rules) -> Header:
 
 def verify(token: str, header: Header, key: PublicKey, rules: Rules, *, now: float) -> Caller:
     """Return whoever a token speaks for at a Unix time. Raises Unauthenticated."""
+    return check_claims(read_claims(token, header, key), rules, now=now)
+
+
+def read_claims(token: str, header: Header, key: PublicKey) -> dict[str, Any]:
+    """Return the claims of a token whose signature holds. Raises Unauthenticated."""
     if header.algorithm not in key.algorithms:
         refuse("the token's algorithm is not that of its key")
     try:
@@ -82,7 +87,7 @@ def verify(token: str, header: Header, key: PublicKey, rules: Rules, *, now: flo
         jws.deserialize_compact(token, key.key, registry=registry)
     except (JoseError, ValueError):
         refuse("the token's signature does not hold")
-    return check_claims(_json_object(token.split(".")[1]), rules, now=now)
+    return _json_object(token.split(".")[1])
 
 
 def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
@@ -92,11 +97,11 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Call
     audience = claims.get("aud")
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
         refuse("the token is for another audience")
-    expires = _moment(claims, "exp") + SKEW
+    expires = read_moment(claims, "exp") + SKEW
     if now >= expires:
         refuse("the token has expired")
     for name in ("nbf", "iat"):
-        if name in claims and _moment(claims, name) > now + SKEW:
+        if name in claims and read_moment(claims, name) > now + SKEW:
             refuse("the token does not hold yet")
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= MOST_SUBJECT:
@@ -130,7 +135,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _moment(claims: Mapping[str, Any], name: str) -> float:
+def read_moment(claims: Mapping[str, Any], name: str) -> float:
     given = claims.get(name)
     if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < 1e15 or math.isnan(given):
         refuse(f"the token's {name} is no time")

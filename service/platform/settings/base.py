@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -22,6 +22,7 @@ from service.platform.settings.types import (
     Names,
     Networks,
     Origins,
+    Scopes,
     Seconds,
 )
 
@@ -189,6 +190,24 @@ class PlatformSettings(_Frozen):
         examples=["https://login.example.org/keys"],
         description="Where the provider's public keys are; unset, the issuer's discovery document says.",
     )
+    auth_client_id: str | None = Field(
+        None,
+        min_length=1,
+        examples=["orders-web"],
+        description="This service as a client of the provider: browsers can sign in. Unset, tokens alone are taken.",
+    )
+    auth_client_secret: SecretStr | None = Field(
+        None,
+        description="The client's secret, best as a file in `SERVICE_SECRETS_DIR`; unset for a public client.",
+    )
+    auth_scopes: Scopes = Field(
+        ("openid", "profile"),
+        examples=["openid,profile,orders:read"],
+        description="What a browser's sign-in asks the provider for.",
+    )
+    auth_session_lifetime: Seconds = Field(
+        12 * 3_600, ge=60, le=30 * 86_400, description="How long a browser stays signed in."
+    )
     auth_algorithms: Algorithms = Field(
         ("RS256", "ES256", "Ed25519", "EdDSA"),
         examples=["RS256,ES256"],
@@ -259,4 +278,10 @@ class PlatformSettings(_Frozen):
         if self.auth_issuer is None and (self.auth_audience is not None or self.auth_jwks_url is not None):
             words = f"{PREFIX}AUTH_ISSUER: must be set when {PREFIX}AUTH_AUDIENCE or {PREFIX}AUTH_JWKS_URL is"
             raise PydanticCustomError("together", f"{words}; without it everybody is a guest")
+        if self.auth_client_id is not None and self.auth_issuer is None:
+            words = f"{PREFIX}AUTH_ISSUER: must be set when {PREFIX}AUTH_CLIENT_ID is; without it nobody can sign in"
+            raise PydanticCustomError("together", words)
+        if self.auth_client_secret is not None and self.auth_client_id is None:
+            words = f"{PREFIX}AUTH_CLIENT_ID: must be set when {PREFIX}AUTH_CLIENT_SECRET is"
+            raise PydanticCustomError("together", words)
         return self

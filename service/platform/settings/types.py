@@ -57,6 +57,18 @@ def _algorithm(value: str) -> str:
     return value
 
 
+def _scope(value: str) -> str:
+    if not value.isascii() or any(character <= " " or character in '"\\' for character in value):
+        raise ValueError("must hold scopes, separated by commas: ASCII without spaces, quotes and backslashes")
+    return value
+
+
+def _openid(value: tuple[str, ...]) -> tuple[str, ...]:
+    if "openid" not in value:
+        raise ValueError("must hold openid, without which a provider does not say who signed in")
+    return value
+
+
 def _some(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("must hold at least one algorithm")
@@ -89,4 +101,5 @@ HttpsAddress = Annotated[str, _checked(addresses.https_address)]
 Algorithms = Annotated[
     tuple[Annotated[str, _checked(_algorithm)], ...], NoDecode, BeforeValidator(_split), _checked(_some)
 ]
+Scopes = Annotated[tuple[Annotated[str, _checked(_scope)], ...], NoDecode, BeforeValidator(_split), _checked(_openid)]
 Networks = Annotated[tuple[Annotated[str, _checked(_network)], ...], NoDecode, BeforeValidator(_split)]

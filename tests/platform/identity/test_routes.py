@@ -65,7 +65,7 @@ async def test_every_route_is_closed_to_whom_it_says(make_settings: MakeSettings
 
     assert {"get /members", "post /orders/{number}", "get /not-ada"} <= needed
     for answers in (nobody, expired, theirs):
-        assert {route for route, status in answers.items() if status == 401} - {"get /me"} == needed
+        assert {route for route, status in answers.items() if status == 401} - {"get /me", "get /auth/me"} == needed
     assert {route for route, status in ada.items() if status in {401, 403}} == {"post /orders/{number}", "get /not-ada"}
     assert not {route for route, status in bob.items() if status in {401, 403}}
     assert upgrades == [401, 401, 401, 101]
@@ -121,6 +121,7 @@ def test_without_an_issuer_its_packages_are_not_loaded() -> None:
     code = "import sys, service.__main__, service.features, service.platform.process.main; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
+    assert "service.platform.identity.opening" in loaded
     assert not {"joserfc", "httpx2", "cryptography"} & set(loaded)
 
 

@@ -101,6 +101,17 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "SERVICE_AUTH_ISSUER: 'http://login.example.org' must begin with https: whoever is on the way could "
             "answer with keys of his own",
         ),
+        (
+            "SERVICE_AUTH_CLIENT_ID",
+            "web",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_CLIENT_ID is; without it nobody can sign in",
+        ),
+        ("SERVICE_AUTH_CLIENT_SECRET", "x", "SERVICE_AUTH_CLIENT_ID: must be set when SERVICE_AUTH_CLIENT_SECRET is"),
+        (
+            "SERVICE_AUTH_SCOPES",
+            "profile",
+            "SERVICE_AUTH_SCOPES: 'profile' must hold openid, without which a provider does not say who signed in",
+        ),
         ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
     ],
 )

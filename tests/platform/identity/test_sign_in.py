@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
+import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
 import psycopg
 import pytest
 import trio
@@ -107,6 +108,31 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (members.status_code, subject) == (200, "u-1")
     assert out.json()["to"].startswith(f"{site.issuer.url}/end?client_id={CLIENT}")
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
+
+
+async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) -> None:
+    ada = oidc_provider_mock.User(sub="ada", claims={"name": "Ada Lovelace"})
+    with oidc_provider_mock.run_server_in_thread(require_nonce=True, user_claims=[ada]) as provider:
+        issuer = f"http://localhost:{provider.server_port}"
+        client_id = {"auth_client_id": CLIENT, "auth_client_secret": "a secret", "auth_scopes": "openid,profile,email"}
+        settings = make_settings(**FREE, auth_issuer=issuer, auth_audience="orders", **client_id)
+        async with (
+            booted(settings, [DOORS]) as urls,
+            Client(urls.public) as client,
+            httpx2.AsyncClient() as at_the_provider,
+        ):
+            browser = Browser(client, Issuer(issuer))
+            begun = await browser.ask("/auth/sign-in?to=/members")
+            approved = await at_the_provider.post(begun.headers["Location"], data={"sub": "ada"})
+            back = await browser.ask(approved.headers["Location"])
+            again = await browser.ask(approved.headers["Location"])
+            me = await browser.me()
+            out = (await browser.ask("/auth/sign-out", "POST")).json()["to"]
+            end = await at_the_provider.get(out)
+
+    assert (back.headers["Location"], again.status_code) == ("/members", 401)
+    assert (me["subject"], me["name"]) == ("ada", "Ada Lovelace")
+    assert end.status_code == 200
 
 
 async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSettings) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 from service.features import FEATURES  # noqa: E402  # after the path above
 from service.platform.feature import catalogue  # noqa: E402  # the same
 from service.platform.settings import DRAIN_MARGIN, Catalogue, PlatformSettings, Setting  # noqa: E402  # the same
-from service.platform.settings.documents import json_schema, secrets  # noqa: E402  # after the path above
+from service.platform.settings.documents import is_required, json_schema, secrets  # noqa: E402  # after the path above
 from service.settings import Settings  # noqa: E402  # the same
 
 KNOWN = catalogue(Settings, FEATURES)
@@ -141,6 +141,7 @@ def make_settings_template(known: Catalogue) -> str:
         "drain_margin": DRAIN_MARGIN,
         "request_deadline": PlatformSettings.model_fields["request_deadline"].default,
         "owned": OWNED,
+        "required": {one.variable: one.info.description for one in known if is_required(one)},
         "config": [name for name in known.variables if name not in OWNED and name not in hidden],
         "secrets": hidden,
     }

@@ -1,5 +1,6 @@
 """The command line: the platform's verbs, then each feature's. `service` and `python -m service` are the same."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from service.platform.process.end import ending
@@ -15,7 +16,7 @@ def run() -> None:
     with ending():
         from service.platform.verbs import run_program  # here: imports take their time, in which a signal may come
 
-        run_program(this_program)
+        run_program(this_program, sys.argv[1:])
 
 
 def this_program() -> "Program":

@@ -1,15 +1,15 @@
-"""The platform's tables of who is asking."""
+"""The platform's tables of who is asking, and of answers that are repeated under their Idempotency-Key."""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "platform_identity"
-down_revision = None
+down_revision = "platform_jobs"
 branch_labels = None
 depends_on = None
 
-serves_from = "platform_identity"
+serves_from = "platform_jobs"
 breaking = None
 
 
@@ -45,9 +45,20 @@ def upgrade() -> None:
     )
     for column in ("subject", "sid", "expires"):
         op.create_index(f"ix_identity_session_{column}", "identity_session", [column])
+    op.create_table(
+        "idempotency_answer",
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("status", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("at", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    op.create_index("ix_idempotency_answer_at", "idempotency_answer", ["at"])
 
 
 def downgrade() -> None:
+    op.drop_table("idempotency_answer")
     op.drop_table("identity_session")
     op.drop_table("identity_ticket")
     op.drop_table("identity_secret")

@@ -25,7 +25,7 @@ from service.chat.protocol import (
     Post,
     Send,
 )
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, cut
 
 MAX_SHOWN = 40  # characters of an offending value in an error message
 JOINERS = "\u200c\u200d"  # zero width non-joiner and joiner: how letters beside them are written, and pictures joined
@@ -149,7 +149,7 @@ def _shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):
-        return repr(value[:MAX_SHOWN] + "…" if len(value) > MAX_SHOWN else value)
+        return repr(cut(value, MAX_SHOWN))
     return "a number beyond 64 bits" if value == math.inf else json.dumps(value)
 
 

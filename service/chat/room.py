@@ -10,6 +10,7 @@ from typing import Protocol
 from service.chat.protocol import Joined, Message, Page, Presence, Since
 from service.chat.tail import Budget, Burst, Entry, Tail
 
+AT_ONCE = 64  # messages that are handed out of memory in one step
 BURST = 8  # messages of one write at most: 8 of the longest are an eighth of an outbox
 
 
@@ -149,9 +150,9 @@ class Room:
                 seat.member.count(self.present)
         return len(told)
 
-    def recent(self, after: int, *, limit: int = 64) -> list[Entry] | None:
+    def recent(self, after: int) -> list[Entry] | None:
         """Return entries after a seq from memory, none when it is the head; None when they must be read."""
-        return [] if after >= self.head else self.tail.after(after, limit=limit)
+        return [] if after >= self.head else self.tail.after(after, limit=AT_ONCE)
 
     def remember(self, entries: Iterable[Entry]) -> None:
         self.tail.prepend((entry for entry in entries if entry.message.epoch == self.epoch), head=self.head)

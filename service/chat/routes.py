@@ -3,13 +3,12 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import cast
 
 import trio
 from quart import Blueprint, websocket
 
-from service.chat import janitor, relay
+from service.chat import relay
 from service.chat.asyncapi import add_asyncapi
 from service.chat.authors import identify
 from service.chat.browser import add_page
@@ -20,7 +19,6 @@ from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
 from service.chat.rules import Rule, check
-from service.chat.settings import ChatSettings
 from service.chat.simple import SimpleConversation
 from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
@@ -33,9 +31,7 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 
 
 @asynccontextmanager
-async def open_chat(
-    resources: Resources, *, heartbeat: float = HEARTBEAT, rule: Rule = check
-) -> AsyncIterator[Blueprint]:
+async def open_chat(resources: Resources, *, heartbeat: float, rule: Rule = check) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
@@ -54,12 +50,10 @@ async def open_chat(
     )
     show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
     async with trio.open_nursery() as nursery:
-        retention = settings.of(ChatSettings).retention
         nursery.start_soon(database.keep_running, relay.listen, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.tick, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.read_on, rooms)
         nursery.start_soon(database.keep_running, writer.run)
-        nursery.start_soon(database.keep_running, partial(janitor.sweep, database, retention=retention))
         nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()

@@ -174,9 +174,7 @@ _LAST_NAME = sa.text("""
     SELECT max(name) FROM (SELECT name FROM chat_room WHERE name > :after ORDER BY name LIMIT :rooms) room""")
 
 
-def delete_old(
-    connection: Connection, *, age: float, after: str, rooms: int = 100, each: int = 100
-) -> tuple[str | None, int]:
+def delete_old(connection: Connection, *, age: float, after: str, rooms: int, each: int) -> tuple[str | None, int]:
     """Delete the first messages of the next rooms by name, as far as they are older than `age` seconds.
 
     Only ever the first ones, whatever the clocks said: what is kept of a room has no hole. Returns the last name looked

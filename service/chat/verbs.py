@@ -15,17 +15,15 @@ verbs = typer.Typer()
 
 @verbs.command()
 def chat(
-    url: Annotated[str, typer.Argument(help="Where the service is.")] = "http://127.0.0.1:8000",
-    room: Annotated[str, typer.Option(help="1 to 64 of a-z, 0-9 and -.")] = "lobby",
-    name: Annotated[
-        str, typer.Option(help="Who to be; nobody checks it, and who has signed in is not asked.")
-    ] = "terminal",
+    url: Annotated[str, typer.Argument(help="URL of the public listener.")] = "http://127.0.0.1:8000",
+    room: Annotated[str, typer.Option(help="Room to join: 1 to 64 of a-z, 0-9 and -.")] = "lobby",
+    name: Annotated[str, typer.Option(help="Name to use without a token; nobody checks it.")] = "terminal",
     token_file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file with an access token, read for each connection."),
+        typer.Option(exists=True, dir_okay=False, help="File with an access token, read for each connection."),
     ] = None,
 ) -> None:
-    """Chat from a terminal, over restarts of the service; the end of the input ends it. 1 if a line was not stored.
+    """Chat from a terminal, until the end of the input. Reconnects by itself; exits 1 if a line was not stored.
 
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
@@ -43,7 +41,7 @@ def chat(
 
 @verbs.command()
 def epoch(context: typer.Context) -> None:
-    """Begin a new epoch of the chat: after a restore, or a failover that lost commits. Replicas take it up at once.
+    """Begin a new epoch of the chat. Do so after a restore, or a failover that lost commits; replicas see it at once.
 
     Example: service epoch
     """

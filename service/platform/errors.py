@@ -35,6 +35,10 @@ from typing import ClassVar, NotRequired, TypedDict
 
 PROBLEM_JSON = "application/problem+json"
 
+# What a caller sent comes back up to so many characters: a name or value, and a path, which cut would be another one.
+MAX_SHOWN, MAX_INSTANCE = 100, 200
+MAX_DETAIL = 1_000  # of a whole sentence, whoever put what into it
+
 
 class ServiceError(Exception):
     """An error of ours, unless a class below says otherwise. `str(error)` is shown to the client."""
@@ -123,8 +127,8 @@ class DatabaseAway(Unavailable):
 class DatabaseUnable(Unavailable):
     """PostgreSQL answered that it cannot serve this now, as `sqlstate` says; the unit is not committed."""
 
-    def __init__(self, message: str, *, sqlstate: str, retry_after: float = 1) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        super().__init__(message)
         self.sqlstate = sqlstate
 
 
@@ -152,7 +156,7 @@ class DeadlineExceeded(Unavailable):
 
 
 class Problem(TypedDict):
-    """What went wrong, as RFC 9457 has it; `request_id` is in the log too."""
+    """What went wrong, as RFC 9457 has it; `request_id` is in the log too. A long path is left out as `instance`."""
 
     type: str
     title: str
@@ -171,6 +175,11 @@ class Reply:
     body: bytes
 
 
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """Return a caller's text as it may be repeated in an answer or a line of the log."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def reply_to(error: ServiceError, *, instance: str, request_id: str) -> Reply:
     """Return the reply to an error of ours about a path, in a request of this id."""
     return make_reply(error.status, str(error), error.headers, instance=instance, request_id=request_id)
@@ -182,8 +191,8 @@ def make_reply(status: int, detail: str, headers: Mapping[str, str], *, instance
         title = http.HTTPStatus(status).phrase
     except ValueError:
         title = "Unknown Status"
-    document = Problem(type="about:blank", title=title, status=status, detail=detail)
-    if instance:
+    document = Problem(type="about:blank", title=title, status=status, detail=cut(detail, MAX_DETAIL))
+    if instance and len(instance) <= MAX_INSTANCE:
         document["instance"] = instance
     if request_id:
         document["request_id"] = request_id

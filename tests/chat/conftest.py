@@ -68,7 +68,9 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
             feature = replace(CHAT, open=partial(open_chat, heartbeat=heartbeat, rule=rule))
             made = make_settings(**quick | settings)
             inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
-            nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))
+            nursery.start_soon(
+                partial(live, made, [feature], lifecycle, inside, public=True, origins={}, on_ready=on_ready)
+            )
             with trio.fail_after(60):
                 await ready.wait()
             return Running(urls[0].public, lifecycle, inside.metrics)

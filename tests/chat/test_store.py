@@ -17,6 +17,7 @@ from service.platform.database import Database
 from service.platform.errors import DatabaseUnable, Unavailable
 from tests.chat.worlds import note
 
+AT_ONCE = {"rooms": 100, "each": 100}
 LIMIT = 60
 
 
@@ -226,8 +227,8 @@ async def test_retention_takes_the_first_messages_and_leaves_head_and_epoch(
         before = await write(database, *[note(str(number)) for number in range(1, 8)])
         age(outside, "lobby", 4, days=31)
 
-        deleted = await database.run(store.delete_old, age=30 * 86_400, after="")
-        again = await database.run(store.delete_old, age=30 * 86_400, after="lobby")
+        deleted = await database.run(store.delete_old, age=30 * 86_400, after="", **AT_ONCE)
+        again = await database.run(store.delete_old, age=30 * 86_400, after="lobby", **AT_ONCE)
 
         page = await page_of(database, "lobby")
         assert deleted == ("lobby", 4)
@@ -242,7 +243,7 @@ async def test_retention_never_makes_a_hole_whatever_the_clock_said(database: Da
         age(outside, "lobby", 4, days=31)
         age(outside, "lobby", 2, days=1)  # the server's clock had been ahead
 
-        assert await database.run(store.delete_old, age=30 * 86_400, after="") == ("lobby", 0)
+        assert await database.run(store.delete_old, age=30 * 86_400, after="", **AT_ONCE) == ("lobby", 0)
 
 
 async def test_retention_of_everything_keeps_the_head(database: Database, outside: Connection) -> None:
@@ -250,7 +251,7 @@ async def test_retention_of_everything_keeps_the_head(database: Database, outsid
         await write(database, note("1"), note("2"))
         age(outside, "lobby", 2, days=31)
 
-        await database.run(store.delete_old, age=30 * 86_400, after="")
+        await database.run(store.delete_old, age=30 * 86_400, after="", **AT_ONCE)
         appended = await database.run(store.append, [note("3")])
 
         page = await page_of(database, "lobby")
@@ -263,10 +264,10 @@ async def test_retention_waits_for_no_writer_and_no_writer_for_it(database: Data
         await write(database, *[note(str(number)) for number in range(1, 6)])
         age(outside, "lobby", 3, days=31)
         outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
-        assert await database.run(store.delete_old, age=30 * 86_400, after="") == ("lobby", 3)
+        assert await database.run(store.delete_old, age=30 * 86_400, after="", **AT_ONCE) == ("lobby", 3)
         outside.rollback()
 
-        store.delete_old(outside, age=0, after="")  # and leaves its transaction open
+        store.delete_old(outside, age=0, after="", **AT_ONCE)  # and leaves its transaction open
         with trio.fail_after(10):
             appended = await database.run(store.append, [note("6"), note("5")])
 

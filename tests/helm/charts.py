@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent  # where the linters are that come as packages
 CHART = ROOT / "helm"
 PRODUCTION = CHART / "values-production.yaml"
+# What the settings of this clone that must be set are given, whatever a test's own values are.
+REQUIRED = yaml.safe_load((CHART / "ci" / "required.yaml").read_text())
 SHAPES = [*sorted((CHART / "ci").glob("*-values.yaml")), PRODUCTION]
 
 # The oldest that Chart.yaml admits and the newest whose API is known here.
@@ -99,7 +101,16 @@ class Shape:
         return self.with_values({"image": {"tag": "99.1.0", "digest": ""}})
 
 
-def render(chart: Path, values: dict[str, Any], *, revision: int = 1) -> Release:
+def with_required(values: dict[str, Any], required: dict[str, Any] = REQUIRED) -> dict[str, Any]:
+    """Return values to which those of required settings are added, down to the second level."""
+    merged = dict(values)
+    for key, value in required.items():
+        merged[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else values.get(key, value)
+    return merged
+
+
+def render(chart: Path, values: dict[str, Any], *, revision: int = 1, required: dict[str, Any] = REQUIRED) -> Release:
+    values = with_required(values, required)
     with helm_python.Chart.load(chart) as loaded:
         rendered = loaded.render(values, name="demo", namespace="prod", revision=revision, is_upgrade=revision > 1)
         merged = loaded.merge_values(values)

@@ -178,7 +178,7 @@ def secrets_stay_in_secrets(shape: Shape) -> Iterator[str]:
 
 def secrets_that_are_named_exist(shape: Shape) -> Iterator[str]:
     values = shape.release.values
-    outside = {values["database"]["existingSecret"], values["migration"]["existingSecret"]}
+    outside = {values[key]["existingSecret"] for key in ("database", "migration", "secrets")}
     made = {one["metadata"]["name"]: one["stringData"] for one in shape.release.of("Secret")}
     for pod in shape.release.pods:
         references = [(one["name"], one["key"]) for one in find(pod.spec, "secretKeyRef")]

@@ -4,17 +4,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import httpx2
 import pytest
+import yaml
 from pydantic import Field, SecretStr
 
 from helm.generate import outputs
 from service.platform.feature import Feature, catalogue
-from service.platform.settings import Catalogue, FeatureSettings, documents
+from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, documents
 from service.platform.testing.booting import booted
 from service.platform.testing.settings import settings_of
-from service.settings import Settings
-from tests.helm.charts import CHART, render
+from tests.helm.charts import CHART, SHAPES, render
 from tests.platform.features import open_plain
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
@@ -23,6 +24,7 @@ OUTSIDE = {"database": {"existingSecret": "db"}}
 class OrderSettings(FeatureSettings):
     api_key: SecretStr = Field(description="What the shop is asked with.")
     hint: SecretStr | None = Field(None, description="What else it is told.")
+    shop: str = Field(description="Which shop is asked.")
     limit: int = Field(10, ge=1, le=100, description="How many orders a page has.")
 
 
@@ -31,7 +33,7 @@ ORDERS = Feature("orders", open=open_plain, settings=OrderSettings)
 
 @pytest.fixture
 def known() -> Catalogue:
-    return catalogue(Settings, [ORDERS])
+    return catalogue(PlatformSettings, [ORDERS])
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_the_documents_name_it_and_show_no_value(known: Catalogue) -> None:
 
 async def test_settings_on_the_management_listener_are_stars(known: Catalogue, database_url: str) -> None:
     free = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "database_url": database_url}
-    settings = settings_of(known, **free, orders_api_key=SecretStr("hunter2"))
+    settings = settings_of(known, **free, orders_api_key=SecretStr("hunter2"), orders_shop="a")
     async with booted(settings, [ORDERS]) as urls, httpx2.AsyncClient() as client:
         answer = await client.get(urls.management + "/settings")
 
@@ -64,12 +66,18 @@ async def test_settings_on_the_management_listener_are_stars(known: Catalogue, d
     assert "hunter2" not in answer.text
 
 
+GIVEN = {
+    "secrets": {"existingSecret": "shop", "keys": {"SERVICE_ORDERS_API_KEY": "api-key"}},
+    "config": {"SERVICE_ORDERS_SHOP": "a"},
+}
+
+
 def values(**more: Any) -> dict[str, Any]:
-    return OUTSIDE | {"secrets": {"existingSecret": "shop", "keys": {"SERVICE_ORDERS_API_KEY": "api-key"}}} | more
+    return OUTSIDE | GIVEN | more
 
 
 def test_the_chart_reads_it_from_the_secret_wherever_settings_are_read(chart: Path) -> None:
-    release = render(chart, values(config={"SERVICE_ORDERS_LIMIT": 5}))
+    release = render(chart, values(config={"SERVICE_ORDERS_LIMIT": 5, "SERVICE_ORDERS_SHOP": "a"}), required={})
     reading = [
         pod
         for pod in release.pods
@@ -100,4 +108,46 @@ def test_the_chart_reads_it_from_the_secret_wherever_settings_are_read(chart: Pa
 )
 def test_a_wrong_way_is_refused_and_the_right_one_named(chart: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(Exception, match=said.replace(".", r"\.")):
-        render(chart, values(**wrong))
+        render(chart, values(**wrong), required={})
+
+
+SECRET_MISSING = (
+    "secrets.keys.SERVICE_ORDERS_API_KEY must be set to a key of the Secret secrets.existingSecret: "
+    "What the shop is asked with."
+)
+CONFIG_MISSING = "config.SERVICE_ORDERS_SHOP must be set: Which shop is asked."
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (OUTSIDE, [SECRET_MISSING, CONFIG_MISSING]),
+        (values(secrets={}), [SECRET_MISSING]),
+        (values(config={}), [CONFIG_MISSING]),
+    ],
+)
+def test_a_required_setting_that_is_missing_stops_the_install(
+    chart: Path, given: dict[str, Any], said: list[str]
+) -> None:
+    with pytest.raises(helm_python.HelmError) as caught:
+        render(chart, given, required={})
+
+    assert [line for line in (SECRET_MISSING, CONFIG_MISSING) if line in str(caught.value)] == said
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"extraEnvFrom": [{"secretRef": {"name": "shop"}}]},
+        {"extraEnv": [{"name": "SERVICE_SECRETS_DIR", "value": "/more"}]},
+    ],
+)
+def test_what_may_come_from_a_place_that_the_chart_cannot_see_is_not_refused(
+    chart: Path, elsewhere: dict[str, Any]
+) -> None:
+    assert render(chart, OUTSIDE | elsewhere, required={}).objects
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
+def test_one_file_gives_every_shape_what_is_required(chart: Path, path: Path) -> None:
+    assert render(chart, yaml.safe_load(path.read_text()), required=GIVEN).objects

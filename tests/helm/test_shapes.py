@@ -10,7 +10,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import yaml
 
-from tests.helm.charts import CHART, SHAPES, VERSIONS, load_shape
+from tests.helm.charts import CHART, SHAPES, VERSIONS, load_shape, with_required
 from tests.helm.rules import RULES
 
 FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
@@ -25,7 +25,7 @@ def test_a_shape_keeps_every_rule(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
 def test_a_shape_lints_strictly(path: Path) -> None:
-    report = helm_python.lint(CHART, yaml.safe_load(path.read_text()), strict=True)
+    report = helm_python.lint(CHART, with_required(yaml.safe_load(path.read_text())), strict=True)
 
     worse_than_advice = [message for message in report["messages"] if message["severity"] > 1]
     assert (worse_than_advice, report["errors"]) == ([], [])

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helm.generate import OWNED, outputs, parse_values
-from service.platform.settings import documents
+from helm.generate import OWNED, outputs, own_secrets, parse_values
 from tests.helm.charts import CHART, copy_chart, render
 from tests.helm.rules_of_pods import KNOWN, settings_of
 
@@ -141,9 +140,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def test_every_setting_is_in_config_or_has_its_place_in_the_values() -> None:
-    secrets = {one.variable for one in documents.secrets(KNOWN)}
-
-    assert set(KNOWN.variables) == config_schema().keys() | OWNED.keys() | secrets
+    assert set(KNOWN.variables) == config_schema().keys() | OWNED.keys() | {one.variable for one in own_secrets(KNOWN)}
 
 
 @pytest.mark.parametrize("path", [path.relative_to(CHART) for path in outputs()], ids=str)

@@ -1,5 +1,6 @@
 """Style and types, as tests: `make test` is the whole truth."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wsproto.frame_protocol import CloseReason
 
 from service.platform.testing.copies import one_mypy
 
@@ -52,3 +54,18 @@ def test_is_clean(running: dict[str, tuple[subprocess.Popen[bytes], Path]], name
     process, log = running[name]
 
     assert process.wait(300) == 0, log.read_text()
+
+
+# Numbers that are taken for something else without their names. 1000 is left out: most of them are milliseconds.
+CLOSE_CODES = set(CloseReason) - {CloseReason.NORMAL_CLOSURE}
+
+
+def test_close_codes_of_websockets_have_names() -> None:
+    bare = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "service" / "platform").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value in CLOSE_CODES
+    ]
+
+    assert bare == [], "use service.platform.server.CloseReason"

@@ -17,6 +17,7 @@ import typer
 
 from service.chat.client.load_check import Checker
 from service.platform.client import Bar, ClosedError, Part, Plan, WebsocketClient, counts, open_stream, typical
+from service.platform.server import CloseReason
 
 JOIN_LIMIT = 30.0  # seconds until the load begins with those who are there; more where there are many
 JOINS_A_SECOND = 50  # at the least
@@ -34,17 +35,17 @@ LOST_LINE = (
 class Options:
     """Options of `service load`: so many members in so many rooms, of whom so many send."""
 
-    members: Annotated[int, typer.Option(min=0, help="Websockets that chat; 0 leaves the chat out.")] = 50
-    writers: Annotated[int, typer.Option(min=0, help="How many of them send.")] = 10
-    rooms: Annotated[int, typer.Option(min=1, help="Over so many rooms.")] = 5
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, of all writers together.")] = 50
+    members: Annotated[int, typer.Option(min=0, help="Members of the chat, each with a websocket; 0 is no chat.")] = 50
+    writers: Annotated[int, typer.Option(min=0, help="Number of members that send.")] = 10
+    rooms: Annotated[int, typer.Option(min=1, help="Number of rooms.")] = 5
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, all writers together.")] = 50
 
 
 async def _wait_for(line: WebsocketClient, kind: str) -> dict[str, Any]:
     """Return the next frame of a kind, for as long as nothing that counts can come; raises ClosedError for an error."""
     while (frame := await line.receive())["type"] != kind:
         if frame["type"] == "error":
-            raise ClosedError(1006)  # the database may be away: try again
+            raise ClosedError(CloseReason.ABNORMAL_CLOSURE)  # the database may be away: try again
     return frame
 
 

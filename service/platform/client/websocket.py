@@ -7,16 +7,19 @@ from typing import Any
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
-
-ABNORMAL = 1006  # the code for an end without a close frame, RFC 6455, 7.4.1
 
 
 class ClosedError(Exception):
     """The websocket was refused (an HTTP status) or closed (a close code; 1006 without one)."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"the websocket was closed with {code}" if code >= 1000 else f"refused with status {code}")
+        super().__init__(
+            f"the websocket was closed with {code}"
+            if code >= CloseReason.NORMAL_CLOSURE
+            else f"refused with status {code}"
+        )
         self.code = code
 
 
@@ -65,7 +68,7 @@ class WebsocketClient:
 
     def _ending(self) -> ClosedError:
         """Return how it was closed, as far as that is known by now."""
-        return ClosedError(ABNORMAL) if self._closed is None else self._closed
+        return ClosedError(CloseReason.ABNORMAL_CLOSURE) if self._closed is None else self._closed
 
     async def _handle(self, event: Event) -> None:
         match event:

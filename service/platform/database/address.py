@@ -17,6 +17,9 @@ IDLE_IN_TRANSACTION = 5.0
 CHECK_CLIENT = 0.5
 # A statement's own ceiling lies above the deadline of a request, which cancels it with a better answer.
 STATEMENT_MARGIN = 5.0
+# A wait for another session's lock ends in the middle of a request: its answer then says what it waited for, and what
+# runs beside the requests is shown as failing long before its statement would have been cut.
+LOCK_SHARE, LOCK_MOST = 0.5, 5.0
 
 # Of the database, and of each session whatever its role's default is: in another, text comes back as bytes, or never.
 ENCODING = "UTF8"
@@ -50,10 +53,10 @@ class Address:
         return cls._make(_given(settings.database_url), settings, options, prepares=not settings.database_pooled)
 
     @classmethod
-    def direct(cls, settings: PlatformSettings, *, options: Mapping[str, str] = {}) -> Self:
+    def direct(cls, settings: PlatformSettings) -> Self:
         """Return the way past the pooler, for the listener and migrations."""
         url = _given(settings.database_direct_url or settings.database_url)
-        return cls._make(url, settings, options, prepares=True)
+        return cls._make(url, settings, {}, prepares=True)
 
     @classmethod
     def _make(cls, url: SecretStr, settings: PlatformSettings, options: Mapping[str, str], *, prepares: bool) -> Self:
@@ -115,6 +118,7 @@ def ceilings(settings: PlatformSettings) -> dict[str, str]:
     """Return the limits a session should have; with DATABASE_POOLED they are set on the role, see `service check`."""
     return {
         "statement_timeout": _milliseconds(settings.request_deadline + STATEMENT_MARGIN),
+        "lock_timeout": _milliseconds(min(LOCK_MOST, LOCK_SHARE * settings.request_deadline)),
         "idle_in_transaction_session_timeout": _milliseconds(IDLE_IN_TRANSACTION),
         "client_connection_check_interval": _milliseconds(CHECK_CLIENT),
     }

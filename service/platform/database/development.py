@@ -48,7 +48,7 @@ def _unusable(data: Path, error: Exception) -> DevelopmentDatabaseUnusable:
 
 
 @contextmanager
-def with_development_database(settings: PlatformSettings, data: Path = DATA) -> Iterator[PlatformSettings]:
+def with_development_database(settings: PlatformSettings) -> Iterator[PlatformSettings]:
     """Yield settings with an address: as they are when they have one, else that of the server that runs, else runs one.
 
     For `alembic`: nothing is migrated.
@@ -56,11 +56,11 @@ def with_development_database(settings: PlatformSettings, data: Path = DATA) -> 
     if settings.database_url is not None:
         yield settings
         return
-    with _mended(data):
-        if url := running_url(data / "postgres"):
+    with _mended(DATA):
+        if url := running_url(DATA / "postgres"):
             yield _with_url(settings, url)
         else:
-            with open_embedded(data / "postgres") as server:
+            with open_embedded(DATA / "postgres") as server:
                 yield _with_url(settings, server.url)
 
 

@@ -18,6 +18,7 @@ from service.platform.database.wire import ConnectFailed, connect, is_standby
 
 INTERVAL = 2.0  # seconds between two looks
 LOOK_LIMIT = 1.0
+CONNECT_SHARE = 0.8  # of it, so that a connection to the last of several hosts has time for its answer
 
 log = structlog.get_logger(__name__)
 
@@ -111,14 +112,14 @@ class Watch:
                 state = await read_state(self._pgconn)
                 return await self._look_for_primary(state) if is_standby(self._pgconn) else state
             self._close()
-        self._pgconn = await connect(self._address.parameters)
+        self._pgconn = await connect(self._address.parameters, within=CONNECT_SHARE * LOOK_LIMIT)
         return await read_state(self._pgconn)
 
     async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
         """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""
         pgconn = None
-        with trio.move_on_after(LOOK_LIMIT / 2), contextlib.suppress(ConnectFailed, PasswordUnreadable):
-            pgconn = await connect(self._address.parameters)
+        with contextlib.suppress(ConnectFailed, PasswordUnreadable):
+            pgconn = await connect(self._address.parameters, within=LOOK_LIMIT / 2)
         if pgconn is None:
             return state
         self._close()

@@ -13,12 +13,12 @@ from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
 from service.platform.database.address import encoding_problem
 
-CONNECT_LIMIT = 2.0  # seconds for all addresses together
+CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
 
 
 class ConnectFailed(Exception):
-    """No address let us in; the message is libpq's last."""
+    """No address let us in; the message is what libpq said of each."""
 
 
 def is_standby(pgconn: PGconn) -> bool:
@@ -26,52 +26,56 @@ def is_standby(pgconn: PGconn) -> bool:
     return pgconn.parameter_status(b"in_hot_standby") == b"on"
 
 
-async def connect(parameters: Mapping[str, str]) -> PGconn:
-    """Return a new connection within CONNECT_LIMIT; all hosts' addresses are tried in order. Raises ConnectFailed.
+async def connect(parameters: Mapping[str, str], *, within: float = CONNECT_LIMIT) -> PGconn:
+    """Return a new connection within so many seconds; all hosts' addresses are tried in order. Raises ConnectFailed.
 
-    Of several hosts a standby is taken only when there is no primary, unless `target_session_attrs` wants otherwise.
+    They share the time: one that never answers costs its share, and what an address leaves goes to those after it. Of
+    several hosts a standby is taken only when there is no primary, unless `target_session_attrs` wants otherwise.
     """
     search = _Search(any_will_do=parameters.get("target_session_attrs", "any") != "any")
+    deadline = trio.current_time() + within
     try:
-        with trio.move_on_after(CONNECT_LIMIT):
-            for attempt, limit in _limited(await _attempts(parameters)):
-                await search.try_one(attempt, limit)
+        with trio.move_on_at(deadline):
+            attempts = await _attempts(parameters)
+            for left in range(len(attempts), 0, -1):
+                await search.try_one(attempts[-left], (deadline - trio.current_time()) / left)
                 if search.done:
                     break
     except BaseException:
         search.give_up()
         raise
     if search.found is None:
-        raise ConnectFailed(search.error)
+        raise ConnectFailed(search.reasons or f"no connection within {within:g} s")
     return search.found
 
 
-def _limited(attempts: list[dict[str, str]]) -> list[tuple[dict[str, str], float]]:
-    return [(attempt, CONNECT_LIMIT / len(attempts)) for attempt in attempts]
-
-
 class _Search:
-    """Address by address: the best connection so far, or why there is none."""
+    """Address by address: the best connection so far, and why the others were not taken."""
 
     def __init__(self, *, any_will_do: bool) -> None:
         self.found: PGconn | None = None
-        self.error = f"no connection within {CONNECT_LIMIT:g} s"
         self._any_will_do = any_will_do
+        self._reasons: list[str] = []
 
     @property
     def done(self) -> bool:
         return self.found is not None and (self._any_will_do or not is_standby(self.found))
 
+    @property
+    def reasons(self) -> str:
+        return "; ".join(self._reasons)
+
     async def try_one(self, attempt: Mapping[str, str], seconds: float) -> None:
-        with trio.move_on_after(seconds) as limit:
+        with trio.move_on_after(seconds):
             try:
                 pgconn = await _connect_once(attempt)
+            except trio.Cancelled:
+                self._reasons.append(f"no answer from {attempt.get('hostaddr') or attempt.get('host')}")
+                raise
             except (psycopg.Error, OSError) as failed:  # OSError: no descriptor left
-                self.error = str(failed)
+                self._reasons.append(" ".join(str(failed).split()))
             else:
                 self._take(pgconn)
-        if limit.cancelled_caught:
-            self.error = f"no answer from {attempt.get('hostaddr') or attempt.get('host')}"
 
     def _take(self, pgconn: PGconn) -> None:
         if self.found is None or not is_standby(pgconn):

@@ -7,8 +7,9 @@ from typing import Any
 
 import structlog
 
+from service.platform.errors import cut
 from service.platform.identity import caller_of
-from service.platform.server import ALWAYS, WEBSOCKET
+from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
 
 log = structlog.get_logger(__name__)
@@ -63,7 +64,7 @@ class RequestActivity:
         scope = self._scope
         event = {
             "event": "request",
-            "method": scope["method"],
+            "method": scope["method"] if scope["method"] in _METHODS else cut(scope["method"]),
             "route": scope.get("route", ""),
             "status": self.status,
             "ms": int(seconds * 10_000) / 10,  # round() takes longer than the rest of this
@@ -118,7 +119,10 @@ class WebsocketActivity:
             case "websocket.send":
                 self._sent += 1
             case "websocket.close":
-                self._code, self._reason = message.get("code", 1000), message.get("reason") or ""
+                self._code, self._reason = (
+                    message.get("code", int(CloseReason.NORMAL_CLOSURE)),
+                    message.get("reason") or "",
+                )
             case "websocket.http.response.start":
                 self._status = message["status"]
                 message["headers"] = complete_headers(message["headers"], self._scope["request_id"])
@@ -173,7 +177,7 @@ def _subject(scope: Scope) -> dict[str, str]:
 
 
 def _client(scope: Scope) -> str:
-    return (scope.get("client") or ("unknown",))[0]
+    return client_of(scope) or "unknown"
 
 
 def _milliseconds_since(start: float) -> float:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Never, cast
 
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, cut
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
@@ -151,7 +151,7 @@ def _mark_number(digits: str) -> object:
     if digits.lstrip("-").isdecimal():
         return int(digits) if len(digits) <= MOST_DIGITS else _Wrong(f"has more than {MOST_DIGITS} digits")
     number = float(digits)
-    return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {digits[:40]}")
+    return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {cut(digits)}")
 
 
 def _mark_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -172,7 +172,7 @@ _MARKING = json.JSONDecoder(
 def _complaint(text: str) -> str:
     """Return what is wrong first, after the name of its field."""
     path, wrong = next(_wrongs(_MARKING.decode(text), ()))
-    return f"{'.'.join(path) or 'body'}: {wrong}"
+    return f"{cut('.'.join(path)) or 'body'}: {wrong}"
 
 
 def _wrongs(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from service.platform.http.activities import Receive, RequestActivity, Scope, Send, WebsocketActivity, activity
+from service.platform.server import client_of
 from service.platform.telemetry.lines import direct
 from service.platform.telemetry.tracing import Traced, Tracing
 
@@ -96,7 +97,7 @@ def begin(scope: Scope, tracing: Tracing | None) -> Traced | None:
         _TRACE_ID.set(scope["trace_id"])
     if tracing is None:
         return None
-    traced = tracing.begin(scope, headers)
+    traced = tracing.begin(scope, headers, client=client_of(scope))
     scope["trace_id"] = traced.trace_id
     _TRACE_ID.set(traced.trace_id)
     return traced

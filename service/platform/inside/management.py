@@ -7,7 +7,6 @@ browser could have pointed its own name at 127.0.0.1.
 import datetime
 import functools
 import importlib.metadata
-import ipaddress
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,12 +15,12 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from service.platform.database import Database
-from service.platform.errors import Forbidden, Invalid
+from service.platform.errors import Forbidden, Invalid, cut
 from service.platform.identity import anyone
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Headers, refusal
+from service.platform.server import Headers, client_of, host_of, parse_address, refusal
 from service.platform.settings import PlatformSettings
 from service.platform.settings import effective as in_force
 from service.platform.telemetry.logs import LEVELS, LogLevel, log_level
@@ -45,8 +44,7 @@ def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaita
     @anyone
     @functools.wraps(view)
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        peer = request.scope.get("client") or ("",)
-        if not may_inspect(str(peer[0]), request.headers.get("Host", "")):
+        if not may_inspect(client_of(request.scope), request.headers.get("Host", "")):
             raise Forbidden("only for a loopback peer that asks for localhost: use kubectl port-forward or exec")
         return await view(*args, **kwargs)
 
@@ -55,9 +53,9 @@ def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaita
 
 def may_inspect(peer: str, host: str) -> bool:
     """Return whether a peer's address and the Host it asks for are those of somebody on this machine."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    address = _address(peer)
-    return address is not None and address.is_loopback and (name == "localhost" or _address(name) is not None)
+    name, address = host_of(host) or "", parse_address(peer)
+    literal = parse_address(name.removeprefix("[").removesuffix("]"))
+    return address is not None and address.is_loopback and (name == "localhost" or literal is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +143,11 @@ def parse_level(asked: object) -> tuple[str, float]:
     given = asked if isinstance(asked, dict) else {}
     level, seconds = given.get("level"), given.get("seconds", DEFAULT_SECONDS)
     if level not in LEVELS:
-        raise Invalid(f"level: must be one of {', '.join(LEVELS)}, not {level!r}")
+        raise Invalid(f"level: must be one of {', '.join(LEVELS)}, not {cut(repr(level))}")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= MOST_SECONDS:
-        raise Invalid(f"seconds: must be a number from 1 to {MOST_SECONDS}, not {seconds!r}")
+        raise Invalid(f"seconds: must be a number from 1 to {MOST_SECONDS}, not {cut(repr(seconds))}")
     return level, float(seconds)
 
 
 def shown_level(level: LogLevel) -> dict[str, Any]:
     return {"level": log_level(), "usual": level.usual, "seconds_left": level.seconds_left}
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address  # ::ffff:127.0.0.1 on a socket that serves both

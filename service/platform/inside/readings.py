@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 import trio
@@ -15,8 +14,6 @@ from service.platform.server import ServerStatistics
 from service.platform.telemetry.metrics import Metrics
 from service.platform.telemetry.tracing import Counts, Tracing
 
-# Peers may close with any of thousands of codes; those that mean something here have a series of their own.
-_CODES = frozenset({1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4008, 4408, 4429})
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -41,7 +38,7 @@ def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | Non
     metrics.gauge("http_server_active_requests", "Requests that are being answered.", lambda: seen.requests_in_flight)
     metrics.gauge("server_connections", "Open sockets.", lambda: seen.connections_open)
     metrics.gauge("websocket_connections", "Open websockets.", lambda: seen.websockets_open)
-    metrics.counter("websocket_closes_total", "Websockets closed.", lambda: _bounded(seen.closes), label="code")
+    metrics.counter("websocket_closes_total", "Websockets closed.", lambda: seen.closes, label="code")
     metrics.counter("server_refused_total", "Refused ahead of the framework.", lambda: seen.refused, label="reason")
     metrics.counter("server_dropped_total", "Connections let go.", lambda: seen.dropped, label="reason")
     metrics.counter("server_write_timeouts_total", "Peers that did not read in time.", lambda: seen.write_timeouts)
@@ -123,10 +120,3 @@ def _show_tracing(metrics: Metrics, counts: Counts) -> None:
 
 def _phases(lifecycle: Lifecycle) -> Mapping[str, float]:
     return {phase: float(phase is lifecycle.phase) for phase in Phase}
-
-
-def _bounded(closes: Mapping[int, int]) -> Mapping[str, float]:
-    counted = Counter[str]()
-    for code, count in closes.items():
-        counted[str(code) if code in _CODES else "other"] += count
-    return counted

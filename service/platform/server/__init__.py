@@ -1,5 +1,8 @@
 """Hypercorn's Trio worker, made safe. README.md lists each trap with its mend; start reading at worker.py."""
 
+from wsproto.frame_protocol import CloseReason
+
+from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
@@ -24,6 +27,7 @@ __all__ = [
     "TRIED",
     "WEBSOCKET",
     "Application",
+    "CloseReason",
     "Frame",
     "FrameOutbox",
     "Headers",
@@ -35,11 +39,14 @@ __all__ = [
     "TooSlowError",
     "Websocket",
     "Websockets",
+    "client_of",
     "encode_frame",
     "forwarded",
     "guard",
+    "host_of",
     "listener_url",
     "open_listener",
+    "parse_address",
     "refusal",
     "serve",
     "websocket",

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Longer than the usual minute of a proxy in front: the side that reuses a connection should be the one that closes it.
-KEEP_ALIVE_TIMEOUT = 75.0
-# How long a websocket's handler may leave a full inbox alone while more is coming in.
-UNTAKEN_TIMEOUT = 10.0
 MAX_HEADER_BYTES = 16_384
 
 type Probe = Callable[[], tuple[int, bytes]]
@@ -75,8 +71,7 @@ class ServerConfig(Config):
         self.closing = False  # true from the end of the drain on: connections end as soon as nothing is asked of them
         self.websocket_max_message_size = settings.websocket_max_bytes
         self.graceful_timeout = settings.graceful_timeout
-        self.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
-        self.untaken_timeout = UNTAKEN_TIMEOUT
+        self.keep_alive_timeout = settings.keep_alive_timeout
         self._dated = (0, [(b"date", b"")])
 
     def create_sockets(self) -> Sockets:

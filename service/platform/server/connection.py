@@ -17,6 +17,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState, WorkerContext
 
+from service.platform.server.address import endpoint
 from service.platform.server.config import ServerConfig
 from service.platform.server.exchange import ConnectionTasks
 from service.platform.server.outbox import Outbox
@@ -29,6 +30,9 @@ log = structlog.get_logger(__name__)
 LINGER = 2.0
 # A connection accepted while the listener was being closed may have its request on the way.
 LAST_CALL = 1.0
+# What may wait for a peer that reads slowly; more, and it is told TooSlowError about.
+MAX_FRAMES = 256
+MAX_BYTES = 1 << 20
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -54,6 +58,8 @@ class ServerConnection(TCPServer):
             start_soon=self._tasks.start_soon,
             fail=self.drop,
             write_timeout=config.settings.write_timeout,
+            max_frames=MAX_FRAMES,
+            max_bytes=MAX_BYTES,
         )
         self.last_received = trio.current_time()
         self._idle = True
@@ -107,8 +113,8 @@ class ServerConnection(TCPServer):
             self.read_scope.deadline = trio.current_time() + patience
 
     async def _converse(self) -> None:
-        client = _address(self.stream.socket.getpeername())
-        server = _address(self.stream.socket.getsockname())
+        client = endpoint(self.stream.socket.getpeername())
+        server = endpoint(self.stream.socket.getsockname())
         async with self._tasks:
             self.protocol = Protocol(
                 self.app,
@@ -120,8 +126,8 @@ class ServerConnection(TCPServer):
                 client=client,
                 server=server,
                 send=self.protocol_send,
+                transport=self,
             )
-            self.protocol.transport = self
             await self.protocol.initiate()
             try:
                 await self._read_data()
@@ -199,8 +205,3 @@ class ServerConnection(TCPServer):
     def _report(self, error: Exception) -> None:
         self.config.statistics.connection_errors[type(error).__name__] += 1
         log.error("connection failed", exc_info=error)
-
-
-def _address(name: tuple[str, int]) -> tuple[str, int]:
-    """Return host and port; a listener on [::] shows IPv4 clients as ::ffff:192.0.2.1."""
-    return name[0].removeprefix("::ffff:"), name[1]

@@ -3,18 +3,17 @@
 Pure: a request's method and headers in, an error or None out.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
-from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia
+from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia, cut
+from service.platform.server.address import host_of
 from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +56,18 @@ def refusal(
     """
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
-    host = _HOST.fullmatch(headers.host)
+    host = host_of(headers.host)
     if headers.host and not host:
         return Invalid("the Host is not a host name")
-    name = _as_allowed(host["name"]) if host else ""
+    name = _as_allowed(host) if host else ""
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
-        return Misdirected(f"the Host {name!r} is not served here")
+        return Misdirected(f"the Host {cut(name)!r} is not served here")
     changes = upgrade or method not in SAFE_METHODS
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
-        return Forbidden(f"pages of the origin {headers.origin!r} are not allowed to do this")
+        return Forbidden(f"pages of the origin {cut(headers.origin or '')!r} are not allowed to do this")
     as_form = form and headers.origin is None and is_form(headers.content_type)  # a page's would be from anywhere
     if changes and headers.has_body and not is_json(headers.content_type) and not as_form:
-        return UnsupportedMedia(f"a body is application/json; this one is {headers.content_type!r}")
+        return UnsupportedMedia(f"a body is application/json; this one is {cut(headers.content_type)!r}")
     return None
 
 

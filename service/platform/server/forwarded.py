@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
+from service.platform.server.address import client_of, parse_address, parse_hop
+
 type Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
@@ -19,9 +21,9 @@ def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramewo
         return app
 
     async def from_proxies(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["type"] != "lifespan" and scope["client"] and is_trusted(scope["client"][0], networks):
+        if scope["type"] != "lifespan" and is_trusted(peer := client_of(scope), networks):
             hops = _values(scope["headers"], b"x-forwarded-for")
-            scope["client"] = (client_address(scope["client"][0], hops, networks), 0)
+            scope["client"] = (client_address(peer, hops, networks), 0)
             protocols = _values(scope["headers"], b"x-forwarded-proto")
             if protocols and protocols[-1] in {"http", "https"}:
                 scope["scheme"] = scheme_of(scope["type"], protocols[-1])
@@ -34,19 +36,19 @@ def client_address(peer: str, hops: Sequence[str], trusted: Networks) -> str:
     """Return the right-most untrusted address of `hops`; `peer`, which is trusted, is the hop after the last."""
     client = peer
     for hop in reversed(hops):
-        address = _address(hop)
+        address = parse_hop(hop)
         if address is None:
             break  # who wrote this is not to be trusted any further
-        client = address
-        if not is_trusted(address, trusted):
+        client = str(address)
+        if not is_trusted(client, trusted):
             break
     return client
 
 
 def is_trusted(address: str, trusted: Networks) -> bool:
     """Whether an address lies in one of the networks."""
-    parsed = ipaddress.ip_address(address)
-    return any(parsed in network for network in trusted)
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in trusted)
 
 
 def scheme_of(kind: str, protocol: str) -> str:
@@ -57,17 +59,3 @@ def scheme_of(kind: str, protocol: str) -> str:
 def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
     lines = (value.decode("latin1") for header, value in headers if header == name)
     return [value.strip() for line in lines for value in line.split(",") if value.strip()]
-
-
-def _address(hop: str) -> str | None:
-    """Return the address in `1.2.3.4`, `1.2.3.4:567`, `::1` or `[::1]:567`; None for anything else."""
-    if hop.startswith("["):
-        hop = hop[1:].partition("]")[0]
-    elif hop.count(":") == 1:
-        hop = hop.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(hop)
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)

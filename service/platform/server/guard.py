@@ -12,6 +12,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from service.platform.errors import RateLimited, ServiceError, Unavailable, reply_to
 from service.platform.lifecycle import Lifecycle
+from service.platform.server.address import client_of, subscriber
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import ServerStatistics
@@ -97,7 +98,7 @@ class Guard:
         if (error := self._refuse_websocket(scope)) is not None:
             await _refuse(scope, send, error)
             return
-        with self._seat(_address(scope)):
+        with self._seat(subscriber(client_of(scope))):
             await self._app(scope, receive, send)
 
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
@@ -117,7 +118,7 @@ class Guard:
         if self._websockets >= self._settings.max_websockets:
             return self._count("full house", Unavailable("too many websockets are open", retry_after=RETRY_AFTER))
         most = self._settings.max_websockets_per_address
-        if most and self._websockets_of[_address(scope)] >= most:
+        if most and self._websockets_of[subscriber(client_of(scope))] >= most:
             return self._count(
                 "full house of address",
                 Unavailable(f"an address has at most {most} websockets", retry_after=RETRY_AFTER),
@@ -125,7 +126,7 @@ class Guard:
         return self._refuse_rate(scope)
 
     def _refuse_rate(self, scope: HTTPScope | WebsocketScope) -> ServiceError | None:
-        if wait := self._limits.take(_address(scope)):
+        if wait := self._limits.take(client_of(scope)):
             return self._count("rate", RateLimited("too many requests from this address", retry_after=wait))
         return None
 
@@ -144,10 +145,6 @@ class Guard:
             self._websockets_of[address] -= 1
             if not self._websockets_of[address]:
                 del self._websockets_of[address]
-
-
-def _address(scope: HTTPScope | WebsocketScope) -> str:
-    return scope["client"][0] if scope["client"] else ""
 
 
 async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:

@@ -1,6 +1,6 @@
 """One HTTP request between the protocol and the app."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from hypercorn.protocol.events import Event, Request, StreamClosed
@@ -20,8 +20,11 @@ class HttpStream(HTTPStream):
     """Hypercorn's, which cancels the app itself when the client is gone, and tells it so without waiting for it."""
 
     app_put: Exchange
-    transport: "ServerConnection"
     _started: HTTPResponseStartEvent | None = None  # held until its first body: mostly that is the whole response
+
+    def __init__(self, *args: Any, transport: "ServerConnection") -> None:
+        super().__init__(*args)
+        self.transport = transport
 
     async def handle(self, event: Event) -> None:
         if self.closed:
@@ -51,10 +54,11 @@ class HttpStream(HTTPStream):
 
     async def _send_body(self, message: HTTPResponseBodyEvent) -> None:
         if self._started is not None and self.state is ASGIHTTPState.REQUEST:
-            head = None if message.get("more_body", False) else self._plain_head(self._started, message["body"])
+            body = message.get("body", b"")
+            head = None if message.get("more_body", False) else self._plain_head(self._started, body)
             if head is not None:
                 self.state = ASGIHTTPState.CLOSED
-                await self.transport.protocol.answer(head, message["body"])
+                await self.transport.protocol.answer(head, body)
                 return
             await super().app_send(self._started)
         await super().app_send(message)

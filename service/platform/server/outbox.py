@@ -30,8 +30,6 @@ from collections.abc import Callable
 import trio
 
 PIECE = 65_536
-MAX_FRAMES = 256
-MAX_BYTES = 1 << 20
 
 
 class TooSlowError(Exception):
@@ -57,8 +55,8 @@ class Outbox:
         start_soon: Callable[[Callable[[], object]], None],
         fail: Callable[[str], None],
         write_timeout: float,
-        max_frames: int = MAX_FRAMES,
-        max_bytes: int = MAX_BYTES,
+        max_frames: int,
+        max_bytes: int,
     ) -> None:
         self._socket = socket
         self._start_soon = start_soon

@@ -27,7 +27,7 @@ What cannot happen, and why:
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -65,8 +65,11 @@ class Protocol(H11Protocol):
     config: ServerConfig
     connection: h11.Connection | H11WSConnection
     stream: HttpStream | WebsocketStream | None
-    transport: "ServerConnection"
     _held: bytes = b""
+
+    def __init__(self, *args: Any, transport: "ServerConnection", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.transport = transport
 
     async def initiate(self) -> None:
         self.connection = H11Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
@@ -194,8 +197,8 @@ class Protocol(H11Protocol):
             self.server,
             self.stream_send,
             STREAM_ID,
+            transport=self.transport,
         )
-        self.stream.transport = self.transport
         self.keep_alive_requests += 1
         await self.stream.handle(
             StreamRequest(

@@ -1,12 +1,10 @@
-"""How much one connection, and one client address, may ask for. Pure: the clock is passed in, or is a parameter."""
-
-import ipaddress
-from collections.abc import Callable
+"""How much one connection, and one client address, may ask for, by Trio's clock."""
 
 import trio
 
+from service.platform.server.address import subscriber
+
 BURST_SECONDS = 2.0
-_IPV6_CLIENT = 64  # the prefix that one subscriber has, whatever address of it a request comes from
 
 
 class TokenBucket:
@@ -35,13 +33,10 @@ class TokenBucket:
 class RateLimits:
     """A bucket for each client address. One that has been left alone until its bucket was full again is forgotten."""
 
-    def __init__(
-        self, rate: float, *, per_connection: float = 0, clock: Callable[[], float] = trio.current_time
-    ) -> None:
+    def __init__(self, rate: float, *, per_connection: float = 0) -> None:
         """Allow `rate` a second and address, and `per_connection` a second and websocket; 0 is no limit."""
         self.per_connection = per_connection
         self._rate = rate
-        self._clock = clock
         self._recent: dict[str, TokenBucket] = {}
         self._older: dict[str, TokenBucket] = {}
         self._rotated = -1.0
@@ -50,23 +45,20 @@ class RateLimits:
 
     def connection(self) -> TokenBucket:
         """Return a bucket for what one websocket may send."""
-        return TokenBucket(self.per_connection, now=self._clock())
+        return TokenBucket(self.per_connection, now=trio.current_time())
 
     def take(self, address: str) -> float:
         """Take a token of this address and return 0, or return the seconds until there is one."""
         if self._rate == 0:
             return 0
-        now = self._clock()
+        now = trio.current_time()
         self._forget(now)
-        key = _client_of(address)
+        key = subscriber(address)
         bucket = self._recent.get(key)
         if bucket is None:
             bucket = self._older.pop(key) if key in self._older else TokenBucket(self._rate, now=now)
             self._recent[key] = bucket
         return bucket.take(now)
-
-    def __len__(self) -> int:
-        return len(self._recent) + len(self._older)
 
     def _forget(self, now: float) -> None:
         if now >= self._rotated + self._memory:
@@ -74,12 +66,3 @@ class RateLimits:
             self._older = {} if stale else self._recent
             self._recent = {}
             self._rotated = now
-
-
-def _client_of(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.ip_network((address, _IPV6_CLIENT), strict=False))
-    except ValueError:
-        return address

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from wsproto.frame_protocol import CloseReason
+
 
 @dataclass(slots=True)
 class ServerStatistics:
@@ -16,15 +18,13 @@ class ServerStatistics:
     requests_in_flight: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # ahead of the framework, by reason
     websockets_open: int = 0
-    websockets_peak: int = 0
-    websockets_too_slow: int = 0
-    closes: Counter[int] = field(default_factory=Counter)  # websockets closed, by code; 1006 is without a close frame
+    closes: Counter[str] = field(default_factory=Counter)  # websockets closed, by code
 
     @property
     def write_timeouts(self) -> int:
         """Connections dropped because the peer did not read in time."""
         return self.dropped["write timeout"]
 
-    def count_websocket(self) -> None:
-        self.websockets_open += 1
-        self.websockets_peak = max(self.websockets_peak, self.websockets_open)
+    def count_close(self, code: int, *, by_peer: bool) -> None:
+        """Count by the code, which we say or RFC 6455 knows; a peer may have any of thousands of its own: `other`."""
+        self.closes["other" if by_peer and code not in CloseReason else str(int(code))] += 1

@@ -11,6 +11,7 @@ from quart.wrappers.base import ClientDisconnectedError
 from quart_trio.asgi import TrioASGIWebsocketConnection
 from quart_trio.wrappers import TrioWebsocket
 from werkzeug.datastructures import Headers
+from wsproto.frame_protocol import CloseReason
 
 from service.platform.server.frames import Frame
 from service.platform.server.websocket_stream import EXTENSION, WebsocketStream
@@ -97,7 +98,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         member.attach(stream, receive)
         response = await self.app.handle_websocket(member)
         if self._accepted:
-            await member.close(1000 if response is None else 1011 if response.status_code >= 500 else 1008)
+            await member.close(_close_code(response))
         elif response is not None:
             await self._refuse(send, response)
 
@@ -109,3 +110,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         if isawaitable(body):  # Werkzeug's responses, which stand for HTTP exceptions, give it at once
             body = await body
         await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+
+def _close_code(response: Any) -> CloseReason:
+    """Return what a handler's end is to the peer. A response can only be an error's: the handshake had its own."""
+    if response is None:
+        return CloseReason.NORMAL_CLOSURE
+    return CloseReason.INTERNAL_ERROR if response.status_code >= 500 else CloseReason.POLICY_VIOLATION

@@ -54,6 +54,8 @@ EXTENSION = "trireme.websocket"
 CLOSE_WAIT = 1.0
 # What came before a clean close is still handled, for at most this long.
 LAST_MESSAGES = 1.0
+# How long a handler may leave a full inbox alone while more is coming in.
+UNTAKEN_TIMEOUT = 10.0
 # A packet may hold ten thousand frames; after so many of them others have their turn.
 FRAMES_IN_A_ROW = 32
 
@@ -63,10 +65,10 @@ class WebsocketStream(WSStream):
 
     app_put: Exchange | None
     config: ServerConfig
-    transport: "ServerConnection"
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]  # as the base class
+    def __init__(self, *args: Any, transport: "ServerConnection") -> None:
+        super().__init__(*args)
+        self.transport = transport
         self._peer_closed = trio.Event()
         self._deaf = False
         self.frames_sent = 0
@@ -83,12 +85,8 @@ class WebsocketStream(WSStream):
         """Write or queue one frame; nothing happens before the accept and after the close. Raises TooSlowError."""
         if self.state is not ASGIWebsocketState.CONNECTED:
             return
-        try:
-            self.transport.outbox.send_nowait(frame.data, droppable=frame.droppable)
-            self.frames_sent += 1
-        except TooSlowError:
-            self.config.statistics.websockets_too_slow += 1
-            raise
+        self.transport.outbox.send_nowait(frame.data, droppable=frame.droppable)
+        self.frames_sent += 1
 
     async def ping(self) -> None:
         """Send a ping; the answer shows in `last_received`."""
@@ -112,9 +110,9 @@ class WebsocketStream(WSStream):
                 self._write(goodbye)
             await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def shut(self, code: int, reason: str) -> None:
+    async def shut(self, code: int) -> None:
         """Close, and end the handler."""
-        await self.close(code, reason)
+        await self.close(code)
         if not self.closed:
             await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -167,14 +165,15 @@ class WebsocketStream(WSStream):
         clean = self._peer_closed.is_set()
         self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
-            self._count_close(CloseReason.ABNORMAL_CLOSURE)
+            self._note_close(CloseReason.ABNORMAL_CLOSURE)
         if self in self.config.websockets:
             self.config.websockets.discard(self)
             self.config.statistics.websockets_open -= 1
         self.closed = True
         self.state = ASGIWebsocketState.CLOSED
         if self.app_put is not None:
-            self.app_put.close({"type": "websocket.disconnect", "code": 1000 if clean else 1006})
+            code = CloseReason.NORMAL_CLOSURE if clean else CloseReason.ABNORMAL_CLOSURE
+            self.app_put.close({"type": "websocket.disconnect", "code": int(code)})
             if not clean:
                 self.app_put.scope.cancel()
 
@@ -189,7 +188,7 @@ class WebsocketStream(WSStream):
         self.handshake.extensions = None
         await super()._accept(message)
         self.config.websockets.add(self)
-        self.config.statistics.count_websocket()
+        self.config.statistics.websockets_open += 1
 
     async def _finish(self) -> None:
         """The app has returned."""
@@ -227,7 +226,7 @@ class WebsocketStream(WSStream):
         if event.message_finished:
             message = self.buffer.to_message()
             self.buffer.clear()
-            with trio.move_on_after(self.config.untaken_timeout) as patience:
+            with trio.move_on_after(UNTAKEN_TIMEOUT) as patience:
                 await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
             if patience.cancelled_caught:
                 await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
@@ -245,7 +244,7 @@ class WebsocketStream(WSStream):
             return
         self._peer_closed.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
-            self._count_close(event.code)
+            self._note_close(event.code, by_peer=True)
             self._goodbye = event.response()
             self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
             self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
@@ -262,11 +261,11 @@ class WebsocketStream(WSStream):
         if self.transport.outbox.overflowed:
             self.transport.outbox.discard()  # or the close frame would never arrive
         self._write(CloseConnection(code=code, reason=reason))
-        self._count_close(code, reason)
+        self._note_close(code, reason)
 
-    def _count_close(self, code: int, reason: str = "") -> None:
+    def _note_close(self, code: int, reason: str = "", *, by_peer: bool = False) -> None:
         self.close_code, self.close_reason = int(code), reason
-        self.config.statistics.closes[int(code)] += 1
+        self.config.statistics.count_close(code, by_peer=by_peer)
 
     def _write(self, event: CloseConnection) -> None:
         self.transport.outbox.push(bytes(self.connection.send(event)))

@@ -3,14 +3,13 @@
 from typing import Protocol
 
 import trio
-
-SERVICE_RESTART = 1012  # "service restart": the client should reconnect, and will reach another replica
+from wsproto.frame_protocol import CloseReason
 
 
 class Closable(Protocol):
     """What an open websocket can do for the drain."""
 
-    async def shut(self, code: int, reason: str) -> None:
+    async def shut(self, code: int) -> None:
         """Close with this code, wait at most a second for the peer's close, and end the handler."""
 
 
@@ -40,11 +39,11 @@ class Websockets:
         """Return when no websocket is open."""
         await self._empty.wait()
 
-    async def close_all(self, code: int = SERVICE_RESTART, reason: str = "") -> None:
+    async def close_all(self, code: CloseReason) -> None:
         """Close every open websocket, all at once; takes no longer than the slowest, which is about a second."""
         async with trio.open_nursery() as nursery:
             for websocket in tuple(self._open):
-                nursery.start_soon(websocket.shut, code, reason)
+                nursery.start_soon(websocket.shut, code)
 
     def __contains__(self, websocket: object) -> bool:
         return websocket in self._open

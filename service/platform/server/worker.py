@@ -13,7 +13,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIFramework
 
 from service.platform.lifecycle import Lifecycle
-from service.platform.server.config import KEEP_ALIVE_TIMEOUT, UNTAKEN_TIMEOUT, Probe, ServerConfig
+from service.platform.server.config import Probe, ServerConfig
 from service.platform.server.connection import ServerConnection
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
@@ -30,16 +30,12 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     shutdown: Callable[[], Awaitable[object]],
     websockets: Websockets | None = None,
     probes: Mapping[str, Probe] | None = None,
-    keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT,
-    untaken_timeout: float = UNTAKEN_TIMEOUT,
-    graceful_timeout: float | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `listener`, which is closed when it returns: after `shutdown` returns and the rest is done.
 
-    Then requests in flight have `graceful_timeout` seconds (default: the setting) to end. `probes` are answered
-    ahead of everything. A websocket whose handler takes nothing for `untaken_timeout` seconds while more is coming in
-    is closed. `nursery.start` returns the addresses as a list of URLs.
+    Then requests in flight have the setting's seconds to end. `probes` are answered ahead of everything.
+    `nursery.start` returns the addresses as a list of URLs.
     """
     setattr(run, "TCPServer", _connection)  # noqa: B010  # no seam for it, and its type is not meant to be assigned to
     config = ServerConfig(
@@ -50,9 +46,6 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
         websockets=websockets or Websockets(),
         probes=probes or {},
     )
-    config.keep_alive_timeout = keep_alive_timeout
-    config.untaken_timeout = untaken_timeout
-    config.graceful_timeout = settings.graceful_timeout if graceful_timeout is None else graceful_timeout
     await serve_hypercorn(
         app, config, shutdown_trigger=partial(_shut_down, config, shutdown), mode="asgi", task_status=task_status
     )

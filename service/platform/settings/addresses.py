@@ -28,7 +28,6 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "sslnegotiation": ("direct", "postgres"),
     "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
 }
-_SECRETS = ("password", "sslpassword", "passfile")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

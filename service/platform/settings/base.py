@@ -1,18 +1,17 @@
-"""The settings classes: the platform's own fields, and the base of a feature's.
+"""The platform's settings, which yours extend, and which hold those of the features. How they are read is in load.py.
 
-A setting is an opinion that an operator can have; anything else is a constant with a comment where it is used. One
-frozen object is made when the command line starts and passed down: the platform's, which yours extends, holding those
-of the features. How they are read is in load.py.
+A setting is an opinion that an operator can have; anything else is a constant with a comment where it is used.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.platform.settings.frozen import PREFIX, FeatureSettings, Frozen, prefix_of
 from service.platform.settings.types import (
     Algorithms,
     Bind,
@@ -26,218 +25,245 @@ from service.platform.settings.types import (
     Seconds,
 )
 
-PREFIX = "SERVICE_"
-
 # Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
 
 
-def prefix_of(feature: str) -> str:
-    """Return what the variables of a feature's settings begin with: SERVICE_ORDERS_ for `orders`."""
-    return f"{PREFIX}{feature.upper()}_"
-
-
-class _Frozen(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _words_in_any_case(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take `INFO` for `info` where a field may be one of some words."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if get_origin(annotation) is Literal and isinstance(value, str):
-            return next((word for word in get_args(annotation) if str(word).lower() == value.lower()), value)
-        return value
-
-
-class FeatureSettings(_Frozen):
-    """The base of a feature's settings: its fields are SERVICE_<FEATURE>_*. `settings.of(YourClass)` returns them."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment only when the loader names the prefix: the class alone does not know its feature."""
-        if not getattr(env_settings, "env_prefix", ""):
-            return (init_settings,)
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
-
-
-class PlatformSettings(_Frozen):
+class PlatformSettings(Frozen):
     """What the platform can be told. Durations are seconds, sizes are bytes."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
     _of_features: dict[str, FeatureSettings] = PrivateAttr(default_factory=dict)
 
     bind: Bind = Field(
-        "127.0.0.1:8000", examples=["[::]:8000"], description="Where the public listener is; port 0 takes a free one."
+        "127.0.0.1:8000",
+        examples=["[::]:8000"],
+        description="Address and port of the public listener; port 0 picks a free port.",
     )
     management_bind: Bind = Field(
         "127.0.0.1:9000",
         examples=["[::]:9000"],
-        description="Where the operator's listener is: probes, metrics, live inspection.",
+        description="Address and port of the management listener, which serves probes, metrics and inspection.",
     )
     ready_file: Path | None = Field(
         None,
         examples=["/run/service/ready.json"],
-        description="Written once ready, with both URLs as JSON: for scripts that start the service on port 0.",
+        description="File that is written once the service is ready, with both URLs as JSON; for scripts"
+        " that use port 0.",
     )
 
     database_url: DatabaseURL | None = Field(
         None,
         examples=["postgresql://name@db.example.org/app"],
-        description="PostgreSQL 14 or later. `service dev` starts one of its own when this is unset.",
+        description="Address of a PostgreSQL server, version 14 or later; `service dev` starts one of its"
+        " own when this is unset.",
     )
     database_direct_url: DatabaseURL | None = Field(
         None,
         examples=["postgresql://name@db.example.org/app"],
-        description="The same database past the pooler, for listener and migrations. Unset: `SERVICE_DATABASE_URL`.",
+        description="Address of the same database past the pooler, for notifications and migrations; by default"
+        " `SERVICE_DATABASE_URL`.",
     )
     database_pooled: bool = Field(
-        False, description="`SERVICE_DATABASE_URL` leads to PgBouncer in transaction mode; needs the direct URL."
+        False,
+        description="Whether `SERVICE_DATABASE_URL` leads to PgBouncer in transaction mode; then the direct"
+        " URL must be set.",
     )
     database_password_file: Path | None = Field(
         None,
         examples=["/run/secrets/password"],
-        description="Read at each new connection, so that a password may change on disk. Wins over the URL's.",
+        description="File with the database password, which is read for each new connection and wins over the URL's.",
     )
     database_connections: int = Field(
-        10, ge=1, le=500, description="Pooled connections, and as many threads; a replica holds two more."
+        10,
+        ge=1,
+        le=500,
+        description="Size of the connection pool, and number of database threads; a replica holds two more"
+        " connections, and those of its jobs.",
     )
     database_queue_wait: Seconds = Field(
-        0.4, ge=0, le=60, description="How long a unit may wait for a connection before it is refused with 503."
+        0.4,
+        ge=0,
+        le=60,
+        description="Most seconds that a unit of work waits for a free connection; then it is refused with 503.",
     )
     database_slow_unit: Seconds = Field(
-        1.0, ge=0.001, le=3600, description="A unit of work that takes longer is logged, by name."
+        1.0, ge=0.001, le=3600, description="Seconds after which a unit of work is logged as slow, by its name."
     )
+    jobs_concurrency: int = Field(
+        5,
+        ge=0,
+        le=500,
+        description="Most jobs that this process runs at once, each on a database connection of its own; 0 runs none.",
+    )
+    jobs_retention: Seconds = Field(
+        86_400, ge=60, le=3_650 * 86_400, description="Seconds for which a finished job is kept to be looked at."
+    )
+
     readiness_requires_database: bool = Field(
-        False, description="Whether a database outage alone takes the replica out of rotation."
+        False, description="Whether `/readyz` fails while the database cannot be reached."
     )
 
     request_deadline: Seconds = Field(
-        10, ge=0.1, le=3600, description="A request that takes longer is answered 504 and its query cancelled."
+        10,
+        ge=0.1,
+        le=3600,
+        description="Most seconds that a request may take; then it gets 504 and its query is cancelled.",
     )
-    max_requests: int = Field(200, ge=1, le=100_000, description="Requests in flight; beyond it 503 at once.")
-    max_body_bytes: int = Field(1 << 20, ge=1, le=1 << 30, description="A larger request body is refused with 413.")
+    max_requests: int = Field(200, ge=1, le=100_000, description="Most requests in flight; further ones get 503.")
+    max_body_bytes: int = Field(
+        1 << 20, ge=1, le=1 << 30, description="Largest request body in bytes; a larger one gets 413."
+    )
     header_timeout: Seconds = Field(
-        10, ge=0.1, le=600, description="How long a client may take over a request's headers; then 408."
+        10,
+        ge=0.1,
+        le=600,
+        description="Most seconds that a client may take to send a request's headers; then it gets 408.",
     )
     body_timeout: Seconds = Field(
-        20, ge=0.1, le=3600, description="How long a client may take over a request's body; then 408."
+        20,
+        ge=0.1,
+        le=3600,
+        description="Most seconds that a client may take to send a request's body; then it gets 408.",
     )
     write_timeout: Seconds = Field(
         10,
         ge=0.1,
         le=600,
-        description="How long one write may wait for a client that does not read; then it is let go.",
+        description="Most seconds that a write waits for a client that does not read; then its connection is reset.",
     )
-    websocket_max_bytes: int = Field(65_536, ge=128, le=1 << 24, description="A larger message closes with 1009.")
+    keep_alive_timeout: Seconds = Field(
+        75,
+        ge=0.1,
+        le=3600,
+        description="Seconds after which an idle connection is closed; must be longer than the idle timeout"
+        " of the proxy in front.",
+    )
+    websocket_max_bytes: int = Field(
+        65_536,
+        ge=128,
+        le=1 << 24,
+        description="Largest websocket message in bytes; a larger one closes the websocket with 1009.",
+    )
     max_websockets: int = Field(
-        10_000, ge=0, le=1_000_000, description="Open websockets; beyond it 503 at the upgrade."
+        10_000, ge=0, le=1_000_000, description="Most open websockets; further upgrades get 503."
     )
     max_websockets_per_address: int = Field(
-        0, ge=0, le=1_000_000, description="The same for one client address; 0 is no limit."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Most open websockets of one client address (IPv6: of one /64); 0 is no limit.",
     )
     rate_per_connection: float = Field(
-        20, ge=0, le=100_000, description="Sends a second on one websocket, with a burst of two seconds; 0 is no limit."
+        20,
+        ge=0,
+        le=100_000,
+        description="Most messages per second on one websocket, with a burst of two seconds; 0 is no limit.",
     )
     rate_per_address: float = Field(
         100,
         ge=0,
         le=1_000_000,
-        description="POSTs, sends and upgrades a second of one address, with a burst of two seconds; 0 is no limit.",
+        description="Most POSTs, messages and upgrades per second from one client address (IPv6: one /64),"
+        " with a burst of two seconds; 0 is no limit.",
     )
 
     allowed_origins: Origins = Field(
         (),
         examples=["https://example.org,https://example.com"],
-        description="Origins of browser pages that may open websockets and change things; empty is the same origin.",
+        description="Origins whose pages may open websockets and send requests that change something; empty"
+        " is the same origin only.",
     )
     allowed_hosts: Names = Field(
         (),
         examples=["example.org,www.example.org"],
-        description="Host names served, without a port; empty is any. Else 421.",
+        description="Host names that are served, without a port; others get 421, and empty is any.",
     )
     trusted_proxies: Networks = Field(
         (),
         examples=["10.0.0.0/8,192.0.2.1"],
-        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
+        description="Addresses or networks of the proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
     )
 
     auth_issuer: Issuer | None = Field(
         None,
         examples=["https://login.example.org/realms/main"],
-        description="The identity provider whose tokens say who is asking; unset, everybody is a guest.",
+        description="Identity provider whose tokens say who is asking; unset, everybody is a guest.",
     )
     auth_audience: str | None = Field(
         None,
         min_length=1,
         examples=["https://api.example.org"],
-        description="What a token's `aud` must hold: this service's name at the provider. Needed with an issuer.",
+        description="Name of this service at the provider, which a token's `aud` must hold; needed with an issuer.",
     )
     auth_jwks_url: HttpsAddress | None = Field(
         None,
         examples=["https://login.example.org/keys"],
-        description="Where the provider's public keys are; unset, the issuer's discovery document says.",
+        description="URL of the provider's public keys; by default the issuer's discovery document names it.",
     )
     auth_client_id: str | None = Field(
         None,
         min_length=1,
         examples=["orders-web"],
-        description="This service as a client of the provider: browsers can sign in. Unset, tokens alone are taken.",
+        description="Name of this service as a client of the provider; unset, browsers cannot sign in.",
     )
     auth_client_secret: SecretStr | None = Field(
         None,
-        description="The client's secret, best as a file in `SERVICE_SECRETS_DIR`; unset for a public client.",
+        description="Secret of that client, as a file in `SERVICE_SECRETS_DIR`; unset for a public client.",
     )
     auth_scopes: Scopes = Field(
         ("openid", "profile"),
         examples=["openid,profile,orders:read"],
-        description="What a browser's sign-in asks the provider for.",
+        description="Scopes that a browser's sign-in asks the provider for.",
     )
     auth_session_lifetime: Seconds = Field(
-        12 * 3_600, ge=60, le=30 * 86_400, description="How long a browser stays signed in."
+        12 * 3_600, ge=60, le=30 * 86_400, description="Seconds for which a browser stays signed in."
     )
     auth_algorithms: Algorithms = Field(
         ("RS256", "ES256", "Ed25519", "EdDSA"),
         examples=["RS256,ES256"],
-        description="What a token may be signed with; algorithms with a public key only.",
+        description="Algorithms that a token may be signed with; only those with a public key.",
     )
 
     drain_delay: Seconds = Field(
-        5, ge=0, le=600, description="After SIGTERM, how long everything is still accepted while routers take notice."
+        5,
+        ge=0,
+        le=600,
+        description="Seconds after SIGTERM in which new requests are still accepted while load balancers"
+        " take the replica out.",
     )
     drain_spread: Seconds = Field(
         5,
         ge=0,
         le=600,
-        description="Over how long open websockets are told to reconnect, so that they do not all at once.",
+        description="Seconds over which open websockets are closed, so that clients do not all reconnect at once.",
     )
     graceful_timeout: Seconds = Field(
-        15, ge=0.1, le=3600, description="How long requests in flight may take to end; not below the request deadline."
+        15,
+        ge=0.1,
+        le=3600,
+        description="Most seconds that requests in flight may take at the end of a drain; not below the request"
+        " deadline.",
     )
 
     slow_step: Seconds = Field(
-        0.1, ge=0, le=60, description="Code that holds the event loop longer is logged with its stack; 0 is off."
+        0.1,
+        ge=0,
+        le=60,
+        description="Seconds after which code that blocks the event loop is logged with its stack; 0 is off.",
     )
     one_cpu: bool = Field(
         True,
-        description="Keep the process on one CPU at a time, as threads of one interpreter take turns anyway."
-        " False where threads of yours compute without its lock.",
+        description="Whether the process stays on one CPU at a time, which is faster unless threads compute"
+        " outside of Python's lock.",
     )
-    revision: str = Field("unknown", examples=["4c1d2e7"], description="The commit that runs; images set it.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
-    log_format: Literal["json", "console"] = Field("json", description="For machines, or for people.")
+    revision: str = Field(
+        "unknown", examples=["4c1d2e7"], description="Commit that is running; container images set it."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_format: Literal["json", "console"] = Field(
+        "json", description="Format of log lines: `json` for machines, `console` for people."
+    )
 
     def of[S: BaseSettings](self, kind: type[S]) -> S:
         """Return the settings of a class: yours, or a feature's. Raises LookupError for one that no feature brings."""

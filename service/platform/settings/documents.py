@@ -33,7 +33,8 @@ def env(catalogue: Catalogue) -> str:
     lines = ["# Copy to .env and uncomment what you change; the environment wins over this file.", ""]
     for one in catalogue:
         note = f"# {one.info.description} ({describe_range(one.info)})"
-        lines += [note, f"# {one.variable}={_default(one) or ''}", ""]
+        default = "" if is_secret(one.info) else _default(one)  # stars, uncommented, would become the secret
+        lines += [note, f"# {one.variable}={default or ''}", ""]
     return "\n".join(lines).rstrip()
 
 
@@ -61,8 +62,18 @@ def _default(one: Setting) -> str | None:
     return None if default is PydanticUndefined else shown(default)
 
 
+def is_required(one: Setting) -> bool:
+    """Return whether the service does not start without a value for it."""
+    return _default(one) is None
+
+
+# What of a field's JSON schema holds for the text of a variable too.
+_KEPT = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "enum")
+
+
 def _property(one: Setting, generated: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {key: generated[key] for key in ("type", "minimum", "maximum", "enum") if key in generated}
-    if generated.get("type") == "array" or "anyOf" in generated:
+    kinds = [kind for kind in generated.get("anyOf", [generated]) if kind.get("type") != "null"]
+    kept: dict[str, Any] = {key: kinds[0][key] for key in _KEPT if key in kinds[0]}
+    if len(kinds) > 1 or kept.get("type") == "array":
         kept = {"type": "string"}
     return {**kept, "description": f"{one.info.description} ({describe_range(one.info)})"}

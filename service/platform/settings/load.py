@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-from service.platform.settings.base import PREFIX, FeatureSettings, PlatformSettings, prefix_of
+from service.platform.settings.base import PlatformSettings
+from service.platform.settings.frozen import PREFIX, FeatureSettings, prefix_of
 from service.platform.settings.words import nearest, sentence, shown
 
 ENV_FILE = ".env"
@@ -109,7 +110,7 @@ class Catalogue:
         if not detail["loc"]:
             return detail["msg"]  # settings that do not fit together name themselves
         name = variable(str(detail["loc"][0]), prefix)
-        return sentence(name, self._by_variable[name].info, detail)
+        return sentence(name, self.find(name).info, detail)
 
     def _misspelt(self, name: str) -> str | None:
         return None if name in self._by_variable else nearest(name, self._by_variable)

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from service.platform.settings import addresses
 
+_MAPPED = 96  # the bits before an IPv4 address that is written as ::ffff:10.0.0.0
 ADDRESS = "address"  # the kind of error whose words are a whole sentence, for words.py
 
 
@@ -42,9 +43,13 @@ def _database_url(value: SecretStr) -> SecretURL:
 
 def _network(value: str) -> str:
     try:
-        return str(ipaddress.ip_network(value, strict=False))
+        network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         raise ValueError("must hold addresses or networks such as 10.0.0.0/8") from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= _MAPPED:  # peers are compared as the IPv4 addresses that they are
+        return str(ipaddress.ip_network((mapped, network.prefixlen - _MAPPED)))
+    return str(network)
 
 
 # What a token may be signed with: the issuer alone has the key. With HMAC (HS256…) whoever can check could also sign.

@@ -1,9 +1,10 @@
 """Settings in words: ranges, values as they may be shown, the nearest name. Pure; knows no setting by name."""
 
 from collections.abc import Iterable
-from typing import Literal, get_args, get_origin
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -20,15 +21,50 @@ def is_secret(info: FieldInfo) -> bool:
 
 def describe_range(info: FieldInfo) -> str:
     """Return what a setting may be, as in "a whole number from 1 to 500"."""
-    low = next((rule.ge for rule in info.metadata if isinstance(rule, Ge)), None)
-    high = next((rule.le for rule in info.metadata if isinstance(rule, Le)), None)
-    if low is not None:
-        return f"{'a whole number' if info.annotation is int else 'a number'} from {low} to {high}"
-    if get_origin(info.annotation) is Literal:
-        return "one of " + ", ".join(get_args(info.annotation))
-    if info.annotation is bool:
+    kind, rules = _kind(info.annotation)
+    rules = [*info.metadata, *rules]
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if kind is bool:
         return "true or false"
-    return f"such as {(info.examples or [''])[0]}"
+    if kind in (int, float):
+        return ("a whole number" if kind is int else "a number") + _bounds(rules)
+    words, size = "a secret" if is_secret(info) else "a path" if kind is Path else "a text", _size(rules)
+    if info.examples:
+        return f"{words}{size}, such as {info.examples[0]}" if size else f"such as {info.examples[0]}"
+    return words + size
+
+
+def _kind(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return what a field may be, None aside, and the rules that stand inside of its type."""
+    if get_origin(annotation) in (Union, UnionType):
+        return _kind(next(one for one in get_args(annotation) if one is not type(None)))
+    if get_origin(annotation) is Annotated:
+        kind, *rules = get_args(annotation)
+        return kind, [part for rule in rules for part in getattr(rule, "metadata", [rule])]
+    return annotation, []
+
+
+def _bounds(rules: Iterable[Any]) -> str:
+    least, above, most, below = (_rule(rules, name) for name in ("ge", "gt", "le", "lt"))
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    words = {"from": least, "above": above, "up to": most, "below": below}
+    return " and".join(f" {word} {bound}" for word, bound in words.items() if bound is not None)
+
+
+def _size(rules: Iterable[Any]) -> str:
+    least, most = _rule(rules, "min_length"), _rule(rules, "max_length")
+    if least and most is not None:
+        return f" of {least} to {most} characters" if least != most else f" of {most} characters"
+    if least:
+        return f" of at least {least} character{'s' * (least > 1)}"
+    return "" if most is None else f" of up to {most} characters"
+
+
+def _rule(rules: Iterable[Any], name: str) -> Any:
+    """Return what rules say under a name of pydantic's, such as `ge`; None when none does."""
+    return next((getattr(rule, name) for rule in rules if getattr(rule, name, None) is not None), None)
 
 
 def shown(value: object) -> str:

@@ -15,6 +15,7 @@ import trio
 from structlog.contextvars import merge_contextvars
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from service.platform.errors import MAX_DETAIL, cut
 from service.platform.telemetry.lines import Console, Json, Stamp, add_level, drop_quiet, outlets
 
 type Style = Literal["json", "console"]
@@ -108,7 +109,8 @@ def _exception_in_full(_logger: WrappedLogger, _method: str, event: EventDict) -
         error = error[1]
     if isinstance(error, BaseException):
         event["task"] = ", ".join(dict.fromkeys(_tasks(error)))
-        event["exception"] = "".join(traceback.format_exception(error))
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        event["exception"] = "\n".join(cut(line, MAX_DETAIL) for line in lines)  # what a caller sent may be in there
     return event
 
 

@@ -5,6 +5,7 @@ variables by itself. Spans carry a route's pattern and what happened, and never 
 """
 
 import importlib.metadata
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from service.platform.errors import MAX_INSTANCE, cut
 from service.platform.settings import TRACES, SettingsError
 
 if TYPE_CHECKING:
@@ -56,6 +58,16 @@ def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
         ending.join(LAST_EXPORT)
 
 
+def current_traceparent() -> str | None:
+    """Return the traceparent of the span that this is done in, or None when nobody traces."""
+    propagate = sys.modules.get("opentelemetry.propagate")  # imported by whoever traces, and by nobody else
+    if propagate is None:
+        return None
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
 class Counts:
     """What became of spans; written by the exporter's thread alone."""
 
@@ -85,14 +97,14 @@ class Tracing:
         self._trace = trace
         self._tracer = provider.get_tracer("service")
 
-    def begin(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> "Traced":
+    def begin(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], *, client: str) -> "Traced":
         """Begin the span of a request or an upgrade, inside the caller's trace if it names one."""
         carrier = {name.decode("latin1"): value.decode("latin1") for name, value in headers.items()}
         around = self._extract(carrier, self.no_context)
         attributes = {
             "url.scheme": scope["scheme"],
-            "url.path": scope["path"],
-            "client.address": (scope.get("client") or ("",))[0],
+            "url.path": cut(scope["path"], MAX_INSTANCE),
+            "client.address": client,
             "network.protocol.version": scope["http_version"],
         }
         span = self._tracer.start_span("request", around, kind=self._trace.SpanKind.SERVER, attributes=attributes)
@@ -110,6 +122,22 @@ class Tracing:
         )
         self.attach(self._trace.set_span_in_context(span, self.no_context))
         return span
+
+    def begin_job(self, kind: str, enqueued_in: str | None) -> "Span":
+        """Begin the span of one attempt: a trace of its own, linked to the one in which the job was enqueued."""
+        links = []
+        if enqueued_in is not None:
+            around = self._extract({"traceparent": enqueued_in}, self.no_context)
+            links = [self._trace.Link(self._trace.get_current_span(around).get_span_context())]
+        span = self._tracer.start_span(f"job {kind}", self.no_context, kind=self._trace.SpanKind.CONSUMER, links=links)
+        self.attach(self._trace.set_span_in_context(span, self.no_context))
+        return span
+
+    def end_job(self, span: "Span", outcome: str) -> None:
+        span.set_attribute("trireme.outcome", outcome)
+        if outcome in {"failed", "dead", "lost", "crashed"}:
+            self.fail(span, outcome)
+        span.end()
 
     def unit(self, name: str, outcome: str, seconds: float) -> None:
         """Tell of a unit that has ended, as a child of what the task does; what nobody waits for is not traced."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from wsproto.frame_protocol import CloseReason
 
 SERVICE = (sys.executable, "-m", "service")
 ROOT = Path(__file__).parents[3]
@@ -146,4 +147,4 @@ async def open_websocket(url: str, path: str) -> AsyncIterator[WebSocketConnecti
 
 
 def close_code(closed: ConnectionClosed) -> int:
-    return closed.reason.code if closed.reason else 1006
+    return closed.reason.code if closed.reason else CloseReason.ABNORMAL_CLOSURE

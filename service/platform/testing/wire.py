@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
+from wsproto.frame_protocol import CloseReason
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -56,7 +57,7 @@ class RawWebsocket:
             async with self._sending:
                 await self.stream.send_all(bytes((0x80 | opcode,)) + size + b"\0\0\0\0" + payload)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise Closed(1006) from None
+            raise Closed(CloseReason.ABNORMAL_CLOSURE) from None
 
     async def receive(self) -> str:
         """Return the next text. Raises Closed."""
@@ -69,7 +70,9 @@ class RawWebsocket:
                 await self.send_frame(PONG, payload)
             elif opcode == CLOSE:
                 await self.send_frame(CLOSE, payload[:2])
-                raise Closed(int.from_bytes(payload[:2]) if payload else 1005, payload[2:].decode())
+                raise Closed(
+                    int.from_bytes(payload[:2]) if payload else CloseReason.NO_STATUS_RCVD, payload[2:].decode()
+                )
 
     async def frame(self) -> dict[str, Any]:
         """Return the next text as the JSON object that it is."""
@@ -102,10 +105,10 @@ class RawWebsocket:
             while len(self._buffer) < size:
                 data = await self.stream.receive_some(65_536)
                 if not data:
-                    raise Closed(1006)
+                    raise Closed(CloseReason.ABNORMAL_CLOSURE)
                 self._buffer += data
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise Closed(1006) from None
+            raise Closed(CloseReason.ABNORMAL_CLOSURE) from None
 
 
 @asynccontextmanager
@@ -121,7 +124,7 @@ async def open_raw(
             line = await _upgrade(stream, where.netloc, path, protocol, headers)
         yield line
         with trio.move_on_after(0.5), suppress(Closed):
-            await line.send_frame(CLOSE, (1000).to_bytes(2))
+            await line.send_frame(CLOSE, CloseReason.NORMAL_CLOSURE.to_bytes(2))
     finally:
         await trio.aclose_forcefully(stream)
 
@@ -137,10 +140,10 @@ async def _upgrade(stream: trio.SocketStream, host: str, path: str, protocol: st
         while b"\r\n\r\n" not in buffer:
             data = await stream.receive_some(65_536)
             if not data:
-                raise Closed(1006)
+                raise Closed(CloseReason.ABNORMAL_CLOSURE)
             buffer += data
     except trio.BrokenResourceError:
-        raise Closed(1006) from None
+        raise Closed(CloseReason.ABNORMAL_CLOSURE) from None
     raw, _, rest = bytes(buffer).partition(b"\r\n\r\n")
     head = raw.decode("latin1")
     status = int(head.split(" ", 2)[1])

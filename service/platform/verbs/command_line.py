@@ -4,25 +4,23 @@ A verb imports what it needs when it runs, and a feature's verbs are imported on
 platform's, so that the short verbs start fast.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 
 import typer
 
-from service.platform.verbs import local, remote
+from service.platform.verbs import jobs, local, remote
 from service.platform.verbs.program import MakeProgram, Program
 
 
-def run_program(program: Program | MakeProgram, words: Sequence[str] | None = None) -> None:
-    """Be the command line: run the verb that `words` (default: the process's arguments) name, and exit.
+def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
+    """Be the command line: run the verb that `words` name, and exit.
 
     A program that is made by a function is made when something needs it: its features import the whole service.
     """
-    given = sys.argv[1:] if words is None else list(words)
     make = cache((lambda: program) if isinstance(program, Program) else program)
-    command_line(make, given)(given, prog_name="service", obj=make)
+    command_line(make, words)(list(words), prog_name="service", obj=make)
 
 
 def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
@@ -38,6 +36,7 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
     line.callback()(_nothing)
     line.add_typer(local.verbs)
     line.add_typer(remote.verbs)
+    line.add_typer(jobs.verbs, name="jobs")
     if first == "load":
         from service.platform.client.load import feature_loads
 
@@ -54,7 +53,8 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
 def names(line: typer.Typer) -> set[str]:
     """Return the names of the verbs in a typer app and in those that were added to it."""
     own = {command.name or command.callback.__name__ for command in line.registered_commands if command.callback}
-    return own.union(*(names(group.typer_instance) for group in line.registered_groups if group.typer_instance))
+    groups = [(group.name, group.typer_instance) for group in line.registered_groups]
+    return own.union(*({name} if isinstance(name, str) else names(one) for name, one in groups if one))
 
 
 def _add(line: typer.Typer, module: str | None, known: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""The verbs that run a service here, or prepare one: `dev serve migrate settings check`."""
+"""The verbs that run a service here, or prepare one: `dev serve work migrate settings check`."""
 
 import os
 import sys
@@ -35,9 +35,9 @@ verbs = typer.Typer()
 @verbs.command()
 def dev(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Where the PostgreSQL of this verb keeps its data.")] = Path(".data"),
+    data: Annotated[Path, typer.Option(help="Data directory of its PostgreSQL server.")] = Path(".data"),
 ) -> None:
-    """Serve with a PostgreSQL of its own, migrated, logging for people. With SERVICE_DATABASE_URL set: with that one.
+    """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
     Example: SERVICE_BIND=127.0.0.1:8001 service dev
     """
@@ -57,9 +57,9 @@ def dev(
 @verbs.command()
 def address(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Where `service dev` keeps its data.")] = Path(".data"),
+    data: Annotated[Path, typer.Option(help="Data directory of `service dev`.")] = Path(".data"),
 ) -> None:
-    """Print the database's address as psql takes it, without a password: of the settings, else of a running `dev`.
+    """Print the database's address for psql. It is that of the settings, or else of a running `dev`; no password.
 
     Example: psql "$(service address)"
     """
@@ -76,7 +76,7 @@ def address(
 
 @verbs.command()
 def serve(context: typer.Context) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Waits, alive and not started, for a schema that it serves.
+    """Run the service until SIGTERM or SIGINT. It waits for a schema that it can serve, and drains at the end.
 
     Example: SERVICE_DATABASE_URL=postgresql://app@db.example.org/app service serve
     """
@@ -85,14 +85,26 @@ def serve(context: typer.Context) -> None:
 
 
 @verbs.command()
+def work(context: typer.Context) -> None:
+    """Run jobs until SIGTERM or SIGINT, and serve nobody but operators: for workers of their own, beside `serve`.
+
+    Example: SERVICE_JOBS_CONCURRENCY=20 service work
+    """
+    settings, origins = database_settings(context)
+    if settings.jobs_concurrency == 0:
+        fail("SERVICE_JOBS_CONCURRENCY: must be 1 or more for a process that only runs jobs; it is 0", WRONG)
+    process(program(context).features, settings, origins, public=False)
+
+
+@verbs.command()
 def migrate(
     context: typer.Context,
     breaking: Annotated[
-        bool, typer.Option(help="Also apply migrations that stop serving the release before this one.")
+        bool, typer.Option(help="Also apply migrations that the previous release cannot work with.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")] = 60,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database server.")] = 60,
 ) -> None:
-    """Bring the schema to this code's head. Safe to run anywhere at any time; several at once queue.
+    """Migrate the database to the newest revision. Several may run at once: they take turns.
 
     Exit codes: 0 done, or nothing to do; 2 wrong settings; 3 the database cannot be reached or is busy, so a repeat may
     help; 4 refused (a breaking migration, a schema that is ahead or of another history, a missing right, two heads);
@@ -116,11 +128,13 @@ def migrate(
 @verbs.command()
 def settings(
     context: typer.Context,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table in the README.")] = False,
-    env: Annotated[bool, typer.Option("--env", help="The file .env.example.")] = False,
-    json_schema: Annotated[bool, typer.Option("--json-schema", help="The chart's schema of `config`.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table for the README.")] = False,
+    env: Annotated[bool, typer.Option("--env", help="Print the file .env.example.")] = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the JSON schema of the chart's `config`.")
+    ] = False,
 ) -> None:
-    """Print the effective settings and where each came from, passwords replaced.
+    """Print the settings in force. Each is shown with its source; passwords are replaced.
 
     Example: SERVICE_LOG_LEVEL=debug service settings
     """
@@ -136,7 +150,7 @@ def settings(
 
 @verbs.command()
 def check(context: typer.Context) -> None:
-    """The doctor: settings, ports, descriptors, database, schema, clock; a line each, with what to do. 1 if one fails.
+    """Check settings, ports, descriptors, database, schema and clock. Prints a line for each; exits 1 if one fails.
 
     Example: service check
     """
@@ -156,6 +170,7 @@ def process(
     settings: "PlatformSettings",
     origins: Mapping[str, str],
     *,
+    public: bool = True,
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
 ) -> None:
@@ -165,6 +180,7 @@ def process(
 
     from service.platform.database import MigrationsWrong
     from service.platform.identity import UndeclaredError
+    from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.seams import SeamsError
@@ -172,10 +188,10 @@ def process(
 
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
-            trio.run(partial(main, settings, features, origins=origins, end=end, on_ready=on_ready))
+            trio.run(partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready))
     except* (SettingsError, SeamsError, UndeclaredError) as group:
         fail(sentences(group), WRONG)
-    except* MigrationsWrong as group:
+    except* (MigrationsWrong, JobsTwice) as group:
         fail(sentences(group), CRASHED)
     except* Exception:
         structlog.get_logger(__name__).critical("crashed", exc_info=True)

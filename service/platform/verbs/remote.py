@@ -12,13 +12,13 @@ from service.platform.verbs.program import CRASHED, fail, program
 
 verbs = typer.Typer()
 
-Management = Annotated[str, typer.Argument(help="The management listener: this machine's, or a port-forward to it.")]
+Management = Annotated[str, typer.Argument(help="URL of the management listener.")]
 LOCAL = "http://127.0.0.1:9000"
 
 
 @verbs.command()
 def info(url: Management = LOCAL) -> None:
-    """Print what a running service is: version, revision, dependencies, phase, schema.
+    """Print version, phase and schema of a running service, and the versions of its dependencies.
 
     Example: kubectl exec deploy/demo-trireme -- service info
     """
@@ -30,9 +30,9 @@ def info(url: Management = LOCAL) -> None:
 @verbs.command()
 def tasks(
     url: Management = LOCAL,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print who waits for what in a running service: tasks, cancel scopes, threads, units of work.
+    """Print the task tree of a running service, with cancel scopes, threads and units of work.
 
     Example: service tasks http://localhost:9000
     """
@@ -45,11 +45,13 @@ def tasks(
 def loglevel(
     url: Management = LOCAL,
     level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, typer.Option("--set", help="The level from now on.")
+        Literal["debug", "info", "warning", "error"] | None, typer.Option("--set", help="New log level.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="After which the usual level returns.")] = 300,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which the usual level returns.")
+    ] = 300,
 ) -> None:
-    """Print the log level of a running service, or change it for some time.
+    """Print or change the log level of a running service. A change lasts for some time.
 
     Example: service loglevel --set debug --seconds 60
     """
@@ -61,13 +63,11 @@ def loglevel(
 @verbs.command()
 def smoke(
     context: typer.Context,
-    urls: Annotated[
-        list[str], typer.Argument(help="Names that lead to the replicas one by one, with the public port.")
-    ],
-    replicas: Annotated[int, typer.Option(min=1, help="How many there must be.")] = 2,
-    host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
+    urls: Annotated[list[str], typer.Argument(help="URLs of the replicas; a host name may stand for several.")],
+    replicas: Annotated[int, typer.Option(min=1, help="Number of replicas that must be found.")] = 2,
+    host: Annotated[str, typer.Option(help="Host header to send, for a service with SERVICE_ALLOWED_HOSTS.")] = "",
 ) -> None:
-    """Try running replicas: each must answer its probes and a request. 1 if one does not.
+    """Test running replicas. Each must answer its probes and a request; exits 1 if one does not.
 
     Example: service smoke http://demo-trireme-management:8000
     """
@@ -87,7 +87,7 @@ def smoke(
         fail(str(error), CRASHED)
 
 
-LOAD_HELP = """Load a running service and tell how it answers; 1 if something that it promises was not kept.
+LOAD_HELP = """Put load on a running service and report how it answers. Exits 1 if a promise was broken.
 
 Posts and sends count against SERVICE_RATE_PER_ADDRESS: set it to 0 to load a service from one machine in earnest.
 
@@ -99,12 +99,12 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
     """Return the verb `load` with the options of the features' load modules (see load_plan.py) behind its own."""
 
     def load(  # noqa: PLR0917  options, not arguments
-        url: Annotated[str, typer.Argument(help="The public listener.")] = "http://127.0.0.1:8000",
-        http: Annotated[float, typer.Option(min=0, help="GETs a second; 0 leaves them out.")] = 50,
-        path: Annotated[str, typer.Option(help="What they ask for.")] = "/openapi.json",
-        duration: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10,
-        host: Annotated[str, typer.Option(help="The Host to send, where SERVICE_ALLOWED_HOSTS is set.")] = "",
-        json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+        url: Annotated[str, typer.Argument(help="URL of the public listener.")] = "http://127.0.0.1:8000",
+        http: Annotated[float, typer.Option(min=0, help="GET requests per second; 0 is none.")] = 50,
+        path: Annotated[str, typer.Option(help="Path that they ask for.")] = "/openapi.json",
+        duration: Annotated[float, typer.Option(min=0.1, help="Length of the run in seconds.")] = 10,
+        host: Annotated[str, typer.Option(help="Host header to send, for a service with SERVICE_ALLOWED_HOSTS.")] = "",
+        json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
         **given: Any,
     ) -> None:
         import trio

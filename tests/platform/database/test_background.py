@@ -5,6 +5,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import psycopg
 import pytest
 import structlog.testing
 import trio
@@ -13,13 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from trio.testing import MockClock
 
 from service.platform.database import Database, open_database
+from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, Unavailable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
-from tests.platform.database.observer import OTHERS, observe
-from tests.platform.database.units import select_one
+from tests.platform.database.observer import OTHERS, conninfo, observe
+from tests.platform.database.units import count, create_table, insert, select_one
 
 # One of each class of appendix A that a statement can meet, and what leaves the door; None: the driver's own error.
 STATES = {
@@ -203,3 +205,26 @@ async def test_a_password_file_that_cannot_be_read_for_a_moment_is_an_outage(
 
     away = [line["error"] for line in logged if line["event"] == "database away"]
     assert len(away) == len(set(away)) == 2, "the first look, and each change of its text"
+
+
+async def test_who_waits_for_a_lock_of_another_session_is_told_ahead_of_the_deadline(one_server: OwnServer) -> None:
+    settings = PlatformSettings(database_url=one_server.url, request_deadline=4)
+    with trio.fail_after(30), psycopg.connect(conninfo(one_server.url)) as holder:
+        async with open_database(settings) as database, trio.open_nursery() as nursery:
+            await database.run(create_table)
+            holder.execute("LOCK TABLE numbers")
+            begun = trio.current_time()
+            nursery.start_soon(database.keep_running, partial(database.read, count))
+            with trio.fail_after(settings.request_deadline), pytest.raises(DatabaseUnable) as caught:
+                await database.run(insert, number=1)
+            await wait_until(lambda: database.failing_tasks)
+            noticed = trio.current_time() - begun
+            seen = await database.look()
+            holder.rollback()
+            await wait_until(lambda: not database.failing_tasks)
+            await database.run(insert, number=1)
+
+    assert caught.value.sqlstate == "55P03"
+    assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
+    assert noticed < settings.request_deadline + STATEMENT_MARGIN, "ahead of the statement's own ceiling"
+    assert seen.reachable, "nothing else shows it"

@@ -210,14 +210,19 @@ async def test_nothing_runs_on_behind_a_killed_replica(writable_database_url: st
 
 
 async def test_every_session_has_the_static_ceilings(make_settings: MakeSettings) -> None:
-    names = ("statement_timeout", "idle_in_transaction_session_timeout", "client_connection_check_interval")
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "client_connection_check_interval",
+    )
     with trio.fail_after(25):
         async with open_database(make_settings(request_deadline=7)) as database:
             shown = await database.read(
                 lambda connection: [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
             )
 
-            assert shown == ["12s", "5s", "500ms"]
+            assert shown == ["12s", "3500ms", "5s", "500ms"]
 
 
 async def fill_pool(database: Database, size: int) -> None:

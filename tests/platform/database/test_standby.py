@@ -1,8 +1,9 @@
 """A standby: reads go on, writes are refused by name, and connections to it are replaced once there is a primary."""
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ import trio
 
 from service.platform.database import Database, open_database
 from service.platform.database.launch import find_binaries
-from service.platform.errors import DatabaseUnable
+from service.platform.errors import DatabaseAway, DatabaseUnable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import observe
-from tests.platform.database.units import count, create_table, insert, select_numbers
+from tests.platform.database.units import count, create_table, insert, select_numbers, select_one
 
 SOON = 5.0
 
@@ -85,6 +86,58 @@ async def test_of_several_hosts_the_primary_is_used_whatever_their_order(
             async with open_database(PlatformSettings(database_url=url)) as database:
                 assert await database.run(lambda connection: connection.exec_driver_sql("SELECT 1").scalar()) == 1
                 assert not (await database.look()).standby
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """Yield a port where the kernel takes connections and nobody ever says a word, as behind a dead balancer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+async def test_a_look_reaches_the_second_host_when_the_first_never_answers(one_server: OwnServer) -> None:
+    with trio.fail_after(30), silent() as port:
+        url = f"postgresql://postgres@/postgres?host=127.0.0.1:{port}&host=127.0.0.1:{one_server.port}"
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            condition = await database.look()
+
+            assert (condition.reachable, condition.error) == (True, "")
+            assert await database.run(select_one) == 1
+
+
+async def test_why_each_host_was_not_taken_is_told(one_server: OwnServer) -> None:
+    one_server.stop()
+    with trio.fail_after(30), silent() as port:
+        url = f"postgresql://postgres@/postgres?host=127.0.0.1:{port}&host=127.0.0.1:{one_server.port}"
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            error = (await database.look()).error
+
+    assert "no answer from 127.0.0.1" in error
+    assert "Connection refused" in error
+
+
+async def test_who_asked_for_a_server_that_takes_writes_gets_no_standby_not_even_to_read(
+    pair: tuple[OwnServer, OwnServer],
+) -> None:
+    primary, standby = pair
+    url = of_both(standby, primary, target_session_attrs="read-write")
+    with trio.fail_after(60):
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            await database.run(create_table)
+            primary.stop("immediate")
+            for unit in (database.read, database.run):
+                with pytest.raises(DatabaseAway):
+                    await unit(select_one)
+            seen = await database.look()
+            assert (seen.reachable, seen.standby) == (False, False)
+            assert "session is read-only" in seen.error
+            assert "Connection refused" in seen.error
+            standby.promote()
+
+            with trio.fail_after(SOON):
+                while not (await database.look()).reachable:
+                    await trio.sleep(0.05)
+            assert await database.run(select_one) == 1
 
 
 async def test_of_several_hosts_a_standby_serves_reads_until_there_is_a_primary(

@@ -76,3 +76,29 @@ async def test_healthz_says_states_in_public_and_all_to_operators(make_settings:
     assert (database["state"], set(database)) == ("reachable", {"ok", "state", "age", "duration"})
     assert database["age"] < 5
     assert public.headers["cache-control"] == full.headers["cache-control"] == "no-store"
+
+
+HEALTH = ("/livez", "/readyz", "/healthz")
+ASKED = [(method, query) for method in ("GET", "HEAD") for query in ("", "?", "?from=monitor")]
+
+
+async def test_monitors_are_answered_by_address_where_only_some_hosts_are_served(make_settings: MakeSettings) -> None:
+    free = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+    settings = make_settings(**free, allowed_hosts="example.org")
+    async with booted(settings, []) as urls, httpx2.AsyncClient(headers={"Host": "10.1.2.3:8000"}) as client:
+        refused = await client.get(urls.public + "/openapi.json")
+        targets = [urls.public + path for path in HEALTH]
+        targets += [urls.management + path for path in (*HEALTH, "/startupz")]
+        answers = {
+            (target, method, query): await client.request(method, target + query)
+            for target in targets
+            for method, query in ASKED
+        }
+
+    assert refused.status_code == 421  # so hosts are looked at
+    assert {asked: answer.status_code for asked, answer in answers.items() if answer.status_code != 200} == {}
+    for target in targets:
+        kinds = [answers[target, method, query] for method, query in ASKED]
+        assert [bool(answer.content) for answer in kinds] == [True] * 3 + [False] * 3
+        assert len({tuple(sorted(answer.headers.keys())) for answer in kinds}) == 1  # HEAD says what GET says
+        assert {answer.headers["x-content-type-options"] for answer in kinds} == {"nosniff"}

@@ -15,6 +15,7 @@ import trio
 from hypercorn.config import Config
 from quart import Blueprint, abort, request, websocket
 from quart_trio import QuartTrio
+from wsproto.frame_protocol import CloseReason
 
 from service.platform.identity import anyone
 
@@ -200,7 +201,7 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
     async def leave() -> None:
         await stop.wait()
         lifecycle.start_leaving()
-        await websockets.close_all()
+        await websockets.close_all(CloseReason.SERVICE_RESTART)
 
     await serve(
         app,

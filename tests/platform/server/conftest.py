@@ -1,5 +1,6 @@
 """Small apps on our server and on the stack as it comes, each on a real socket of this machine."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,10 +33,12 @@ class Server:
 
 
 @asynccontextmanager
-async def running(app: Any, settings: PlatformSettings | None = None, **options: Any) -> AsyncIterator[Server]:
+async def running(
+    app: Any, settings: PlatformSettings | None = None, *, listener: socket.socket | None = None, **options: Any
+) -> AsyncIterator[Server]:
     """Serve `app` on our server for the length of the block."""
-    listener = open_listener("127.0.0.1:0")
-    server = Server(listener.getsockname()[1])
+    listener = listener or open_listener("127.0.0.1:0")
+    server = Server(0 if listener.family == socket.AF_UNIX else listener.getsockname()[1])
 
     async def run(*, task_status: trio.TaskStatus[Any]) -> None:
         await serve(

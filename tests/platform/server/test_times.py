@@ -36,7 +36,7 @@ async def seconds_until_closed(client: trio.SocketStream) -> float:
 
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_an_idle_connection_closes_on_time(safe_app: Application, name: str) -> None:
-    keep = running(safe_app, probes=PROBES, keep_alive_timeout=KEEP_ALIVE)
+    keep = running(safe_app, make_settings(keep_alive_timeout=KEEP_ALIVE), probes=PROBES)
     async with keep as server, await server.connect() as client:
         for _ in range(2):
             await client.send_all(REQUESTS[name])

@@ -1,17 +1,22 @@
 """Settings: what is read, from where, and the sentence for what is wrong."""
 
+import json
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings
 
 from service.features import FEATURES
 from service.platform.feature import catalogue
-from service.platform.settings import PlatformSettings, SettingsError, documents
+from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, SettingsError, documents
 from service.platform.settings.words import describe_range, edit_distance
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 KNOWN = catalogue(Settings, FEATURES)
+PLATFORM = catalogue(PlatformSettings, [])  # of a clone some may be required, which is none of these tests' business
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +28,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
-        KNOWN.load()
+        PLATFORM.load()
     return caught.value.problems
 
 
@@ -166,9 +171,9 @@ def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["UNRELATED_THING", "VERSION", "ID", "URL", "NAME", "PORT", "REGION", "HOST", "LEVEL"])
 def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"SERVICE_{name}", "1")
-    KNOWN.load()
+    PLATFORM.load()
 
-    assert KNOWN.unknown_names() == [f"SERVICE_{name}"]
+    assert PLATFORM.unknown_names() == [f"SERVICE_{name}"]
 
 
 @pytest.mark.parametrize(
@@ -191,10 +196,10 @@ def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "SERVICE_REVISION").write_text("4c1d2e7\n")
     Path(".env").write_text(f"SERVICE_SECRETS_DIR={tmp_path}/secrets\n")
-    settings, origins = KNOWN.load()
+    settings, origins = PLATFORM.load()
 
     assert (settings.revision, origins["SERVICE_REVISION"]) == ("4c1d2e7", "file in SERVICE_SECRETS_DIR")
-    assert KNOWN.unknown_names() == []
+    assert PLATFORM.unknown_names() == []
 
 
 def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +217,7 @@ def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypat
 def test_words_are_words_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOG_LEVEL": "Warning", "LOG_FORMAT": "JSON", "DATABASE_POOLED": "FALSE"}.items():
         monkeypatch.setenv(f"SERVICE_{name}", value)
-    settings, _ = KNOWN.load()
+    settings, _ = PLATFORM.load()
 
     assert (settings.log_level, settings.log_format, settings.database_pooled) == ("warning", "json", False)
 
@@ -228,7 +233,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
     Path(".env").write_text("SERVICE_MAX_REQUESTS=2\nSERVICE_LOG_LEVEL=warning\nSERVICE_BIND=\n")
     monkeypatch.setenv("SERVICE_SECRETS_DIR", str(secrets))
     monkeypatch.setenv("SERVICE_MAX_REQUESTS", "3")
-    settings, origins = KNOWN.load()
+    settings, origins = PLATFORM.load()
 
     assert (settings.max_requests, origins["SERVICE_MAX_REQUESTS"]) == (3, "environment")
     assert (settings.log_level, origins["SERVICE_LOG_LEVEL"]) == ("warning", ".env")
@@ -240,19 +245,19 @@ def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "example.org, www.example.org,")
-    monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1")
-    settings, _ = KNOWN.load()
+    monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1,::ffff:192.0.2.0/120,::ffff:192.0.2.1,::/0")
+    settings, _ = PLATFORM.load()
 
     assert settings.allowed_hosts == ("example.org", "www.example.org")
-    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128")
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.0/24", "192.0.2.1/32", "::/0")
 
 
 def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_DATABASE_URL", "postgresql://me@h/db?password=hunter3&sslpassword=hunter4")
-    table = documents.table(*KNOWN.load())
+    table = documents.table(*PLATFORM.load())
 
     assert "hunter" not in table
-    assert "hunter" not in repr(KNOWN.load())
+    assert "hunter" not in repr(PLATFORM.load())
     assert "postgresql+psycopg://me@h/db?password=" in table
 
 
@@ -266,6 +271,71 @@ def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:
 )
 def test_edit_distance(left: str, right: str, distance: int) -> None:
     assert edit_distance(left, right) == edit_distance(right, left) == distance
+
+
+class Shapes(BaseSettings):
+    """A field of each kind that people write."""
+
+    both: int = Field(1, gt=0, lt=10)
+    mixed: float = Field(0.5, ge=0, lt=1)
+    above: Annotated[float, Field(gt=0)] = 1
+    least: PositiveInt | None = Field(None, description="Only with a bound inside of the union.")
+    inside: Annotated[int, Field(ge=1, le=9)] | None = None
+    optional: int | None = Field(None, ge=1)
+    most: float = Field(1, le=10)
+    any_number: int = 1
+    key: SecretStr
+    hint: SecretStr | None = Field(None, min_length=8)
+    name: str = "x"
+    code: str = Field("ab", min_length=2, max_length=2, examples=["de"])
+    short: str = Field("a", max_length=64)
+    folder: Path = Path("/tmp")
+    word: Literal["a", "b"] | None = None
+    switch: bool | None = None
+
+
+@pytest.mark.parametrize(
+    ("field", "range_"),
+    [
+        ("both", "a whole number above 0 and below 10"),
+        ("mixed", "a number from 0 and below 1"),
+        ("above", "a number above 0"),
+        ("least", "a whole number above 0"),
+        ("inside", "a whole number from 1 to 9"),
+        ("optional", "a whole number from 1"),
+        ("most", "a number up to 10"),
+        ("any_number", "a whole number"),
+        ("key", "a secret"),
+        ("hint", "a secret of at least 8 characters"),
+        ("name", "a text"),
+        ("code", "a text of 2 characters, such as de"),
+        ("short", "a text of up to 64 characters"),
+        ("folder", "a path"),
+        ("word", "one of a, b"),
+        ("switch", "true or false"),
+    ],
+)
+def test_a_range_is_told_in_words(field: str, range_: str) -> None:
+    assert describe_range(Shapes.model_fields[field]) == range_
+
+
+def test_a_secret_that_has_a_default_is_left_empty_in_the_example() -> None:
+    class WithDefault(FeatureSettings):
+        token: SecretStr = Field(SecretStr("hunter2"), description="For trying out.")
+
+    example = documents.env(Catalogue(Settings, {"orders": WithDefault}))
+
+    assert "# SERVICE_ORDERS_TOKEN=\n" in example + "\n"
+
+
+def test_the_schema_of_an_optional_number_takes_a_number_and_knows_its_bounds() -> None:
+    class Optional(FeatureSettings):
+        limit: int | None = Field(None, gt=0, lt=10, description="The most.")
+
+    schema = json.loads(documents.json_schema(Catalogue(Settings, {"orders": Optional})))
+    limit = schema["properties"]["SERVICE_ORDERS_LIMIT"]
+
+    assert (limit["type"], limit["exclusiveMinimum"], limit["exclusiveMaximum"]) == ("integer", 0, 10)
 
 
 @pytest.mark.parametrize("variable", KNOWN.variables)

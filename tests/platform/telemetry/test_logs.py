@@ -62,6 +62,17 @@ async def test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from
     assert set(line["task"].split(", ")) == {f"{__name__}.{name}.{task}" for task in ("first", "second")}
 
 
+async def test_an_error_that_quotes_what_a_caller_sent_is_cut_line_by_line(lines: Lines) -> None:
+    try:
+        raise ValueError("one" * 100_000)  # noqa: TRY301  here, for its traceback
+    except ValueError:
+        log.exception("failed")
+
+    [line] = lines()
+    assert "ValueError: oneone" in line["exception"]
+    assert len(json.dumps(line)) < 5_000
+
+
 async def test_an_error_without_a_group_names_the_task_that_logs_it(lines: Lines) -> None:
     try:
         int("one")

@@ -12,11 +12,10 @@ from quart_schema import RequestSchemaValidationError, document_response
 from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, QUART_SCHEMA_REQUEST_ATTRIBUTE
 from werkzeug.routing import Rule
 
-from service.platform.errors import Invalid, ServiceError
+from service.platform.errors import Invalid, ServiceError, cut
 from service.platform.http.openapi.schemas import json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
-MAX_SHOWN = 40  # characters of an offending value in an error message
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,11 @@ def explain_field(refused: ValidationError, descriptions: Mapping[str, str], *, 
     first = refused.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in ((within, *first["loc"]) if within else first["loc"])) or "body"
     expected = "a JSON object" if first["type"] in _NO_OBJECT else descriptions.get(field)
+    field = cut(field)  # of a mapping, the caller names what is in it
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
-    shown = repr(str(first["input"])[:MAX_SHOWN])
-    return Invalid(f"{field}: must be {expected}, not {shown}" if expected else f"{field}: {first['msg']}, not {shown}")
+    wanted = f"must be {expected}" if expected else cut(first["msg"])
+    return Invalid(f"{field}: {wanted}, not {cut(str(first['input']))!r}")
 
 
 def is_error(model: object) -> TypeGuard[type[ServiceError]]:

@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
-down_revision = "platform_idempotency"
+revision = "chat"
+down_revision = "platform_identity"
 branch_labels = None
 depends_on = None
 
-serves_from = "platform_identity"
+serves_from = "platform_jobs"
 breaking = None
 
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "chat"
-down_revision = "platform_jobs"
+down_revision = "platform_identity"
 branch_labels = None
 depends_on = None
 
@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(collation="C"), nullable=False),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=True),
         sa.Column("at", sa.TIMESTAMP(timezone=True), server_default=sa.func.clock_timestamp(), nullable=False),
         sa.PrimaryKeyConstraint("room", "seq"),
         sa.UniqueConstraint("room", "id"),

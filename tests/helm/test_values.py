@@ -227,7 +227,7 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
     [
         (TRIAL, "curl -s --retry 10 --retry-connrefused http://127.0.0.1:8000/livez"),
         (TRIAL, "The trial database is for trying out"),
-        (TRIAL, "Nobody is authenticated"),
+        (TRIAL, "Nobody is asked who he is"),
         (TRIAL, "component=migration"),
         (TRIAL | {"replicaCount": 1}, "Fewer than two replicas"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),

@@ -20,7 +20,7 @@ LAYERS = (
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
     {"database", "server"},
-    {"jobs"},
+    {"identity", "jobs"},
     {"feature"},
     {"http"},
     {"inside"},

@@ -55,7 +55,8 @@ async def test_the_service_runs(bare: Path, tmp_path: Path, empty_database_url: 
     ):
         document = (await client.get(service.public + "/openapi.json")).json()
 
-    assert set(document["paths"]) == {"/livez", "/readyz", "/healthz"}
+    paths = {path for path in document["paths"] if not path.startswith("/auth/")}
+    assert paths == {"/livez", "/readyz", "/healthz"}
 
 
 @pytest.mark.ci

@@ -22,8 +22,11 @@ from quart import Blueprint
 from service.platform.database import Condition, open_database
 from service.platform.feature import Feature, Resources, jobs_of
 from service.platform.http.app import create_app, surround
+from service.platform.http.idempotency import open_idempotency
+from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
+from service.platform.identity import open_identity
 from service.platform.inside.health import Health, Probe, management_probes, public_probes
 from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.jobs import create_routes as create_jobs
@@ -139,7 +142,7 @@ async def live(
     lifecycle: Lifecycle,
     inside: Inside,
     *,
-    public: bool,
+    public: bool = True,
     origins: Mapping[str, str],
     on_ready: Callable[[Urls], object],
 ) -> None:
@@ -178,10 +181,16 @@ async def live(
             with explained("bind", settings.bind):
                 listener.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
-            async with open_features(features, resources) as blueprints:
+            async with (
+                open_identity(settings, database) as identity,
+                open_idempotency(database),
+                open_features(features, resources) as blueprints,
+            ):
+                health.add("identity", identity.condition)
                 probes = public_probes(health)
-                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
-                await add_openapi(app)
+                own = [create_identity_routes(identity, database), create_health(health, probes, in_full=False)]
+                app = create_app([*blueprints, *own], settings, identity)
+                await add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
                     observe=observe, tracing=inside.tracing,

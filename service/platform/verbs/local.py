@@ -179,6 +179,7 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
@@ -188,7 +189,7 @@ def process(
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             trio.run(partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready))
-    except* (SettingsError, SeamsError) as group:
+    except* (SettingsError, SeamsError, UndeclaredError) as group:
         fail(sentences(group), WRONG)
     except* (MigrationsWrong, JobsTwice) as group:
         fail(sentences(group), CRASHED)

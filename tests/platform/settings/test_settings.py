@@ -77,11 +77,83 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "60",
             "SERVICE_GRACEFUL_TIMEOUT: 15 is below SERVICE_REQUEST_DEADLINE, 60; requests in flight would be cut",
         ),
+        (
+            "SERVICE_AUTH_ISSUER",
+            "https://login.example.org",
+            "SERVICE_AUTH_AUDIENCE: must be set when SERVICE_AUTH_ISSUER is, or a token for another would do",
+        ),
+        (
+            "SERVICE_AUTH_AUDIENCE",
+            "orders",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_AUDIENCE or SERVICE_AUTH_JWKS_URL is; "
+            "without it everybody is a guest",
+        ),
+        (
+            "SERVICE_AUTH_JWKS_URL",
+            "https://login.example.org/keys",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_AUDIENCE or SERVICE_AUTH_JWKS_URL is; "
+            "without it everybody is a guest",
+        ),
+        (
+            "SERVICE_AUTH_ALGORITHMS",
+            "ES256,HS256",
+            "SERVICE_AUTH_ALGORITHMS: 'HS256' must hold algorithms with a public key, of RS256, RS384, RS512, PS256, "
+            "PS384, PS512, ES256, ES384, ES512, Ed25519, EdDSA; 'HS256' is none",
+        ),
+        (
+            "SERVICE_AUTH_ISSUER",
+            "http://login.example.org",
+            "SERVICE_AUTH_ISSUER: 'http://login.example.org' must begin with https: whoever is on the way could "
+            "answer with keys of his own",
+        ),
+        (
+            "SERVICE_AUTH_CLIENT_ID",
+            "web",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_CLIENT_ID is; without it nobody can sign in",
+        ),
+        ("SERVICE_AUTH_CLIENT_SECRET", "x", "SERVICE_AUTH_CLIENT_ID: must be set when SERVICE_AUTH_CLIENT_SECRET is"),
+        (
+            "SERVICE_AUTH_SCOPES",
+            "profile",
+            "SERVICE_AUTH_SCOPES: 'profile' must hold openid, without which a provider does not say who signed in",
+        ),
         ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
     assert problems(monkeypatch, **{name: value}) == [problem]
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "login.example.org",
+        "ftp://login.example.org",
+        "https://",
+        "https://me:secret@login.example.org",
+        "https://login.example.org/#x",
+        "https://login.example.org/?tenant=x",
+        "https://login.example.org/two words",
+        "http://10.0.0.1/realms/main",
+        "http://localhost.example.org/",
+    ],
+)
+def test_an_issuer_that_cannot_be_one_stops_the_start(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
+    (problem,) = problems(monkeypatch, SERVICE_AUTH_ISSUER=issuer, SERVICE_AUTH_AUDIENCE="orders")
+
+    assert problem.startswith("SERVICE_AUTH_ISSUER: ")
+    assert "must be" in problem
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://a.example/", "https://a.example:8443/x", "http://127.0.0.1:9/x", "http://[::1]/", "http://localhost"],
+)
+def test_an_issuer_is_kept_as_it_was_given(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
+    monkeypatch.setenv("SERVICE_AUTH_ISSUER", issuer)
+    monkeypatch.setenv("SERVICE_AUTH_AUDIENCE", "orders")
+
+    assert KNOWN.load()[0].auth_issuer == issuer
 
 
 def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 Those of a cluster's own are run with planted/kubectl in kubectl's place, over a real service's log and listeners.
 """
 
+import json
 import os
 import re
 import shlex
@@ -105,6 +106,30 @@ def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         check=False,
         start_new_session=True,
     )
+
+
+LOOKS = [
+    line
+    for path in RUNBOOKS
+    for block in blocks(path.read_text())
+    for line in block.splitlines()
+    if line.startswith("kubectl logs") and "| grep" in line
+]
+
+
+@pytest.mark.parametrize("line", LOOKS)
+def test_a_look_into_the_log_finds_each_event_that_it_names(line: str, tmp_path: Path) -> None:
+    """Whether the service writes these events is seen elsewhere; here, whether the command lets them through."""
+    recorded = tmp_path / "log"
+    [grep] = [part for part in line.split(" | ") if part.startswith("grep ")]
+    wanted = [word.strip('"') for word in shlex.split(grep)[1:] if word != "-e"]
+    events = ["ready", *wanted, "request"]
+    recorded.write_text("".join(json.dumps({"level": "info", "event": event}) + "\n" for event in events))
+
+    found = run(line, RECORDED=str(recorded)).stdout
+
+    assert wanted
+    assert [json.loads(one[one.index("{") :])["event"] for one in found.splitlines()] == wanted
 
 
 async def test_the_runbook_finds_what_a_pod_wrote_that_waited_and_was_told_to_go(

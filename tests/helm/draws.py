@@ -42,6 +42,7 @@ PASSED_ON: dict[str, list[Any]] = {
     "database.trial.resources": [RESOURCES, {}],
     "migration.resources": [RESOURCES, {}],
     "resources": [RESOURCES, {}],
+    "workers.resources": [RESOURCES, {}],
     "autoscaling.metrics[]": [
         {
             "type": "Resource",

@@ -10,11 +10,8 @@ OUTSIDE = {"database": {"existingSecret": "db"}}
 
 
 def pods(**values: Any) -> dict[str, Pod]:
-    release = render(CHART, OUTSIDE | values)
-    found = {
-        pod.labels["app.kubernetes.io/component"]: pod for pod in release.pods if pod.owner["kind"] == "Deployment"
-    }
-    return found
+    made = [pod for pod in render(CHART, OUTSIDE | values).pods if pod.owner["kind"] == "Deployment"]
+    return {pod.labels["app.kubernetes.io/component"]: pod for pod in made}
 
 
 def environment(pod: Pod) -> dict[str, str]:

@@ -21,12 +21,14 @@ What cannot happen, and why.
   not keep another from waiting; when it fails, the other stands for it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping, TextClause, text
 
 from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
@@ -123,9 +125,14 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
     }
     found = [
         Claimed(row.id, row.kind, row.arguments, row.claim, row.failures, row.key, row.trace, row.waited)
-        for row in connection.execute(_CLAIM, values)
+        for row in connection.execute(_claim(_rounded(most * SLACK)), values)
     ]
     return sorted(found, key=lambda one: one.id)
+
+
+def _rounded(count: int) -> int:
+    """Return the next power of four, so that there are few different statements to prepare."""
+    return int(4 ** math.ceil(math.log(max(count, 4), 4)))
 
 
 def _rooms(connection: Connection, limits: Mapping[str, int]) -> dict[str, int]:
@@ -144,30 +151,38 @@ _LOCK_KINDS = text("""
 _COUNT_RUNNING = text("""
     SELECT kind, count(*) AS running FROM job
     WHERE state = 'running' AND kind = ANY(CAST(:kinds AS text[])) GROUP BY kind""")
-# Each kind and priority is one look into the index of those that wait, wherever its due ones begin.
-_CLAIM = text(f"""
-    WITH due AS MATERIALIZED (
-        SELECT found.id, found.run_at, priority, kinds.room,
-            row_number() OVER (PARTITION BY kinds.kind ORDER BY priority DESC, found.run_at, found.id) AS nth
-        FROM unnest(CAST(:kinds AS text[]), CAST(:rooms AS int[])) AS kinds(kind, room)
-        CROSS JOIN unnest({_PRIORITIES}) AS priority
-        CROSS JOIN LATERAL (
-            SELECT id, run_at FROM job
-            WHERE state = 'waiting' AND job.kind = kinds.kind AND job.priority = priority.priority AND run_at <= now()
-            ORDER BY run_at, id LIMIT kinds.room
-        ) AS found
-    ), picked AS (
-        SELECT job.id, job.run_at FROM due JOIN job ON job.id = due.id
-        WHERE job.state = 'waiting' AND due.nth <= due.room
-        ORDER BY due.priority DESC, due.nth, due.run_at
-        LIMIT :most FOR UPDATE OF job SKIP LOCKED
-    )
-    UPDATE job SET state = 'running', claim = claim + 1, worker = :worker,
-        leased_until = clock_timestamp() + make_interval(secs => :lease)
-    FROM picked WHERE job.id = picked.id
-    RETURNING job.id, kind, arguments, claim, failures, trace,
-        kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
-        CAST(EXTRACT(epoch FROM clock_timestamp() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+
+
+@cache
+def _claim(candidates: int) -> TextClause:
+    """Return the statement that claims. Each kind and priority is one look into the index, where its due ones begin.
+
+    The limit is written out: with a parameter in its place PostgreSQL expects a tenth of the rows, and sorts them all.
+    """
+    return text(f"""
+        WITH due AS MATERIALIZED (
+            SELECT found.id, found.run_at, priority, kinds.room,
+                row_number() OVER (PARTITION BY kinds.kind ORDER BY priority DESC, found.run_at, found.id) AS nth
+            FROM unnest(CAST(:kinds AS text[]), CAST(:rooms AS int[])) AS kinds(kind, room)
+            CROSS JOIN unnest({_PRIORITIES}) AS priority
+            CROSS JOIN LATERAL (
+                SELECT id, run_at FROM job
+                WHERE state = 'waiting' AND job.kind = kinds.kind AND job.priority = priority.priority
+                    AND run_at <= now()
+                ORDER BY run_at, id LIMIT {candidates}
+            ) AS found
+        ), picked AS (
+            SELECT job.id, job.run_at FROM due JOIN job ON job.id = due.id
+            WHERE job.state = 'waiting' AND due.nth <= due.room
+            ORDER BY due.priority DESC, due.nth, due.run_at
+            LIMIT :most FOR UPDATE OF job SKIP LOCKED
+        )
+        UPDATE job SET state = 'running', claim = claim + 1, worker = :worker,
+            leased_until = clock_timestamp() + make_interval(secs => :lease)
+        FROM picked WHERE job.id = picked.id
+        RETURNING job.id, kind, arguments, claim, failures, trace,
+            kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
+            CAST(EXTRACT(epoch FROM clock_timestamp() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
 
 
 def finish(connection: Connection, one: Claimed) -> None:
@@ -328,7 +343,7 @@ _SWEEP = text("""
     DELETE FROM job WHERE id IN (
         SELECT id FROM job
         WHERE state IN ('done', 'discarded') AND finished_at < now() - make_interval(secs => :age)
-            AND (turn IS NULL OR EXISTS (SELECT FROM job later WHERE later.kind = job.kind AND later.turn > job.turn))
+            AND (turn IS NULL OR turn < (SELECT max(later.turn) FROM job later WHERE later.kind = job.kind))
         ORDER BY finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED)""")
 
 

@@ -12,6 +12,7 @@
     "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
     "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
     "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_MIGRATION_GRANT_TO": "migration.grantTo",
     "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey"
   },
   "required": {},

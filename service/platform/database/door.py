@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from service.platform.database.address import Address
 from service.platform.database.background import Background
 from service.platform.database.complaints import Complaints
-from service.platform.database.listen import Wakeups
+from service.platform.database.listen import Listener, Wakeups
 from service.platform.database.notify import Notifier
 from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
@@ -63,7 +63,7 @@ class Database:
         self._watch = watch
         self._slots = Slots(settings.database_connections, settings.database_queue_wait)
         self._slow = settings.database_slow_unit
-        self._direct = Address.direct(settings)
+        self._listener = Listener(Address.direct(settings))
         self._counters = Counters()
         self._background = background
         self._complaints = Complaints()
@@ -89,12 +89,13 @@ class Database:
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
-        """Yield what comes in on a channel, over a connection that lives as long as the scope; see Wakeups."""
-        wakeups = Wakeups(self._direct, channel, self._background)
+        """Yield what comes in on a channel; see Wakeups. All who listen share one connection outside the pool."""
+        wakeups = Wakeups(channel)
+        self._listener.add(wakeups)
         try:
             yield wakeups
         finally:
-            wakeups.close()
+            self._listener.remove(wakeups)
 
     def beside(self, connections: int, *, queue_wait: float) -> Self:
         """Return the same database by up to so many connections more, whose units take none from those of requests.
@@ -286,6 +287,7 @@ async def open_database(
         nursery.start_soon(background.keep_running, watch.run)
         database = Database(settings, engine, pool, watch, background=background, on_unit=on_unit)
         nursery.start_soon(background.keep_running, database._notifier.send)
+        nursery.start_soon(background.keep_running, database._listener.run)
         try:
             yield database
         finally:

@@ -142,7 +142,7 @@ async def live(
     lifecycle: Lifecycle,
     inside: Inside,
     *,
-    public: bool,
+    public: bool = True,
     origins: Mapping[str, str],
     on_ready: Callable[[Urls], object],
 ) -> None:

@@ -74,6 +74,13 @@ class PlatformSettings(Frozen):
         examples=["/run/secrets/password"],
         description="File with the database password, which is read for each new connection and wins over the URL's.",
     )
+    migration_grant_to: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        examples=["app"],
+        description="Role to which `service migrate` gives the data, where the service runs as another than the owner.",
+    )
     database_connections: int = Field(
         10,
         ge=1,

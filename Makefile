@@ -7,9 +7,10 @@ SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
 SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
+# IDENTITY=dev starts an identity provider too, at which anybody can sign in.
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
-	@$(SETUP) --group embedded
-	@exec .venv/bin/service dev  # exec, so that a signal arrives once
+	@$(SETUP) --group embedded $(if $(IDENTITY),--group identity)
+	@exec .venv/bin/service dev $(if $(IDENTITY),--identity)  # exec, so that a signal arrives once
 
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@$(SETUP) --group dev --group helm

@@ -45,6 +45,23 @@ async def test_ctrl_c_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
         assert "Trireme is ready on http://127.0.0.1:" in service.log.read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_an_identity_provider_of_its_own_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    async with ready(tmp_path, "dev", "--identity") as service, httpx2.AsyncClient() as client:
+        below = descendants(service.process.pid)
+        me = (await client.get(service.public + "/auth/me")).json()
+        with trio.fail_after(30):  # the service does not wait for it
+            while (begun := await client.get(service.public + "/auth/sign-in")).status_code == 503:
+                await trio.sleep(0.2)
+        form = await client.get(begun.headers["Location"])
+        service.send(number)
+        await service.wait_end()
+
+        await wait_gone(below)
+        assert (me["identity"], me["sign_in"]) == (True, True)
+        assert "ada" in form.text
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_killed_owner_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
     async with ready(tmp_path, "dev") as service:

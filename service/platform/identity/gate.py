@@ -120,8 +120,7 @@ class Gate:
         key = await self._key(header.kid)
         verified = verify(token, header, key, self._rules, now=self._now())
         caller = replace(verified, label=self._label(verified.subject))
-        if self._keys.get(header.kid) is key:
-            self._remember(digest, caller)
+        self._remember(digest, caller)
         return caller
 
     def _remember(self, digest: bytes, caller: Caller) -> None:

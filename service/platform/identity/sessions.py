@@ -8,6 +8,7 @@ session at once. A notification may be missed: so `listen` looks at the table af
 Only the event loop touches any of this.
 """
 
+import math
 import re
 import secrets
 from collections import OrderedDict
@@ -24,6 +25,8 @@ from service.platform.identity.stay import Stay
 POLL = 5.0  # seconds
 MOST_KNOWN = 10_000
 ENDED = "signed out"
+# How the end of many websockets is spread out: each takes the event loop most of a millisecond.
+FEW, TURN, SPREAD = 2, 0.001, 0.5  # websockets, seconds between two lots, seconds for all
 _FORM = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -69,7 +72,7 @@ class Sessions:
         """End a session, here at once and on the other replicas when they hear of it."""
         if _FORM.fullmatch(value):
             await self._database.run(store.end_session, digest=digest_of(value))
-            self._end(digest_of(value))
+            await self._end(digest_of(value))
 
     async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
         return await self._database.run(store.end_by_provider, subject=subject, sid=sid)
@@ -99,7 +102,7 @@ class Sessions:
                 if payloads is None:
                     await self._look()
                 for payload in payloads or ():
-                    self._end(bytes.fromhex(payload))
+                    await self._end(bytes.fromhex(payload))
 
     async def poll(self) -> None:
         """Look at the table, for ever."""
@@ -112,13 +115,19 @@ class Sessions:
         if held := set(self._stays):
             live = await self._database.read(store.select_live, digests=held)
             for digest in held - live:
-                self._end(digest)
+                await self._end(digest)
 
-    def _end(self, digest: bytes) -> None:
+    async def _end(self, digest: bytes) -> None:
+        """End the websockets of a session, many of them over SPREAD seconds: others have their turns in between."""
         self._ends += 1
         self._known.pop(digest, None)
-        for stay in self._stays.pop(digest, ()):
-            stay.end(ENDED)
+        stays = tuple(self._stays.pop(digest, ()))
+        at_once = max(FEW, math.ceil(len(stays) * TURN / SPREAD))
+        for first in range(0, len(stays), at_once):
+            for stay in stays[first : first + at_once]:
+                stay.end(ENDED)
+            if first + at_once < len(stays):
+                await trio.sleep(TURN)
 
 
 def digest_of(value: str) -> bytes:

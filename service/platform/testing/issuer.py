@@ -38,6 +38,7 @@ class Issuer:
         self.headers = {"Cache-Control": "max-age=600"}
         self.secret = "the client's secret"
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
+        self.omits_id_token = False
         self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
         self.keys = [make_key("key-1"), make_key("key-2")]  # the one it signs with, and the next, shown ahead
 
@@ -86,11 +87,9 @@ class Issuer:
             return None
         if authorization != wanted or asked["client_id"] != form.get("client_id"):
             return None
-        return {
-            "token_type": "Bearer",
-            "access_token": "opaque",
-            "id_token": self.token(header={"typ": "JWT"}, **claims),
-        }
+        id_token = self.token(header={"typ": "JWT"}, **claims)
+        given = {"token_type": "Bearer", "access_token": id_token}
+        return given if self.omits_id_token else given | {"id_token": id_token}
 
     def documents(self) -> dict[str, Any]:
         keys = [*(key.as_dict(private=False) for key in self.keys), *self.more_keys]

@@ -36,6 +36,9 @@ verbs = typer.Typer()
 def dev(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Data directory of its PostgreSQL server.")] = Path(".data"),
+    identity: Annotated[
+        bool, typer.Option("--identity", help="Start an identity provider too, at which anybody can sign in.")
+    ] = False,
 ) -> None:
     """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
@@ -44,13 +47,17 @@ def dev(
     from service.platform.database import EmbeddedUnavailable
     from service.platform.database.development import DevelopmentDatabaseUnusable
     from service.platform.verbs.dev import development_database, development_settings
+    from service.platform.verbs.dev_identity import ProviderUnavailable, development_provider
 
-    settings, origins = development_settings(*load_or_exit(context))
-    prepare_logs(context, settings)
+    loaded = development_settings(*load_or_exit(context))
+    prepare_logs(context, loaded[0])
     try:
-        with development_database(settings, data) as (settings, end, on_ready):
+        with (
+            development_provider(*loaded) if identity else nullcontext(loaded) as (settings, origins),
+            development_database(settings, data) as (settings, end, on_ready),
+        ):
             process(program(context).features, settings, origins, end=end, on_ready=on_ready)
-    except (DevelopmentDatabaseUnusable, EmbeddedUnavailable) as error:
+    except (DevelopmentDatabaseUnusable, EmbeddedUnavailable, ProviderUnavailable) as error:
         fail(str(error), WRONG)
 
 

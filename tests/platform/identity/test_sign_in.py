@@ -158,6 +158,7 @@ async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSetti
         await attempt("no code", browser, f"/auth/callback?state={state}")
         await attempt("a made-up code", browser, f"/auth/callback?state={state}&code=x")
         await attempt("an error", browser, f"/auth/callback?state={state}&error=access_denied")
+        await attempt("an error beside a code", browser, f"{honest}&error=access_denied")
         assert (await browser.ask(honest)).status_code == 303
         browser.cookies.pop(SESSION)
         await attempt("the same answer again", browser, honest)
@@ -184,6 +185,10 @@ async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSetti
         for name, claims in changes.items():
             browser, url = await begun()
             await attempt(name, browser, site.issuer.approve(url, **claims))
+        site.issuer.omits_id_token = True
+        browser, url = await begun()
+        await attempt("an access token in place of an ID token", browser, site.issuer.approve(url))
+        site.issuer.omits_id_token = False
         for name, cookie in {"no JSON": "e30x", "a list": "W10=", "not Base64": "!"}.items():
             browser, url = await begun()
             browser.cookies[PENDING] = cookie
@@ -250,9 +255,12 @@ async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettin
         ]
         form = {"logout_token": "x"}
         answers.append((await browser.ask("/auth/backchannel-logout", "POST", data=form, headers=evil)).status_code)
+        own = {"Origin": site.url}
+        by_our_page = await browser.ask("/auth/backchannel-logout", "POST", data=form, headers=own)
         assert (await browser.me())["signed_in"]
 
     assert answers == [403, 403, 403]
+    assert by_our_page.status_code == 415, "a form is taken from who is no browser"
 
 
 async def test_a_session_is_over_in_time_and_one_has_only_so_many(

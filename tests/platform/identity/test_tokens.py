@@ -10,10 +10,11 @@ from typing import Any
 import httpx2
 import pytest
 from joserfc import jwk
+from joserfc.errors import SecurityWarning
 
 from service.platform.identity import Unauthenticated
 from service.platform.identity.public_keys import public_keys
-from service.platform.identity.tokens import Rules, check_claims, read_header
+from service.platform.identity.tokens import Rules, check_claims, read_header, verify
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, Issuer, sign
 from tests.platform.identity.world import World, upgrade, world
@@ -76,6 +77,7 @@ ATTACKS: dict[str, Callable[[Issuer], str]] = {
     "no kid where there are two keys": headed(kid=None),
     "no kid and another key": lambda issuer: issuer.token(header={"kid": None}, key=OTHERS),
     "kid a number": headed(kid=7),
+    "kid a list": lambda issuer: issuer.token(header={"kid": [issuer.kid]}),
     "kid a path": headed(kid="../../dev/null"),
     "an embedded key": self_signed(jwk=OTHERS.as_dict(private=False)),
     "an embedded key under its own kid": self_signed(jwk=OTHERS.as_dict(private=False), kid="theirs"),
@@ -168,7 +170,8 @@ def usable(*keys: dict[str, Any]) -> set[str]:
 
 def test_of_a_providers_keys_only_those_for_signatures_are_taken() -> None:
     good = jwk.RSAKey.generate_key(2048, {"kid": "good"}).as_dict(private=False)
-    short = good | {"kid": "short", "n": str(good["n"])[:171]}
+    with pytest.warns(SecurityWarning, match="2048"):
+        short = jwk.RSAKey.generate_key(1024, {"kid": "short"}).as_dict(private=False)
     symmetric = jwk.OctKey.generate_key(256, {"kid": "symmetric"}).as_dict(private=True)
     ed25519 = jwk.OKPKey.generate_key("Ed25519", {"kid": "ed25519"}).as_dict(private=False)
 
@@ -176,6 +179,36 @@ def test_of_a_providers_keys_only_those_for_signatures_are_taken() -> None:
     assert usable(good | {"use": "enc"}, good | {"alg": "HS256"}, good | {"n": 7}, good | {"n": "!"}, {}) == set()
     assert public_keys({"keys": [good | {"alg": "PS256"}]})["good"].algorithms == {"PS256"}
     assert public_keys({"keys": {}}) == public_keys({}) == {}
+
+
+def test_a_key_is_used_with_its_own_algorithm_alone() -> None:
+    pair = jwk.RSAKey.generate_key(2048)
+    [key] = public_keys({"keys": [pair.as_dict(private=False) | {"alg": "PS256"}]}).values()
+    rules = Rules("i", "a", {"RS256", "PS256"})
+    for algorithm in ("PS256", "RS256"):
+        token = sign({"alg": algorithm}, CLAIMS, pair)
+        if algorithm == "PS256":
+            assert verify(token, read_header(token, rules), key, rules, now=0).subject == "s"
+        else:
+            with pytest.raises(Unauthenticated, match="not that of its key"):
+                verify(token, read_header(token, rules), key, rules, now=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda token: token + "=", "no signed JWT"),
+        (lambda token: token + "\n", "no signed JWT"),
+        (lambda token: token + ".e30", "no signed JWT"),
+        (lambda token: token.rpartition(".")[0] + ".", "no signed JWT"),
+        (lambda token: token + "A" * 12_288, "more than 12288 characters"),
+    ],
+)
+def test_a_token_s_form_is_looked_at_first(wrong: Callable[[str], str], said: str) -> None:
+    token = f"{part({'alg': 'ES256'})}.{part(CLAIMS)}.AAAA"
+    assert read_header(token, RULES).algorithm == "ES256"
+    with pytest.raises(Unauthenticated, match=said):
+        read_header(wrong(token), RULES)
 
 
 CLAIMS: dict[str, Any] = {"iss": "i", "aud": "a", "sub": "s", "exp": 100}

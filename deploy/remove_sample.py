@@ -8,19 +8,31 @@ import argparse
 import ast
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
+
+from deploy.clone import (  # after the path above
+    ROOT,
+    Refused,
+    command,
+    follow_up,
+    need_clean_clone,
+    say,
+    template_page,
+    tracked,
+)
+
 HOME = "service/chat/"
 GOES = (HOME, "tests/chat/", "deploy/remove_sample.py")
 MIGRATIONS = "migrations/versions/"
 OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\w*_chat\w*\.py")
 # The only files that may have marked lines; a test looks whether any other has.
-MARKED_FILES = (".ci/run", "README.md", "pyproject.toml", "service/features.py")
+README = str(template_page("README.md").relative_to(ROOT))
+MARKED_FILES = (".ci/run", README, "pyproject.toml", "service/features.py")
 MARKED = re.compile(r"(?:#|<!--)\s*sample(?::.*|\s*(?:-->)?[\s|]*)$")  # a cell of a table may end after the comment
 
 NEXT = """
@@ -30,10 +42,6 @@ The sample is out. Next:
   rm -r .data                # the database of `service dev`, which still has the sample's tables; if there is one
 A database that the sample's migration has run on cannot be migrated further: start your own feature's on a new one.
 To undo this: git restore ."""
-
-
-class Refused(Exception):
-    """Why nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Take the sample out of this clone.")
     parser.add_argument("--dry-run", action="store_true", help="only list what would go")
     dry_run = parser.parse_args().dry_run
-    try:
-        tracked = look()
-        removal = plan(tracked)
-    except Refused as refused:
-        sys.exit(f"nothing was changed: {refused}")
+    removal = plan(look())
     if dry_run:
         say("\n".join(removal.lines()))
         return
@@ -69,21 +73,18 @@ def main() -> None:
 
 def look() -> list[str]:
     """Return the tracked files, if this is a clone from which the sample can be removed."""
-    if not (ROOT / ".git").exists():
-        raise Refused("this is no git clone, so it could not be undone")
-    tracked = run("git", "ls-files", "-z").split("\0")[:-1]
-    if not any(name.startswith(HOME) for name in tracked):
+    names = tracked()
+    if not any(name.startswith(HOME) for name in names):
         raise Refused(f"there is no {HOME}: the sample has been removed already")
-    if changed := run("git", "status", "--porcelain"):
-        raise Refused(f"commit or stash first, so that it can be undone; git status says\n{changed}")
+    need_clean_clone()
     if not ruff().exists():
         raise Refused(f"{ruff()} is missing: run `make check`, and this with .venv/bin/python")
-    return tracked
+    return names
 
 
-def plan(tracked: list[str]) -> Removal:
-    files = [name for name in tracked if name.startswith(GOES) or OWN_MIGRATION.fullmatch(name)]
-    refuse_later_migrations(tracked, files)
+def plan(names: list[str]) -> Removal:
+    files = [name for name in names if name.startswith(GOES) or OWN_MIGRATION.fullmatch(name)]
+    refuse_later_migrations(names, files)
     texts, cuts = {}, {}
     for name in MARKED_FILES:
         before = (ROOT / name).read_text()
@@ -92,8 +93,8 @@ def plan(tracked: list[str]) -> Removal:
     return Removal(files, texts, cuts)
 
 
-def refuse_later_migrations(tracked: list[str], files: list[str]) -> None:
-    migrations = [name for name in tracked if name.startswith(MIGRATIONS) and name.endswith(".py")]
+def refuse_later_migrations(names: list[str], files: list[str]) -> None:
+    migrations = [name for name in names if name.startswith(MIGRATIONS) and name.endswith(".py")]
     ours = {revision for name in migrations if name in files for revision in named(name, "revision")}
     for name in migrations:
         below = named(name, "down_revision") | named(name, "depends_on")
@@ -150,27 +151,9 @@ def tidy() -> None:
     follow_up(str(ruff()), "check", "--quiet")
 
 
-def follow_up(*command: str) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        failed = " ".join(command)
-        say(f"the sample is out, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
-
-
 def ruff() -> Path:
     return Path(sys.executable).with_name("ruff")
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Refused(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def say(line: str) -> None:
-    print(line)  # noqa: T201  a program for the terminal
-
-
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -10,6 +10,7 @@ from shutil import which
 from typing import Any
 
 from service.platform.database.development import for_psql, open_development
+from service.platform.name import TITLE
 from service.platform.process.main import Urls
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.program import tell
@@ -61,5 +62,5 @@ def welcome(urls: Urls, *, shell: str = "") -> None:
     if shell:
         commands.append(shell)
     last = "Ctrl-C stops it, the database included." if shell else "Ctrl-C stops it."
-    lines = ["", f"  Trireme is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
+    lines = ["", f"  {TITLE} is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
     tell("\n".join(lines))

@@ -3,7 +3,6 @@
 quart-schema's extension is not installed: it would convert each response anew, which costs more than most handlers do.
 """
 
-import importlib.metadata
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from service.platform.http.openapi.declarations import Media, is_error
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
+from service.platform.name import TITLE, version
 
 PATH = "/openapi.json"
 _SAFE = frozenset({"get", "head", "options"})
@@ -48,7 +48,7 @@ class _Provider(OpenAPIProvider):
     """quart-schema's reading of the routes, and what they have in common."""
 
     def __init__(self, app: Quart) -> None:
-        info = Info(title="Trireme", version=importlib.metadata.version("trireme"))
+        info = Info(title=TITLE, version=version())
         super().__init__(app, QuartSchema(info=info))
         self._views = app.view_functions
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run test install check generate bench drill image rename help
+.PHONY: run test install check generate bench drill image rename without-sample help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -42,6 +42,11 @@ image: ## the container image, with docker, podman or buildah
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/rename.py "$(NAME)" --holder "$(HOLDER)"
+
+without-sample: ## take the sample out; DATABASE=downgrade|keep says what becomes of its tables in .data
+	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
 
 help: ## this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

@@ -1,4 +1,4 @@
-"""Take the sample, the chat, out of a clone: .venv/bin/python deploy/remove_sample.py [--dry-run]
+"""Take the sample, the chat, out of a clone: `make without-sample`, or deploy/remove_sample.py --dry-run
 
 What goes: the sample's folders and its migration, this script, and each line of another file that ends in a comment
 `sample`, or `sample: …`. What is generated is made anew. Nothing is staged or committed, so `git restore .` undoes it.
@@ -35,13 +35,14 @@ README = str(template_page("README.md").relative_to(ROOT))
 MARKED_FILES = (".ci/run", README, "pyproject.toml", "service/features.py")
 MARKED = re.compile(r"(?:#|<!--)\s*sample(?::.*|\s*(?:-->)?[\s|]*)$")  # a cell of a table may end after the comment
 
+REMOVED = ROOT / "migrations" / "removed.toml"
+KEPT = "The database in .data still has the sample's tables; `service dev --forget` goes on with it and leaves them."
 NEXT = """
 The sample is out. Next:
   make test                  # gets the environment without what only the sample needed, and tries everything
   git add --all && git commit -m "Remove the sample"
-  rm -r .data                # the database of `service dev`, which still has the sample's tables; if there is one
-A database that the sample's migration has run on cannot be migrated further: start your own feature's on a new one.
-To undo this: git restore ."""
+Another database that the sample's migration has run on goes on by `service migrate --forget`; its tables stay.
+To undo this: git restore . && git clean -f migrations/removed.toml"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Removal:
     files: list[str]
     texts: dict[str, str]
     cuts: dict[str, int]  # lines that go, by file
+    revisions: dict[str, str]  # the sample's migrations, and what is before each
+
+    def before(self) -> str:
+        """Return the revision before all of the sample's; "" when there is none."""
+        return next((one for one in self.revisions.values() if one not in self.revisions), "")
 
     def lines(self) -> Iterator[str]:
         yield from (f"remove  {name}" for name in self.files)
@@ -60,15 +66,43 @@ class Removal:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take the sample out of this clone.")
     parser.add_argument("--dry-run", action="store_true", help="only list what would go")
-    dry_run = parser.parse_args().dry_run
+    parser.add_argument("--database", choices=("ask", "downgrade", "keep"), default="ask", help="the one in .data")
+    given = parser.parse_args()
     removal = plan(look())
-    if dry_run:
+    if given.dry_run:
         say("\n".join(removal.lines()))
         return
+    kept = take_database_back(removal, given.database)
     apply(removal)
     tidy()
     say(f"{len(removal.files)} files and {sum(removal.cuts.values())} lines of {len(removal.cuts)} others went.")
-    say(NEXT)
+    say(f"{NEXT}\n{KEPT}" if kept else NEXT)
+
+
+def take_database_back(removal: Removal, choice: str) -> bool:
+    """Undo the sample's migration on the development database if asked to; return whether it was left as it is."""
+    if not (ROOT / ".data" / "postgres").exists() or not removal.revisions:
+        return False
+    if choice == "ask" and sys.stdin.isatty():
+        answer = input("Drop the sample's tables, and what is in them, from the development database in .data? [y/N] ")
+        choice = "downgrade" if answer.strip().lower() in {"y", "yes"} else "keep"
+    if choice != "downgrade":
+        return True
+    from alembic.util import CommandError
+
+    from service.features import FEATURES
+    from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway
+    from service.platform.database.development import take_back
+    from service.platform.feature import catalogue
+    from service.platform.settings import SettingsError
+    from service.settings import Settings
+
+    try:
+        settings, _ = catalogue(Settings, FEATURES).load()
+        take_back(settings, removal.before() or "base", ROOT / ".data")
+    except (CommandError, EmbeddedUnavailable, MigrationRefused, ServerAway, SettingsError) as error:
+        raise Refused(f"{error}; `--database keep` leaves the database as it is") from error
+    return False
 
 
 def look() -> list[str]:
@@ -90,7 +124,15 @@ def plan(names: list[str]) -> Removal:
         before = (ROOT / name).read_text()
         texts[name] = cut(before)
         cuts[name] = len(before.splitlines()) - len(texts[name].splitlines())
-    return Removal(files, texts, cuts)
+    return Removal(files, texts, cuts, before_each(files))
+
+
+def before_each(files: list[str]) -> dict[str, str]:
+    """Return the revision before each removed one; "" before the first."""
+    migrations = [name for name in files if name.startswith(MIGRATIONS)]
+    return {
+        revision: "".join(named(name, "down_revision")) for name in migrations for revision in named(name, "revision")
+    }
 
 
 def refuse_later_migrations(names: list[str], files: list[str]) -> None:
@@ -136,6 +178,11 @@ def apply(removal: Removal) -> None:
         (ROOT / name).unlink()
     for folder in GOES[:2]:
         shutil.rmtree(ROOT / folder, ignore_errors=True)  # what is left are caches
+    lines = [f'"{revision}" = "{before}"\n' for revision, before in removal.revisions.items()]
+    REMOVED.write_text(
+        "# Migrations that were taken out, and the one before each: for databases that have run them.\n"
+        + "".join(lines)
+    )
     for name, text in removal.texts.items():
         (ROOT / name).write_text(text)
 

@@ -2,15 +2,21 @@
 
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 import trio
 
+from service.platform.database.embedded import open_embedded
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, commit, copy_repository, git, run_in, type_check
 from service.platform.testing.processes import ready
+from tests.platform.database.migrations import write_migration
+from tests.platform.database.observer import conninfo
 
 REMOVE = ("python", "deploy/remove_sample.py")
 MARK = re.compile(r"(?:#|<!--)\s*sample(?::|\s*(?:-->)?[\s|]*$)", re.MULTILINE)
@@ -99,6 +105,43 @@ async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, database_
 
     assert front.json()["message"] == "hello"
     assert page.status_code == 404
+
+
+def test_a_database_that_ran_its_migration_is_told_the_way_on(
+    removed: Path, tmp_path: Path, writable_database_url: str
+) -> None:
+    copy = Path(shutil.copytree(removed, tmp_path / "own", symlinks=True))
+    [before] = tomllib.loads((copy / "migrations" / "removed.toml").read_text()).values()
+    write_migration(
+        copy / "migrations", "own", before or None, serves_from=before or "own", up="CREATE TABLE own (x integer)"
+    )
+
+    def migrate(*flags: str) -> subprocess.CompletedProcess[str]:
+        return run_in(copy, "service", "migrate", *flags, SERVICE_DATABASE_URL=writable_database_url)
+
+    told, forgot, again = migrate(), migrate("--forget"), migrate()
+
+    assert (told.returncode, forgot.returncode, again.returncode) == (4, 0, 0), told.stderr + forgot.stderr
+    assert "which was taken out of this code: `--forget` goes on from before it" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert {"own", "chat_message"} <= tables(writable_database_url)
+
+
+@pytest.mark.parametrize("choice", ["downgrade", "keep"])
+def test_the_development_database_is_brought_back_or_left(clone: Path, choice: str) -> None:
+    begun = run_in(clone, "alembic", "upgrade", "head")
+    assert begun.returncode == 0, begun.stderr
+
+    done = run_in(clone, *REMOVE, "--database", choice)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("service dev --forget" in done.stdout) == (choice == "keep")
+    with open_embedded(clone / ".data" / "postgres") as server:
+        assert ("chat_message" in tables(server.url)) == (choice == "keep")
+
+
+def tables(url: str) -> set[str]:
+    with psycopg.connect(conninfo(url)) as connection:
+        return {row[0] for row in connection.execute("SELECT tablename FROM pg_tables").fetchall()}
 
 
 def test_a_dry_run_lists_everything_and_changes_nothing(clone: Path) -> None:

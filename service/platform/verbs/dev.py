@@ -32,7 +32,7 @@ type OnReady = Callable[[Urls], object]
 
 @contextmanager
 def development_database(
-    settings: PlatformSettings, data: Path
+    settings: PlatformSettings, data: Path, *, forgetting: bool = False
 ) -> Iterator[tuple[PlatformSettings, Callable[[int], object], OnReady]]:
     """Yield settings that lead to a migrated database, how to end the process at once, and what to say when ready.
 
@@ -41,7 +41,7 @@ def development_database(
     if settings.database_url is not None:
         yield settings, os._exit, welcome
         return
-    with open_development(settings, data) as (migrated, server):
+    with open_development(settings, data, forgetting=forgetting) as (migrated, server):
 
         def end(code: int) -> None:
             server.stop()

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
+FORGET = "Go on from before the migrations that migrations/removed.toml names; their tables stay."
+
 
 @verbs.command()
 def dev(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Data directory of its PostgreSQL server.")] = Path(".data"),
+    forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
 ) -> None:
     """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
@@ -48,7 +51,7 @@ def dev(
     settings, origins = development_settings(*load_or_exit(context))
     prepare_logs(context, settings)
     try:
-        with development_database(settings, data) as (settings, end, on_ready):
+        with development_database(settings, data, forgetting=forget) as (settings, end, on_ready):
             process(program(context).features, settings, origins, end=end, on_ready=on_ready)
     except (DevelopmentDatabaseUnusable, EmbeddedUnavailable) as error:
         fail(str(error), WRONG)
@@ -90,6 +93,7 @@ def migrate(
     breaking: Annotated[
         bool, typer.Option(help="Also apply migrations that the previous release cannot work with.")
     ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database server.")] = 60,
 ) -> None:
     """Migrate the database to the newest revision. Several may run at once: they take turns.
@@ -104,7 +108,7 @@ def migrate(
 
     settings, _ = database_settings(context)
     try:
-        tell(migrate(settings, breaking=breaking, wait=wait).line)
+        tell(migrate(settings, breaking=breaking, forgetting=forget, wait=wait).line)
     except ServerAway as error:
         fail(str(error), UNREACHABLE)
     except MigrationRefused as error:

@@ -100,7 +100,7 @@ k run rollout --image="$current" --restart=Never --command -- sleep 3600
 k wait --for=condition=Ready pod/rollout --timeout=60s
 
 say "upgrade under load: no request fails"
-under_load "$next" helm upgrade demo helm/ --namespace "$namespace" --reuse-values --set-string image.tag="${next##*:}" \
+under_load "$next" helm upgrade demo helm/ --namespace "$namespace" --reset-then-reuse-values --set-string image.tag="${next##*:}" \
 	--wait --timeout 5m
 helm test demo --namespace "$namespace"
 

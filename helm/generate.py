@@ -17,7 +17,8 @@ import yaml
 CHART = Path(__file__).parent
 sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 
-from service.features import FEATURES  # noqa: E402  # after the path above
+from helm.kinds import LIMIT, expand, only_printable  # noqa: E402  # after the path above
+from service.features import FEATURES  # noqa: E402  # the same
 from service.platform.feature import catalogue  # noqa: E402  # the same
 from service.platform.settings import DRAIN_MARGIN, Catalogue, PlatformSettings, Setting  # noqa: E402  # the same
 from service.platform.settings.documents import is_required, json_schema, secrets  # noqa: E402  # after the path above
@@ -35,6 +36,7 @@ OWNED = {
     "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
     "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
     "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_MIGRATION_GRANT_TO": "migration.grantTo",
     "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey",
 }
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
@@ -77,20 +79,29 @@ def _comment_above(lines: list[str], number: int) -> tuple[str, dict[str, Any]]:
     extra: dict[str, Any] = {}
     for line in comments:
         if line.startswith("@schema "):
-            extra |= json.loads(line.removeprefix("@schema "))
+            extra |= expand(json.loads(line.removeprefix("@schema ")))
     return " ".join(line for line in comments if not line.startswith("@schema ")), extra
 
 
 def make_schema(values: list[Value], known: Catalogue) -> dict[str, Any]:
-    root = _object(values, known)
-    # A parent chart passes both to its subcharts.
-    root["properties"] |= {"global": {"type": "object"}, "enabled": {"type": "boolean"}}
+    root: dict[str, Any] = only_printable(_object(values, known))
+    # A parent chart passes both to its subcharts, with keys for others.
+    root["properties"]["global"]["additionalProperties"] = True
+    root["properties"] |= {"enabled": {"type": "boolean"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of the chart"} | root
 
 
 def _object(values: list[Value], known: Catalogue) -> dict[str, Any]:
     properties = {value.path.rpartition(".")[2]: _schema(value, known) for value in values}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    # Helm takes a value that is null for one that is not there, the default with it.
+    needed = [name for name, schema in properties.items() if not _admits_null(schema)]
+    return {"type": "object", "additionalProperties": False, "required": needed, "properties": properties}
+
+
+def _admits_null(schema: dict[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return any(_admits_null(one) for one in schema["anyOf"])
+    return "null" in schema["type"] if isinstance(schema["type"], list) else schema["type"] in (None, "null")
 
 
 def _schema(value: Value, known: Catalogue) -> dict[str, Any]:
@@ -108,7 +119,12 @@ def _schema(value: Value, known: Catalogue) -> dict[str, Any]:
             extra |= {"additionalProperties": False, "properties": named}
         else:
             extra |= {key: limit for key, limit in described[setting].items() if key != "description"}
-    return {"description": value.description, "type": TYPES.get(type(value.default))} | extra
+    schema = {"description": value.description, "type": TYPES.get(type(value.default))} | extra
+    if "anyOf" in schema:
+        del schema["type"]
+    elif schema["type"] in ("integer", ["integer", "null"]):
+        schema = {**schema, "maximum": schema.get("maximum", LIMIT)}
+    return schema
 
 
 def make_table(values: list[Value]) -> str:

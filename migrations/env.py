@@ -8,7 +8,10 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from service.features import FEATURES  # their tables register with metadata
+import service.platform.http.idempotency_store
+import service.platform.identity.tables
+import service.platform.jobs  # noqa: F401  their tables register with metadata
+from service.features import FEATURES  # and theirs
 from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway, metadata
 from service.platform.database.development import with_development_database
 from service.platform.database.migrator import open_migrator

@@ -15,6 +15,7 @@ from quart_schema import validate_querystring
 from sqlalchemy import Connection, text
 
 from service.platform.feature import Feature, Resources
+from service.platform.identity import anyone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,12 @@ def create_routes(resources: Resources) -> Blueprint:
     routes = Blueprint("hello", __name__)
 
     @routes.get("/")
+    @anyone
     async def index() -> dict[str, str]:
         return {"message": "hello", "try": "/api/hello?name=you"}
 
     @routes.get("/api/hello")
+    @anyone
     @validate_querystring(Question)
     async def hello(query_args: Question) -> Greeting:
         """Greet somebody, and tell the database's time."""

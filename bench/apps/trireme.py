@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
+from service.platform.identity import anyone
 from service.platform.inside.readings import show_server
 from service.platform.lifecycle import Lifecycle
 from service.platform.process.one_cpu import one_cpu
@@ -47,25 +48,30 @@ def create_routes(database: Database | None) -> Blueprint:
     members: set[FrameOutbox] = set()
 
     @routes.get("/hello")
+    @anyone
     async def hello() -> dict[str, str]:
         return {"message": "hello"}
 
     @routes.get("/much")
+    @anyone
     async def much() -> bytes:
         return bytes(4 << 20)
 
     if database is not None:
 
         @routes.get("/items/<int:number>")
+        @anyone
         async def get_item(number: int) -> dict[str, object]:
             return await database.read(select_item, number=number)
 
         @routes.post("/items")
+        @anyone
         async def post_item() -> tuple[dict[str, int], int]:
             posted = await request.get_json()
             return {"id": await database.run(insert_item, words=posted["text"])}, 201
 
     @routes.websocket("/ws")
+    @anyone
     async def room() -> None:
         await websocket.accept()
         outbox = websocket.outbox

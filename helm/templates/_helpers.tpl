@@ -2,38 +2,45 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 45 characters: a StatefulSet's pods carry its name plus 11 in a label of at most 63. */}}
+{{/* A name that every object may have, a Service too (RFC 1035), and at most 45 characters: a StatefulSet's pods carry its name
+plus 11 in a label of at most 63. What had to be changed ends with a hash of what it was, so that no two become one. */}}
 {{- define "trireme.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- default $full .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- $full = default $full .Values.fullnameOverride -}}
+{{- $safe := $full | replace "." "-" -}}
+{{- if not (regexMatch "^[a-z]" $safe) }}{{ $safe = printf "r-%s" $safe }}{{ end -}}
+{{- if or (ne $safe $full) (gt (len $safe) 45) -}}
+{{- $safe | trunc 36 | trimSuffix "-" }}-{{ sha256sum $full | trunc 8 -}}
+{{- else -}}
+{{- $safe -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What a selector may hold: never a version, since selectors cannot change. Takes (dict "root" $ "component" "..."). */}}
 {{- define "trireme.selector" -}}
-app.kubernetes.io/name: {{ include "trireme.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "trireme.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{/* The labels of pods: ours before the user's. Takes root, component, and by choice labels. */}}
 {{- define "trireme.podLabels" -}}
-{{ include "trireme.selector" . }}
-app.kubernetes.io/version: {{ include "trireme.version" .root | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "trireme.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" (include "trireme.version" .root | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
+{{- merge $own (default dict .labels) .root.Values.commonLabels | toYaml -}}
 {{- end -}}
 
 {{- define "trireme.labels" -}}
 {{ include "trireme.podLabels" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
 {{- end -}}
 
-{{/* The metadata of an object. Takes root, component, and by choice suffix and annotations. */}}
+{{/* The metadata of an object. Takes root, component, and by choice suffix, labels and annotations. */}}
 {{- define "trireme.metadata" -}}
-name: {{ include "trireme.fullname" .root }}{{ .suffix }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ printf "%s%s" (include "trireme.fullname" .root) (default "" .suffix) | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "trireme.labels" . | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
@@ -47,7 +54,16 @@ annotations:
 {{- end -}}
 
 {{- define "trireme.image" -}}
-{{- .Values.image.repository }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- include "trireme.mirrored" (dict "root" . "image" .Values.image.repository) }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- end -}}
+
+{{/* An image by the registry for all, where one is set. A first part with a dot or a port, or localhost, is a registry. */}}
+{{- define "trireme.mirrored" -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- . }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.image "" -}}
+{{- else -}}
+{{- .image -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "trireme.serviceAccountName" -}}
@@ -63,7 +79,7 @@ annotations:
 
 {{/* How many pods are sure to run: what a disruption budget may count from. */}}
 {{- define "trireme.minimum" -}}
-{{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas .Values.replicaCount | int -}}
+{{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas (default 1 .Values.replicaCount) | int -}}
 {{- end -}}
 
 {{- define "trireme.databaseSecret" -}}
@@ -127,11 +143,11 @@ annotations:
 {{- include "trireme.secretsEnv" . }}
 - name: SERVICE_DATABASE_URL
   valueFrom:
-    secretKeyRef: {name: {{ include "trireme.databaseSecret" . }}, key: {{ .Values.database.urlKey }}}
+    secretKeyRef: {name: {{ include "trireme.databaseSecret" . | quote }}, key: {{ .Values.database.urlKey | quote }}}
 {{- with .Values.database.directUrlKey }}
 - name: SERVICE_DATABASE_DIRECT_URL
   valueFrom:
-    secretKeyRef: {name: {{ include "trireme.databaseSecret" $ }}, key: {{ . }}}
+    secretKeyRef: {name: {{ include "trireme.databaseSecret" $ | quote }}, key: {{ . | quote }}}
 {{- end }}
 {{- include "trireme.passwordFileEnv" . }}
 - name: POD_NAME
@@ -141,9 +157,9 @@ annotations:
   valueFrom:
     fieldRef: {fieldPath: spec.nodeName}
 - name: OTEL_SERVICE_NAME
-  value: {{ include "trireme.fullname" . }}
+  value: {{ include "trireme.fullname" . | quote }}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),service.version={{ include "trireme.version" . }}
+  value: "k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),service.version={{ include "trireme.version" . }}"
 {{- with .Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
@@ -174,7 +190,7 @@ volumeMounts:
 {{/* What all pods of the service's image share. Takes root and serviceAccountName. */}}
 {{- define "trireme.pod" -}}
 {{- with .root.Values -}}
-serviceAccountName: {{ $.serviceAccountName }}
+serviceAccountName: {{ $.serviceAccountName | quote }}
 automountServiceAccountToken: false
 # A Service named "service" would otherwise put SERVICE_* names of its own into the environment.
 enableServiceLinks: false
@@ -197,17 +213,21 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 volumes:
   - name: tmp
-    emptyDir: {sizeLimit: {{ .tmpSize }}}
+    emptyDir: {sizeLimit: {{ .tmpSize | quote }}}
   {{- if .database.passwordKey }}
   - name: database-password
     secret:
-      secretName: {{ include "trireme.databaseSecret" $.root }}
+      secretName: {{ include "trireme.databaseSecret" $.root | quote }}
       defaultMode: 0440
-      items: [{key: {{ .database.passwordKey }}, path: password}]
+      items: [{key: {{ .database.passwordKey | quote }}, path: password}]
   {{- end }}
   {{- with .extraVolumes }}
   {{- toYaml . | nindent 2 }}

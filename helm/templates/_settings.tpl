@@ -12,6 +12,7 @@
     "SERVICE_GRACEFUL_TIMEOUT": "drain.gracefulTimeout",
     "SERVICE_DATABASE_URL": "database.existingSecret and database.urlKey",
     "SERVICE_DATABASE_DIRECT_URL": "database.existingSecret and database.directUrlKey",
+    "SERVICE_MIGRATION_GRANT_TO": "migration.grantTo",
     "SERVICE_DATABASE_PASSWORD_FILE": "database.existingSecret and database.passwordKey"
   },
   "required": {},
@@ -20,6 +21,8 @@
     "SERVICE_DATABASE_CONNECTIONS",
     "SERVICE_DATABASE_QUEUE_WAIT",
     "SERVICE_DATABASE_SLOW_UNIT",
+    "SERVICE_JOBS_CONCURRENCY",
+    "SERVICE_JOBS_RETENTION",
     "SERVICE_READINESS_REQUIRES_DATABASE",
     "SERVICE_REQUEST_DEADLINE",
     "SERVICE_MAX_REQUESTS",
@@ -36,6 +39,13 @@
     "SERVICE_ALLOWED_ORIGINS",
     "SERVICE_ALLOWED_HOSTS",
     "SERVICE_TRUSTED_PROXIES",
+    "SERVICE_AUTH_ISSUER",
+    "SERVICE_AUTH_AUDIENCE",
+    "SERVICE_AUTH_JWKS_URL",
+    "SERVICE_AUTH_CLIENT_ID",
+    "SERVICE_AUTH_SCOPES",
+    "SERVICE_AUTH_SESSION_LIFETIME",
+    "SERVICE_AUTH_ALGORITHMS",
     "SERVICE_SLOW_STEP",
     "SERVICE_ONE_CPU",
     "SERVICE_REVISION",
@@ -43,6 +53,8 @@
     "SERVICE_LOG_FORMAT",
     "SERVICE_CHAT_RETENTION"
   ],
-  "secrets": []
+  "secrets": [
+    "SERVICE_AUTH_CLIENT_SECRET"
+  ]
 }
 {{- end -}}

@@ -11,14 +11,24 @@ from pydantic import TypeAdapter
 from quart import Blueprint
 
 from service.chat.protocol import CLIENT_FRAMES, MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, Close, Name
-from service.platform.http import SparseSchema, add_document, json_schema
+from service.platform.http import SCHEME, SparseSchema, add_document, json_schema, security_scheme
 
 STRUCTURED = "One JSON object per text frame. The first frame is the service's hello; then a client joins rooms."
 SIMPLE = "Without a subprotocol: a member of the room lobby. Each text frame is a message, and nothing else is said."
 
 
-def add_asyncapi(blueprint: Blueprint) -> None:
-    add_document(blueprint, "/asyncapi.json", BODY, {"Content-Type": "application/json"})
+def add_asyncapi(blueprint: Blueprint, issuer: str | None) -> None:
+    """Add the document; with an issuer it says that a token is needed."""
+    body = BODY if issuer is None else json.dumps(secured(json.loads(BODY), issuer)).encode()
+    add_document(blueprint, "/asyncapi.json", body, {"Content-Type": "application/json"})
+
+
+def secured(document: dict[str, Any], issuer: str) -> dict[str, Any]:
+    """Return a document whose operations are for who has signed in."""
+    document["components"]["securitySchemes"] = {SCHEME: security_scheme(issuer)}
+    for operation in document["operations"].values():
+        operation["security"] = [{"$ref": f"#/components/securitySchemes/{SCHEME}"}]
+    return document
 
 
 def document() -> dict[str, Any]:

@@ -13,8 +13,10 @@ from quart.wrappers.base import ClientDisconnectedError
 
 from service.chat.protocol import Close
 from service.chat.rooms import Rooms
+from service.chat.rules import Rule, check
 from service.chat.statistics import ChatStatistics
 from service.chat.writer import Writer
+from service.platform.http import wait_signed_out
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Frame, RateLimits, TooSlowError, Websocket
 from service.platform.settings import PlatformSettings
@@ -48,6 +50,7 @@ class Chat:
     limits: RateLimits
     replica: str
     heartbeat: float  # seconds
+    rule: Rule = check
     statistics: ChatStatistics = field(default_factory=ChatStatistics)
     connections: "set[ChatSocket]" = field(default_factory=set)
 
@@ -107,9 +110,13 @@ class ChatSocket:
         finally:
             self.chat.connections.discard(self)
 
+    async def _watch_sign_out(self) -> None:
+        self.end(Ending(Close.SIGNED_OUT, await wait_signed_out()))
+
     async def _converse(self, receive: Callable[[trio.Nursery], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heartbeat)
+            nursery.start_soon(self._watch_sign_out)
             with suppress(ClientDisconnectedError):  # how most conversations end
                 await receive(nursery)
             nursery.cancel_scope.cancel()

@@ -36,7 +36,7 @@ from service.chat.settings import ChatSettings
 from service.chat.store import Draft
 from service.chat.tail import Burst
 from service.chat.writer import unavailable
-from service.platform.errors import Unavailable
+from service.platform.errors import Forbidden, Unavailable
 from service.platform.server import Websocket
 
 LAST_ANSWERS = 1.0  # seconds that a goodbye waits for the answers to what was read
@@ -154,7 +154,13 @@ class Conversation:
         if membership is None:
             self._send(Error(code="not_joined", message=f"room: {frame.room} is not joined", id=frame.id))
             return
-        draft = Draft(room=frame.room, id=frame.id, author=self._author.name, text=frame.text)
+        author = self._author
+        try:
+            self._chat.rule(author.caller, frame.room, "write")
+        except Forbidden as error:
+            self._send(Error(code="forbidden", message=str(error), id=frame.id))
+            return
+        draft = Draft(room=frame.room, id=frame.id, author=author.name, subject=author.subject, text=frame.text)
         if membership.failed:  # not its fault: it was written before the client could know
             self._send(unavailable(draft, f"room: {frame.room} must be joined again first"))
             return
@@ -173,6 +179,11 @@ class Conversation:
     def _join(self, frame: Join, nursery: trio.Nursery) -> None:
         if frame.room not in self._memberships and len(self._memberships) >= MAX_ROOMS:
             self._send(Error(code="bad_frame", message=f"room: at most {MAX_ROOMS} are joined at once", ref=frame.ref))
+            return
+        try:
+            self._chat.rule(self._author.caller, frame.room, "read")
+        except Forbidden as error:
+            self._send(Error(code="forbidden", message=str(error), ref=frame.ref))
             return
         if (before := self._memberships.get(frame.room)) is not None:
             before.end()

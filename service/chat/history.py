@@ -15,8 +15,9 @@ from service.chat.parsing import parse_post
 from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
 from service.chat.store import Draft
 from service.platform.database import Database
-from service.platform.errors import Conflict, Unavailable
-from service.platform.http import replies
+from service.platform.errors import Conflict, Forbidden, Unavailable
+from service.platform.http import caller, replies
+from service.platform.identity import signed_in
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 
@@ -50,24 +51,31 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
     """Add the routes below /api/rooms."""
 
     @blueprint.get("/api/rooms/<room>/messages")
+    @signed_in
     @validate_querystring(Question)
     @replies(Page)
+    @replies(Forbidden)
     async def get_messages(room: RoomName, query_args: Question) -> Response:
         """Read messages of a room, in order: the first after a seq, or else the last before one.
 
         An unknown room is empty.
         """
+        chat.rule(await caller(), room, "read")
         return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
+    @signed_in
     @document_request(Post)
     @replies(Ack, 200, 201)
     @replies(Conflict)
     async def post_message(room: RoomName) -> Response:
         """Store a message: 201, or 200 when it was stored before under this id. Other text under it is a conflict."""
         post = parse_post(await request.get_json())
-        author = identify(request, post.author)
-        draft = Draft(room=room, id=post.id or secrets.token_hex(16), author=author.name, text=post.text)
+        author = await identify(request, post.author)
+        chat.rule(author.caller, room, "write")
+        draft = Draft(
+            room=room, id=post.id or secrets.token_hex(16), author=author.name, subject=author.subject, text=post.text
+        )
         answer = await chat.writer.post(draft)
         if isinstance(answer, Ack):
             return json_response(encode(answer), 200 if answer.dup else 201)

@@ -4,7 +4,9 @@ import structlog
 import trio
 
 from service.chat import store
+from service.chat.settings import ChatSettings
 from service.platform.database import Database
+from service.platform.jobs import JobContext, job
 
 ROOMS, EACH = 100, 100  # looked at by one deletion, and messages that it takes of each at most
 PAUSE = 0.05  # seconds between two deletions, so that a round leaves the database to those who wait for it
@@ -12,12 +14,12 @@ PAUSE = 0.05  # seconds between two deletions, so that a round leaves the databa
 log = structlog.get_logger(__name__)
 
 
-async def sweep(database: Database, *, retention: float, every: float) -> None:
-    """Delete for ever what is older than `retention` seconds. Replicas that do the same at once cost only time."""
-    while True:
-        if deleted := await sweep_once(database, retention=retention):
-            log.info("old messages deleted", count=deleted)
-        await trio.sleep(every)
+@job(every=60, deadline=3_600, concurrency=1)
+async def sweep_old_messages(context: JobContext) -> None:
+    """Delete what is older than SERVICE_CHAT_RETENTION: once a minute, by one replica."""
+    retention = context.settings.of(ChatSettings).retention
+    if deleted := await sweep_once(context.database, retention=retention):
+        log.info("old messages deleted", count=deleted)
 
 
 async def sweep_once(database: Database, *, retention: float) -> int:

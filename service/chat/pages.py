@@ -16,7 +16,7 @@ from service.platform.errors import Unavailable
 _PAGES = """
     SELECT asked.room, (SELECT epoch FROM chat_epoch) AS epoch, coalesce(room.seq, 0) AS head,
         coalesce((SELECT min(seq) FROM chat_message WHERE room = asked.room), room.seq + 1, 1) AS oldest,
-        message.seq, message.id, message.author, message.text, message.at
+        message.seq, message.id, message.author, message.text, message.at, message.subject
     FROM unnest(CAST(:rooms AS text[]), CAST(:bounds AS bigint[])) AS asked(room, bound)
     LEFT JOIN chat_room room ON room.name = asked.room
     LEFT JOIN LATERAL (
@@ -75,7 +75,14 @@ def _page(rows: Sequence[Row[Any]]) -> Page:
     epoch = known_epoch(first.epoch)
     messages = tuple(
         Message(
-            room=row.room, epoch=epoch, seq=row.seq, id=row.id, author=row.author, text=row.text, at=rfc3339(row.at)
+            room=row.room,
+            epoch=epoch,
+            seq=row.seq,
+            id=row.id,
+            author=row.author,
+            text=row.text,
+            at=rfc3339(row.at),
+            subject=row.subject,
         )
         for row in rows
         if row.seq is not None

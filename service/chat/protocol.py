@@ -36,6 +36,7 @@ class Close(enum.IntEnum):
     RESTART = 1012, "the replica goes away; reconnect and resume"
     TRY_AGAIN_LATER = 1013, "simple mode only, which has no frame to say that a text was not stored"
     TOO_SLOW = 4008, "more waited to be read than the server keeps; reconnect and resume"
+    SIGNED_OUT = 4401, "what proved who you are holds no more; come back with another token, and resume"
     SILENT = 4408, "nothing came for 2.5 heartbeats"
     RATE = 4429, "went on sending faster than hello.rate"
 
@@ -180,6 +181,9 @@ class Message:
     author: Annotated[str, Field(alias="from")]
     text: str
     at: Moment  # UTC, milliseconds; PostgreSQL's clock
+    subject: Annotated[
+        str | None, Field(description="whose it is, as the identity provider knows him; without it the name is a claim")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +214,9 @@ class Presence:
     count: int
 
 
-type Code = Literal["bad_frame", "unknown_type", "too_large", "rate_limited", "not_joined", "unavailable", "conflict"]
+type Code = Literal[
+    "bad_frame", "unknown_type", "too_large", "rate_limited", "not_joined", "unavailable", "conflict", "forbidden"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,12 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import cast
 
 import trio
 from quart import Blueprint, websocket
 
-from service.chat import janitor, relay
+from service.chat import relay
 from service.chat.asyncapi import add_asyncapi
 from service.chat.authors import identify
 from service.chat.browser import add_page
@@ -19,20 +18,20 @@ from service.chat.history import add_history
 from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
 from service.chat.rooms import Rooms
-from service.chat.settings import ChatSettings
+from service.chat.rules import Rule, check
 from service.chat.simple import SimpleConversation
 from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
+from service.platform.identity import signed_in
 from service.platform.server import Websocket
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
-ROUND = 60.0  # seconds between two rounds of the janitor over all rooms
 
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float) -> AsyncIterator[Blueprint]:
+async def open_chat(resources: Resources, *, heartbeat: float, rule: Rule = check) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
@@ -46,16 +45,15 @@ async def open_chat(resources: Resources, *, heartbeat: float) -> AsyncIterator[
         limits=resources.limits,
         replica=replica,
         heartbeat=heartbeat,
+        rule=rule,
         statistics=statistics,
     )
     show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
     async with trio.open_nursery() as nursery:
-        retention = settings.of(ChatSettings).retention
         nursery.start_soon(database.keep_running, relay.listen, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.tick, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.read_on, rooms)
         nursery.start_soon(database.keep_running, writer.run)
-        nursery.start_soon(database.keep_running, partial(janitor.sweep, database, retention=retention, every=ROUND))
         nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()
@@ -65,13 +63,14 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     blueprint = Blueprint("chat", __name__)
     add_history(blueprint, chat, resources.database)
     add_page(blueprint)
-    add_asyncapi(blueprint)
+    add_asyncapi(blueprint, resources.settings.auth_issuer)
 
     @blueprint.websocket("/ws")
+    @signed_in
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
         socket = cast(Websocket, websocket._get_current_object())
-        author = identify(socket)
+        author = await identify(socket)
         if not socket.requested_subprotocols:
             await SimpleConversation(chat, socket, author).run()
         elif SUBPROTOCOL in socket.requested_subprotocols:

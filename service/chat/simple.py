@@ -35,6 +35,8 @@ class SimpleConversation:
         self._patience = Patience()
 
     async def run(self) -> None:
+        for action in ("read", "write"):
+            self._chat.rule(self._author.caller, LOBBY, action)
         room = await self._chat.rooms.open_room(LOBBY, None)
         seat, _ = room.join(self, ref="", since=None)
         try:
@@ -77,7 +79,9 @@ class SimpleConversation:
             await trio.sleep(wait)
 
     def _submit(self, text: str) -> None:
-        draft = Draft(room=LOBBY, id=secrets.token_hex(16), author=self._author.name, text=text)
+        draft = Draft(
+            room=LOBBY, id=secrets.token_hex(16), author=self._author.name, subject=self._author.subject, text=text
+        )
         self._own.add(draft.id)
         self._chat.writer.submit(draft, owner=self, answer=self._answer)
 

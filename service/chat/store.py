@@ -27,6 +27,7 @@ class Draft:
     id: str
     author: str
     text: str
+    subject: str | None = None  # whose it is, where an identity provider says so
 
 
 class Refusal(enum.Enum):
@@ -61,8 +62,8 @@ _KNOWN = """
     JOIN chat_message message ON message.room = draft.room AND message.id = draft.id"""
 _EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%s)"
 _INSERT = """
-    INSERT INTO chat_message (room, seq, id, author, text)
-    SELECT * FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[])
+    INSERT INTO chat_message (room, seq, id, author, text, subject)
+    SELECT * FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[])
     RETURNING room, seq, at"""
 _ADVANCE = """
     UPDATE chat_room SET seq = latest.seq FROM unnest(%b::text[], %b::bigint[]) AS latest(name, seq)
@@ -128,16 +129,17 @@ class _Plan:
 
 
 def _insert(driver: psycopg.Connection, epoch: str, plan: _Plan) -> list[Message]:
-    rooms, ids, authors, texts, seqs = [], [], [], [], []
+    rooms, ids, authors, texts, seqs, subjects = [], [], [], [], [], []
     for draft, seq in plan.new:
         rooms.append(draft.room)
         ids.append(draft.id)
         authors.append(draft.author)
         texts.append(draft.text)
+        subjects.append(draft.subject)
         seqs.append(seq)
     latest = list(plan.latest), list(plan.latest.values())
     with driver.pipeline():
-        inserted = driver.execute(_INSERT, (rooms, seqs, ids, authors, texts))
+        inserted = driver.execute(_INSERT, (rooms, seqs, ids, authors, texts, subjects))
         driver.execute(_ADVANCE, latest)
         # One NOTIFY a room: it takes a lock over the whole server at commit, so there is not one for each message.
         driver.execute(_NOTIFY, (CHANNEL, *latest))
@@ -145,7 +147,7 @@ def _insert(driver: psycopg.Connection, epoch: str, plan: _Plan) -> list[Message
     return [
         Message(
             room=draft.room, epoch=epoch, seq=seq, id=draft.id, author=draft.author, text=draft.text,
-            at=rfc3339(times[draft.room, seq]),
+            at=rfc3339(times[draft.room, seq]), subject=draft.subject,
         )
         for draft, seq in plan.new
     ]  # fmt: skip

@@ -32,6 +32,7 @@ message_table = sa.Table(
     sa.Column("id", Name, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text),  # the author's, as the identity provider has it; without one, the name was claimed
     sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
     sa.UniqueConstraint("room", "id"),
 )

@@ -3,6 +3,7 @@
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,11 @@ verbs = typer.Typer()
 def chat(
     url: Annotated[str, typer.Argument(help="URL of the public listener.")] = "http://127.0.0.1:8000",
     room: Annotated[str, typer.Option(help="Room to join: 1 to 64 of a-z, 0-9 and -.")] = "lobby",
-    name: Annotated[str, typer.Option(help="Name to use; nobody checks it.")] = "terminal",
+    name: Annotated[str, typer.Option(help="Name to use without a token; nobody checks it.")] = "terminal",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File with an access token, read for each connection."),
+    ] = None,
 ) -> None:
     """Chat from a terminal, until the end of the input. Reconnects by itself; exits 1 if a line was not stored.
 
@@ -27,7 +32,7 @@ def chat(
     from service.chat.client.chat import chat
 
     try:
-        unstored = trio.run(partial(chat, url, room=room, name=name))
+        unstored = trio.run(partial(chat, url, room=room, name=name, token_file=token_file))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     if unstored:

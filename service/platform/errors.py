@@ -5,13 +5,15 @@ A class per thing the caller can do about it:
     ServiceError
     ├── Refused                 4xx: sending the same again will not help
     │   ├── Invalid             400
+    │   ├── Unauthenticated     401  platform/identity
     │   ├── Forbidden           403
     │   ├── NotFound            404
     │   ├── RequestTimeout      408
     │   ├── Conflict            409
     │   ├── TooLarge            413
     │   ├── UnsupportedMedia    415
-    │   └── Misdirected         421
+    │   ├── Misdirected         421
+    │   └── Unprocessable       422
     └── Unavailable             503: the same request may be sent again, after `retry_after` seconds
         ├── RateLimited         429
         ├── Busy                503  no database slot in time; nothing was sent
@@ -92,6 +94,12 @@ class Misdirected(Refused):
     """The Host is not one of ours (RFC 9110, 15.5.20)."""
 
     status = 421
+
+
+class Unprocessable(Refused):
+    """The request can be read, and contradicts one that came before it."""
+
+    status = 422
 
 
 class Unavailable(ServiceError):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what serves is imported by who serves: a verb that asks a r
     from quart import Blueprint
 
     from service.platform.database import Database
+    from service.platform.jobs import Job
     from service.platform.lifecycle import Lifecycle
     from service.platform.server import RateLimits
     from service.platform.telemetry import Metrics
@@ -44,6 +45,7 @@ class Feature:
     name: str  # its settings are SERVICE_<NAME>_*
     open: Open
     settings: type[FeatureSettings] | None = None
+    jobs: tuple["Job[...]", ...] = ()  # what it declares by `@job`; their workers are the platform's
     verbs: str | None = None  # a module whose `verbs` is a typer app: they become verbs of `service`
     load: str | None = None  # a module whose `Load` takes part in `service load` (platform/client/load_plan.py)
     smoke: str | None = None  # a module whose `smoke` takes part in `service smoke` (platform/client/smoke.py)
@@ -56,3 +58,12 @@ class Feature:
 def catalogue(settings: type[PlatformSettings], features: Sequence[Feature]) -> Catalogue:
     """Return all settings of a service with these features. Raises ValueError when two are the same variable."""
     return Catalogue(settings, {one.name: one.settings for one in features if one.settings is not None})
+
+
+def jobs_of(features: Sequence[Feature]) -> "tuple[Job[...], ...]":
+    """Return what these features declare. Raises JobsTwice."""
+    from service.platform.jobs import refuse_twins  # here: it imports what serves
+
+    kinds = tuple(one for feature in features for one in feature.jobs)
+    refuse_twins(kinds)
+    return kinds

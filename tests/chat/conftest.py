@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine
 
 from service.chat import CHAT
 from service.chat.routes import open_chat
+from service.chat.rules import Rule, check
 from service.platform.database import Database, open_database
 from service.platform.inside.management import Inside
 from service.platform.inside.watchdog import Watchdog
@@ -48,7 +49,7 @@ class Running:
 
 
 class Start(Protocol):
-    async def __call__(self, *, heartbeat: float = 20, **settings: Any) -> Running: ...
+    async def __call__(self, *, heartbeat: float = 20, rule: Rule = check, **settings: Any) -> Running: ...
 
 
 @pytest.fixture
@@ -57,17 +58,19 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
     quick = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "drain_delay": 0, "drain_spread": 0.2}
     async with trio.open_nursery() as nursery:
 
-        async def start(*, heartbeat: float = 20, **settings: Any) -> Running:
+        async def start(*, heartbeat: float = 20, rule: Rule = check, **settings: Any) -> Running:
             ready, urls, lifecycle = trio.Event(), [], Lifecycle()
 
             def on_ready(found: Urls) -> None:
                 urls.append(found)
                 ready.set()
 
-            feature = replace(CHAT, open=partial(open_chat, heartbeat=heartbeat))
+            feature = replace(CHAT, open=partial(open_chat, heartbeat=heartbeat, rule=rule))
             made = make_settings(**quick | settings)
             inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
-            nursery.start_soon(partial(live, made, [feature], lifecycle, inside, origins={}, on_ready=on_ready))
+            nursery.start_soon(
+                partial(live, made, [feature], lifecycle, inside, public=True, origins={}, on_ready=on_ready)
+            )
             with trio.fail_after(60):
                 await ready.wait()
             return Running(urls[0].public, lifecycle, inside.metrics)

@@ -1,8 +1,8 @@
 """What members of the chat see while a release is upgraded. Runs in the service's image, as rollout.py does:
 
-    python - http://NAME < tests/chat/rollout.py      ends when /tmp/stop exists; exit 1 when anything was lost
+    python - http://NAME [STOP] < tests/chat/rollout.py    ends when STOP (/tmp/stop) exists; exit 1 when one was lost
 
-Members hold websockets and resume, a writer sends and repeats what was not acked.
+Members hold websockets and resume, a writer sends and repeats what was not acked, or what may be repeated.
 """
 
 import collections
@@ -10,17 +10,38 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
 
 from service.chat.client.smoke import Chat
-from service.platform.client import ClosedError
+from service.platform.client import ClosedError, SmokeError, WebsocketClient
 
 RESTART = 1012
 ROOM = "rollout"
 MEMBERS = 20
 STOP = Path("/tmp/stop")  # in a pod of its own, where /tmp is all that can be written
+
+
+class RepeatError(Exception):
+    """The service was too busy, and says when to come back."""
+
+    def __init__(self, code: str, after: float) -> None:
+        super().__init__(code)
+        self.code = code
+        self.after = after  # seconds
+
+
+class Patient(Chat):
+    async def receive(self) -> dict[str, Any]:
+        """Return the next frame; raises RepeatError for an error that may be repeated, SmokeError for any other."""
+        frame = await WebsocketClient.receive(self)
+        if frame["type"] != "error":
+            return frame
+        if frame.get("retryable"):
+            raise RepeatError(frame["code"], (frame.get("retry_after_ms") or 1000) / 1000)
+        raise SmokeError(f"{frame['code']}: {frame['message']}")
 
 
 class Rollout:
@@ -38,10 +59,10 @@ class Rollout:
         """Stay in the room over restarts; each message must follow the one before."""
         since: dict[str, object] = {}
         while True:
-            pause = [0, 1000]
+            pause: list[float] = [0, 1000]
             try:
                 async with await trio.open_tcp_stream(*self.address) as stream:
-                    chat = Chat(stream, self.host)
+                    chat = Patient(stream, self.host)
                     await chat.open(name=f"member-{number}")
                     await chat.send({"type": "join", "room": ROOM, "ref": "1"} | ({"since": since} if since else {}))
                     while True:
@@ -51,6 +72,9 @@ class Rollout:
                         since = self.follow(frame, since)
             except ClosedError as closed:
                 self.closed(closed.code)
+            except RepeatError as repeat:
+                pause = [repeat.after * 1000] * 2
+                self.counts[f"repeated {repeat.code}"] += 1
             await trio.sleep(random.uniform(*pause) / 1000)  # spread, not secret
 
     def follow(self, frame: dict[str, object], since: dict[str, object]) -> dict[str, object]:
@@ -75,18 +99,32 @@ class Rollout:
         while True:
             try:
                 async with await trio.open_tcp_stream(*self.address) as stream:
-                    chat = Chat(stream, self.host)
+                    chat = Patient(stream, self.host)
                     await chat.open(name="writer")
                     await chat.send({"type": "join", "room": ROOM, "ref": "1"})
+                    await chat.wait_for("joined")
                     while True:
                         id_ = f"{id(self)}-{number}"
-                        await chat.send({"type": "send", "room": ROOM, "id": id_, "text": str(number)})
-                        ack = await chat.wait_for("ack", id=id_)
-                        self.acked[id_] = ack["seq"]
+                        self.acked[id_] = await self.write(chat, id_, str(number))
                         number += 1
                         await trio.sleep(0.1)
             except ClosedError as closed:
                 self.closed(closed.code)
+            except RepeatError as repeat:
+                self.counts[f"repeated {repeat.code}"] += 1
+                await trio.sleep(repeat.after)
+
+    async def write(self, chat: Patient, id_: str, text: str) -> int:
+        """Send until it is acked, with the same id; return its place in the room."""
+        while True:
+            await chat.send({"type": "send", "room": ROOM, "id": id_, "text": text})
+            try:
+                ack = await chat.wait_for("ack", id=id_)
+            except RepeatError as repeat:
+                self.counts[f"repeated {repeat.code}"] += 1
+                await trio.sleep(repeat.after)
+            else:
+                return int(ack["seq"])
 
     def report(self, seconds: float) -> str:
         if self.counts["delivered"] < len(self.acked) * MEMBERS:
@@ -95,7 +133,7 @@ class Rollout:
         return json.dumps(facts)
 
 
-async def main(url: str) -> Rollout:
+async def main(url: str, end: Path) -> Rollout:
     rollout = Rollout(url)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -103,7 +141,7 @@ async def main(url: str) -> Rollout:
             nursery.start_soon(rollout.member, number)
         await trio.sleep(2)  # all are in the room before the first message, and for 3 s after the last
         with trio.CancelScope() as sending:
-            nursery.start_soon(stop, sending)
+            nursery.start_soon(stop, sending, end)
             await rollout.write_for_ever()
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
@@ -111,11 +149,12 @@ async def main(url: str) -> Rollout:
     return rollout
 
 
-async def stop(sending: trio.CancelScope) -> None:
-    while not await trio.Path(STOP).exists():  # noqa: ASYNC110  # a file has no event
+async def stop(sending: trio.CancelScope, end: Path) -> None:
+    while not await trio.Path(end).exists():  # noqa: ASYNC110  # a file has no event
         await trio.sleep(0.1)
     sending.cancel()
 
 
 if __name__ == "__main__":
-    sys.exit(bool(trio.run(main, sys.argv[1]).problems))
+    end = Path(sys.argv[2]) if sys.argv[2:] else STOP
+    sys.exit(bool(trio.run(main, sys.argv[1], end).problems))

@@ -1,18 +1,16 @@
 """Retention as it runs in a replica: old messages go a few at a time, while writers write to the same rooms."""
 
 from functools import partial
-from typing import Any, cast
 
 import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
-from trio.testing import MockClock
 
 from service.chat import janitor, pages, store
 from service.chat.store import Stored
 from service.platform.database import Database
-from service.platform.database.background import Background
-from service.platform.errors import DatabaseAway
+from service.platform.jobs import JobContext
+from service.platform.testing.fixtures import MakeSettings
 from tests.chat.worlds import note
 
 LIMIT = 60
@@ -48,7 +46,7 @@ async def test_writers_commit_while_old_messages_go(database: Database, outside:
         beside: list[int] = []  # old messages that were there after each commit
         slowest = 0.0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: janitor.sweep(database, retention=DAY, every=0.1))
+            nursery.start_soon(partial(janitor.sweep_once, database, retention=DAY))
             number = 0
             while not beside or beside[-1]:
                 number += 1
@@ -67,19 +65,12 @@ async def test_writers_commit_while_old_messages_go(database: Database, outside:
         assert (page.oldest, page.head) == (OLD + 1, OLD + number)
 
 
-async def test_a_sweep_goes_on_after_the_database_was_away(autojump_clock: MockClock) -> None:
-    class Away:
-        calls = 0
+async def test_it_is_a_job_that_reads_the_setting(
+    database: Database, outside: Connection, make_settings: MakeSettings
+) -> None:
+    with trio.fail_after(LIMIT):
+        fill(outside)
+        settings = make_settings(chat_retention=DAY)
+        await janitor.sweep_old_messages(JobContext("key", 1, database, settings))
 
-        async def run(self, *_: Any, **__: Any) -> tuple[str | None, int]:
-            self.calls += 1
-            await trio.lowlevel.checkpoint()
-            if self.calls <= 2:
-                raise DatabaseAway("away")
-            return None, 0
-
-    away = Away()
-    with trio.move_on_after(3.5 * ROUND):
-        await Background().keep_running(partial(janitor.sweep, cast(Database, away), retention=DAY, every=ROUND))
-
-    assert away.calls == 6  # two in vain, soon repeated, and one a round
+        assert left(outside) == 0

@@ -14,7 +14,7 @@ import trio
 
 from service.platform.database.embedded import open_embedded
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, commit, copy_repository, git, run_in, type_check
-from service.platform.testing.processes import ready
+from service.platform.testing.processes import ready, run_to_end
 from tests.platform.database.migrations import write_migration
 from tests.platform.database.observer import conninfo
 
@@ -95,10 +95,11 @@ def test_what_is_left_fits_together(removed: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, database_url: str) -> None:
+async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, empty_database_url: str) -> None:
     command = ("env", f"PYTHONPATH={removed}", sys.executable, "-m", "service")
+    assert run_to_end(tmp_path, "migrate", command=command, database_url=empty_database_url).returncode == 0
     async with (
-        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=0) as service,
+        ready(tmp_path, "serve", command=command, database_url=empty_database_url, drain_delay=0) as service,
         httpx2.AsyncClient(base_url=service.public) as client,
     ):
         front, page = await client.get("/"), await client.get("/api/rooms/x/messages")
@@ -148,7 +149,7 @@ def test_a_dry_run_lists_everything_and_changes_nothing(clone: Path) -> None:
     done = run_in(clone, *REMOVE, "--dry-run")
 
     assert done.returncode == 0
-    assert {"remove  service/chat/routes.py", "remove  migrations/versions/0001_chat.py"} <= set(
+    assert {"remove  service/chat/routes.py", "remove  migrations/versions/0003_chat.py"} <= set(
         done.stdout.splitlines()
     )
     assert "cut     service/features.py: 2 lines" in done.stdout
@@ -168,10 +169,10 @@ def refused(clone: Path) -> str:
 
 def test_it_refuses_when_a_later_migration_builds_on_the_sample_s(clone: Path) -> None:
     later = clone / "migrations" / "versions" / "9999_later.py"
-    later.write_text('revision = "9999"\ndown_revision: str | None = "0001"\n')
+    later.write_text('revision = "9999"\ndown_revision: str | None = "chat"\n')
     commit(clone)
 
-    assert "9999_later.py builds on the sample's migration 0001" in refused(clone)
+    assert "9999_later.py builds on the sample's migration chat" in refused(clone)
 
 
 def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:

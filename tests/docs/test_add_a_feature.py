@@ -51,8 +51,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def after_the_newest(text: str) -> str:
     """Put the page's migration where it says: behind the newest one that is here, or first."""
-    text = text.replace('down_revision = "0001"', f'down_revision = "{HEAD}"' if HEAD else "down_revision = None")
-    return text.replace('serves_from = "0001"', f'serves_from = "{HEAD or "notes"}"')
+    text = text.replace(
+        'down_revision = "platform_jobs"', f'down_revision = "{HEAD}"' if HEAD else "down_revision = None"
+    )
+    return text.replace('serves_from = "platform_jobs"', f'serves_from = "{HEAD}"')
 
 
 def changed(text: str, diff: str) -> str:

@@ -105,14 +105,23 @@ def with_required(values: dict[str, Any], required: dict[str, Any] = REQUIRED) -
     """Return values to which those of required settings are added, down to the second level."""
     merged = dict(values)
     for key, value in required.items():
-        merged[key] = {**value, **values.get(key, {})} if isinstance(value, dict) else values.get(key, value)
+        given = values.get(key, {})
+        merged[key] = {**value, **given} if isinstance(value, dict) and isinstance(given, dict) else given or value
     return merged
 
 
-def render(chart: Path, values: dict[str, Any], *, revision: int = 1, required: dict[str, Any] = REQUIRED) -> Release:
+def render(
+    chart: Path,
+    values: dict[str, Any],
+    *,
+    revision: int = 1,
+    name: str = "demo",
+    namespace: str = "prod",
+    required: dict[str, Any] = REQUIRED,
+) -> Release:
     values = with_required(values, required)
     with helm_python.Chart.load(chart) as loaded:
-        rendered = loaded.render(values, name="demo", namespace="prod", revision=revision, is_upgrade=revision > 1)
+        rendered = loaded.render(values, name=name, namespace=namespace, revision=revision, is_upgrade=revision > 1)
         merged = loaded.merge_values(values)
     texts = [text for name, text in rendered.items() if not name.endswith("NOTES.txt")]
     objects = [one for text in texts for one in yaml.load_all(text, Loader=LOADER) if one]

@@ -99,7 +99,7 @@ def management_stays_inside(shape: Shape) -> Iterator[str]:
 
 def replicas_have_one_master(shape: Shape) -> Iterator[str]:
     scaling = shape.release.values["autoscaling"]
-    elsewhere = bool(scaling["enabled"] or scaling["external"])
+    elsewhere = bool(scaling["enabled"] or scaling["external"]) and not scaling.get("keepReplicas")
     if elsewhere == ("replicas" in shape.release.server.owner["spec"]):
         yield "the chart and an autoscaler both set replicas" if elsewhere else "nobody sets replicas"
     for scaler in shape.release.of("HorizontalPodAutoscaler"):
@@ -120,7 +120,8 @@ def a_budget_never_blocks_a_drain(shape: Shape) -> Iterator[str]:
     if bool(budgets) != (values["podDisruptionBudget"]["enabled"] and sure > 1):
         yield f"{len(budgets)} budgets over {sure} replicas"
     for budget in budgets:
-        if "minAvailable" in budget["spec"] or str(budget["spec"]["maxUnavailable"]) in {"0", "0%"}:
+        kept = values["podDisruptionBudget"].get("minAvailable")
+        if kept is None and str(budget["spec"].get("maxUnavailable", 0)) in {"0", "0%"}:
             yield "the budget may allow nothing"
         if budget["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
             yield "a broken pod blocks the drain of its node"

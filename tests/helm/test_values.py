@@ -26,10 +26,45 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_DATABASE_URL": "postgresql://a"}}, "'SERVICE_DATABASE_URL' not allowed"),
     (OUTSIDE | {"drain": {"delay": 601}}, "got 601, want 600"),
     (OUTSIDE | {"replicas": 3}, "'replicas' not allowed"),
-    (OUTSIDE | {"replicaCount": "3"}, "got string, want integer"),
+    (OUTSIDE | {"replicaCount": "3"}, "got string, want null or integer"),
     (OUTSIDE | {"migration": {"mode": "sometimes"}}, "'job', 'hook', 'off'"),
     (OUTSIDE | {"image": {"digest": "latest"}}, "does not match pattern"),
     ({"database": {"trial": {"enabled": True, "replicas": 2}}}, "'replicas' not allowed"),
+    # what the server would refuse, or take for something else
+    (OUTSIDE | {"config": None}, "missing property 'config'"),
+    (OUTSIDE | {"database": {"existingSecret": "db", "trial": None}}, "missing property 'trial'"),
+    (OUTSIDE | {"resources": None}, "missing property 'resources'"),
+    (OUTSIDE | {"drain": {"delay": None}}, "missing property 'delay'"),
+    (OUTSIDE | {"commonLabels": {"team": 5}}, "got number, want string"),
+    (OUTSIDE | {"commonLabels": {"team": "a b"}}, "'a b' does not match pattern"),
+    (OUTSIDE | {"commonLabels": {"a/b/c": "d"}}, "invalid propertyName 'a/b/c'"),
+    (OUTSIDE | {"podLabels": {"team": True}}, "got boolean, want string"),
+    (OUTSIDE | {"commonAnnotations": {"example.org/a": 5}}, "got number, want string"),
+    (OUTSIDE | {"podAnnotations": {"example.org/a": True}}, "got boolean, want string"),
+    (OUTSIDE | {"service": {"annotations": {"example.org/a": 5}}}, "got number, want string"),
+    (OUTSIDE | {"monitoring": {"labels": {"a": 1}}}, "got number, want string"),
+    (OUTSIDE | {"fullnameOverride": "12345"}, "'12345' does not match pattern"),
+    (OUTSIDE | {"fullnameOverride": "Demo"}, "'Demo' does not match pattern"),
+    (OUTSIDE | {"tmpSize": "64 Mi"}, "'64 Mi' does not match pattern"),
+    (OUTSIDE | {"extraEnv": [{"name": "A", "value": 5}]}, "got number, want string"),
+    (OUTSIDE | {"extraEnv": [{"name": "A", "valeu": "5"}]}, "'valeu' not allowed"),
+    (OUTSIDE | {"migration": {"grantTo": "app"}}, "migration.existingSecret, the owner's address, is empty"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "101%"}}, "'101%' does not match pattern"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "00%"}}, "'00%' does not match pattern"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 0}}, "got 0, want 1"),
+    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "'0%' does not match pattern"),
+    (OUTSIDE | {"commonLabels": {"app.kubernetes.io/component": "web"}}, "selectors go by it"),
+    (
+        OUTSIDE | {"podLabels": {"app.kubernetes.io/name": "web"}},
+        "podLabels: app.kubernetes.io/name is set by the chart",
+    ),
+    (OUTSIDE | {"podSpec": {"containers": [{"name": "a", "image": "b"}]}}, "use extraContainers"),
+    (OUTSIDE | {"podSpec": {"initContainers": []}}, "use initContainers"),
+    (OUTSIDE | {"podSpec": {"volumes": []}}, "use extraVolumes"),
+    (OUTSIDE | {"podSpec": {"restartPolicy": "Always"}}, "podSpec.restartPolicy"),
+    (OUTSIDE | {"extraContainers": [{"name": "service", "image": "b"}]}, "extraContainers: the name service is taken"),
+    (OUTSIDE | {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv names A twice"),
+    ({"database": {"trial": {"enabled": True}, "urlKey": "postgres-password"}}, "holds the trial database's password"),
     # what values are together
     ({}, "no database: create a Secret"),
     ({"database": {"existingSecret": "db", "trial": {"enabled": True}}}, "choose one database"),
@@ -46,13 +81,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
     (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
     (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
-    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 0}}, "no node could ever be drained"),
-    (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "no node could ever be drained"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
     (
         OUTSIDE | {"autoscaling": {"minReplicas": 11}},
         "autoscaling.minReplicas is 11, above autoscaling.maxReplicas, 10",
     ),
+    (OUTSIDE | {"autoscaling": {"keepReplicas": 3}}, "none is on: use replicaCount"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "targetCPU": None}}, "nothing to scale by"),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
@@ -191,9 +225,9 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (TRIAL, "curl -s http://127.0.0.1:8000/livez"),
+        (TRIAL, "curl -s --retry 10 --retry-connrefused http://127.0.0.1:8000/livez"),
         (TRIAL, "The trial database is for trying out"),
-        (TRIAL, "Nobody is authenticated"),
+        (TRIAL, "Nobody is asked who he is"),
         (TRIAL, "component=migration"),
         (TRIAL | {"replicaCount": 1}, "Fewer than two replicas"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),
@@ -213,3 +247,12 @@ def test_the_notes_do_not_warn_of_what_is_safe() -> None:
     assert "trial" not in notes
     assert "replicas" not in notes
     assert "9000: networkPolicy" not in notes
+
+
+def test_containers_of_the_user_run_where_they_can_end() -> None:
+    proxy, shipper = {"name": "proxy", "image": "a:1", "restartPolicy": "Always"}, {"name": "shipper", "image": "b:1"}
+
+    release = render(CHART, OUTSIDE | {"initContainers": [proxy], "extraContainers": [shipper]})
+
+    assert all(pod.spec["initContainers"] == [proxy] for pod in release.pods)
+    assert {pod.name for pod in release.pods if shipper in pod.spec["containers"]} == {release.server.name}

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http.app import no_deadline
+from service.platform.identity import anyone
 from tests.platform.server.child import add_routes
 
 
@@ -28,6 +29,7 @@ async def open_plain(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("plain", __name__)
 
     @routes.get("/plain")
+    @anyone
     async def plain() -> dict[str, int]:
         return {"one": await resources.database.read(select_one)}
 
@@ -45,11 +47,13 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("slow", __name__)
 
     @routes.get("/slow")
+    @anyone
     async def slow() -> str:
         await trio.sleep(float(request.args["seconds"]))
         return "done"
 
     @routes.get("/stream")
+    @anyone
     @no_deadline
     async def stream() -> AsyncIterator[bytes]:
         await trio.sleep(float(request.args["seconds"]))
@@ -61,14 +65,17 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
         return parts()
 
     @routes.get("/refuse")
+    @anyone
     async def refuse() -> str:
         raise Invalid("seconds: must be a number")
 
     @routes.get("/crash")
+    @anyone
     async def crash() -> str:
         raise Planted("postgresql://me:hunter2@h/db")
 
     @routes.get("/crash-group")
+    @anyone
     async def crash_group() -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_refuse)
@@ -76,6 +83,7 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
         return ""
 
     @routes.websocket("/wait")
+    @anyone
     async def wait() -> None:
         await websocket.accept()
         await websocket.send("waiting")
@@ -95,6 +103,7 @@ async def open_crashing(resources: Resources) -> AsyncIterator[Blueprint]:
         raise Planted("in the background")
 
     @routes.post("/light")
+    @anyone
     async def light() -> str:
         fuse.set()
         return "lit"
@@ -127,21 +136,25 @@ async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("holding", __name__)
 
     @routes.get("/hold")
+    @anyone
     async def hold() -> str:
         time.sleep(float(request.args["seconds"]))  # noqa: ASYNC251  what this is for
         return "held"
 
     @routes.get("/compute")
+    @anyone
     async def compute() -> str:
         sum(range(int(request.args["count"])))  # one call of C, which lets no other thread run
         return "computed"
 
     @routes.get("/hang")
+    @anyone
     async def hang() -> str:
         await trio.Event().wait()
         return ""
 
     @routes.get("/slow-unit")
+    @anyone
     async def slow_unit() -> str:
         await resources.database.read(select_slowly)
         return ""
@@ -165,16 +178,19 @@ async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("traced", __name__)
 
     @routes.get("/traced/<name>")
+    @anyone
     async def traced(name: str) -> str:
         await resources.database.read(select_traced)
         return name
 
     @routes.get("/broken")
+    @anyone
     async def broken() -> str:
         await resources.database.run(select_nothing_there)
         return ""
 
     @routes.websocket("/traced")
+    @anyone
     async def talk() -> None:
         while True:
             said = await websocket.receive()
@@ -214,3 +230,27 @@ async def open_lingering(_: Resources) -> AsyncIterator[Blueprint]:
 
 
 LINGERING = Feature("lingering", open=open_lingering)
+
+
+@asynccontextmanager
+async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
+    """Yield routes of which two do not say who may use them."""
+    routes = Blueprint("undeclared", __name__)
+
+    @routes.get("/declared")
+    @anyone
+    async def declared() -> str:
+        return ""
+
+    @routes.post("/orders")
+    async def order() -> str:
+        return ""
+
+    @routes.websocket("/feed")
+    async def feed() -> None:
+        await websocket.accept()
+
+    yield routes
+
+
+UNDECLARED = Feature("undeclared", open=open_undeclared)

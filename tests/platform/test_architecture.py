@@ -21,6 +21,7 @@ LAYERS = (
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
     {"database", "server"},
+    {"identity", "jobs"},
     {"feature"},
     {"http"},
     {"inside"},

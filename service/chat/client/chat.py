@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -37,9 +38,18 @@ class Member:
     """What outlives a connection: the cursor, and what was written and not acked."""
 
     def __init__(
-        self, url: str, *, room: str, name: str, show: Show, changed: Callable[[], object] = lambda: None
+        self,
+        url: str,
+        *,
+        room: str,
+        name: str,
+        show: Show,
+        changed: Callable[[], object] = lambda: None,
+        token_file: Path | None = None,
     ) -> None:
+        """`token_file` is read for each connection: whoever renews the token writes it there."""
         self._url, self._room, self._name, self._show, self._tell_changed = url, room, name, show, changed
+        self._token_file = token_file
         self._since: Frame = {}
         self._kept: dict[str, str] = {}  # id → text, in order
         self._own: set[str] = set()  # those that have not come by as a message
@@ -93,7 +103,8 @@ class Member:
         async with open_stream(self._url) as stream, trio.open_nursery() as nursery:
             client = WebsocketClient(stream, urlsplit(self._url).netloc)
             with trio.fail_after(CONNECT_PATIENCE):
-                await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1")
+                token = self._token_file.read_text().strip() if self._token_file else ""
+                await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1", token=token)
                 hello = await client.receive()
             client.patience = SILENCE * hello["heartbeat_ms"] / 1000
             self._show(f"* connected to replica {hello['server']}")
@@ -128,7 +139,8 @@ class Member:
                 self._show(f"* in {frame['room']} at #{frame['head']}")
             case "message":
                 self._since = {"since": {"epoch": frame["epoch"], "seq": frame["seq"]}}
-                author = "you" if frame["id"] in self._own else frame["from"]
+                mark = " ✓" if "subject" in frame else ""
+                author = "you" if frame["id"] in self._own else f"{frame['from']}{mark}"
                 self._show(f"#{frame['seq']} {author}: {frame['text']}")
                 self._own.discard(frame["id"])
                 self._change()
@@ -166,13 +178,13 @@ class Member:
         self._tell_changed()
 
 
-async def chat(url: str, *, room: str, name: str) -> int:
+async def chat(url: str, *, room: str, name: str, token_file: Path | None = None) -> int:
     """Chat until the input ends; returns how many of the lines were not stored by then."""
     descriptor = sys.stdin.fileno()
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return await converse(Member(url, room=room, name=name, show=show), lines(descriptor))
+        return await converse(Member(url, room=room, name=name, show=show, token_file=token_file), lines(descriptor))
     terminal = Terminal(descriptor, lambda: member.unstored)
-    member = Member(url, room=room, name=name, show=terminal.show, changed=terminal.draw)
+    member = Member(url, room=room, name=name, show=terminal.show, changed=terminal.draw, token_file=token_file)
     with unbuffered(descriptor):
         return await converse(member, terminal.lines())
 

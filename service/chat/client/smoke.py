@@ -8,6 +8,7 @@ import trio
 
 from service.platform.client import PATIENCE, Address, ClosedError, SmokeError, WebsocketClient, connect
 
+UNAUTHENTICATED = 401
 ROOM = "smoke"  # kept apart from where people write
 
 
@@ -17,6 +18,9 @@ async def smoke(addresses: Sequence[Address], host: str) -> AsyncIterator[str]:
         try:
             await _cross(told, other, host)
         except ClosedError as error:
+            if error.code == UNAUTHENTICATED:
+                yield f"skip  {told[0]}:{told[1]} wants a token, so no message was sent"
+                continue
             raise SmokeError(f"{told[0]}:{told[1]} or {other[0]}:{other[1]}: {error}") from error
         yield f"ok    a message sent to {told[0]}:{told[1]} came out of {other[0]}:{other[1]}"
 

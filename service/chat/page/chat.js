@@ -49,7 +49,7 @@ function keep(store, key, value) {
 class Line {
   constructor({ name, onFrame, onState, onWire }) {
     Object.assign(this, { name, onFrame, onState, onWire });
-    this.state = "connecting"; // connecting, open, draining, offline, cut
+    this.state = "connecting"; // connecting, open, draining, offline, cut, stranger
     this.reason = "";
     this.retryAt = 0;
     this.heartbeat = 20_000;
@@ -58,7 +58,18 @@ class Line {
     this.bye = null;
   }
 
-  connect() {
+  // Whoever has to sign in first is not let in, and the browser would not say why: so it is asked before.
+  async connect() {
+    const asked = this.asked = {};
+    const known = await askWho();
+    if (asked !== this.asked) return; // somebody else began, or cut the line
+    if (known.identity && !known.signed_in) {
+      this.forget();
+      this.become("stranger");
+    } else this.dial();
+  }
+
+  dial() {
     this.forget();
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}/ws?name=${encodeURIComponent(this.name)}`, PROTOCOL);
@@ -111,7 +122,7 @@ class Line {
 
   probe() {
     if (this.state === "open" && this.send({ type: "ping", t: Date.now() })) this.listen(PING_PATIENCE, true);
-    else if (this.state === "offline" || this.state === "draining") this.connect();
+    else if (["offline", "draining", "stranger"].includes(this.state)) this.connect();
   }
 
   lost(code) {
@@ -155,6 +166,7 @@ class Line {
   }
 
   forget() {
+    this.asked = null;
     clearTimeout(this.timer);
     const socket = this.socket;
     this.socket = null;
@@ -401,7 +413,7 @@ const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: 
 const isLarge = (text) => text.length < 40 && /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\u200d\ufe0f\s]+$/u.test(text);
 
 function messageNode(message, previous) {
-  const follows = previous && previous.from === message.from && isMine(previous) === isMine(message)
+  const follows = previous && previous.from === message.from && (previous.subject ?? "") === (message.subject ?? "") && isMine(previous) === isMine(message)
     && Date.parse(message.at) - Date.parse(previous.at) < 300_000 && day(previous.at) === day(message.at);
   const mine = isMine(message);
   const node = element("li", { className: `message${follows ? "" : " first"}${mine ? " mine" : ""}` });
@@ -414,7 +426,9 @@ function messageNode(message, previous) {
   const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
   node.append(avatar);
   if (!follows && !mine) {
-    const who = element("bdi", { title: "a name is a claim; nobody has checked it" }, message.from);
+    const verified = Boolean(message.subject); // null by HTTP, missing in a frame
+    const title = verified ? "signed in; the identity provider says so" : "a name is a claim; nobody has checked it";
+    const who = element("bdi", { title, className: verified ? "verified" : "" }, message.from);
     node.append(element("div", { className: "who" }, who, time));
   }
   node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);
@@ -547,6 +561,7 @@ function statusText() {
     case "connecting": return line.made ? `Connecting again…${waiting ? kept : ""}` : "Connecting…";
     case "draining": return `This replica is restarting; moving to another.${waiting ? kept : ""}`;
     case "cut": return `${line.reason}${kept}`;
+    case "stranger": return `${line.made ? "You are signed out." : "Sign in to read and write here."}${waiting ? kept : ""}`;
     case "offline": return `Offline. ${line.reason}${kept}${line.socket ? "" : ` Next try in ${seconds} s.`}`;
   }
   if (current.trouble) return `Connected, and the server cannot store: ${current.trouble}.${kept}`;
@@ -557,10 +572,11 @@ function statusText() {
 function showStatus() {
   const trouble = line.state === "open" && current.trouble;
   $("status").dataset.state = trouble ? "waiting" : line.state === "cut" ? "offline" : line.state;
+  document.body.classList.toggle("stranger", line.state === "stranger");
   const text = statusText();
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
-  $("status-action").hidden = !["offline", "cut"].includes(line.state);
-  $("status-action").textContent = line.state === "cut" ? "Mend it" : "Try now";
+  $("status-action").hidden = !["offline", "cut"].includes(line.state) && !(line.state === "stranger" && who.sign_in);
+  $("status-action").textContent = { cut: "Mend it", stranger: "Sign in" }[line.state] ?? "Try now";
   $("ship").dataset.state = $("status").dataset.state;
   $("cut").textContent = line.state === "cut" ? "Mend the line" : "Cut the line";
   $("cut").ariaPressed = String(line.state === "cut");
@@ -702,6 +718,43 @@ function rename() {
   if (name !== line.name) line.rename(name);
 }
 
+// ---- who you are
+
+let who = { identity: false, sign_in: false, signed_in: false, name: "" };
+
+// Without an answer it is as before: the line itself tells what is wrong.
+async function askWho() {
+  try {
+    const answer = await fetch("/auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
+    if (answer.ok) showWho(who = await answer.json());
+  } catch {
+    // no server, or none that answers
+  }
+  return who;
+}
+
+function showWho({ identity, signed_in: signedIn, name }) {
+  $("name").disabled = identity;
+  $("sign-out").hidden = !signedIn;
+  if (identity) $("name").value = signedIn ? name : "";
+  if (signedIn) paintAvatar($("your-avatar"), name);
+  const claim = signedIn ? "You are signed in: nobody else can write under your name." : "Who you are is said by signing in.";
+  if (identity) $("claim").textContent = claim;
+}
+
+function signIn() {
+  location.assign(`/auth/sign-in?to=${encodeURIComponent(`/${location.hash}`)}`);
+}
+
+async function signOut() {
+  try {
+    const answer = await fetch("/auth/sign-out", { method: "POST" });
+    location.assign((await answer.json()).to);
+  } catch {
+    mend(); // which shows what is wrong
+  }
+}
+
 function mend() {
   line.attempt = 0;
   line.connect();
@@ -757,7 +810,8 @@ function listen() {
     $("newer").hidden = true;
   };
   $("cut").onclick = () => (line.state === "cut" ? mend() : line.cut());
-  $("status-action").onclick = mend;
+  $("status-action").onclick = () => (line.state === "stranger" ? signIn() : mend());
+  $("sign-out").onclick = signOut;
   $("wire-toggle").onclick = () => drawer("wired", !document.body.classList.contains("wired"));
   document.querySelector("[data-open=sidebar]").onclick = () => { drawer("roomy", true); document.querySelector("#rooms .open").focus(); };
   document.querySelector("[data-close=sidebar]").onclick = () => drawer("roomy", false);

@@ -36,9 +36,11 @@ class WebsocketClient:
         self._text = ""
         self._closed: ClosedError | None = None
 
-    async def request(self, target: str, *, subprotocol: str) -> None:
-        """Ask for the upgrade; what came of it shows at `receive`."""
-        await self._write(Request(host=self._host, target=target, subprotocols=[subprotocol]))
+    async def request(self, target: str, *, subprotocol: str, token: str = "") -> None:
+        """Ask for the upgrade, with an access token if there is one; what came of it shows at `receive`."""
+        headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
+        request = Request(host=self._host, target=target, subprotocols=[subprotocol], extra_headers=headers)
+        await self._write(request)
 
     async def send(self, frame: dict[str, Any]) -> None:
         """Send a frame; raises ClosedError once the peer has closed, also before `receive` has told so."""

@@ -9,12 +9,15 @@ from service.platform.database.launch import EmbeddedUnavailable
 from service.platform.database.listen import Wakeup, Wakeups
 from service.platform.database.migrate import Migrated, MigrationFailed, migrate
 from service.platform.database.migrator import ServerAway
+from service.platform.database.notify import notify
 from service.platform.database.revisions import MigrationRefused, MigrationsWrong
 from service.platform.database.schema import CodeSchema, SchemaState, find_migrations, metadata
+from service.platform.database.sqlstate import DATABASE_ERRORS
 from service.platform.database.statistics import DatabaseStatistics, InFlight, Outcome, UnitObserver
 from service.platform.database.watch import Condition
 
 __all__ = [
+    "DATABASE_ERRORS",
     "CodeSchema",
     "Condition",
     "Database",
@@ -35,6 +38,7 @@ __all__ = [
     "find_migrations",
     "metadata",
     "migrate",
+    "notify",
     "open_database",
     "open_embedded",
 ]

@@ -1,11 +1,12 @@
 """The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
 
+import copy
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Concatenate, cast
+from typing import Any, Concatenate, Self, cast
 
 import psycopg
 import structlog
@@ -16,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from service.platform.database.address import Address
 from service.platform.database.background import Background
 from service.platform.database.complaints import Complaints
-from service.platform.database.listen import Wakeups
+from service.platform.database.listen import Listener, Wakeups
+from service.platform.database.notify import Notifier
 from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
@@ -61,11 +63,12 @@ class Database:
         self._watch = watch
         self._slots = Slots(settings.database_connections, settings.database_queue_wait)
         self._slow = settings.database_slow_unit
-        self._direct = Address.direct(settings)
+        self._listener = Listener(Address.direct(settings))
         self._counters = Counters()
         self._background = background
         self._complaints = Complaints()
         self._running: dict[Unit, tuple[Callable[..., Any], float, str]] = {}
+        self._notifier = Notifier(self.run)
 
     async def run[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -86,12 +89,22 @@ class Database:
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
-        """Yield what comes in on a channel, over a connection that lives as long as the scope; see Wakeups."""
-        wakeups = Wakeups(self._direct, channel, self._background)
+        """Yield what comes in on a channel; see Wakeups. All who listen share one connection outside the pool."""
+        wakeups = Wakeups(channel)
+        self._listener.add(wakeups)
         try:
             yield wakeups
         finally:
-            wakeups.close()
+            self._listener.remove(wakeups)
+
+    def beside(self, connections: int, *, queue_wait: float) -> Self:
+        """Return the same database by up to so many connections more, whose units take none from those of requests.
+
+        A unit waits up to `queue_wait` seconds for one of them.
+        """
+        lane = copy.copy(self)
+        lane._slots = Slots(connections, queue_wait)
+        return lane
 
     async def keep_running[*Ts](self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Run what lasts as long as its nursery, whatever the database does; see background.py.
@@ -203,13 +216,14 @@ class Database:
         """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
         self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
         try:
-            return await unit.run(perform, unit, pooled, self._engine, function, args, kwargs)
+            value = await unit.run(perform, unit, pooled, self._engine, function, args, kwargs)
         except trio.Cancelled:
             with trio.CancelScope(shield=True):  # bounded: see Unit.stop
                 await unit.stop()
             how = Cancelled.CUT if unit.was_cut else Cancelled.TOO_LATE if unit.committed else Cancelled.STOPPED
             self._counters.cancels[how] += 1
             if unit.committed:
+                self._notifier.add(unit.notifications)
                 return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
             if unit.outcome_unknown:
                 why = "the connection was cut while committing: it may be committed or not"
@@ -223,6 +237,9 @@ class Database:
                 raise
             self._complaints.tell(_name(function), state, error)
             raise ours from error
+        else:
+            self._notifier.add(unit.notifications)
+            return value
         finally:
             del self._running[unit]
             self._counters.cancels_sent += unit.cancels_sent
@@ -268,8 +285,11 @@ async def open_database(
         watch = Watch(Address.pool(settings), code, pool.note_primary)
         nursery.start_soon(background.settle)
         nursery.start_soon(background.keep_running, watch.run)
+        database = Database(settings, engine, pool, watch, background=background, on_unit=on_unit)
+        nursery.start_soon(background.keep_running, database._notifier.send)
+        nursery.start_soon(background.keep_running, database._listener.run)
         try:
-            yield Database(settings, engine, pool, watch, background=background, on_unit=on_unit)
+            yield database
         finally:
             nursery.cancel_scope.cancel()
             pool.close()

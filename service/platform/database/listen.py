@@ -1,4 +1,16 @@
-"""LISTEN on a connection of its own, driven by Trio: it runs no queries, comes back after a loss, and says so."""
+"""LISTEN for all who ask, on one connection that runs no queries, comes back after a loss, and says so.
+
+Theory of operation. One task, `Listener.run`, has the connection. It is open while somebody listens, and closed when
+the last one leaves. Between two notifications the task waits for the socket; a new listener ends that wait, the task
+says LISTEN, and only then tells the newcomer to catch up: what is committed from there on comes as a notification, and
+what was committed before is in the tables.
+
+Notifications are handed out as soon as they are read: each listener has a set of payloads that wait for it. One that
+does not ask for theirs while MOST of them come in is told to catch up instead, so what waits is bounded.
+
+After a connection is lost another is opened, at once, and then after the pauses of background.py: all are told to catch
+up once their channels are listened to again.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -9,8 +21,9 @@ from psycopg import sql
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address
-from service.platform.database.background import Background
 from service.platform.database.wire import connect, execute
+
+MOST = 10_000  # payloads that wait for one listener
 
 log = structlog.get_logger(__name__)
 
@@ -21,50 +34,113 @@ type Wakeup = frozenset[str] | None
 class Wakeups(AsyncIterator[Wakeup]):
     """What comes in on a channel. The first item, and the first after each loss of the connection, is None: catch up.
 
-    Payloads that came together are one item, without repeats. What comes while nobody asks waits in the connection.
+    Payloads that came together, or while nobody asked, are one item, without repeats.
     """
 
-    def __init__(self, address: Address, channel: str, background: Background) -> None:
-        self._address = address
-        self._background = background
-        self._name = f"listen {channel}"
-        self._statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel)).as_string()
-        self._pgconn: PGconn | None = None
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.listening = False
+        self._missed = False
+        self._payloads: set[str] = set()
+        self._any = trio.Event()
 
     async def __anext__(self) -> Wakeup:
-        if self._pgconn is None:
-            await self._background.keep_running(self._connect, name=self._name)
-            return None
-        try:
-            return await self._wait(self._pgconn)
-        except (psycopg.Error, OSError):
-            log.warning("listener lost its connection")
-            self.close()
-            return await self.__anext__()
-
-    async def _wait(self, pgconn: PGconn) -> frozenset[str]:
         await trio.lowlevel.checkpoint()
-        while not (payloads := _payloads(pgconn)):
-            await trio.lowlevel.wait_readable(pgconn.socket)
-            pgconn.consume_input()
-        return payloads
+        await self._any.wait()
+        self._any = trio.Event()
+        missed, payloads = self._missed, frozenset(self._payloads)
+        self._missed, self._payloads = False, set()
+        return None if missed else payloads
 
-    async def _connect(self) -> None:
+    def tell_missed(self) -> None:
+        """Let the next item say that something may have been missed: the payloads do not matter then."""
+        self._missed = True
+        self._payloads.clear()
+        self._any.set()
+
+    def tell(self, payload: str) -> None:
+        if not self._missed:
+            self._payloads.add(payload)
+            self._any.set()
+        if len(self._payloads) > MOST:
+            self.tell_missed()
+
+
+class Listener:
+    """Who listens to what, and the task that hears it for them."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._listeners: dict[Wakeups, None] = {}
+        self._changed = trio.Event()
+        self._waiting: trio.CancelScope | None = None
+
+    def add(self, wakeups: Wakeups) -> None:
+        self._listeners[wakeups] = None
+        self._tell_changed()
+
+    def remove(self, wakeups: Wakeups) -> None:
+        del self._listeners[wakeups]
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Hear for ever what the listeners want to hear. Raises what ends the connection: to be run again."""
+        while True:
+            await self._changed.wait()
+            if self._listeners:
+                await self._hear()
+            else:
+                self._changed = trio.Event()
+
+    async def _hear(self) -> None:
+        """Have a connection as long as somebody listens."""
+        pgconn = await connect(self._address.parameters)
+        heard: set[str] = set()
         try:
-            pgconn = self._pgconn = await connect(self._address.parameters)
-            await execute(pgconn, self._statement)  # from here on nothing falls between
-        except BaseException:
-            self.close()
-            raise
+            while self._listeners:
+                self._changed = trio.Event()
+                await self._follow(pgconn, heard)
+                try:
+                    await self._wait(pgconn)
+                except (psycopg.Error, OSError):
+                    log.warning("listener lost its connection")
+                    return  # and another is opened at once
+        finally:
+            pgconn.finish()
+            for one in self._listeners:
+                one.listening = False
+            self._changed.set()
 
-    def close(self) -> None:
-        if self._pgconn is not None:
-            self._pgconn.finish()
-            self._pgconn = None
+    async def _follow(self, pgconn: PGconn, heard: set[str]) -> None:
+        """Listen to the channels that are wanted now, and to no others; tell newcomers to catch up."""
+        wanted = {one.channel for one in self._listeners}
+        for channel in wanted - heard:
+            await execute(pgconn, sql.SQL("LISTEN {}").format(sql.Identifier(channel)).as_string())
+        for channel in heard - wanted:
+            await execute(pgconn, sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)).as_string())
+        heard |= wanted
+        heard &= wanted
+        for one in self._listeners:
+            if one.channel in heard and not one.listening:
+                one.listening = True
+                one.tell_missed()
 
+    async def _wait(self, pgconn: PGconn) -> None:
+        """Hand out what comes in, until who listens has changed."""
+        with trio.CancelScope() as self._waiting:
+            while not self._changed.is_set():
+                while (notification := pgconn.notifies()) is not None:
+                    self._hand_out(notification.relname.decode(), notification.extra.decode())
+                await trio.lowlevel.wait_readable(pgconn.socket)
+                pgconn.consume_input()
+        self._waiting = None
 
-def _payloads(pgconn: PGconn) -> frozenset[str]:
-    payloads = set()
-    while (notification := pgconn.notifies()) is not None:
-        payloads.add(notification.extra.decode())
-    return frozenset(payloads)
+    def _hand_out(self, channel: str, payload: str) -> None:
+        for one in self._listeners:
+            if one.channel == channel and one.listening:
+                one.tell(payload)

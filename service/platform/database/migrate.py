@@ -22,6 +22,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from service.platform.database.grants import check_role, grant_to
 from service.platform.database.migrator import ServerAway, open_migrator
 from service.platform.database.record import APPLIED
 from service.platform.database.redaction import hide_values
@@ -70,8 +71,11 @@ class Progress:
 
     pending: Sequence[Script] = ()
     applied: list[str] = field(default_factory=list)
+    granting: str = ""
 
     def __str__(self) -> str:
+        if self.granting:
+            return f"rights for {self.granting}"
         left = [script.revision for script in self.pending if script.revision not in self.applied]
         return f"migration {left[0]}" if left else "reading the schema's state"
 
@@ -97,7 +101,15 @@ def migrate(
     with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
         if forgetting:
             _forget(connection, migrations)
-        return _migrate(connection, migrations, progress, breaking=breaking)
+        if role := settings.migration_grant_to:
+            with connection.begin():
+                check_role(connection, role)
+        done = _migrate(connection, migrations, progress, breaking=breaking)
+        if role:
+            progress.granting = role
+            with connection.begin():
+                grant_to(connection, role)
+        return done
 
 
 @contextmanager

@@ -12,9 +12,9 @@ The task leaves `run` with the outcome; or, cancelled, it calls `stop`, which se
 cancel while the thread is attached, again and again until the thread has ended. GRACE later it cuts the connection.
 
 Who may change what. Under `_changed`: the thread `_attached`, the task `_stopped` and `_cancelling`. Only the thread,
-without a lock: `committed`, `outcome_unknown`, `value`; the task reads them once `_running` is false, which is after
-the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop: `_running`, `_ended`,
-`_waiting`, and the counts of what was sent and cut.
+without a lock: `committed`, `notifications`, `outcome_unknown`, `value`; the task reads them once `_running` is false,
+which is after the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop:
+`_running`, `_ended`, `_waiting`, and the counts of what was sent and cut.
 
 What cannot happen, and why.
 - A cancel that reaches COMMIT, ROLLBACK or the next unit: the thread detaches only while `_cancelling` is false, and
@@ -62,7 +62,7 @@ class Stopped(BaseException):
 class Unit:
     __slots__ = (
         "_attached", "_cancelling", "_changed", "_ended", "_pooled", "_running", "_stopped", "_waiting",
-        "cancels_sent", "committed", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
+        "cancels_sent", "committed", "notifications", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
     )  # fmt: skip
 
     def __init__(self, pooled: PooledConnection, *, transactional: bool) -> None:
@@ -78,6 +78,7 @@ class Unit:
         self.committed = False
         self.outcome_unknown = False
         self.value: Any = None
+        self.notifications: set[tuple[str, str]] = set()  # to be sent once it is committed: written by the thread
         self.cancels_sent = 0
         self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
         self.was_cut = False

@@ -5,22 +5,39 @@ Start reading at app.py; what surrounds each request is in requests.py.
 
 from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
-from service.platform.http.openapi import Media, SparseSchema, add_document, add_openapi, json_schema, replies
+from service.platform.http.callers import caller, wait_signed_out
+from service.platform.http.idempotency import idempotent, run_once
+from service.platform.http.openapi import (
+    SCHEME,
+    Media,
+    SparseSchema,
+    add_document,
+    add_openapi,
+    json_schema,
+    replies,
+    security_scheme,
+)
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 
 __all__ = [
     "ASGI",
     "HEALTHZ",
+    "SCHEME",
     "Media",
     "RequestObserver",
     "SparseSchema",
     "add_document",
     "add_openapi",
     "around",
+    "caller",
     "create_app",
+    "idempotent",
     "json_schema",
     "no_deadline",
     "read_json",
     "replies",
+    "run_once",
+    "security_scheme",
     "surround",
+    "wait_signed_out",
 ]

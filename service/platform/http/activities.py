@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from service.platform.errors import cut
+from service.platform.identity import caller_of
 from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
 
@@ -73,7 +74,7 @@ class RequestActivity:
         }
         if "trace_id" in scope:
             event["trace_id"] = scope["trace_id"]
-        return event
+        return event | _subject(scope)
 
 
 class WebsocketActivity:
@@ -144,6 +145,7 @@ class WebsocketActivity:
             route=self._scope.get("route", ""),
             ms=_milliseconds_since(self.started),
             client=_client(self._scope),
+            **_subject(self._scope),
             **(self._ending() if opened else {"status": self._status or 403}),
         )
 
@@ -166,6 +168,12 @@ def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) ->
     own = _ALWAYS_NAMES.intersection([name for name, _ in given])
     always = [pair for pair in ALWAYS if pair[0] not in own] if own else ALWAYS
     return [*given, (b"x-request-id", request_id.encode()), *always]
+
+
+def _subject(scope: Scope) -> dict[str, str]:
+    """Return whoever has signed in as the log may name him: a hash."""
+    caller = caller_of(scope)
+    return {"subject": caller.label} if caller is not None and caller.signed_in else {}
 
 
 def _client(scope: Scope) -> str:

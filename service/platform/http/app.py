@@ -1,20 +1,36 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import trio
 from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
-from quart.typing import ResponseReturnValue
+from quart.typing import ResponseReturnValue, ResponseTypes
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
+from service.platform.http.callers import CALLERS
+from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
+from service.platform.identity import (
+    NOBODY,
+    SIGNED_IN,
+    SIGNED_OUT,
+    STAY,
+    TICKETS,
+    Identity,
+    Stay,
+    check_declared,
+    declared,
+    split_tickets,
+)
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
@@ -29,11 +45,15 @@ def no_deadline[F: Callable[..., object]](view: F) -> F:
     return view
 
 
-def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings) -> Application:
-    """Return the application that serves `blueprints`."""
-    app = _App(__name__, settings=settings, static_folder=None)
+def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings, identity: Identity = NOBODY) -> Application:
+    """Return the application that serves `blueprints`, to whom they declare.
+
+    Raises UndeclaredError when a route does not say who may.
+    """
+    app = _App(__name__, settings=settings, identity=identity, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+    check_declared((_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
     app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
@@ -60,6 +80,7 @@ def surround(
         statistics=statistics,
         limits=limits,
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
+        forms={LOGOUT},  # an identity provider's own form
     )
     return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
@@ -67,8 +88,9 @@ def surround(
 class _App(Application):
     request_class = JsonRequest
 
-    def __init__(self, name: str, *, settings: PlatformSettings, static_folder: None) -> None:
+    def __init__(self, name: str, *, settings: PlatformSettings, identity: Identity, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
+        self.extensions[CALLERS] = self._gate = identity.gate
         self._request_deadline = settings.request_deadline
         self._parts = PathParts()
 
@@ -79,11 +101,39 @@ class _App(Application):
         if view_func is not None:
             self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
+    async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
+        await self._let_in(ctx.request)  # ahead of a feature's own hooks
+        return await super().preprocess_request(ctx)
+
+    async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
+        stay = cast(dict[str, Any], ctx.websocket.scope)[STAY] = Stay()
+        try:
+            return await super().full_dispatch_websocket(ctx)
+        finally:
+            stay.on_gone()
+
+    async def preprocess_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
+        scope = cast(dict[str, Any], ctx.websocket.scope)
+        offered = ctx.websocket.requested_subprotocols
+        offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
+        await self._let_in(ctx.websocket)
+        return await super().preprocess_websocket(ctx)
+
+    async def _let_in(self, asked: BaseRequestWebsocket) -> None:
+        """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
+        if (rule := asked.url_rule) is None:
+            return
+        scope = cast(dict[str, Any], asked.scope)
+        scope["route"] = rule.rule  # for the log line
+        if self._gate is not None:
+            may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
+            if may.signed_in:
+                may.check(await self._gate.identify(scope))
+
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
         rule = ctx.request.url_rule
         if rule is None:
             return await super().dispatch_request(ctx)
-        ctx.request.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
         self._parts.hold(rule, ctx.request.view_args)
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
@@ -100,9 +150,18 @@ class _App(Application):
 
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
-            ctx.websocket.scope["route"] = rule.rule  # type: ignore[typeddict-unknown-key]  # for the log line
             self._parts.hold(rule, ctx.websocket.view_args)
-        return await super().dispatch_websocket(ctx)
+        stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
+        with stay.scope:
+            return await super().dispatch_websocket(ctx)
+        await websocket.close(SIGNED_OUT, stay.reason)
+        return None
+
+
+def _name(rule: Rule) -> str:
+    """Return a route as its feature's author knows it: `GET /api/orders (orders.list)`."""
+    methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    return f"{'websocket' if rule.websocket else ' '.join(methods)} {rule.rule} ({rule.endpoint})"
 
 
 # The handlers are async because Quart sends a plain function to a thread.

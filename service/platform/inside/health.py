@@ -13,6 +13,7 @@ from quart import Blueprint, Response
 
 from service.platform.database import Database
 from service.platform.http.openapi import replies, unguarded
+from service.platform.identity import anyone
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
 from service.platform.settings import PlatformSettings
@@ -46,6 +47,11 @@ class Health:
         self._lifecycle = lifecycle
         self._database = database
         self._watchdog = watchdog or Watchdog(0)
+        self._more: dict[str, Callable[[], dict[str, Any] | None]] = {}
+
+    def add(self, name: str, condition: Callable[[], dict[str, Any] | None]) -> None:
+        """Add a check of what opens later; None stands for one that does not apply."""
+        self._more[name] = condition
 
     def live(self) -> Answer:
         """The event loop answers; nothing else counts, not even a drain."""
@@ -62,6 +68,7 @@ class Health:
         await self._database.look()
         seen = self._database.condition
         failing = [f"{task}: {error}" for task, error in self._database.failing_tasks.items()]
+        more = {name: condition() for name, condition in self._more.items()}
         looked = {"age": round(seen.age, 3), "duration": round(seen.duration, 3)}
         return {
             "process": {"ok": True, "state": str(self._lifecycle.phase), "age": 0, "duration": 0},
@@ -75,6 +82,7 @@ class Health:
                 "head": seen.head,
                 **looked,
             },
+            **{name: check for name, check in more.items() if check is not None},
         }
 
     def _why_not_ready(self) -> str:
@@ -121,6 +129,7 @@ def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool)
         _add_probe(routes, path, probe)
 
     @routes.get("/healthz")
+    @anyone
     @replies(Checks, 200, 503)
     async def healthz() -> Response:
         checks = await health.check()
@@ -135,6 +144,7 @@ def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool)
 def _add_probe(routes: Blueprint, path: str, probe: Probe) -> None:
     """Make a probe's path known to the framework too: for its document, and for methods that a probe does not have."""
 
+    @anyone
     @unguarded
     @replies(ProbeAnswer, 200, 503)
     async def answer() -> Response:

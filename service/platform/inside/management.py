@@ -16,6 +16,7 @@ from quart import Blueprint, Response, request
 
 from service.platform.database import Database
 from service.platform.errors import Forbidden, Invalid, cut
+from service.platform.identity import anyone
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
@@ -36,8 +37,12 @@ _PARTS = ("quart", "quart-trio", "hypercorn", "trio", "sqlalchemy", "psycopg")
 
 
 def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Refuse with 403 a peer that is not loopback, and a Host that is neither `localhost` nor an IP literal."""
+    """Declare that an operator on this machine may: 403 for a peer that is not loopback, and for a Host that is neither
 
+    `localhost` nor an IP literal. No token is asked for on this listener.
+    """
+
+    @anyone
     @functools.wraps(view)
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         if not may_inspect(client_of(request.scope), request.headers.get("Host", "")):
@@ -82,6 +87,7 @@ def create_routes(
             raise error
 
     @routes.get("/info")
+    @anyone
     async def info() -> dict[str, Any]:
         seen = database.condition
         return {
@@ -95,6 +101,7 @@ def create_routes(
         }
 
     @routes.get(METRICS)
+    @anyone
     async def metrics() -> Response:
         return Response(inside.metrics.text(), content_type=CONTENT_TYPE)
 

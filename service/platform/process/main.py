@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,23 @@ import trio
 from quart import Blueprint
 
 from service.platform.database import Condition, open_database
-from service.platform.feature import Feature, Resources
+from service.platform.feature import Feature, Resources, jobs_of
 from service.platform.http.app import create_app, surround
+from service.platform.http.idempotency import open_idempotency
+from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
+from service.platform.identity import open_identity
 from service.platform.inside.health import Health, Probe, management_probes, public_probes
 from service.platform.inside.health import create_routes as create_health
+from service.platform.inside.jobs import create_routes as create_jobs
 from service.platform.inside.management import METRICS, Inside
 from service.platform.inside.management import create_routes as create_management
 from service.platform.inside.readings import show_database, show_lag, show_process, show_server, show_units
 from service.platform.inside.tasks import SEAMS as TASK_SEAMS
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
+from service.platform.jobs import Jobs, open_jobs
 from service.platform.lifecycle import Lifecycle
 from service.platform.seams import check_seams, untried
 from service.platform.server import (
@@ -63,7 +68,7 @@ type Listen = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """Where the process answers, once it is ready."""
+    """Where the process answers, once it is ready; `public` is empty in a process that only runs jobs."""
 
     public: str
     management: str
@@ -73,18 +78,21 @@ async def main(
     settings: PlatformSettings,
     features: Sequence[Feature],
     *,
+    public: bool = True,
     origins: Mapping[str, str] = {},
     end: Callable[[int], object] = os._exit,
     on_ready: Callable[[Urls], object] = lambda _: None,
 ) -> None:
     """Serve until a signal, then drain, and return; raises what crashed a task, SettingsError for a taken port,
 
-    SeamsError when an installed package is not as the platform needs it.
+    SeamsError when an installed package is not as the platform needs it, JobsTwice for two jobs of one name.
 
+    Without `public` it opens no feature and serves nobody but operators: it only runs jobs.
     `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
     """
     check_seams([*SEAMS, *TASK_SEAMS])
     check_ready_file(settings.ready_file)
+    jobs_of(features)  # two of one name are told before anything is opened
     lifecycle = Lifecycle()
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -102,7 +110,7 @@ async def main(
             nursery.start_soon(answer, questions)
             nursery.start_soon(inside.level.run)
             nursery.start_soon(inside.watchdog.run)
-            await live(settings, features, lifecycle, inside, origins=origins, on_ready=on_ready)
+            await live(settings, features, lifecycle, inside, public=public, origins=origins, on_ready=on_ready)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -134,13 +142,14 @@ async def live(
     lifecycle: Lifecycle,
     inside: Inside,
     *,
+    public: bool = True,
     origins: Mapping[str, str],
     on_ready: Callable[[Urls], object],
 ) -> None:
     """Open everything in order, be ready until the drain is over, and close everything in reverse."""
     with (
         bound("management_bind", settings.management_bind) as operators,
-        bound("bind", settings.bind) as public,
+        bound("bind", settings.bind) if public else nullcontext() as listener,
     ):
         statistics = ServerStatistics()
         limits = RateLimits(settings.rate_per_address, per_connection=settings.rate_per_connection)
@@ -158,27 +167,56 @@ async def live(
             health = Health(settings, lifecycle, database, inside.watchdog)
             probes = management_probes(health)
             management = create_management(settings, origins, lifecycle, database, inside)
-            operators_app = create_app([management, create_health(health, probes, in_full=True)], settings)
+            parts = [management, create_jobs(database), create_health(health, probes, in_full=True)]
+            operators_app = create_app(parts, settings)
             await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not await unless_draining(lifecycle, database.wait_served):
                 log.warning("never ready", reason=why_not_served(database.condition))
                 return
+            ready = partial(announce, settings, operators, on_ready=on_ready)
+            if listener is None:
+                async with open_jobs(database, jobs_of(features), settings, inside.metrics, inside.tracing) as jobs:
+                    await work(settings, lifecycle, jobs, ready)
+                return
             with explained("bind", settings.bind):
-                public.listen()  # the address may have been taken by another that waited as we did
+                listener.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
-            async with open_features(features, resources) as blueprints:
+            async with (
+                open_identity(settings, database) as identity,
+                open_idempotency(database),
+                open_features(features, resources) as blueprints,
+            ):
+                health.add("identity", identity.condition)
                 probes = public_probes(health)
-                app = create_app([*blueprints, create_health(health, probes, in_full=False)], settings)
-                await add_openapi(app)
+                own = [create_identity_routes(identity, database), create_health(health, probes, in_full=False)]
+                app = create_app([*blueprints, *own], settings, identity)
+                await add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
                     observe=observe, tracing=inside.tracing,
                 )  # fmt: skip
-                async with open_public(partial(listen, served, public, probes=probes)) as websockets:
+                async with (
+                    open_jobs(database, jobs_of(features), settings, inside.metrics, inside.tracing) as jobs,
+                    trio.open_nursery() as ending,  # jobs and requests end side by side
+                    open_public(partial(listen, served, listener, probes=probes)) as websockets,
+                ):
                     lifecycle.mark_ready()
-                    await announce(settings, Urls(listener_url(public), listener_url(operators)), on_ready)
+                    await ready(listener)
                     await lifecycle.wait_draining()
+                    jobs.stop_claiming()
                     await drain(settings, lifecycle, websockets)
+                    ending.start_soon(partial(jobs.stop, within=settings.graceful_timeout))
+
+
+async def work(
+    settings: PlatformSettings, lifecycle: Lifecycle, jobs: Jobs, ready: Callable[[], Awaitable[None]]
+) -> None:
+    """Run jobs until the drain: nobody is routed here, so it begins at once."""
+    lifecycle.mark_ready()
+    await ready()
+    await lifecycle.wait_draining()
+    lifecycle.start_leaving()
+    await jobs.stop(within=settings.graceful_timeout)
 
 
 def check_ready_file(file: Path | None) -> None:
@@ -274,11 +312,19 @@ async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: We
     await websockets.close_all(CloseReason.SERVICE_RESTART)
 
 
-async def announce(settings: PlatformSettings, urls: Urls, on_ready: Callable[[Urls], object]) -> None:
+async def announce(
+    settings: PlatformSettings,
+    operators: socket.socket,
+    public: socket.socket | None = None,
+    *,
+    on_ready: Callable[[Urls], object],
+) -> None:
     """Say where the service answers: in the log, in the file for scripts, and to whoever started it."""
-    log.info("ready", **asdict(urls))
+    urls = Urls("" if public is None else listener_url(public), listener_url(operators))
+    told = {name: url for name, url in asdict(urls).items() if url}
+    log.info("ready", **told)
     if settings.ready_file is not None:
         unfinished = trio.Path(settings.ready_file.with_name(settings.ready_file.name + ".new"))
-        await unfinished.write_text(json.dumps(asdict(urls)))
+        await unfinished.write_text(json.dumps(told))
         await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
     on_ready(urls)

@@ -42,9 +42,18 @@ class Headers:
 
 
 def refusal(
-    method: str, headers: Headers, settings: PlatformSettings, *, upgrade: bool = False, any_host: bool = False
+    method: str,
+    headers: Headers,
+    settings: PlatformSettings,
+    *,
+    upgrade: bool = False,
+    any_host: bool = False,
+    form: bool = False,
 ) -> ServiceError | None:
-    """Return why a request is not let in, or None; `upgrade` is a websocket's, `any_host` is one by any name."""
+    """Return why a request is not let in, or None.
+
+    `upgrade` is a websocket's, `any_host` is one by any name, `form` one whose body may be a form's.
+    """
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
     host = host_of(headers.host)
@@ -56,7 +65,8 @@ def refusal(
     changes = upgrade or method not in SAFE_METHODS
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
         return Forbidden(f"pages of the origin {cut(headers.origin or '')!r} are not allowed to do this")
-    if changes and headers.has_body and not is_json(headers.content_type):
+    as_form = form and headers.origin is None and is_form(headers.content_type)  # a page's would be from anywhere
+    if changes and headers.has_body and not is_json(headers.content_type) and not as_form:
         return UnsupportedMedia(f"a body is application/json; this one is {cut(headers.content_type)!r}")
     return None
 
@@ -86,3 +96,8 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
 def is_json(content_type: str) -> bool:
     """Whether the media type, parameters aside, is JSON's."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def is_form(content_type: str) -> bool:
+    """Whether the media type, parameters aside, is that of a form's fields."""
+    return content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"

@@ -30,9 +30,21 @@ def guard(
     statistics: ServerStatistics,
     limits: RateLimits,
     any_host: Collection[str] = (),
+    forms: Collection[str] = (),
 ) -> ASGIFramework:
-    """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by."""
-    return Guard(app, settings=settings, lifecycle=lifecycle, statistics=statistics, limits=limits, any_host=any_host)
+    """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by,
+
+    the paths `forms` take a form from who is no browser.
+    """
+    return Guard(
+        app,
+        settings=settings,
+        lifecycle=lifecycle,
+        statistics=statistics,
+        limits=limits,
+        any_host=any_host,
+        forms=forms,
+    )
 
 
 class Guard:
@@ -47,6 +59,7 @@ class Guard:
         statistics: ServerStatistics,
         limits: RateLimits,
         any_host: Collection[str],
+        forms: Collection[str],
     ) -> None:
         self._app = app
         self._settings = settings
@@ -54,6 +67,7 @@ class Guard:
         self._statistics = statistics
         self._limits = limits
         self._any_host = any_host
+        self._forms = forms
         self._requests = 0
         self._websockets = 0
         self._websockets_of: Counter[str] = Counter()
@@ -90,8 +104,9 @@ class Guard:
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
             return self._count("busy", Unavailable("too many requests are in flight", retry_after=RETRY_AFTER))
-        method, any_host = scope["method"], scope["path"] in self._any_host
-        if (error := refusal(method, Headers.of(scope["headers"]), self._settings, any_host=any_host)) is not None:
+        method, any_host, form = scope["method"], scope["path"] in self._any_host, scope["path"] in self._forms
+        headers = Headers.of(scope["headers"])
+        if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
             return self._count(type(error).__name__.lower(), error)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 

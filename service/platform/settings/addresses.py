@@ -134,6 +134,34 @@ def origin(text: str) -> str:
     return f"{parts.scheme}://{shown}{'' if port in {None, DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
 
 
+def issuer(text: str) -> str:
+    """Return an identity provider's name as it was given, as it is compared letter by letter: an https address."""
+    if "?" in text:
+        raise ValueError("must be the issuer's own name, an https address without a question mark")
+    return https_address(text)
+
+
+def https_address(text: str) -> str:
+    """Return an address at which something trusted answers: https, or http on this machine."""
+    right = "must be an https address, such as https://login.example.org/realms/main"
+    parts = urlsplit(text)
+    if parts.scheme not in DEFAULT_PORTS or not parts.netloc or any(character <= " " for character in text):
+        raise ValueError(right)
+    if parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{right}; leave out what stands before an @ or behind a #")
+    name, _ = _host_and_port(parts.netloc.lower(), right)
+    if parts.scheme == "http" and not _is_loopback(name.strip("[]")):
+        raise ValueError("must begin with https: whoever is on the way could answer with keys of his own")
+    return text
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
 def _host_and_port(netloc: str, right: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", netloc)
     if found is None or not 0 < int(found[2] or 1) <= 65535:

@@ -7,17 +7,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.platform.settings.frozen import PREFIX, FeatureSettings, Frozen, prefix_of
 from service.platform.settings.types import (
+    Algorithms,
     Bind,
     DatabaseURL,
+    HttpsAddress,
+    Issuer,
     Names,
     Networks,
     Origins,
+    Scopes,
     Seconds,
 )
 
@@ -70,12 +74,19 @@ class PlatformSettings(Frozen):
         examples=["/run/secrets/password"],
         description="File with the database password, which is read for each new connection and wins over the URL's.",
     )
+    migration_grant_to: str | None = Field(
+        None,
+        min_length=1,
+        max_length=63,
+        examples=["app"],
+        description="Role to which `service migrate` gives the data, where the service runs as another than the owner.",
+    )
     database_connections: int = Field(
         10,
         ge=1,
         le=500,
         description="Size of the connection pool, and number of database threads; a replica holds two more"
-        " connections.",
+        " connections, and those of its jobs.",
     )
     database_queue_wait: Seconds = Field(
         0.4,
@@ -86,6 +97,16 @@ class PlatformSettings(Frozen):
     database_slow_unit: Seconds = Field(
         1.0, ge=0.001, le=3600, description="Seconds after which a unit of work is logged as slow, by its name."
     )
+    jobs_concurrency: int = Field(
+        5,
+        ge=0,
+        le=500,
+        description="Most jobs that this process runs at once, each on a database connection of its own; 0 runs none.",
+    )
+    jobs_retention: Seconds = Field(
+        86_400, ge=60, le=3_650 * 86_400, description="Seconds for which a finished job is kept to be looked at."
+    )
+
     readiness_requires_database: bool = Field(
         False, description="Whether `/readyz` fails while the database cannot be reached."
     )
@@ -171,6 +192,46 @@ class PlatformSettings(Frozen):
         description="Addresses or networks of the proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
     )
 
+    auth_issuer: Issuer | None = Field(
+        None,
+        examples=["https://login.example.org/realms/main"],
+        description="Identity provider whose tokens say who is asking; unset, everybody is a guest.",
+    )
+    auth_audience: str | None = Field(
+        None,
+        min_length=1,
+        examples=["https://api.example.org"],
+        description="Name of this service at the provider, which a token's `aud` must hold; needed with an issuer.",
+    )
+    auth_jwks_url: HttpsAddress | None = Field(
+        None,
+        examples=["https://login.example.org/keys"],
+        description="URL of the provider's public keys; by default the issuer's discovery document names it.",
+    )
+    auth_client_id: str | None = Field(
+        None,
+        min_length=1,
+        examples=["orders-web"],
+        description="Name of this service as a client of the provider; unset, browsers cannot sign in.",
+    )
+    auth_client_secret: SecretStr | None = Field(
+        None,
+        description="Secret of that client, as a file in `SERVICE_SECRETS_DIR`; unset for a public client.",
+    )
+    auth_scopes: Scopes = Field(
+        ("openid", "profile"),
+        examples=["openid,profile,orders:read"],
+        description="Scopes that a browser's sign-in asks the provider for.",
+    )
+    auth_session_lifetime: Seconds = Field(
+        12 * 3_600, ge=60, le=30 * 86_400, description="Seconds for which a browser stays signed in."
+    )
+    auth_algorithms: Algorithms = Field(
+        ("RS256", "ES256", "Ed25519", "EdDSA"),
+        examples=["RS256,ES256"],
+        description="Algorithms that a token may be signed with; only those with a public key.",
+    )
+
     drain_delay: Seconds = Field(
         5,
         ge=0,
@@ -243,5 +304,17 @@ class PlatformSettings(Frozen):
         if self.graceful_timeout < self.request_deadline:
             below = f"{self.graceful_timeout:g} is below {PREFIX}REQUEST_DEADLINE, {self.request_deadline:g}"
             words = f"{PREFIX}GRACEFUL_TIMEOUT: {below}; requests in flight would be cut"
+            raise PydanticCustomError("together", words)
+        if self.auth_issuer is not None and self.auth_audience is None:
+            words = f"{PREFIX}AUTH_AUDIENCE: must be set when {PREFIX}AUTH_ISSUER is, or a token for another would do"
+            raise PydanticCustomError("together", words)
+        if self.auth_issuer is None and (self.auth_audience is not None or self.auth_jwks_url is not None):
+            words = f"{PREFIX}AUTH_ISSUER: must be set when {PREFIX}AUTH_AUDIENCE or {PREFIX}AUTH_JWKS_URL is"
+            raise PydanticCustomError("together", f"{words}; without it everybody is a guest")
+        if self.auth_client_id is not None and self.auth_issuer is None:
+            words = f"{PREFIX}AUTH_ISSUER: must be set when {PREFIX}AUTH_CLIENT_ID is; without it nobody can sign in"
+            raise PydanticCustomError("together", words)
+        if self.auth_client_secret is not None and self.auth_client_id is None:
+            words = f"{PREFIX}AUTH_CLIENT_ID: must be set when {PREFIX}AUTH_CLIENT_SECRET is"
             raise PydanticCustomError("together", words)
         return self

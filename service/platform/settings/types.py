@@ -52,6 +52,34 @@ def _network(value: str) -> str:
     return str(network)
 
 
+# What a token may be signed with: the issuer alone has the key. With HMAC (HS256…) whoever can check could also sign.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
+
+
+def _algorithm(value: str) -> str:
+    if value not in ALGORITHMS:
+        raise ValueError(f"must hold algorithms with a public key, of {', '.join(ALGORITHMS)}; {value!r} is none")
+    return value
+
+
+def _scope(value: str) -> str:
+    if not value.isascii() or any(character <= " " or character in '"\\' for character in value):
+        raise ValueError("must hold scopes, separated by commas: ASCII without spaces, quotes and backslashes")
+    return value
+
+
+def _openid(value: tuple[str, ...]) -> tuple[str, ...]:
+    if "openid" not in value:
+        raise ValueError("must hold openid, without which a provider does not say who signed in")
+    return value
+
+
+def _some(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must hold at least one algorithm")
+    return value
+
+
 def _checked[Given, Read](check: Callable[[Given], Read]) -> AfterValidator:
     """Return a validator whose error says what `check` says, and no more: pydantic puts words before a ValueError's."""
 
@@ -73,4 +101,10 @@ Bind = Annotated[str, _checked(_bind)]
 DatabaseURL = Annotated[SecretStr, _checked(_database_url)]
 Names = Annotated[tuple[Annotated[str, _checked(addresses.host_name)], ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[Annotated[str, _checked(addresses.origin)], ...], NoDecode, BeforeValidator(_split)]
+Issuer = Annotated[str, _checked(addresses.issuer)]
+HttpsAddress = Annotated[str, _checked(addresses.https_address)]
+Algorithms = Annotated[
+    tuple[Annotated[str, _checked(_algorithm)], ...], NoDecode, BeforeValidator(_split), _checked(_some)
+]
+Scopes = Annotated[tuple[Annotated[str, _checked(_scope)], ...], NoDecode, BeforeValidator(_split), _checked(_openid)]
 Networks = Annotated[tuple[Annotated[str, _checked(_network)], ...], NoDecode, BeforeValidator(_split)]

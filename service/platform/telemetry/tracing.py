@@ -4,6 +4,7 @@ Its packages are an extra and are imported only where its own variable asks for 
 variables by itself. Spans carry a route's pattern and what happened, and never a query string, a body or a text.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -55,6 +56,16 @@ def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
         ending = threading.Thread(target=provider.shutdown, name="last export", daemon=True)
         ending.start()
         ending.join(LAST_EXPORT)
+
+
+def current_traceparent() -> str | None:
+    """Return the traceparent of the span that this is done in, or None when nobody traces."""
+    propagate = sys.modules.get("opentelemetry.propagate")  # imported by whoever traces, and by nobody else
+    if propagate is None:
+        return None
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
 
 
 class Counts:
@@ -111,6 +122,22 @@ class Tracing:
         )
         self.attach(self._trace.set_span_in_context(span, self.no_context))
         return span
+
+    def begin_job(self, kind: str, enqueued_in: str | None) -> "Span":
+        """Begin the span of one attempt: a trace of its own, linked to the one in which the job was enqueued."""
+        links = []
+        if enqueued_in is not None:
+            around = self._extract({"traceparent": enqueued_in}, self.no_context)
+            links = [self._trace.Link(self._trace.get_current_span(around).get_span_context())]
+        span = self._tracer.start_span(f"job {kind}", self.no_context, kind=self._trace.SpanKind.CONSUMER, links=links)
+        self.attach(self._trace.set_span_in_context(span, self.no_context))
+        return span
+
+    def end_job(self, span: "Span", outcome: str) -> None:
+        span.set_attribute("service.outcome", outcome)
+        if outcome in {"failed", "dead", "lost", "crashed"}:
+            self.fail(span, outcome)
+        span.end()
 
     def unit(self, name: str, outcome: str, seconds: float) -> None:
         """Tell of a unit that has ended, as a child of what the task does; what nobody waits for is not traced."""

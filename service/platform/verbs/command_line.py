@@ -11,7 +11,7 @@ from importlib import import_module
 import typer
 
 from service.platform.name import TITLE
-from service.platform.verbs import local, remote
+from service.platform.verbs import jobs, local, remote
 from service.platform.verbs.program import MakeProgram, Program
 
 
@@ -37,6 +37,7 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
     line.callback()(_nothing)
     line.add_typer(local.verbs)
     line.add_typer(remote.verbs)
+    line.add_typer(jobs.verbs, name="jobs")
     if first == "load":
         from service.platform.client.load import feature_loads
 
@@ -53,7 +54,8 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
 def names(line: typer.Typer) -> set[str]:
     """Return the names of the verbs in a typer app and in those that were added to it."""
     own = {command.name or command.callback.__name__ for command in line.registered_commands if command.callback}
-    return own.union(*(names(group.typer_instance) for group in line.registered_groups if group.typer_instance))
+    groups = [(group.name, group.typer_instance) for group in line.registered_groups]
+    return own.union(*({name} if isinstance(name, str) else names(one) for name, one in groups if one))
 
 
 def _add(line: typer.Typer, module: str | None, known: set[str]) -> None:

@@ -110,12 +110,13 @@ def _parse(url: str) -> SplitResult:
 
 
 def _detail(answer: Answer) -> str:
-    if answer.status == 404:
-        return "no such page; the management listener is wanted, such as http://127.0.0.1:9000"
     try:
-        return str(json.loads(answer.body)["detail"])
+        detail = str(json.loads(answer.body)["detail"])
     except (ValueError, KeyError, TypeError):
-        return answer.body[:200].decode(errors="replace")
+        detail = answer.body[:200].decode(errors="replace")
+    if answer.status == 404 and not detail.startswith("there is no "):  # not a thing is missing, but the page
+        return "no such page; the management listener is wanted, such as http://127.0.0.1:9000"
+    return detail
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The verbs that run a service here, or prepare one: `dev serve migrate settings check`."""
+"""The verbs that run a service here, or prepare one: `dev serve work migrate settings check`."""
 
 import os
 import sys
@@ -88,6 +88,18 @@ def serve(context: typer.Context) -> None:
 
 
 @verbs.command()
+def work(context: typer.Context) -> None:
+    """Run jobs until SIGTERM or SIGINT, and serve nobody but operators: for workers of their own, beside `serve`.
+
+    Example: SERVICE_JOBS_CONCURRENCY=20 service work
+    """
+    settings, origins = database_settings(context)
+    if settings.jobs_concurrency == 0:
+        fail("SERVICE_JOBS_CONCURRENCY: must be 1 or more for a process that only runs jobs; it is 0", WRONG)
+    process(program(context).features, settings, origins, public=False)
+
+
+@verbs.command()
 def migrate(
     context: typer.Context,
     breaking: Annotated[
@@ -162,6 +174,7 @@ def process(
     settings: "PlatformSettings",
     origins: Mapping[str, str],
     *,
+    public: bool = True,
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
 ) -> None:
@@ -170,6 +183,8 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.identity import UndeclaredError
+    from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.seams import SeamsError
@@ -177,10 +192,10 @@ def process(
 
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
-            trio.run(partial(main, settings, features, origins=origins, end=end, on_ready=on_ready))
-    except* (SettingsError, SeamsError) as group:
+            trio.run(partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready))
+    except* (SettingsError, SeamsError, UndeclaredError) as group:
         fail(sentences(group), WRONG)
-    except* MigrationsWrong as group:
+    except* (MigrationsWrong, JobsTwice) as group:
         fail(sentences(group), CRASHED)
     except* Exception:
         structlog.get_logger(__name__).critical("crashed", exc_info=True)

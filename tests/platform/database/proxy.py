@@ -18,6 +18,7 @@ class Proxy:
         self._trap = b""
         self._forward_trapped = False
         self._lines: set[trio.CancelScope] = set()
+        self._muted: set[_Line] = set()
 
     @property
     def lines(self) -> int:
@@ -31,6 +32,11 @@ class Proxy:
         """Break all lines."""
         for scope in self._lines:
             scope.cancel()
+
+    def mute(self) -> None:
+        """Swallow from now on what is said on the lines that there are; they stay open."""
+        for line in self._muted:
+            line.mute = line.deaf = True
 
     def break_at(self, word: bytes, *, forward: bool) -> None:
         """Break the next line on which a client says `word`, after the server got it or before."""
@@ -48,14 +54,18 @@ class Proxy:
                     await trio.open_tcp_stream("127.0.0.1", self.target) as server,
                     trio.open_nursery() as nursery,
                 ):
+                    self._muted.add(line)
                     nursery.start_soon(self._upstream, client, server, line)
                     await self._pump(server, client, line)
                     nursery.cancel_scope.cancel()
         self._lines.discard(scope)
+        self._muted = {one for one in self._muted if one.scope is not scope}
 
     async def _upstream(self, client: trio.SocketStream, server: trio.SocketStream, line: "_Line") -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await client.receive_some():
+                if line.deaf:
+                    continue
                 if self._trap and self._trap in data:
                     self._trap = b""
                     self.broken += 1
@@ -75,10 +85,11 @@ class Proxy:
                 await sink.send_all(data)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Line:
     scope: trio.CancelScope
     mute: bool = False  # the client hears nothing more from the server
+    deaf: bool = False  # nor does the server from the client
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from quart import Blueprint
 
 from service.platform.feature import Feature, Resources
+from service.platform.identity import anyone
 from service.platform.settings import PlatformSettings
 from service.platform.verbs import Program, run_program
 from tests.platform.database.units import sleep
@@ -16,6 +17,7 @@ async def open_queries(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("queries", __name__)
 
     @routes.get("/query/<float:seconds>")
+    @anyone
     async def query(seconds: float) -> str:
         await resources.database.run(sleep, seconds)
         return "done"

@@ -5,9 +5,10 @@ import time
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from service.platform.database import Wakeups, open_database
+from service.platform.database import notify as notify_after
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -166,3 +167,68 @@ async def test_nothing_is_missed_over_three_restarts(own_server: OwnServer, how:
 def insert_and_notify(connection: Connection, *, number: int) -> None:
     insert(connection, number=number)
     notify(connection, channel="numbers", payload=str(number))
+
+
+async def test_all_who_listen_share_one_connection_and_each_hears_its_own(
+    make_settings: MakeSettings, database_url: str
+) -> None:
+    with trio.fail_after(30), observe(database_url) as observer:
+        async with open_database(make_settings()) as database, database.listen("one") as one:
+            assert await anext(one) is None
+            async with database.listen("two") as two, database.listen("one") as again:
+                assert (await anext(two), await anext(again)) == (None, None)
+                await database.run(notify, channel="one", payload="x")
+                await database.run(notify, channel="two", payload="y")
+
+                heard = [await anext(each) for each in (one, two, again)]
+                listening = observer.ask("SELECT count(*) FROM pg_stat_activity WHERE starts_with(query, 'LISTEN')")
+            await database.run(notify, channel="two", payload="z")
+            await database.run(notify, channel="one", payload="z")
+            last = await anext(one)
+        while observer.sessions():
+            await trio.sleep(0.01)
+
+    assert heard == [frozenset({"x"}), frozenset({"y"}), frozenset({"x"})]
+    assert listening == 1
+    assert last == frozenset({"z"})
+
+
+async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_it_fails(
+    make_settings: MakeSettings,
+) -> None:
+    def unit(connection: Connection, *payloads: str, fails: bool = False) -> None:
+        for payload in payloads:
+            notify_after(connection, "room", payload)
+        if fails:
+            raise RuntimeError("it fails")
+
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+            await anext(wakeups)
+            with pytest.raises(RuntimeError):
+                await database.run(unit, "never", fails=True)
+            await database.run(unit, "a", "b", "a")
+
+            assert await anext(wakeups) == frozenset({"a", "b"})
+            with pytest.raises(ValueError, match="7999 bytes at most"):
+                await database.run(unit, "x" * 8_000)
+
+
+async def test_one_that_does_not_ask_is_told_to_catch_up_rather_than_kept_everything_for(
+    make_settings: MakeSettings,
+) -> None:
+    def unit(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_notify('room', n::text) FROM generate_series(1, 10050) n"))
+
+    with trio.fail_after(30):
+        async with (
+            open_database(make_settings()) as database,
+            database.listen("room") as wakeups,
+            database.listen("end") as end,
+        ):
+            assert (await anext(wakeups), await anext(end)) == (None, None)
+            await database.run(unit)
+            await database.run(notify, channel="end", payload="x")
+            await anext(end)
+
+            assert await anext(wakeups) is None

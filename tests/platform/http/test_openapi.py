@@ -16,6 +16,7 @@ from quart_schema import validate_querystring, validate_request
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
 from service.platform.http.openapi import replies
+from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
 from service.platform.testing.fixtures import MakeSettings
@@ -59,10 +60,12 @@ async def open_lying(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("lying", __name__)
 
     @routes.get("/number")
+    @anyone
     async def number() -> Wrong:
         return {"nombre": 1}  # type: ignore[typeddict-item, typeddict-unknown-key]  # the lie
 
     @routes.get("/status")
+    @anyone
     @replies(Wrong)
     async def status() -> tuple[Wrong, int]:
         return {"number": 1}, 202
@@ -94,11 +97,13 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
 
     @routes.get("/asked/<item>")
+    @anyone
     @validate_querystring(Asked)
     async def asked(item: Small, query_args: Asked) -> dict[str, int]:
         return {str(item): query_args.needed}
 
     @routes.post("/told")
+    @anyone
     @validate_request(Asked)
     async def told(data: Asked) -> dict[str, int]:
         return {"needed": data.needed}

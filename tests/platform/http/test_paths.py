@@ -19,6 +19,7 @@ from quart.views import MethodView
 from werkzeug.routing import BaseConverter
 
 from service.platform.feature import Feature, Resources
+from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
 from service.platform.testing.fixtures import MakeSettings
@@ -51,6 +52,7 @@ class OpaqueConverter(BaseConverter):
         return Opaque()
 
 
+@anyone
 class Items(MethodView):
     """A class of views."""
 
@@ -67,47 +69,58 @@ async def open_parts(resources: Resources) -> AsyncIterator[Blueprint]:
         state.app.url_map.converters |= {"day": DayConverter, "opaque": OpaqueConverter}
 
     @routes.get("/name/<name>")
+    @anyone
     async def of_name(name: Name) -> dict[str, str]:
         return {"name": name}
 
     @routes.get("/small/<small>")
+    @anyone
     async def of_small(small: Small) -> dict[str, int]:
         return {"one more": small + 1}
 
     @routes.get("/kind/<kind>")
+    @anyone
     async def of_kind(kind: Literal["a", "b"]) -> dict[str, str]:
         return {"kind": kind}
 
     @routes.get("/either/<name>", defaults={"small": 9})
     @routes.get("/either/<name>/<int:small>")
+    @anyone
     async def of_either(name: Name, small: Small) -> dict[str, int]:
         return {name: small}
 
     @routes.get("/<shop>/orders/<int:seq>")
+    @anyone
     async def of_order(shop: str, seq: int) -> dict[str, int]:
         return {shop: seq}
 
     @routes.get("/<string(length=2):country>/<float(signed=True):x>-<float:y>/<int(min=5, max=9):zoom>")
+    @anyone
     async def of_map(country: str, x: float, y: float, zoom: Small) -> str:
         return ""
 
     @routes.get('/any/<any("a:b>c", d):one>/<uuid:id>/<int(fixed_digits=4):year>')
+    @anyone
     async def of_any(one: str, id: UUID, year: int) -> str:
         return f"{one} {id.hex} {year}"
 
     @routes.get("/day/<day:day>/<opaque:thing>/<path:rest>")
+    @anyone
     async def of_day(day: date, thing: Opaque, rest: str) -> str:
         return f"{day.year} {type(thing).__name__} {rest}"
 
     @routes.route("/same/<one>", methods=["PUT", "DELETE"])
+    @anyone
     async def of_same(one: str) -> str:
         return one
 
     @routes.get("/same/<int:other>")
+    @anyone
     async def of_other(other: int) -> str:
         return str(other)
 
     @routes.websocket("/ws/<name>")
+    @anyone
     async def talk(name: Name) -> None:
         await websocket.accept()
         await websocket.send(name)

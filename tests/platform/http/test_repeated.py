@@ -13,6 +13,7 @@ from quart import Blueprint, request
 from quart_schema import validate_querystring, validate_request
 
 from service.platform.feature import Feature, Resources
+from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 
@@ -47,21 +48,25 @@ async def open_repeating(_: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("repeating", __name__)
 
     @routes.post("/declared")
+    @anyone
     @validate_request(Told)
     async def declared(data: Told) -> dict[str, Any]:
         return {}
 
     @routes.post("/plain")
+    @anyone
     async def plain() -> dict[str, Any]:
         await request.get_json()
         return {}
 
     @routes.get("/query")
+    @anyone
     @validate_querystring(Query)
     async def query(query_args: Query) -> dict[str, Any]:
         return {}
 
     @routes.get("/part/<part>")
+    @anyone
     async def part(part: Annotated[str, Field(pattern="^[0-9]+$")]) -> dict[str, Any]:
         return {}
 

@@ -17,6 +17,8 @@ from quart import Blueprint, abort, request, websocket
 from quart_trio import QuartTrio
 from wsproto.frame_protocol import CloseReason
 
+from service.platform.identity import anyone
+
 if TYPE_CHECKING:
     from service.platform.settings import PlatformSettings
 
@@ -36,36 +38,44 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
     """Add what the tests ask for."""
 
     @app.get("/")
+    @anyone
     async def hello() -> str:
         return "hello"
 
     @app.get("/livez")
+    @anyone
     async def live() -> str:
         return "{}"
 
     @app.get("/slow/<float:seconds>")
+    @anyone
     async def slow(seconds: float) -> str:
         await trio.sleep(seconds)
         return "done"
 
     @app.get("/tasks")
+    @anyone
     async def tasks() -> str:
         return str(trio.lowlevel.current_statistics().tasks_living)
 
     @app.post("/read")
+    @anyone
     async def read() -> str:
         return str(len(await request.get_data(cache=True, as_text=False, parse_form_data=False)))
 
     @app.post("/ignore")
+    @anyone
     async def ignore() -> str:
         await trio.sleep(1)
         return "ignored"
 
     @app.get("/big")
+    @anyone
     async def big() -> bytes:
         return bytes(16 << 20)
 
     @app.get("/stream")
+    @anyone
     async def stream() -> AsyncIterator[bytes]:
         async def chunks() -> AsyncIterator[bytes]:
             while True:
@@ -74,10 +84,12 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
         return chunks()
 
     @app.get("/error")
+    @anyone
     async def error() -> str:
         raise RuntimeError("meant")
 
     @app.get("/group")
+    @anyone
     async def group() -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_not_found)
@@ -85,39 +97,47 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
         return "never"
 
     @app.websocket("/echo")
+    @anyone
     async def echo() -> None:
         while True:
             await websocket.send(await websocket.receive())
 
     @app.websocket("/deaf")
+    @anyone
     async def deaf() -> None:
         await websocket.accept()
         await trio.sleep_forever()
 
     @app.websocket("/pump")
+    @anyone
     async def pump() -> None:
         while True:
             await websocket.send(CHUNK)
 
     @app.websocket("/talk")
+    @anyone
     async def talk() -> None:
         while True:
             await websocket.send("x")
 
     @app.websocket("/fail")
+    @anyone
     async def fail() -> None:
         await websocket.accept()
         raise RuntimeError("meant")
 
     @app.websocket("/return")
+    @anyone
     async def return_() -> None:
         await websocket.accept()
 
     @app.websocket("/subprotocol")
+    @anyone
     async def subprotocol() -> None:
         await websocket.accept(subprotocol="not.offered")
 
     @app.websocket("/abort")
+    @anyone
     async def refuse() -> None:
         abort(403)
 

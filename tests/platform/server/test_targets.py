@@ -3,6 +3,7 @@
 import pytest
 from quart import Blueprint
 
+from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.server.routing import _encode_host
 from service.platform.server.targets import origin_form
@@ -17,10 +18,12 @@ def guarded(app: Application) -> Application:
     routes = Blueprint("guarded", __name__)
 
     @routes.route("/api/hello", methods=["GET", "POST"])
+    @anyone
     async def hello() -> str:
         return "let in"
 
     @routes.get("/files/<path:name>")
+    @anyone
     async def files(name: str) -> str:
         return name
 
@@ -81,6 +84,7 @@ async def test_a_path_and_a_method_are_what_they_are_written_as(guarded: Applica
 
 async def test_the_authority_of_an_absolute_target_is_the_host(app: Application) -> None:
     @app.get("/host")
+    @anyone
     async def host() -> str:
         from quart import request
 

@@ -17,6 +17,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 KNOWN = catalogue(Settings, FEATURES)
+PLATFORM = catalogue(PlatformSettings, [])  # of a clone some may be required, which is none of these tests' business
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
-        KNOWN.load()
+        PLATFORM.load()
     return caught.value.problems
 
 
@@ -77,11 +78,83 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "60",
             "SERVICE_GRACEFUL_TIMEOUT: 15 is below SERVICE_REQUEST_DEADLINE, 60; requests in flight would be cut",
         ),
+        (
+            "SERVICE_AUTH_ISSUER",
+            "https://login.example.org",
+            "SERVICE_AUTH_AUDIENCE: must be set when SERVICE_AUTH_ISSUER is, or a token for another would do",
+        ),
+        (
+            "SERVICE_AUTH_AUDIENCE",
+            "orders",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_AUDIENCE or SERVICE_AUTH_JWKS_URL is; "
+            "without it everybody is a guest",
+        ),
+        (
+            "SERVICE_AUTH_JWKS_URL",
+            "https://login.example.org/keys",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_AUDIENCE or SERVICE_AUTH_JWKS_URL is; "
+            "without it everybody is a guest",
+        ),
+        (
+            "SERVICE_AUTH_ALGORITHMS",
+            "ES256,HS256",
+            "SERVICE_AUTH_ALGORITHMS: 'HS256' must hold algorithms with a public key, of RS256, RS384, RS512, PS256, "
+            "PS384, PS512, ES256, ES384, ES512, Ed25519, EdDSA; 'HS256' is none",
+        ),
+        (
+            "SERVICE_AUTH_ISSUER",
+            "http://login.example.org",
+            "SERVICE_AUTH_ISSUER: 'http://login.example.org' must begin with https: whoever is on the way could "
+            "answer with keys of his own",
+        ),
+        (
+            "SERVICE_AUTH_CLIENT_ID",
+            "web",
+            "SERVICE_AUTH_ISSUER: must be set when SERVICE_AUTH_CLIENT_ID is; without it nobody can sign in",
+        ),
+        ("SERVICE_AUTH_CLIENT_SECRET", "x", "SERVICE_AUTH_CLIENT_ID: must be set when SERVICE_AUTH_CLIENT_SECRET is"),
+        (
+            "SERVICE_AUTH_SCOPES",
+            "profile",
+            "SERVICE_AUTH_SCOPES: 'profile' must hold openid, without which a provider does not say who signed in",
+        ),
         ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
     assert problems(monkeypatch, **{name: value}) == [problem]
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "login.example.org",
+        "ftp://login.example.org",
+        "https://",
+        "https://me:secret@login.example.org",
+        "https://login.example.org/#x",
+        "https://login.example.org/?tenant=x",
+        "https://login.example.org/two words",
+        "http://10.0.0.1/realms/main",
+        "http://localhost.example.org/",
+    ],
+)
+def test_an_issuer_that_cannot_be_one_stops_the_start(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
+    (problem,) = problems(monkeypatch, SERVICE_AUTH_ISSUER=issuer, SERVICE_AUTH_AUDIENCE="orders")
+
+    assert problem.startswith("SERVICE_AUTH_ISSUER: ")
+    assert "must be" in problem
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://a.example/", "https://a.example:8443/x", "http://127.0.0.1:9/x", "http://[::1]/", "http://localhost"],
+)
+def test_an_issuer_is_kept_as_it_was_given(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
+    monkeypatch.setenv("SERVICE_AUTH_ISSUER", issuer)
+    monkeypatch.setenv("SERVICE_AUTH_AUDIENCE", "orders")
+
+    assert KNOWN.load()[0].auth_issuer == issuer
 
 
 def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,9 +172,9 @@ def test_a_wrong_database_address_is_not_repeated(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["UNRELATED_THING", "VERSION", "ID", "URL", "NAME", "PORT", "REGION", "HOST", "LEVEL"])
 def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"SERVICE_{name}", "1")
-    KNOWN.load()
+    PLATFORM.load()
 
-    assert KNOWN.unknown_names() == [f"SERVICE_{name}"]
+    assert PLATFORM.unknown_names() == [f"SERVICE_{name}"]
 
 
 @pytest.mark.parametrize(
@@ -124,10 +197,10 @@ def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "SERVICE_REVISION").write_text("4c1d2e7\n")
     Path(".env").write_text(f"SERVICE_SECRETS_DIR={tmp_path}/secrets\n")
-    settings, origins = KNOWN.load()
+    settings, origins = PLATFORM.load()
 
     assert (settings.revision, origins["SERVICE_REVISION"]) == ("4c1d2e7", "file in SERVICE_SECRETS_DIR")
-    assert KNOWN.unknown_names() == []
+    assert PLATFORM.unknown_names() == []
 
 
 def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +218,7 @@ def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypat
 def test_words_are_words_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOG_LEVEL": "Warning", "LOG_FORMAT": "JSON", "DATABASE_POOLED": "FALSE"}.items():
         monkeypatch.setenv(f"SERVICE_{name}", value)
-    settings, _ = KNOWN.load()
+    settings, _ = PLATFORM.load()
 
     assert (settings.log_level, settings.log_format, settings.database_pooled) == ("warning", "json", False)
 
@@ -161,7 +234,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
     Path(".env").write_text("SERVICE_MAX_REQUESTS=2\nSERVICE_LOG_LEVEL=warning\nSERVICE_BIND=\n")
     monkeypatch.setenv("SERVICE_SECRETS_DIR", str(secrets))
     monkeypatch.setenv("SERVICE_MAX_REQUESTS", "3")
-    settings, origins = KNOWN.load()
+    settings, origins = PLATFORM.load()
 
     assert (settings.max_requests, origins["SERVICE_MAX_REQUESTS"]) == (3, "environment")
     assert (settings.log_level, origins["SERVICE_LOG_LEVEL"]) == ("warning", ".env")
@@ -174,7 +247,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_secrets(
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "example.org, www.example.org,")
     monkeypatch.setenv("SERVICE_TRUSTED_PROXIES", "10.1.2.3/8,::1,::ffff:192.0.2.0/120,::ffff:192.0.2.1,::/0")
-    settings, _ = KNOWN.load()
+    settings, _ = PLATFORM.load()
 
     assert settings.allowed_hosts == ("example.org", "www.example.org")
     assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.0/24", "192.0.2.1/32", "::/0")
@@ -182,10 +255,10 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_DATABASE_URL", "postgresql://me@h/db?password=hunter3&sslpassword=hunter4")
-    table = documents.table(*KNOWN.load())
+    table = documents.table(*PLATFORM.load())
 
     assert "hunter" not in table
-    assert "hunter" not in repr(KNOWN.load())
+    assert "hunter" not in repr(PLATFORM.load())
     assert "postgresql+psycopg://me@h/db?password=" in table
 
 

@@ -9,8 +9,10 @@ from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.parts import PathParts
 from service.platform.http.openapi.provider import add_openapi
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
+from service.platform.http.openapi.security import SCHEME, security_scheme
 
 __all__ = [
+    "SCHEME",
     "Media",
     "PathParts",
     "SparseSchema",
@@ -19,5 +21,6 @@ __all__ = [
     "explain",
     "json_schema",
     "replies",
+    "security_scheme",
     "unguarded",
 ]

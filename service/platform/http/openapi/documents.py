@@ -6,13 +6,15 @@ from hashlib import sha256
 from quart import Blueprint, Quart, Response, request
 
 from service.platform.http.openapi.declarations import Media, replies
+from service.platform.identity import anyone
 
 
 def add_document(routes: Quart | Blueprint, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-    """Add a route for `body`; `headers` have its Content-Type at least."""
+    """Add a route for `body`, for anyone; `headers` have its Content-Type at least."""
     # Asked for each time: nobody meets the document of another release for long.
     sent = {"Cache-Control": "no-cache", "ETag": f'"{sha256(body).hexdigest()[:20]}"'} | dict(headers)
 
+    @anyone
     @replies(Media(sent["Content-Type"].partition(";")[0]))
     @replies(Media(), 304)
     async def send() -> Response:

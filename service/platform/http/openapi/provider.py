@@ -21,6 +21,8 @@ from service.platform.http.openapi.declarations import Media, is_error
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
+from service.platform.http.openapi.security import SCHEME, security, security_scheme
+from service.platform.identity import Unauthenticated, declared
 from service.platform.name import TITLE, version
 
 PATH = "/openapi.json"
@@ -31,13 +33,20 @@ _ALWAYS = (Invalid, errors.Misdirected, ServiceError, Unavailable, errors.Deadli
 _CHANGING = (errors.Forbidden, errors.UnsupportedMedia, errors.RateLimited)
 _WITH_BODY = (errors.RequestTimeout, errors.TooLarge)
 
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same request with the same key has its effect once, and gets the same answer for 24 hours.",
+    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,255}$"},
+}
 _ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log", "schema": {"type": "string"}}}
 _RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
 
 
-async def add_openapi(app: Quart) -> None:
-    """Add the document of all the routes that `app` has by now."""
-    provider = _Provider(app)
+async def add_openapi(app: Quart, issuer: str | None = None) -> None:
+    """Add the document of all the routes that `app` has by now; with an issuer it says who may."""
+    provider = _Provider(app, issuer)
     for rule in provider.generate_rules():
         provider.build_paths(rule)
         await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have things to do meanwhile
@@ -47,10 +56,11 @@ async def add_openapi(app: Quart) -> None:
 class _Provider(OpenAPIProvider):
     """quart-schema's reading of the routes, and what they have in common."""
 
-    def __init__(self, app: Quart) -> None:
+    def __init__(self, app: Quart, issuer: str | None) -> None:
         info = Info(title=TITLE, version=version())
         super().__init__(app, QuartSchema(info=info))
         self._views = app.view_functions
+        self._issuer = issuer
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         # Whoever was first: the rule of a path, the rule that answers there to a method, the path of an identifier.
         self._paths: dict[str, str] = {}
@@ -60,6 +70,8 @@ class _Provider(OpenAPIProvider):
     def schema(self) -> dict[str, Any]:
         document = super().schema()
         document["components"]["responses"] = {kind.__name__: _answer(kind) for kind in _kinds(ServiceError)}
+        if self._issuer is not None:
+            document["components"]["securitySchemes"] = {SCHEME: security_scheme(self._issuer)}
         document["components"]["schemas"]["Problem"] = json_schema(Problem)[0]
         return document
 
@@ -88,7 +100,15 @@ class _Provider(OpenAPIProvider):
             operation |= {"operationId": self._identifier(rule, method), "tags": [rule.endpoint.split(".")[0]]}
             operation["parameters"], definitions = _describe_parts(operation["parameters"], hints, renamed)
             components |= definitions | self._add_answer(operation, hints)
-            _complete(operation, method, guarded=not getattr(view, "unguarded", False))
+            if getattr(view, "idempotent", False):
+                operation["parameters"].append(IDEMPOTENCY_KEY)
+                for kind in (errors.Conflict, errors.Unprocessable):
+                    operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
+            may = declared(view)
+            needed = may if may is not None and may.signed_in and self._issuer is not None else None
+            if needed is not None:
+                operation["security"] = security(needed)
+            _complete(operation, method, guarded=not getattr(view, "unguarded", False), closed=needed is not None)
         return {path: operations}, components
 
     def _path(self, rule: str) -> tuple[str, dict[str, str]]:
@@ -152,11 +172,11 @@ def _describe_parts(
     return described, found
 
 
-def _complete(operation: dict[str, Any], method: str, *, guarded: bool) -> None:
+def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: bool) -> None:
     """Add the answers that come from outside of the route, and what belongs to every answer."""
     declared = operation["responses"] or {"default": {"description": "not declared"}}
     responses = {str(status): dict(response) for status, response in declared.items()}
-    for kind in _surrounding(operation, method) if guarded else ():
+    for kind in _surrounding(operation, method, closed=closed) if guarded else ():
         known = responses.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.__name__}"})
         if "content" in known:
             known["content"] |= _answer(kind)["content"]
@@ -169,8 +189,10 @@ def _told(status: str, response: dict[str, Any], headers: dict[str, Any]) -> dic
     return response if "$ref" in response else {"description": phrase, "headers": headers} | response
 
 
-def _surrounding(operation: Mapping[str, Any], method: str) -> Iterator[type[ServiceError]]:
+def _surrounding(operation: Mapping[str, Any], method: str, *, closed: bool) -> Iterator[type[ServiceError]]:
     yield from _ALWAYS
+    if closed:
+        yield from (Unauthenticated, errors.Forbidden)
     if method not in _SAFE:
         yield from _CHANGING
     if "requestBody" in operation:

@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
-down_revision = None
+revision = "chat"
+down_revision = "platform_identity"
 branch_labels = None
 depends_on = None
 
-serves_from = "0001"
+serves_from = "platform_jobs"
 breaking = None
 
 
@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(collation="C"), nullable=False),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=True),
         sa.Column("at", sa.TIMESTAMP(timezone=True), server_default=sa.func.clock_timestamp(), nullable=False),
         sa.PrimaryKeyConstraint("room", "seq"),
         sa.UniqueConstraint("room", "id"),

@@ -1,0 +1,107 @@
+"""`Idempotency-Key`: a POST that is sent again, because its answer was lost, has its effect once and the same answer.
+
+    @routes.post("/api/orders")
+    @signed_in
+    @idempotent
+    async def order() -> Response:
+        return await run_once(database, lambda number: ({"number": number}, 201), store.place_order, item=item)
+
+Theory of operation. The key, a hash of the request and the answer are a row that is written in the unit's own
+transaction: there is an effect if and only if there is an answer to repeat. A lock that lives as long as the
+transaction keeps a second request of the same key out, at any replica: it is told 409 at once and comes again. A unit
+that raises leaves nothing, so its repeat is tried anew. A key belongs to whoever has signed in; guests share theirs.
+"""
+
+import json
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from hashlib import sha256
+from typing import Any, Concatenate, cast
+
+import trio
+from quart import Response, request
+from sqlalchemy import Connection
+
+from service.platform.database import Database
+from service.platform.errors import Invalid
+from service.platform.http import idempotency_store as store
+from service.platform.http.callers import caller
+from service.platform.http.idempotency_store import Kept, Once
+
+HEADER = "Idempotency-Key"
+SWEEP = 600.0  # seconds between two looks for rows that are too old
+# Visible ASCII without quote and backslash; the draft of the standard has it as a quoted string.
+_FORM = re.compile(r'"?([!#-\[\]-~]{1,255})"?')
+_IN_SCOPE = "once"
+
+
+def idempotent[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Declare that a route takes `Idempotency-Key`; its unit of work goes through `run_once`."""
+
+    @wraps(view)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        if (given := request.headers.get(HEADER)) is not None:
+            cast(dict[str, Any], request.scope)[_IN_SCOPE] = await _read(given)
+        return await view(*args, **kwargs)
+
+    wrapped.idempotent = True  # type: ignore[attr-defined]  # a function takes attributes
+    return wrapped
+
+
+async def run_once[**P, T](
+    database: Database,
+    answer: Callable[[T], tuple[Any, int]],
+    unit: Callable[Concatenate[Connection, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Response:
+    """Run a unit of work unless its request was answered before; return that answer, or the one that is made now.
+
+    `answer` makes the body, which becomes JSON, and the status of what the unit returns. It runs inside the
+    transaction, so it is quick and does nothing else. Raises as `database.run` does, Conflict while another request
+    of this key runs, Unprocessable when the key belongs to another request.
+    """
+    once: Once | None = request.scope.get(_IN_SCOPE)  # type: ignore[assignment]  # put there by `idempotent`
+
+    def work(connection: Connection) -> Kept:
+        return _kept(answer(unit(connection, *args, **kwargs)))
+
+    kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
+    headers = {"Idempotency-Replayed": "true"} if kept.replayed else {}
+    return Response(kept.body, kept.status, headers, content_type="application/json")
+
+
+@asynccontextmanager
+async def open_idempotency(database: Database) -> AsyncIterator[None]:
+    """Keep the table small inside this scope."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.keep_running, sweep, database)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def sweep(database: Database) -> None:
+    """Delete the answers that nobody is promised any more, for ever."""
+    while True:
+        await trio.sleep(random.uniform(0.5, 1) * SWEEP)  # noqa: S311  spreads replicas, keeps no secret
+        while await database.run(store.delete_old_answers) >= store.MOST_DELETED:
+            pass
+
+
+async def _read(given: str) -> Once:
+    """Return the key as this caller's, with the hash of the request. Raises Invalid."""
+    if (found := _FORM.fullmatch(given)) is None:
+        raise Invalid(f"{HEADER}: must be 1 to 255 visible ASCII characters without quotes and backslashes")
+    who = await caller()
+    asked = f"{request.method}\0{request.path}\0{request.query_string.decode('latin-1')}\0".encode()
+    body = cast(bytes, await request.get_data(as_text=False))
+    return Once(key=sha256(f"{who.subject}\0{found[1]}".encode()).digest(), fingerprint=sha256(asked + body).digest())
+
+
+def _kept(answered: tuple[Any, int]) -> Kept:
+    body, status = answered
+    return Kept(status, json.dumps(body))

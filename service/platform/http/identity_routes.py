@@ -1,0 +1,168 @@
+"""The routes of identity itself. They are there with and without an identity provider."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from quart import Blueprint, Response, request
+from quart_schema import validate_querystring
+
+from service.platform.database import Database
+from service.platform.errors import Conflict, Invalid
+from service.platform.http.callers import caller
+from service.platform.http.openapi import Media, replies
+from service.platform.identity import (
+    TICKET_SECONDS,
+    Answer,
+    Identity,
+    Unauthenticated,
+    anyone,
+    cookies,
+    make_ticket,
+    signed_in,
+)
+
+if TYPE_CHECKING:
+    from service.platform.identity.browsers import Browsers
+
+LOGOUT = "/auth/backchannel-logout"
+
+
+class Ticket(TypedDict):
+    """Offer `ticket.<ticket>` as a subprotocol beside the real one; good once, for so many seconds."""
+
+    ticket: str
+    expires_in: int
+
+
+class Me(TypedDict):
+    """Who is asking; `identity` says whether anybody is asked, `sign_in` whether a browser can sign in here."""
+
+    identity: bool
+    sign_in: bool
+    signed_in: bool
+    subject: str
+    name: str
+
+
+class SignedOut(TypedDict):
+    """Where the browser goes now: to the provider, to end its session too, or to this site's first page."""
+
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    to: Annotated[str, Field(max_length=2_000, description="a path on this site")] = "/"
+
+
+def create_identity_routes(identity: Identity, database: Database) -> Blueprint:
+    routes = Blueprint("identity", __name__)
+    add_who(routes, identity, database)
+    add_sign_in(routes, identity)
+    return routes
+
+
+def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
+    @routes.post("/auth/ticket")
+    @signed_in
+    @replies(Ticket, 201)
+    @replies(Conflict)
+    async def ticket() -> tuple[Ticket, int]:
+        """Get a ticket that opens one websocket at any replica: for pages, which can set no header there."""
+        if identity.gate is None:
+            raise Conflict("no identity provider is set: everybody is a guest, and no ticket is needed")
+        made = await make_ticket(database, await caller())
+        return {"ticket": made, "expires_in": TICKET_SECONDS}, 201
+
+    @routes.get("/auth/me")
+    @anyone
+    @replies(Me)
+    @replies(Unauthenticated)
+    async def me() -> Me:
+        """Say who is asking."""
+        who = await caller()
+        return {
+            "identity": identity.gate is not None,
+            "sign_in": identity.browsers is not None,
+            "signed_in": who.signed_in,
+            "subject": who.subject,
+            "name": who.name,
+        }
+
+
+def add_sign_in(routes: Blueprint, identity: Identity) -> None:
+    @routes.get("/auth/sign-in")
+    @anyone
+    @validate_querystring(Target)
+    @replies(Media(), 303)
+    @replies(Conflict)
+    async def sign_in(query_args: Target) -> Response:
+        """Send a browser to the identity provider; it comes back signed in, to a path on this site."""
+        url, pending = await browsers(identity).begin(query_args.to, site=site())
+        return go(url, cookie(cookies.PENDING, pending.cookie(), cookies.PENDING_SECONDS))
+
+    @routes.get("/auth/callback")
+    @anyone
+    @validate_querystring(Answer)
+    @replies(Media(), 303)
+    @replies(Unauthenticated)
+    @replies(Conflict)
+    async def callback(query_args: Answer) -> Response:
+        """Take a browser back from the identity provider."""
+        done = await browsers(identity).finish(
+            query_args,
+            pending=request.cookies.get(cookies.PENDING, ""),
+            site=site(),
+            before=request.cookies.get(cookies.SESSION),
+        )
+        session = cookie(cookies.SESSION, done.session, int(browsers(identity).lifetime))
+        return go(done.target, session, cookie(cookies.PENDING, "", 0))
+
+    @routes.post("/auth/sign-out")
+    @anyone
+    @replies(SignedOut)
+    @replies(Conflict)
+    async def sign_out() -> Response:
+        """End this browser's session, its websockets included."""
+        to = await browsers(identity).sign_out(request.cookies.get(cookies.SESSION, ""), site=site())
+        response = Response(json.dumps({"to": to}), content_type="application/json")
+        response.headers.add("Set-Cookie", cookie(cookies.SESSION, "", 0))
+        return response
+
+    @routes.post(LOGOUT)
+    @anyone
+    @replies(Media(), 200)
+    @replies(Conflict)
+    async def backchannel_logout() -> Response:
+        """End the sessions that the identity provider names in a logout token, a field of a form."""
+        token = (await request.form).get("logout_token", "")
+        try:
+            await browsers(identity).logout(token)
+        except Unauthenticated as error:
+            raise Invalid(f"logout_token: {error}") from error  # the status that the standard has
+        return Response("", headers={"Cache-Control": "no-store"})
+
+
+def browsers(identity: Identity) -> "Browsers":
+    if identity.browsers is None:
+        raise Conflict("browsers cannot sign in here: SERVICE_AUTH_CLIENT_ID is not set")
+    return identity.browsers
+
+
+def site() -> str:
+    """Return the address of this site as the browser has it, without a slash at the end."""
+    return request.host_url.rstrip("/")
+
+
+def cookie(name: str, value: str, seconds: int) -> str:
+    """Return a Set-Cookie that no script reads, no other host and no plain-text connection gets."""
+    return f"{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax"
+
+
+def go(url: str, *cookies: str) -> Response:
+    response = Response("", 303, {"Location": url, "Cache-Control": "no-store"})
+    for one in cookies:
+        response.headers.add("Set-Cookie", one)
+    return response

@@ -1,0 +1,56 @@
+"""Who is asking, and what they may. Start reading at may.py; how a token is checked is in tokens.py.
+
+What features use is `service.platform.http`'s: the declarations, and `caller()`.
+"""
+
+from service.platform.identity import cookies
+from service.platform.identity.answer import Answer
+from service.platform.identity.caller import GUEST, STAY, TICKETS, Caller, InsufficientScope, Unauthenticated, caller_of
+from service.platform.identity.may import (
+    ANYONE,
+    SIGNED_IN,
+    May,
+    Rule,
+    UndeclaredError,
+    anyone,
+    check_declared,
+    declared,
+    only,
+    scope,
+    signed_in,
+)
+from service.platform.identity.opening import NOBODY, Identity, open_identity
+from service.platform.identity.stay import SIGNED_OUT, Stay
+from service.platform.identity.store import TICKET_SECONDS
+from service.platform.identity.tickets import make_ticket, split_tickets
+
+__all__ = [
+    "ANYONE",
+    "GUEST",
+    "NOBODY",
+    "SIGNED_IN",
+    "SIGNED_OUT",
+    "STAY",
+    "TICKETS",
+    "TICKET_SECONDS",
+    "Answer",
+    "Caller",
+    "Identity",
+    "InsufficientScope",
+    "May",
+    "Rule",
+    "Stay",
+    "Unauthenticated",
+    "UndeclaredError",
+    "anyone",
+    "caller_of",
+    "check_declared",
+    "cookies",
+    "declared",
+    "make_ticket",
+    "only",
+    "open_identity",
+    "scope",
+    "signed_in",
+    "split_tickets",
+]

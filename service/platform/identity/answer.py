@@ -1,0 +1,14 @@
+"""What an identity provider sends a browser back with."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    state: Annotated[str, Field(max_length=200)] = ""
+    code: Annotated[str, Field(max_length=4_000)] = ""
+    iss: Annotated[str | None, Field(max_length=2_000)] = None
+    error: Annotated[str | None, Field(max_length=200)] = None

@@ -1,0 +1,102 @@
+"""Browsers that sign in: what the routes under /auth do, between the provider, its tokens and our sessions."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from service.platform.errors import Unavailable
+from service.platform.identity.answer import Answer
+from service.platform.identity.caller import Caller
+from service.platform.identity.gate import Gate
+from service.platform.identity.keys import ProviderAway
+from service.platform.identity.provider import CodeRefused, Provider
+from service.platform.identity.sessions import Sessions
+from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending
+from service.platform.identity.tokens import refuse
+
+CALLBACK = "/auth/callback"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """The end of a sign-in: the new session's id, and where to go now."""
+
+    session: str
+    target: str
+
+
+class Browsers:
+    """One for the process, where the service is a client of the provider."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        gate: Gate,
+        sessions: Sessions,
+        *,
+        issuer: str,
+        client: str,
+        secret: str | None,
+        scopes: str,
+        lifetime: float,
+    ) -> None:
+        self._provider, self._gate, self._sessions = provider, gate, sessions
+        self._issuer, self._client, self._secret, self._scopes = issuer, client, secret, scopes
+        self.lifetime = lifetime
+
+    async def begin(self, target: str, *, site: str) -> tuple[str, Pending]:
+        """Return where a browser goes to sign in, and what it has to keep until it is back at `site`."""
+        pending = begin(target)
+        endpoint = await self._endpoint("authorization_endpoint")
+        redirect_uri = site + CALLBACK
+        url = authorization_url(endpoint, pending, client=self._client, redirect_uri=redirect_uri, scopes=self._scopes)
+        return url, pending
+
+    async def finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
+        """Return the session of whoever came back. Raises Unauthenticated for any that does not hold, Unavailable."""
+        begun = read_pending(pending, answer.state)
+        if answer.iss is not None and answer.iss != self._issuer:  # RFC 9207
+            refuse("the answer is of another issuer")
+        if answer.error is not None or not answer.code:
+            refuse("the identity provider did not sign anybody in")
+        form = {"code": answer.code, "redirect_uri": site + CALLBACK, "code_verifier": begun.verifier}
+        try:
+            given = await self._provider.exchange(form, client=self._client, secret=self._secret)
+        except CodeRefused as refused:
+            refuse(str(refused))
+        except ProviderAway as away:
+            raise Unavailable("the identity provider does not answer", retry_after=5) from away
+        caller = await self._caller(given, begun)
+        sid = caller.claims.get("sid")
+        session = await self._sessions.begin(caller, sid=sid if isinstance(sid, str) else None, before=before)
+        return SignedIn(session, begun.target)
+
+    async def _caller(self, given: dict[str, Any], pending: Pending) -> Caller:
+        token, granted = given.get("id_token"), given.get("scope", self._scopes)
+        if not isinstance(token, str):
+            refuse("the identity provider gave no ID token")
+        caller = await self._gate.check_id_token(token, client=self._client, nonce=pending.nonce)
+        scopes = caller.scopes | frozenset(granted.split() if isinstance(granted, str) else ())
+        return replace(caller, scopes=scopes, expires=time.time() + self.lifetime)
+
+    async def sign_out(self, session: str, *, site: str) -> str:
+        """End a session; return where the browser goes to end the provider's own, or back to the site's first page."""
+        await self._sessions.end(session)
+        try:
+            endpoint = await self._provider.endpoint("end_session_endpoint")
+        except ProviderAway:
+            return "/"
+        query = urlencode({"client_id": self._client, "post_logout_redirect_uri": f"{site}/"})
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
+
+    async def logout(self, token: str) -> int:
+        """End what the provider says in a logout token; return how many sessions. Raises Unauthenticated."""
+        logout = await self._gate.check_logout(token, client=self._client)
+        return await self._sessions.end_by_provider(subject=logout.subject, sid=logout.sid)
+
+    async def _endpoint(self, name: str) -> str:
+        try:
+            return await self._provider.endpoint(name)
+        except ProviderAway as away:
+            raise Unavailable("the identity provider does not answer", retry_after=5) from away

@@ -1,0 +1,158 @@
+"""Who is asking: from what a request carries to a Caller, once a request.
+
+A token that was verified is remembered until it expires, by its hash and within a bound: its signature costs a hundred
+times what the rest does. When a key of the issuer's is gone, all that is remembered is forgotten.
+"""
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from service.platform.identity.caller import GUEST, IN_SCOPE, STAY, TICKETS, Caller
+from service.platform.identity.cookies import SESSION
+from service.platform.identity.keys import Keys
+from service.platform.identity.public_keys import PublicKey
+from service.platform.identity.sessions import Sessions
+from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_id_token, check_logout
+from service.platform.identity.stay import Stay
+from service.platform.identity.tokens import Rules, read_claims, read_header, refuse, verify
+
+MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
+
+
+async def _no_tickets(_: str) -> Caller | None:
+    return None
+
+
+class Gate:
+    """What the application asks before a handler runs; one for the process."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        keys: Keys[PublicKey],
+        log_key: bytes,
+        *,
+        redeem: Callable[[str], Awaitable[Caller | None]] = _no_tickets,
+        sessions: Sessions | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules = rules
+        self._keys = keys
+        self._log_key = log_key
+        self._redeem = redeem
+        self._sessions = sessions
+        self._now = now
+        self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
+
+    async def identify(self, scope: MutableMapping[str, Any]) -> Caller:
+        """Return who asks, GUEST when the request carries nothing that says so.
+
+        Raises Unauthenticated for what does not hold, Unavailable when the issuer's keys are not known yet.
+        """
+        known: Caller | None = scope.get(IN_SCOPE)
+        if known is None:
+            known = scope[IN_SCOPE] = await self._find(scope)
+            if known.signed_in and (stay := scope.get(STAY)) is not None:
+                stay.limit(known.expires - self._now())
+        return known
+
+    def forget(self) -> None:
+        """Forget what was verified: a key is gone."""
+        self._remembered.clear()
+
+    @property
+    def remembered(self) -> int:
+        return len(self._remembered)
+
+    async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
+        if (token := bearer(scope["headers"])) is not None:
+            return await self._verify(token)
+        if tickets := scope.get(TICKETS, ()):
+            caller = await self._redeem(tickets[0]) if len(tickets) == 1 else None
+            if caller is None or self._now() >= caller.expires:
+                refuse("the ticket does not hold; each is good once, for 30 seconds")
+            return caller
+        if self._sessions is not None and (value := session_cookie(scope["headers"])):
+            return await self._find_session(self._sessions, value, scope)
+        return GUEST
+
+    async def _find_session(self, sessions: Sessions, value: str, scope: MutableMapping[str, Any]) -> Caller:
+        """Return whose a session is; a guest's, when it has ended: its browser is shown the way to sign in."""
+        stay: Stay | None = scope.get(STAY)
+        if stay is not None:  # before the look: an end in between must reach it
+            stay.on_gone = sessions.hold(value, stay)
+        caller = await sessions.find(value)
+        return caller if caller is not None and self._now() < caller.expires else GUEST
+
+    async def check_id_token(self, token: str, *, client: str, nonce: str) -> Caller:
+        """Return whoever an ID token says has signed in. Raises Unauthenticated, Unavailable."""
+        rules = replace(self._rules, audience=client)
+        header = read_header(token, rules)
+        caller = verify(token, header, await self._key(header.kid), rules, now=self._now())
+        check_id_token(caller.claims, nonce=nonce, client=client)
+        return replace(caller, label=self._label(caller.subject))
+
+    async def check_logout(self, token: str, *, client: str) -> Logout:
+        """Return what a logout token ends. Raises Unauthenticated, Unavailable."""
+        rules = replace(self._rules, audience=client)
+        header = read_header(token, rules, LOGOUT_TYPES)
+        return check_logout(read_claims(token, header, await self._key(header.kid)), rules, now=self._now())
+
+    async def _key(self, kid: str | None) -> PublicKey:
+        key = await self._keys.find(kid)
+        if key is None:
+            refuse("the token is signed with a key that the issuer does not have")
+        return key
+
+    async def _verify(self, token: str) -> Caller:
+        digest = sha256(token.encode()).digest()
+        if (caller := self._remembered.get(digest)) is not None:
+            if self._now() < caller.expires:
+                self._remembered.move_to_end(digest)
+                return caller
+            del self._remembered[digest]
+        header = read_header(token, self._rules)
+        key = await self._key(header.kid)
+        verified = verify(token, header, key, self._rules, now=self._now())
+        caller = replace(verified, label=self._label(verified.subject))
+        if self._keys.get(header.kid) is key:
+            self._remember(digest, caller)
+        return caller
+
+    def _remember(self, digest: bytes, caller: Caller) -> None:
+        self._remembered[digest] = caller
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _label(self, subject: str) -> str:
+        """Return what the log has in place of a subject: the same on all replicas, and no way back."""
+        return hmac.new(self._log_key, subject.encode(), sha256).hexdigest()[:16]
+
+
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the token in `Authorization: Bearer`, None without one. Raises Unauthenticated for more than one."""
+    given = [value for name, value in headers if name.lower() == b"authorization"]
+    tokens = [value[7:].strip() for value in given if value[:7].lower() == b"bearer "]
+    if not tokens:
+        return None
+    if len(given) > 1:
+        refuse("more than one Authorization")
+    return tokens[0].decode("latin-1")
+
+
+def session_cookie(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the id in the session's cookie, None without one, or with two that differ."""
+    wanted = f"{SESSION}=".encode()
+    found = {
+        part.strip()[len(wanted) :]
+        for name, value in headers
+        if name.lower() == b"cookie"
+        for part in value.split(b";")
+        if part.strip().startswith(wanted)
+    }
+    return found.pop().decode("latin-1") if len(found) == 1 else None

@@ -1,0 +1,94 @@
+"""Who may use a route: what each route and websocket declares, below its path.
+
+    @routes.get("/api/orders")
+    @scope("orders:read")
+    async def orders() -> Orders: ...
+
+A route that declares nothing stops the start. A declaration is data and a pure check; who asks is found elsewhere.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from service.platform.identity.caller import Caller, InsufficientScope, Unauthenticated
+
+# A rule of one's own: raises Forbidden, whose message says what is missing, for a caller who is signed in.
+type Rule = Callable[[Caller], object]
+
+_ATTRIBUTE = "may"
+
+
+class UndeclaredError(Exception):
+    """Routes do not say who may use them; a line for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class May:
+    """Who may. Scopes are all needed; a rule is asked after them."""
+
+    signed_in: bool = True
+    scopes: tuple[str, ...] = ()
+    rule: Rule | None = None
+
+    def check(self, caller: Caller) -> None:
+        """Raise Unauthenticated for somebody who is not signed in, Forbidden for somebody who may not."""
+        if not self.signed_in:
+            return
+        if not caller.signed_in:
+            raise Unauthenticated("sign in first: send a token as `Authorization: Bearer`")
+        missing = [one for one in self.scopes if one not in caller.scopes]
+        if missing:
+            raise InsufficientScope(f"the token lacks the scope {' '.join(missing)}", scopes=self.scopes)
+        if self.rule is not None:
+            self.rule(caller)
+
+
+ANYONE = May(signed_in=False)
+SIGNED_IN = May()
+
+
+def anyone[F: Callable[..., object]](view: F) -> F:
+    """Declare that everybody may, and that nobody is asked who he is."""
+    return _declare(view, ANYONE)
+
+
+def signed_in[F: Callable[..., object]](view: F) -> F:
+    """Declare that whoever has signed in may."""
+    return _declare(view, SIGNED_IN)
+
+
+def scope[F: Callable[..., object]](*scopes: str) -> Callable[[F], F]:
+    """Declare that whoever's token has all these scopes may."""
+    if not scopes or any(not one or not one.isascii() or set(one) & set(' "\\') for one in scopes):
+        raise ValueError(f"a scope is ASCII without spaces, quotes and backslashes (RFC 6749, 3.3); not {scopes!r}")
+    return lambda view: _declare(view, May(scopes=scopes))
+
+
+def only[F: Callable[..., object]](rule: Rule) -> Callable[[F], F]:
+    """Declare that whoever has signed in may, unless a rule of one's own raises Forbidden."""
+    return lambda view: _declare(view, May(rule=rule))
+
+
+def declared(view: Any) -> May | None:
+    """Return what a view declares, or the class that it was made of; None for nothing."""
+    found = getattr(view, _ATTRIBUTE, None) or getattr(getattr(view, "view_class", None), _ATTRIBUTE, None)
+    return found if isinstance(found, May) else None
+
+
+def check_declared(routes: Iterable[tuple[str, Any]]) -> None:
+    """Raise UndeclaredError for routes, each a name and its view, that do not say who may use them."""
+    lines = [
+        f"{name}: does not declare who may use it; put @anyone, @signed_in, @scope(…) or @only(…) below its path"
+        for name, view in routes
+        if declared(view) is None
+    ]
+    if lines:
+        raise UndeclaredError("\n".join(lines))
+
+
+def _declare[F: Callable[..., object]](view: F, may: May) -> F:
+    if declared(view) is not None:
+        raise ValueError(f"{getattr(view, '__qualname__', view)}: declares who may use it twice")
+    setattr(view, _ATTRIBUTE, may)
+    return view

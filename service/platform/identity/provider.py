@@ -1,0 +1,111 @@
+"""The identity provider over HTTP: its discovery document and its public keys. Whatever goes wrong is ProviderAway.
+
+What it sends is bounded in size and believed as far as TLS vouches for it: redirects are not followed.
+"""
+
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from service.platform.identity.keys import Fetched, ProviderAway
+from service.platform.identity.public_keys import PublicKey, public_keys
+from service.platform.settings import https_address
+
+DISCOVERY = "/.well-known/openid-configuration"
+MOST_BYTES = 1 << 18  # a document of keys has some thousand
+_MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])")
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
+    """Yield a client that trusts what the machine trusts (SSL_CERT_FILE), and takes HTTPS_PROXY into account.
+
+    Reading the certificates takes the event loop some 30 ms; it is done here, before the first request can wait for it.
+    """
+    context = ssl.create_default_context()
+    async with httpx2.AsyncClient(verify=context, timeout=httpx2.Timeout(5), follow_redirects=False) as client:
+        yield client
+
+
+class CodeRefused(Exception):
+    """The provider does not take the code: it was used before, is too old, or was given to another client."""
+
+
+class Provider:
+    """One issuer."""
+
+    def __init__(self, client: httpx2.AsyncClient, issuer: str, jwks_url: str | None) -> None:
+        self._client = client
+        self._issuer = issuer
+        self._jwks_url = jwks_url
+        self._discovered: dict[str, Any] = {}
+
+    async def fetch_keys(self) -> Fetched[PublicKey]:
+        """Return the keys that may verify a token. Raises ProviderAway."""
+        url = self._jwks_url or await self.endpoint("jwks_uri", anew=True)
+        document, headers = await self._get(url)
+        keys = public_keys(document)
+        if not keys:
+            raise ProviderAway(f"{url} has no key that could verify a token")
+        given = _MAX_AGE.search(headers.get("Cache-Control", "").lower())
+        return Fetched(keys, float(given[1])) if given else Fetched(keys)
+
+    async def endpoint(self, name: str, *, anew: bool = False) -> str:
+        """Return an address that the discovery document has, which must be the issuer's own. Raises ProviderAway.
+
+        The document is that of the last time, unless it is to be fetched `anew`.
+        """
+        where = self._issuer.rstrip("/") + DISCOVERY
+        if anew or not self._discovered:
+            document, _ = await self._get(where)
+            if document.get("issuer") != self._issuer:
+                raise ProviderAway(f"{where} is of the issuer {document.get('issuer')!r}, not {self._issuer!r}")
+            self._discovered = document
+        url = self._discovered.get(name)
+        try:
+            return https_address(str(url))
+        except ValueError as error:
+            raise ProviderAway(f"{where}: {name} {error}") from error
+
+    async def exchange(self, form: Mapping[str, str], *, client: str, secret: str | None) -> dict[str, Any]:
+        """Return what the provider gives for a code. Raises ProviderAway, CodeRefused."""
+        url = await self.endpoint("token_endpoint")
+        sent = dict(form) | {"grant_type": "authorization_code", "client_id": client}
+        basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe="")) if secret else None
+        request = self._client.build_request("POST", url, data=sent, headers={"Accept": "application/json"})
+        document, _ = await self._send(request, auth=basic)
+        return document
+
+    async def _get(self, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+        return await self._send(self._client.build_request("GET", url, headers={"Accept": "application/json"}))
+
+    async def _send(
+        self, request: httpx2.Request, auth: httpx2.Auth | None = None
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        url = str(request.url).partition("?")[0]
+        try:
+            response = await self._client.send(request, stream=True, auth=auth)
+            async with aclosing(response):
+                if 400 <= response.status_code < 500 and request.method == "POST":
+                    raise CodeRefused(f"the identity provider answers {response.status_code} to the code")
+                if response.status_code != 200:
+                    raise ProviderAway(f"{url} answers {response.status_code}")
+                body = bytearray()
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > MOST_BYTES:
+                        raise ProviderAway(f"{url} sends more than {MOST_BYTES} bytes")
+            document = json.loads(body)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise ProviderAway(f"{urlsplit(url).netloc}: {type(error).__name__} {error}".rstrip()) from error
+        except (ValueError, RecursionError) as error:
+            raise ProviderAway(f"{url} sends no JSON") from error
+        if not isinstance(document, dict):
+            raise ProviderAway(f"{url} sends no JSON object")
+        return document, response.headers

@@ -1,0 +1,68 @@
+"""The sessions of browsers: plain functions of a connection. Their ids are stored as hashes alone."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from service.platform.identity.caller import Caller
+from service.platform.identity.tables import session_table
+
+CHANNEL = "identity"  # NOTIFY carries a hash in hexadecimal there: that session has ended
+MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
+
+
+def insert_session(
+    connection: Connection, *, digest: bytes, caller: Caller, sid: str | None, before: bytes | None
+) -> None:
+    """Keep a session, in place of the one that the browser had before, and of the oldest beyond the limit."""
+    if before is not None:
+        end_sessions(connection, session_table.c.hash == before)
+    known = asdict(caller) | {"scopes": sorted(caller.scopes)}
+    expires = sa.func.to_timestamp(caller.expires)
+    connection.execute(
+        sa.insert(session_table).values(hash=digest, subject=caller.subject, sid=sid, caller=known, expires=expires)
+    )
+    of_subject = sa.select(session_table.c.hash).where(session_table.c.subject == caller.subject)
+    newest = of_subject.order_by(session_table.c.made.desc(), session_table.c.hash).limit(MOST_SESSIONS)
+    end_sessions(connection, session_table.c.subject == caller.subject, session_table.c.hash.not_in(newest))
+
+
+def select_session(connection: Connection, *, digest: bytes) -> Caller | None:
+    """Return whose a session is; None for one that is not there, or is over."""
+    live = sa.select(session_table.c.caller).where(
+        session_table.c.hash == digest, session_table.c.expires > sa.func.now()
+    )
+    known: dict[str, Any] | None = connection.execute(live).scalar_one_or_none()
+    return None if known is None else Caller(**known | {"scopes": frozenset(known["scopes"])})
+
+
+def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[bytes]:
+    """Return those of some sessions that have not ended."""
+    held = sa.select(session_table.c.hash).where(session_table.c.hash.in_(list(digests)))
+    return {bytes(digest) for digest in connection.execute(held).scalars()}
+
+
+def end_session(connection: Connection, *, digest: bytes) -> None:
+    end_sessions(connection, session_table.c.hash == digest)
+
+
+def end_by_provider(connection: Connection, *, subject: str | None, sid: str | None) -> int:
+    """End the sessions that the provider names, by its own id for one or else by their subject; return how many."""
+    which = [session_table.c.sid == sid] if sid else []
+    return end_sessions(connection, *which, *([session_table.c.subject == subject] if subject else []))
+
+
+def end_sessions(connection: Connection, *which: sa.ColumnElement[bool]) -> int:
+    """Delete sessions, and tell every replica of each."""
+    ended = connection.execute(sa.delete(session_table).where(*which).returning(session_table.c.hash)).scalars().all()
+    for digest in ended:
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, bytes(digest).hex())))
+    return len(ended)
+
+
+def delete_old_sessions(connection: Connection) -> int:
+    """Delete the sessions that are over; their websockets have ended by themselves."""
+    return connection.execute(sa.delete(session_table).where(session_table.c.expires <= sa.func.now())).rowcount

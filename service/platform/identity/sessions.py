@@ -1,0 +1,125 @@
+"""The sessions of browsers, as one process knows them: whose each is, and which websockets live on it.
+
+Theory of operation. The table is the truth. What was read from it is believed for POLL seconds, and not a moment longer
+once a NOTIFY says that the session has ended. `listen` hears that on every replica, and ends the websockets of the
+session at once. A notification may be missed: so `listen` looks at the table after each loss of its connection, and
+`poll` each POLL seconds, whether the sessions that websockets live on are still there.
+
+Only the event loop touches any of this.
+"""
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+
+import trio
+
+from service.platform.database import Database
+from service.platform.identity import session_store as store
+from service.platform.identity.caller import Caller
+from service.platform.identity.stay import Stay
+
+POLL = 5.0  # seconds
+MOST_KNOWN = 10_000
+ENDED = "signed out"
+_FORM = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Sessions:
+    """One for the process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._stays: dict[bytes, set[Stay]] = {}
+        self._ends = 0  # how many ends were heard of
+
+    async def begin(self, caller: Caller, *, sid: str | None, before: str | None) -> str:
+        """Return the id of a new session; the one that the browser had before ends."""
+        value = secrets.token_urlsafe(32)
+        await self._database.run(
+            store.insert_session,
+            digest=digest_of(value),
+            caller=caller,
+            sid=sid,
+            before=digest_of(before) if before and _FORM.fullmatch(before) else None,
+        )
+        return value
+
+    async def find(self, value: str) -> Caller | None:
+        """Return whose a session is; None for one that is not there, or has ended."""
+        if not _FORM.fullmatch(value):
+            return None
+        digest = digest_of(value)
+        known = self._known.get(digest)
+        if known is not None and trio.current_time() < known[1]:
+            return known[0]
+        begun, ends = trio.current_time(), self._ends
+        caller = await self._database.read(store.select_session, digest=digest)
+        if caller is not None and ends == self._ends:  # else it may be the one that has ended meanwhile
+            self._known[digest] = caller, begun + POLL
+            self._known.move_to_end(digest)
+            if len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+        return caller
+
+    async def end(self, value: str) -> None:
+        """End a session, here at once and on the other replicas when they hear of it."""
+        if _FORM.fullmatch(value):
+            await self._database.run(store.end_session, digest=digest_of(value))
+            self._end(digest_of(value))
+
+    async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
+        return await self._database.run(store.end_by_provider, subject=subject, sid=sid)
+
+    def hold(self, value: str, stay: Stay) -> Callable[[], None]:
+        """Let a websocket end with its session; return what forgets it, for when it is gone."""
+        digest = digest_of(value)
+        self._stays.setdefault(digest, set()).add(stay)
+
+        def release() -> None:
+            stays = self._stays.get(digest, set())
+            stays.discard(stay)
+            if not stays:
+                self._stays.pop(digest, None)
+
+        return release
+
+    @property
+    def held(self) -> int:
+        """Return how many websockets live on sessions."""
+        return sum(map(len, self._stays.values()))
+
+    async def listen(self) -> None:
+        """Hear of ends, for ever."""
+        async with self._database.listen(store.CHANNEL) as wakeups:
+            async for payloads in wakeups:
+                if payloads is None:
+                    await self._look()
+                for payload in payloads or ():
+                    self._end(bytes.fromhex(payload))
+
+    async def poll(self) -> None:
+        """Look at the table, for ever."""
+        while True:
+            await trio.sleep(POLL)
+            await self._look()
+
+    async def _look(self) -> None:
+        self._known.clear()
+        if held := set(self._stays):
+            live = await self._database.read(store.select_live, digests=held)
+            for digest in held - live:
+                self._end(digest)
+
+    def _end(self, digest: bytes) -> None:
+        self._ends += 1
+        self._known.pop(digest, None)
+        for stay in self._stays.pop(digest, ()):
+            stay.end(ENDED)
+
+
+def digest_of(value: str) -> bytes:
+    return sha256(value.encode()).digest()

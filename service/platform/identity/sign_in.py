@@ -1,0 +1,118 @@
+"""Signing in with a browser: the code flow of OpenID Connect with PKCE, state and nonce. Pure: no network, no SQL.
+
+What a browser is sent away with waits in a cookie of its own until it comes back: the state, which binds the answer to
+this browser, the nonce, which binds the ID token to it, and the verifier, which binds the code to us.
+"""
+
+import hmac
+import json
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+
+from service.platform.errors import Invalid
+from service.platform.identity.tokens import SKEW, Rules, read_moment, refuse
+
+# Browsers take a cookie of this prefix only when it is Secure, for this host alone and for all its paths.
+SESSION_COOKIE, PENDING_COOKIE = "__Host-session", "__Host-sign-in"
+PENDING_SECONDS = 600  # for whoever has to find his password first
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
+YOUNG = 300.0  # seconds in which a logout token is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A sign-in that has begun in a browser."""
+
+    state: str
+    nonce: str
+    verifier: str
+    target: str  # where to go then, on this site
+
+    def cookie(self) -> str:
+        return urlsafe_b64encode(json.dumps(asdict(self)).encode()).decode()
+
+
+def begin(target: str) -> Pending:
+    """Return a new sign-in. Raises Invalid for a target elsewhere."""
+    state, nonce, verifier = (secrets.token_urlsafe(size) for size in (32, 32, 48))
+    return Pending(state, nonce, verifier, check_target(target))
+
+
+def check_target(target: str) -> str:
+    """Return a path on this site. Raises Invalid for anything that a browser could take for another site."""
+    if not target.startswith("/") or target[1:2] in {"/", "\\"} or "\\" in target or not target.isascii():
+        raise Invalid(f"to: must be a path on this site, such as /, not {target[:40]!r}")
+    if any(character <= " " or character == "\x7f" for character in target):
+        raise Invalid("to: must be a path without blanks and control characters")
+    return target
+
+
+def read_pending(cookie: str, state: str) -> Pending:
+    """Return the sign-in that this browser began, if its state came back. Raises Unauthenticated."""
+    try:
+        pending = Pending(**json.loads(urlsafe_b64decode(cookie)))
+        same = hmac.compare_digest(pending.state.encode(), state.encode())
+        check_target(pending.target)
+    except (ValueError, TypeError, AttributeError, Invalid):
+        same = False
+    if not same:
+        refuse("this sign-in did not begin in this browser, or was ended before; begin anew")
+    return pending
+
+
+def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_uri: str, scopes: str) -> str:
+    """Return where a browser goes to sign in."""
+    challenge = urlsafe_b64encode(sha256(pending.verifier.encode()).digest()).rstrip(b"=").decode()
+    query = {
+        "response_type": "code",
+        "client_id": client,
+        "redirect_uri": redirect_uri,
+        "scope": scopes,
+        "state": pending.state,
+        "nonce": pending.nonce,
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+    }
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+
+def check_id_token(claims: Mapping[str, Any], *, nonce: str, client: str) -> None:
+    """Raise Unauthenticated unless a token that holds answers this very sign-in, and was made for this client."""
+    if not isinstance(claims.get("nonce"), str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
+        refuse("the ID token answers another sign-in")
+    if claims.get("azp", client) != client:
+        refuse("the ID token is for another client")
+
+
+@dataclass(frozen=True, slots=True)
+class Logout:
+    """Whose sessions the provider ends: one of its own, or all of a subject."""
+
+    subject: str | None
+    sid: str | None
+
+
+def check_logout(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Logout:
+    """Return what a logout token with a good signature ends (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
+    audience = claims.get("aud")
+    if claims.get("iss") != rules.issuer:
+        refuse("the logout token is of another issuer")
+    if rules.audience not in (audience if isinstance(audience, list) else [audience]):
+        refuse("the logout token is for another audience")
+    made, ends = read_moment(claims, "iat"), read_moment({"exp": now + 1} | dict(claims), "exp")
+    if not -SKEW <= now - made <= YOUNG + SKEW or now >= ends + SKEW:
+        refuse("the logout token is not of now")
+    events = claims.get("events")
+    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
+        refuse("the token is no logout token")
+    subject, sid = (claims.get(name) for name in ("sub", "sid"))
+    logout = Logout(subject if isinstance(subject, str) else None, sid if isinstance(sid, str) else None)
+    if not (logout.subject or logout.sid):
+        refuse("the logout token says not whose session ends")
+    return logout

@@ -1,0 +1,45 @@
+"""How long a websocket may stay: it outlives the request that proved who asks, and so must end by itself.
+
+The application cancels its handler when the moment has come, and closes with 4401. A handler that has last words waits
+for the moment itself (`wait_over`) and then has LAST_WORDS seconds before that.
+"""
+
+import math
+from collections.abc import Callable
+
+import trio
+
+SIGNED_OUT = 4401  # the close code: sign in again, or come back with another token
+EXPIRED = "the token has expired"
+LAST_WORDS = 2.0  # seconds
+
+
+class Stay:
+    """Of one websocket. `scope` is around its handler."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.reason = EXPIRED
+        self.on_gone: Callable[[], object] = lambda: None  # called when the websocket is gone
+        self._until = math.inf
+        self._grace = 0.0
+        self._ended = trio.Event()
+
+    def limit(self, seconds: float) -> None:
+        """Let it end in so many seconds, unless that was sooner anyway."""
+        self._until = min(self._until, trio.current_time() + seconds)
+        self.scope.deadline = self._until + self._grace
+
+    async def wait_over(self) -> str:
+        """Return why the websocket has to end, once it has to; its handler then has its last words."""
+        self._grace = LAST_WORDS
+        self.scope.deadline = self._until + self._grace
+        with trio.CancelScope(deadline=self._until):
+            await self._ended.wait()
+        return self.reason
+
+    def end(self, reason: str) -> None:
+        """Let it end now."""
+        self.reason = reason
+        self.limit(0)
+        self._ended.set()

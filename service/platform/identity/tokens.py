@@ -1,0 +1,160 @@
+"""What makes a token hold (RFC 7519, 8725, 9068): its form, its signature, its claims. Pure: no clock, no network.
+
+A token's header is the word of whoever sent it. Two things are taken from it, the algorithm, which must be one of the
+allowed, and the name of a key of the issuer's; keys and addresses in it (`jwk`, `jku`, `x5u`, `x5c`) are never read.
+Each refusal is Unauthenticated with words that hold nothing of the token.
+"""
+
+import json
+import math
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+
+from service.platform.identity.caller import Caller, Unauthenticated
+from service.platform.identity.public_keys import PublicKey
+
+SKEW = 60.0  # seconds that the issuer's clock and ours may differ
+MOST_CHARACTERS = 12_288  # with hundreds of groups a token has some thousand; all headers together have 16 kB
+MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
+
+_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# An access token, or one that does not say; not one made for something else, such as a sign-out (RFC 8725, 3.11).
+_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
+
+
+class _Registry(JWSRegistry):
+    """joserfc's, for tokens as long as ours, with header fields that it does not know: those are to be ignored."""
+
+    max_header_length = max_payload_length = MOST_CHARACTERS
+
+    def get_alg(self, name: str) -> Any:
+        """Do not warn of the old name of Ed25519, which most issuers use."""
+        return self.algorithms[name] if name == "EdDSA" and name in (self.allowed or ()) else super().get_alg(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a token must be, as the settings say."""
+
+    issuer: str
+    audience: str
+    algorithms: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    algorithm: str
+    kid: str | None
+
+
+def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> Header:
+    """Return what a token says of its signature. Raises Unauthenticated for one that cannot hold."""
+    if len(token) > MOST_CHARACTERS:
+        refuse(f"the token has more than {MOST_CHARACTERS} characters")
+    if not _FORM.fullmatch(token):
+        refuse("the token is no signed JWT")
+    header = _json_object(token.partition(".")[0])
+    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
+        refuse("the token is not signed with an allowed algorithm")
+    if not isinstance(kind, str) or kind.lower() not in types:
+        refuse("the token is of another type than an access token")
+    if "crit" in header:
+        refuse("the token demands an extension that is not known here")
+    if kid is not None and not isinstance(kid, str):
+        refuse("the token names its key by something that is no text")
+    return Header(algorithm, kid)
+
+
+def verify(token: str, header: Header, key: PublicKey, rules: Rules, *, now: float) -> Caller:
+    """Return whoever a token speaks for at a Unix time. Raises Unauthenticated."""
+    return check_claims(read_claims(token, header, key), rules, now=now)
+
+
+def read_claims(token: str, header: Header, key: PublicKey) -> dict[str, Any]:
+    """Return the claims of a token whose signature holds. Raises Unauthenticated."""
+    if header.algorithm not in key.algorithms:
+        refuse("the token's algorithm is not that of its key")
+    try:
+        registry = _Registry(algorithms=[header.algorithm], strict_check_header=False)
+        jws.deserialize_compact(token, key.key, registry=registry)
+    except (JoseError, ValueError):
+        refuse("the token's signature does not hold")
+    return _json_object(token.split(".")[1])
+
+
+def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
+    """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
+    if claims.get("iss") != rules.issuer:
+        refuse("the token is of another issuer")
+    audience = claims.get("aud")
+    if rules.audience not in (audience if isinstance(audience, list) else [audience]):
+        refuse("the token is for another audience")
+    expires = read_moment(claims, "exp") + SKEW
+    if now >= expires:
+        refuse("the token has expired")
+    for name in ("nbf", "iat"):
+        if name in claims and read_moment(claims, name) > now + SKEW:
+            refuse("the token does not hold yet")
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not 0 < len(subject) <= MOST_SUBJECT:
+        refuse("the token does not say whose it is")
+    return Caller(subject=subject, name=_name(claims, subject), scopes=_scopes(claims), expires=expires, claims=claims)
+
+
+def refuse(why: str) -> NoReturn:
+    raise Unauthenticated(why, invalid=True)
+
+
+def _json_object(segment: str) -> dict[str, Any]:
+    """Return what a part of a token holds; a name given twice would mean one thing here and another elsewhere."""
+    try:
+        read = json.loads(
+            urlsafe_b64decode(segment + "=" * (-len(segment) % 4)),
+            object_pairs_hook=_once,
+            parse_constant=lambda _: refuse("the token is no signed JWT"),
+        )
+    except (ValueError, RecursionError):
+        refuse("the token is no signed JWT")
+    if not isinstance(read, dict):
+        refuse("the token is no signed JWT")
+    return read
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        refuse("the token gives a name twice")
+    return made
+
+
+def read_moment(claims: Mapping[str, Any], name: str) -> float:
+    given = claims.get(name)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < 1e15 or math.isnan(given):
+        refuse(f"the token's {name} is no time")
+    return float(given)
+
+
+def _name(claims: Mapping[str, Any], subject: str) -> str:
+    """Return what people call the caller."""
+    given = (claims.get(name) for name in ("name", "preferred_username"))
+    return next((name for name in given if isinstance(name, str) and name.strip()), subject)
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """Return what the token allows: `scope` (RFC 9068), `scp` and `roles` (Entra), `permissions` (Auth0)."""
+    found: set[str] = set()
+    for name in ("scope", "scp", "roles", "permissions"):
+        given = claims.get(name)
+        if isinstance(given, str):
+            found.update(given.split())
+        elif isinstance(given, list):
+            found.update(one for one in given if isinstance(one, str))
+    return frozenset(found)

@@ -1,0 +1,74 @@
+"""Jobs as an operator sees them: counts, lists, one, and what may be done with it. For loopback only."""
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from quart import Blueprint, request
+from sqlalchemy import Connection, RowMapping
+
+from service.platform.database import Database
+from service.platform.errors import Invalid
+from service.platform.inside.management import loopback_only
+from service.platform.jobs import store
+
+PATH = "/jobs"
+STATES = ("waiting", "running", "done", "dead", "discarded")
+USUAL, MOST = 50, 500  # jobs in a list
+LARGEST = 2**63 - 1
+_PRIORITIES = {1: "high", 0: "normal", -1: "low"}
+
+CHANGES: Mapping[str, Callable[[Connection, int], RowMapping]] = {
+    "retry": store.retry,
+    "discard": store.discard,
+    "run": store.run_now,
+}
+
+
+def create_routes(database: Database) -> Blueprint:
+    routes = Blueprint("jobs", __name__)
+
+    @routes.get(PATH)
+    @loopback_only
+    async def counts() -> dict[str, Any]:
+        """Return how many wait, run and are dead, by kind; `oldest` is seconds since the first was due."""
+        return {"counts": [asdict(one) for one in await database.read(store.counts)]}
+
+    @routes.get(f"{PATH}/list")
+    @loopback_only
+    async def some() -> dict[str, Any]:
+        """Return jobs, the newest first: of a `state`, of a `kind`, up to `limit`, with ids below `before`."""
+        state, kind = request.args.get("state"), request.args.get("kind")
+        if state is not None and state not in STATES:
+            raise Invalid(f"state: must be one of {', '.join(STATES)}, not {state!r}")
+        limit, before = _number("limit", USUAL, MOST), _number("before", LARGEST, LARGEST)
+        rows = await database.read(store.select_some, state=state, kind=kind, most=limit, before=before)
+        return {"jobs": [shown(row) for row in rows]}
+
+    @routes.get(f"{PATH}/<int:id>")
+    @loopback_only
+    async def one(id: int) -> dict[str, Any]:  # noqa: A002  the path's name
+        return shown(await database.read(store.select_one, min(id, LARGEST)))
+
+    @routes.post(f"{PATH}/<int:id>/<any({', '.join(CHANGES)}):change>")
+    @loopback_only
+    async def change(id: int, change: str) -> dict[str, Any]:  # noqa: A002
+        """Retry a dead or discarded one, discard one that waits or is dead, or run one now that waits for its time."""
+        return shown(await database.run(CHANGES[change], min(id, LARGEST)))
+
+    return routes
+
+
+def _number(name: str, usual: int, most: int) -> int:
+    given = request.args.get(name, str(usual))
+    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= most):
+        raise Invalid(f"{name}: must be a number from 1 to {most}, not {given[:40]!r}")
+    return int(given)
+
+
+def shown(row: RowMapping) -> dict[str, Any]:
+    """Return a job as JSON: times in ISO 8601, a priority by its word."""
+    document = {name: value for name, value in row.items() if value is not None}
+    times = {name: value.isoformat() for name, value in document.items() if isinstance(value, datetime.datetime)}
+    return {**document, **times, "priority": _PRIORITIES[row["priority"]]}

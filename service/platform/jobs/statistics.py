@@ -1,0 +1,44 @@
+"""What is counted about jobs, and shown as metrics: what this process ran, and what the table held when asked."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from service.platform.jobs.store import Count
+from service.platform.telemetry import Metrics
+
+BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0)
+
+
+class JobStatistics:
+    """Plain numbers of one process; kinds come from code, so their number is bounded."""
+
+    def __init__(self) -> None:
+        self.rescued: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()  # claims that were taken from this process
+        self.table: Sequence[Count] = ()
+        self.observe_run: Callable[..., None] = lambda *_: None  # seconds, kind, outcome
+        self.observe_wait: Callable[..., None] = lambda *_: None  # seconds, kind
+
+
+def show_jobs(metrics: Metrics, seen: JobStatistics, running: Callable[[], int]) -> None:
+    metrics.gauge("jobs_in_process", "Jobs that this process is running.", running)
+    metrics.gauge("jobs_waiting", "Jobs that wait, by kind.", lambda: _of(seen, "waiting"), label="kind")
+    metrics.gauge("jobs_running", "Jobs that run in the whole cluster.", lambda: _of(seen, "running"), label="kind")
+    metrics.gauge("jobs_dead", "Jobs that no retry is left for.", lambda: _of(seen, "dead"), label="kind")
+    metrics.gauge("jobs_oldest_seconds", "Since the oldest job was due.", lambda: _oldest(seen), label="kind")
+    metrics.counter("jobs_rescued_total", "Jobs of workers that were gone.", lambda: seen.rescued, label="kind")
+    metrics.counter("jobs_lost_total", "Claims that were taken from this process.", lambda: seen.lost, label="kind")
+    seen.observe_run = metrics.histogram(
+        "jobs_run_seconds", "How long attempts took, by how they ended.", "kind", "outcome", buckets=BUCKETS
+    ).observe
+    seen.observe_wait = metrics.histogram(
+        "jobs_wait_seconds", "From when a job was due to its start.", "kind", buckets=BUCKETS
+    ).observe
+
+
+def _of(seen: JobStatistics, state: str) -> Mapping[str, float]:
+    return {one.kind: one.count for one in seen.table if one.state == state}
+
+
+def _oldest(seen: JobStatistics) -> Mapping[str, float]:
+    return {one.kind: one.oldest for one in seen.table if one.state == "waiting"}

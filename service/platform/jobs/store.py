@@ -1,0 +1,410 @@
+"""The SQL of jobs: plain functions of a Connection. Times are the database's: no replica's clock decides anything.
+
+Theory of operation. A row is waiting, running, or finished (done, dead, discarded):
+
+    waiting -> running      `claim`: `claim` rises by one, and the lease begins
+    running -> done         `finish`: only for the claim that it names
+    running -> waiting      `fail`, one failure more; `hand_back` and a lost lease's `rescue`
+    running -> dead         `fail` or `rescue`, when no retry is left
+    waiting -> discarded    an operator; dead -> waiting too
+
+What cannot happen, and why.
+- Two workers that finish the same claim, or one whose claim was taken from it: each change names id and claim, `rescue`
+  ends a claim by making the row waiting, and the next claim has another number. A SQL job's writes are in the
+  transaction of `finish`, which finds no row then, raises, and takes them back.
+- A rescue that overwrites a finished job: it looks for running rows whose lease is over, skips those that somebody has
+  locked, and a finished one is not running.
+- A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
+  long as a lease, in which those that live have extended theirs.
+- A change that is lost because a job under the same key was waiting: enqueueing locks the waiting row until the
+  transaction ends, claims skip locked rows, so the job starts after the change is there to be seen. A running one does
+  not keep another from waiting; when it fails, the other stands for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, text
+
+from service.platform.errors import NotFound
+from service.platform.jobs.declare import Job
+
+SLACK = 4  # candidates for each job that is wanted, so that workers that come at once each find some
+MOST_ERROR = 500  # characters of an error that are kept
+_PRIORITIES = "ARRAY[1, 0, -1]"
+
+
+class ClaimLost(Exception):
+    """The job is not this worker's any more: its lease was over and it was rescued, or an operator took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job that a worker has for `lease` seconds, unless it extends it."""
+
+    id: int
+    kind: str
+    arguments: Any
+    claim: int
+    failures: int
+    key: str
+    trace: str | None
+    waited: float  # seconds since it was due
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the next look at the table may have to do, in seconds from now; None is nothing known."""
+
+    ready: bool  # something is due now, though perhaps at its limit
+    due: float | None  # the first that waits for its time
+    lease: float | None  # the first lease that will be over
+    rescued: Mapping[str, int]  # by kind
+    now: datetime
+
+
+def insert(connection: Connection, job: Job[...], arguments: str, trace: str | None) -> int:
+    """Enqueue one, and return its id; under a key that waits, that one's."""
+    options = job.options
+    values = {
+        "kind": job.name,
+        "arguments": arguments,
+        "priority": options.rank,
+        "delay": options.delay,
+        "at": options.at,
+        "key": options.key,
+        "trace": trace,
+    }
+    return int(connection.execute(_INSERT, values).scalar_one())
+
+
+def insert_many(connection: Connection, job: Job[...], arguments: Sequence[str], trace: str | None) -> None:
+    options = job.options
+    values = {
+        "kind": job.name,
+        "arguments": list(arguments),
+        "priority": options.rank,
+        "delay": options.delay,
+        "at": options.at,
+        "trace": trace,
+    }
+    connection.execute(_INSERT_MANY, values)
+
+
+_RUN_AT = "COALESCE(CAST(:at AS timestamptz), now() + make_interval(secs => :delay))"
+_INSERT = text(f"""
+    INSERT INTO job AS waiting (kind, arguments, priority, run_at, key, trace)
+    VALUES (:kind, CAST(:arguments AS jsonb), :priority, {_RUN_AT}, :key, :trace)
+    ON CONFLICT (kind, key) WHERE state = 'waiting' AND key IS NOT NULL
+    DO UPDATE SET arguments = excluded.arguments, run_at = LEAST(waiting.run_at, excluded.run_at),
+        priority = GREATEST(waiting.priority, excluded.priority)
+    RETURNING id""")  # noqa: S608  constants
+_INSERT_MANY = text(f"""
+    INSERT INTO job (kind, arguments, priority, run_at, trace)
+    SELECT :kind, CAST(one AS jsonb), :priority, {_RUN_AT}, :trace FROM unnest(CAST(:arguments AS text[])) one""")  # noqa: S608  constants
+
+
+def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worker: str, lease: float) -> list[Claimed]:
+    """Take up to `most` jobs that are due: the higher priority first, then of each kind in turn, then the older one."""
+    rooms = {one.name: most * SLACK for one in kinds}
+    if limits := {one.name: one.concurrency for one in kinds if one.concurrency is not None}:
+        rooms |= _rooms(connection, limits)
+    open_kinds = [kind for kind, room in rooms.items() if room > 0]
+    if not open_kinds:
+        return []
+    values = {
+        "kinds": open_kinds,
+        "rooms": [rooms[kind] for kind in open_kinds],
+        "most": most,
+        "worker": worker,
+        "lease": lease,
+    }
+    found = [
+        Claimed(row.id, row.kind, row.arguments, row.claim, row.failures, row.key, row.trace, row.waited)
+        for row in connection.execute(_CLAIM, values)
+    ]
+    return sorted(found, key=lambda one: one.id)
+
+
+def _rooms(connection: Connection, limits: Mapping[str, int]) -> dict[str, int]:
+    """Return how many more of each limited kind may run; 0 while another worker claims that kind.
+
+    The lock first, in a statement of its own: the count then sees what the last holder committed.
+    """
+    locked = {row.kind for row in connection.execute(_LOCK_KINDS, {"kinds": list(limits)}) if row.locked}
+    running = {row.kind: row.running for row in connection.execute(_COUNT_RUNNING, {"kinds": sorted(locked)})}
+    return {kind: limit - running.get(kind, 0) if kind in locked else 0 for kind, limit in limits.items()}
+
+
+_LOCK_KINDS = text("""
+    SELECT kind, pg_try_advisory_xact_lock(hashtextextended('job ' || kind, 0)) AS locked
+    FROM unnest(CAST(:kinds AS text[])) kind""")
+_COUNT_RUNNING = text("""
+    SELECT kind, count(*) AS running FROM job
+    WHERE state = 'running' AND kind = ANY(CAST(:kinds AS text[])) GROUP BY kind""")
+# Each kind and priority is one look into the index of those that wait, wherever its due ones begin.
+_CLAIM = text(f"""
+    WITH due AS MATERIALIZED (
+        SELECT found.id, found.run_at, priority, kinds.room,
+            row_number() OVER (PARTITION BY kinds.kind ORDER BY priority DESC, found.run_at, found.id) AS nth
+        FROM unnest(CAST(:kinds AS text[]), CAST(:rooms AS int[])) AS kinds(kind, room)
+        CROSS JOIN unnest({_PRIORITIES}) AS priority
+        CROSS JOIN LATERAL (
+            SELECT id, run_at FROM job
+            WHERE state = 'waiting' AND job.kind = kinds.kind AND job.priority = priority.priority AND run_at <= now()
+            ORDER BY run_at, id LIMIT kinds.room
+        ) AS found
+    ), picked AS (
+        SELECT job.id, job.run_at FROM due JOIN job ON job.id = due.id
+        WHERE job.state = 'waiting' AND due.nth <= due.room
+        ORDER BY due.priority DESC, due.nth, due.run_at
+        LIMIT :most FOR UPDATE OF job SKIP LOCKED
+    )
+    UPDATE job SET state = 'running', claim = claim + 1, worker = :worker,
+        leased_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM picked WHERE job.id = picked.id
+    RETURNING job.id, kind, arguments, claim, failures, trace,
+        kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
+        CAST(EXTRACT(epoch FROM clock_timestamp() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+
+
+def finish(connection: Connection, one: Claimed) -> None:
+    """End a claim within the caller's transaction. Raises ClaimLost when it is not the caller's any more."""
+    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).rowcount != 1:
+        raise ClaimLost(f"job {one.kind} {one.id}: claim {one.claim} was lost")
+
+
+def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
+    """End several claims; return the ids of those that were still held."""
+    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]}
+    return {row.id for row in connection.execute(_FINISH_MANY, values)}
+
+
+_DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
+_HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
+_UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
+_FINISH = text(f"UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running'")  # noqa: S608  constants
+_FINISH_MANY = text(f"UPDATE job SET {_DONE} FROM {_UNNEST} WHERE {_HELD} RETURNING job.id")  # noqa: S608  constants
+
+
+def extend(connection: Connection, claims: Sequence[Claimed], *, lease: float) -> set[int]:
+    """Extend the leases of claims; return the ids of those that are held.
+
+    A row that its own job has locked, in the last moment before COMMIT, is left as it is, and is still held.
+    """
+    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims], "lease": lease}
+    connection.execute(_EXTEND, values)
+    return {row.id for row in connection.execute(_STILL_HELD, values)}
+
+
+_EXTEND = text(f"""
+    UPDATE job SET leased_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE id IN (SELECT job.id FROM job, {_UNNEST} WHERE {_HELD} FOR UPDATE OF job SKIP LOCKED)""")  # noqa: S608  constants
+_STILL_HELD = text(f"SELECT job.id FROM job, {_UNNEST} WHERE {_HELD}")  # noqa: S608  constants
+
+
+def fail(connection: Connection, one: Claimed, *, error: str, retries: int, pause: float) -> str:
+    """End a claim whose attempt has failed; return the state that follows. Raises ClaimLost."""
+    return _end(connection, one.id, one.claim, error=error, retries=retries, pause=pause)
+
+
+def hand_back(connection: Connection, one: Claimed, *, pause: float = 0) -> str:
+    """End a claim as if it had never been: no attempt is spent. Raises ClaimLost."""
+    return _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+
+
+def _end(connection: Connection, id: int, claim: int, *, error: str | None, retries: int | None, pause: float) -> str:  # noqa: A002
+    values = {
+        "id": id,
+        "claim": claim,
+        "error": None if error is None else error[:MOST_ERROR].replace("\0", ""),
+        "retries": retries,
+        "pause": pause,
+    }
+    state: str | None = connection.execute(_END, values).scalar()
+    if state is None:
+        raise ClaimLost(f"job {id}: claim {claim} was lost")
+    return state
+
+
+# An error is an attempt that was spent. One that another waits for under the same key is over: that one stands for it.
+_END = text("""
+    UPDATE job SET
+        state = next.state, claim = job.claim, leased_until = NULL, worker = NULL,
+        failures = job.failures + next.spent, error = COALESCE(:error, job.error),
+        run_at = CASE WHEN :pause > 0 THEN clock_timestamp() + make_interval(secs => :pause) ELSE job.run_at END,
+        finished_at = CASE WHEN next.state <> 'waiting' THEN clock_timestamp() END
+    FROM (
+        SELECT mine.id, mine.spent, CASE
+            WHEN mine.failures + mine.spent > CAST(:retries AS int) THEN 'dead'
+            WHEN EXISTS (
+                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'waiting'
+            ) THEN 'done'
+            ELSE 'waiting' END AS state
+        FROM (
+            SELECT id, kind, key, failures, CASE WHEN CAST(:error AS text) IS NULL THEN 0 ELSE 1 END AS spent FROM job
+            WHERE id = :id AND claim = :claim AND state = 'running' FOR UPDATE
+        ) AS mine
+    ) AS next
+    WHERE job.id = next.id
+    RETURNING job.state""")
+
+
+def look(connection: Connection, kinds: Sequence[Job[...]], *, lease: float) -> Outlook:
+    """Rescue what no worker holds any more, and tell when to look again."""
+    rescued = rescue(connection, {one.name: one.retries for one in kinds}, lease=lease)
+    row = connection.execute(_OUTLOOK, {"kinds": [one.name for one in kinds]}).one()
+    return Outlook(ready=row.ready, due=row.due, lease=row.lease, rescued=rescued, now=row.now)
+
+
+def rescue(connection: Connection, retries: Mapping[str, int], *, lease: float) -> dict[str, int]:
+    """End the claims whose lease is over, an attempt spent; return how many, by kind.
+
+    A job of a kind that this release does not know is rescued too: it waits for one that does.
+    """
+    rescued: dict[str, int] = {}
+    for row in connection.execute(_LOST, {"lease": lease}).all():
+        why = f"worker {row.worker} was killed, frozen or cut off"
+        _end(connection, row.id, row.claim, error=why, retries=retries.get(row.kind), pause=0)
+        rescued[row.kind] = rescued.get(row.kind, 0) + 1
+    return rescued
+
+
+_LOST = text("""
+    SELECT id, kind, claim, worker FROM job
+    WHERE state = 'running' AND leased_until < clock_timestamp()
+        AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :lease)
+    ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
+_FIRST = f"""
+    unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
+        SELECT run_at FROM job WHERE state = 'waiting' AND job.kind = kind.kind AND job.priority = priority.priority
+            AND run_at {{when}} now() ORDER BY run_at LIMIT 1) AS first"""  # noqa: S608  constants
+_OUTLOOK = text(f"""
+    SELECT clock_timestamp() AS now, EXISTS (SELECT FROM {_FIRST.format(when="<=")}) AS ready,
+        (SELECT CAST(EXTRACT(epoch FROM min(first.run_at) - clock_timestamp()) AS float8)
+            FROM {_FIRST.format(when=">")}) AS due,
+        (SELECT CAST(EXTRACT(epoch FROM min(leased_until) - clock_timestamp()) AS float8)
+            FROM job WHERE state = 'running') AS lease""")  # noqa: S608  constants
+
+
+def take_turn(connection: Connection, job: Job[...], turn: datetime) -> bool:
+    """Let the turn of a schedule wait, once in the whole cluster; return whether the table knows that turn then.
+
+    A schedule that was never seen begins with its next turn. While one turn is unfinished no other comes; of those that
+    were missed meanwhile, and of those missed while nothing ran, the latest is made up for.
+    """
+    newest: datetime | None = connection.execute(_NEWEST_TURN, {"kind": job.name}).scalar()
+    if newest is not None and newest >= turn:
+        return True
+    if newest is not None and connection.execute(_UNFINISHED, {"kind": job.name}).scalar():
+        return False
+    arguments = job.dump({"turn": turn} if job.takes_turn else {})
+    state = "waiting" if newest is not None else "done"
+    connection.execute(_INSERT_TURN, {"kind": job.name, "arguments": arguments, "turn": turn, "state": state})
+    return True
+
+
+_NEWEST_TURN = text("SELECT turn FROM job WHERE kind = :kind AND turn IS NOT NULL ORDER BY turn DESC LIMIT 1")
+_UNFINISHED = text("""
+    SELECT EXISTS (SELECT FROM job WHERE kind = :kind AND state = 'waiting' AND turn IS NOT NULL)
+        OR EXISTS (SELECT FROM job WHERE kind = :kind AND state = 'running' AND turn IS NOT NULL)""")
+_INSERT_TURN = text("""
+    INSERT INTO job (kind, arguments, turn, run_at, state, finished_at)
+    VALUES (:kind, CAST(:arguments AS jsonb), :turn, :turn, :state, CASE WHEN :state = 'done' THEN now() END)
+    ON CONFLICT (kind, turn) WHERE turn IS NOT NULL DO NOTHING""")
+
+
+def sweep(connection: Connection, *, age: float) -> int:
+    """Delete up to 1,000 jobs that were done or discarded `age` seconds ago; return how many.
+
+    The latest turn of a schedule stays: it is how the next one is known to be the next.
+    """
+    return connection.execute(_SWEEP, {"age": age}).rowcount
+
+
+_SWEEP = text("""
+    DELETE FROM job WHERE id IN (
+        SELECT id FROM job
+        WHERE state IN ('done', 'discarded') AND finished_at < now() - make_interval(secs => :age)
+            AND (turn IS NULL OR EXISTS (SELECT FROM job later WHERE later.kind = job.kind AND later.turn > job.turn))
+        ORDER BY finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED)""")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs of a kind are in a state; `oldest` is the seconds since the first of them was due."""
+
+    kind: str
+    state: str
+    count: int
+    due: int
+    oldest: float
+
+
+def counts(connection: Connection) -> list[Count]:
+    """Return what waits, runs and is dead, by kind; what is finished is not counted."""
+    return [Count(row.kind, row.state, row.jobs, row.due, row.oldest) for row in connection.execute(_COUNTS)]
+
+
+_COUNTS = text(
+    " UNION ALL ".join(
+        f"""SELECT kind, '{state}' AS state, count(*) AS jobs, count(*) FILTER (WHERE run_at <= now()) AS due,
+        GREATEST(0, CAST(EXTRACT(epoch FROM now() - min(run_at)) AS float8)) AS oldest
+        FROM job WHERE state = '{state}' GROUP BY kind"""  # noqa: S608  constants
+        for state in ("waiting", "running", "dead")
+    )
+)
+COLUMNS = """id, kind, state, priority, run_at, failures, claim, worker, leased_until, key, turn, error, enqueued_at,
+    finished_at"""
+
+
+def select_some(
+    connection: Connection, *, state: str | None, kind: str | None, most: int, before: int
+) -> list[RowMapping]:
+    """Return jobs of a state or a kind, the newest first, with ids below `before`."""
+    values = {"state": state, "kind": kind, "most": most, "before": before}
+    return list(connection.execute(_SELECT_SOME, values).mappings())
+
+
+_SELECT_SOME = text(f"""
+    SELECT {COLUMNS} FROM job
+    WHERE id < :before AND (CAST(:state AS text) IS NULL OR state = :state)
+        AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+    ORDER BY id DESC LIMIT :most""")  # noqa: S608  constants
+
+
+def select_one(connection: Connection, id: int) -> RowMapping:  # noqa: A002  the column's name
+    """Return a job with its arguments. Raises NotFound."""
+    query = text(f"SELECT {COLUMNS}, arguments FROM job WHERE id = :id")  # noqa: S608  constants
+    return _found(connection.execute(query, {"id": id}).mappings().one_or_none(), id)
+
+
+def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
+    """Let a dead or discarded job wait again, with all its retries. Raises NotFound."""
+    return _change(
+        connection, id, "state = 'waiting', failures = 0, run_at = now(), finished_at = NULL", "dead discarded"
+    )
+
+
+def discard(connection: Connection, id: int) -> RowMapping:  # noqa: A002
+    """End a job that waits or is dead. Raises NotFound."""
+    return _change(connection, id, "state = 'discarded', finished_at = clock_timestamp()", "waiting dead")
+
+
+def run_now(connection: Connection, id: int) -> RowMapping:  # noqa: A002
+    """Make a job due that waits for its time. Raises NotFound."""
+    return _change(connection, id, "run_at = LEAST(run_at, now())", "waiting")
+
+
+def _change(connection: Connection, id: int, change: str, states: str) -> RowMapping:  # noqa: A002
+    query = text(f"UPDATE job SET {change} WHERE id = :id AND state = ANY(:states) RETURNING {COLUMNS}, arguments")  # noqa: S608
+    return _found(connection.execute(query, {"id": id, "states": states.split()}).mappings().one_or_none(), id, states)
+
+
+def _found(row: RowMapping | None, id: int, states: str = "") -> RowMapping:  # noqa: A002
+    if row is None:
+        which = f" that is {' or '.join(states.split())}" if states else ""
+        raise NotFound(f"there is no job {id}{which}")
+    return row

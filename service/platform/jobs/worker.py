@@ -1,0 +1,437 @@
+"""The worker: claims jobs, runs them, keeps their leases, and hands back what it cannot end.
+
+Theory of operation. One task claims (`take`), one extends the leases (`beat`), one writes what async jobs have done
+(`note_done`), and each job has a task of its own. All but the last run until the worker is stopped, whatever the
+database does.
+
+A job's cancel scope has one deadline, the earlier of two: that of the attempt, and that of the lease as far as this
+process knows. So a worker that is cut off from the database ends a job by itself when another may begin it, and a job
+runs in two places at once only where a process was frozen, or holds what cannot be cancelled. What ended by the lease,
+or by a stop, is handed back and no attempt is spent.
+
+Quick jobs are claimed ahead of the slots that will be free for them, as many as AHEAD seconds are enough for at the
+pace of late: a claim costs as much as several of them. One that then waits longer than PATIENCE for a slot is handed
+back. An async job's slot is free when its function has returned; that it is done is written with others.
+
+What is still to be written when the database is away is written when it is back: the row stays in `_running`, so that
+its lease is extended first, as a rescue waits for the time of a lease after a server's start.
+"""
+
+import enum
+import math
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Concatenate
+
+import structlog
+import trio
+from sqlalchemy import Connection, text
+
+from service.platform.database import DATABASE_ERRORS, Database
+from service.platform.errors import DatabaseAway, Unavailable
+from service.platform.jobs import store
+from service.platform.jobs.declare import Job, JobContext
+from service.platform.jobs.statistics import JobStatistics
+from service.platform.jobs.store import Claimed, ClaimLost
+from service.platform.settings import PlatformSettings
+from service.platform.telemetry.tracing import Tracing
+
+LEASE = 3.0  # seconds; with IDLE the time after which a worker that is gone is replaced, together below 5
+BEAT = 0.75  # seconds between two extensions of all leases
+IDLE = 4.0  # seconds between two looks at the table when nothing is heard
+SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
+HAND_BACK = 2.0  # seconds for writing what is handed back at the end
+AHEAD = 0.05  # seconds of work that may be claimed ahead
+MOST_AHEAD = 10  # times the concurrency; and as many may wait to be written
+PATIENCE = 1.0  # seconds
+NEWEST = 0.05  # the newest job's share in the mean
+PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
+
+log = structlog.get_logger(__name__)
+
+
+class Why(enum.StrEnum):
+    """Why a job's scope was cancelled."""
+
+    DEADLINE = "deadline"
+    LEASE = "lease"
+    STOP = "stop"
+
+
+class _Running:
+    """A job that this process has claimed."""
+
+    __slots__ = ("claimed", "ends", "lease", "scope", "wait", "why")
+
+    def __init__(self, claimed: Claimed, lease: float) -> None:
+        self.claimed = claimed
+        self.lease = lease
+        self.ends = math.inf
+        self.wait = trio.CancelScope(deadline=trio.current_time() + PATIENCE)  # for a slot
+        self.scope = trio.CancelScope(deadline=lease)  # of the function
+        self.why: Why | None = None
+
+    def begin(self, deadline: float) -> None:
+        self.ends = trio.current_time() + deadline
+        self.scope.deadline = min(self.ends, self.lease)
+
+    def extend(self, lease: float) -> None:
+        self.lease = lease
+        self.scope.deadline = min(self.ends, lease)
+
+    def cancel(self, why: Why) -> None:
+        self.why = self.why or why
+        self.wait.cancel()
+        self.scope.cancel()
+
+    def reason(self) -> Why:
+        """Return why the scope was cancelled."""
+        return self.why or (Why.LEASE if self.lease < self.ends else Why.DEADLINE)
+
+
+class Worker:
+    """One per process. Up to `concurrency` jobs at once, on `database`; what is written about them goes over `own`."""
+
+    def __init__(
+        self,
+        database: Database,
+        own: Database,
+        kinds: Sequence[Job[...]],
+        settings: PlatformSettings,
+        statistics: JobStatistics,
+        *,
+        concurrency: int,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._database = database
+        self._own = own
+        self._kinds = {one.name: one for one in kinds}
+        self._settings = settings
+        self._statistics = statistics
+        self._concurrency = concurrency
+        self._tracing = tracing
+        self._running: dict[int, _Running] = {}
+        self._slots = trio.Semaphore(concurrency)
+        self._mean = AHEAD  # seconds that a job takes, of late
+        self._done: list[Claimed] = []
+        self._noting = 0  # jobs whose function has returned, and that are not yet written as done
+        self._any_done = trio.Event()
+        self._wake = trio.Event()
+        self._changed = trio.Event()
+        self._turns: dict[str, datetime] = {}
+        self._claiming = trio.Lock()
+        self._stopping = False
+        self._start, self._starts = trio.open_memory_channel[_Running](math.inf)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def wake(self) -> None:
+        """Look for work now: something was enqueued, or a limit is free."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Run the jobs that `take` claims, each in a task of its own: an error of one is no trouble of the claims."""
+        async with trio.open_nursery() as nursery:
+            async for running in self._starts:
+                one = running.claimed
+                nursery.start_soon(self._perform, running, name=f"job {one.kind} {one.id}")
+
+    def stop_claiming(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def stop(self, *, within: float) -> None:
+        """Claim no more; give what runs so many seconds, and hand back the rest."""
+        self.stop_claiming()
+        with trio.move_on_after(within):
+            async with self._claiming:  # what was asked for is ours by now
+                pass
+            await self._wait_empty()
+        for running in self._running.values():
+            running.cancel(Why.STOP)
+        with trio.move_on_after(HAND_BACK) as late:
+            await self._wait_empty()
+        if late.cancelled_caught:
+            log.warning("jobs not handed back", ids=sorted(self._running), when="their leases end")
+
+    async def _wait_empty(self) -> None:
+        while self._running:
+            await self._changed.wait()
+
+    # what runs for ever
+
+    async def listen(self, channel: str) -> None:
+        async with self._own.listen(channel) as wakeups:
+            async for _ in wakeups:
+                self.wake()
+
+    async def take(self) -> None:
+        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time."""
+        look_at = -math.inf
+        while not self._stopping:
+            woken, self._wake = self._wake.is_set(), trio.Event()
+            if trio.current_time() >= look_at:
+                ready, look_at = await self._look()
+                woken = woken or ready
+            room = self._room()
+            claimed = await self._claim(room) if woken and room else 0
+            if woken and claimed == room:
+                self._wake.set()  # there may be more
+                await self._wait_room()
+            else:
+                with trio.move_on_at(look_at):
+                    await self._wake.wait()
+
+    @property
+    def _ahead(self) -> int:
+        return int(min(MOST_AHEAD, AHEAD / max(self._mean, 1e-6)) * self._concurrency)
+
+    def _room(self) -> int:
+        """Return how many more may be claimed now."""
+        if self._noting > MOST_AHEAD * self._concurrency:
+            return 0
+        return max(0, self._concurrency + self._ahead - (len(self._running) - self._noting))
+
+    async def _wait_room(self) -> None:
+        """Wait until there is room for one, or for as many as make a claim worth it where slots have work meanwhile."""
+        with trio.move_on_after(IDLE):  # then what others have lost is rescued all the same
+            while self._room() < max(1, self._ahead // 2) and not self._stopping:
+                await self._changed.wait()
+
+    async def _look(self) -> tuple[bool, float]:
+        """Rescue, let turns wait, and return whether something is due, and when to look again."""
+        begun = trio.current_time()
+        seen = await self._ask(store.look, tuple(self._kinds.values()), lease=LEASE)
+        for kind, count in seen.rescued.items():
+            self._statistics.rescued[kind] += count
+            log.warning("jobs rescued", kind=kind, count=count)
+        turned, next_turn = await self._take_turns(seen.now)
+        moments = [one + SOON for one in (seen.due, seen.lease, next_turn) if one is not None]
+        idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
+        pause = max(SOON, min([idle, *moments]))
+        return seen.ready or turned or bool(seen.rescued), begun + pause
+
+    async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:
+        turned, nexts = False, []
+        for one in self._kinds.values():
+            if one.schedule is None:
+                continue
+            turn = one.schedule.latest(now)
+            if self._turns.get(one.name) != turn and await self._ask(store.take_turn, one, turn):
+                self._turns[one.name] = turn
+                turned = True
+            nexts.append((one.schedule.following(now) - now).total_seconds())
+        return turned, min(nexts, default=None)
+
+    async def _claim(self, room: int) -> int:
+        async with self._claiming:
+            if self._stopping:
+                return 0
+            lease = trio.current_time() + LEASE
+            kinds = tuple(self._kinds.values())
+            claimed = await self._ask(store.claim, kinds, most=room, worker=self.name, lease=LEASE)
+            for one in claimed:
+                running = self._running[one.id] = _Running(one, lease)
+                self._start.send_nowait(running)
+            return len(claimed)
+
+    async def beat(self) -> None:
+        """Extend the leases of all that runs; what is not ours any more is cancelled."""
+        while True:
+            await trio.sleep(BEAT)
+            held = [running.claimed for running in self._running.values()]
+            if not held:
+                continue
+            lease = trio.current_time() + LEASE
+            still = await self._ask(store.extend, held, lease=LEASE)
+            for claimed in held:
+                self._extend(claimed, lease if claimed.id in still else None)
+
+    def _extend(self, claimed: Claimed, lease: float | None) -> None:
+        running = self._running.get(claimed.id)
+        if running is None or running.claimed is not claimed:
+            return
+        if lease is None:
+            running.cancel(Why.LEASE)
+        else:
+            running.extend(lease)
+
+    async def note_done(self) -> None:
+        """Write what async jobs have done, all that there is at once."""
+        while True:
+            await self._any_done.wait()
+            some, self._done, self._any_done = self._done, [], trio.Event()
+            try:
+                await self._ask(store.finish_many, some)
+            except BaseException:
+                self._done = some + self._done
+                self._any_done.set()
+                raise
+            self._noting -= len(some)
+            for one in some:
+                self._forget(one)
+
+    async def count(self, every: float) -> None:
+        while True:
+            self._statistics.table = await self._ask(store.counts)
+            await trio.sleep(every)
+
+    async def sweep(self, every: float, age: float) -> None:
+        while True:
+            await trio.sleep(every)
+            while await self._ask(store.sweep, age=age):  # noqa: ASYNC110  more than fit into one
+                await trio.sleep(BEAT)
+
+    async def _ask[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit about jobs, on a connection that no job can take; a server that does not answer is away."""
+        try:
+            with trio.fail_after(LEASE):
+                return await self._own.run(function, *args, **kwargs)
+        except trio.TooSlowError as error:
+            raise DatabaseAway(f"PostgreSQL did not answer within {LEASE:g} s") from error
+
+    # one job
+
+    async def _perform(self, running: _Running) -> None:
+        one, kind = running.claimed, self._kinds[running.claimed.kind]
+        with running.wait:
+            await self._slots.acquire()
+        if running.wait.cancelled_caught:
+            await self._write(one, store.hand_back, "handed back")
+            self._forget(one)
+            return
+        begun = trio.current_time()
+        self._statistics.observe_wait(one.waited, one.kind)
+        span = self._tracing and self._tracing.begin_job(one.kind, one.trace)
+        outcome = "crashed"
+        try:
+            try:
+                error = await self._execute(running, kind)
+            finally:
+                self._mean += NEWEST * (trio.current_time() - begun - self._mean)
+                self._slots.release()
+            outcome = await self._end(running, kind, error)
+        finally:
+            if self._tracing and span:
+                self._tracing.end_job(span, outcome)
+            self._statistics.observe_run(trio.current_time() - begun, one.kind, outcome)
+
+    async def _execute(self, running: _Running, kind: Job[...]) -> BaseException | None:
+        """Call the job's function; return what it raised."""
+        one = running.claimed
+        try:
+            with running.scope:
+                running.begin(kind.deadline)
+                arguments = kind.load(one.arguments)
+                if kind.is_async:
+                    context = JobContext(one.key, one.failures + 1, self._database, self._settings)
+                    await kind.function(context, **arguments)
+                else:
+                    await self._database.run(unit_of(kind), one, arguments, timeout=self._timeout(kind))
+        except (Exception, SystemExit) as error:
+            return error
+        return None
+
+    async def _end(self, running: _Running, kind: Job[...], error: BaseException | None) -> str:
+        """Write how an attempt ended, and return it in a word."""
+        one = running.claimed
+        cancelled = running.scope.cancelled_caught or (error is not None and running.why is not None)
+        if error is None and not cancelled and kind.is_async:
+            self._note(one)
+            return "done"
+        if error is None and not cancelled:
+            outcome = "done"  # with its own writes
+        elif isinstance(error, ClaimLost):
+            outcome = self._lost(one)
+        elif cancelled:
+            outcome = await self._cancelled(running, kind)
+        elif isinstance(error, Unavailable):  # the database's trouble, not the job's
+            outcome = await self._write(one, partial(store.hand_back, pause=kind.pause(1)), "handed back")
+        else:
+            outcome = await self._failed(one, kind, f"{type(error).__name__}: {error}", error)
+        self._forget(one)
+        return outcome
+
+    def _note(self, one: Claimed) -> None:
+        self._noting += 1
+        self._done.append(one)
+        self._any_done.set()
+        self._tell_changed()
+
+    def _forget(self, one: Claimed) -> None:
+        running = self._running.get(one.id)
+        if running is not None and running.claimed is one:
+            del self._running[one.id]
+        self._tell_changed()
+        if self._kinds[one.kind].concurrency is not None:
+            self.wake()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _timeout(self, kind: Job[...]) -> float | None:
+        return kind.deadline if kind.deadline > self._settings.request_deadline else None
+
+    async def _cancelled(self, running: _Running, kind: Job[...]) -> str:
+        if running.reason() is Why.DEADLINE:
+            return await self._failed(running.claimed, kind, f"the deadline of {kind.deadline:g} s is over", None)
+        if running.reason() is Why.LEASE:
+            log.warning("job cut off", kind=kind.name, id=running.claimed.id)
+        return await self._write(running.claimed, store.hand_back, "handed back")
+
+    async def _failed(self, one: Claimed, kind: Job[...], why: str, error: BaseException | None) -> str:
+        failures = one.failures + 1
+        dead, pause = failures > kind.retries, kind.pause(failures)
+        tell = log.error if dead else log.warning
+        again = None if dead else round(pause, 1)
+        tell("job dead" if dead else "job failed", kind=kind.name, id=one.id, attempt=failures, error=why,
+             again_in=again, exc_info=error)  # fmt: skip
+        fail = partial(store.fail, error=why, retries=kind.retries, pause=pause)
+        return await self._write(one, fail, "dead" if dead else "failed")
+
+    async def _write(self, one: Claimed, change: Callable[[Connection, Claimed], str], outcome: str) -> str:
+        """Write how an attempt ended, however long the database is away; what was lost meanwhile is another's."""
+        tries = 0
+        while True:
+            try:
+                await self._ask(change, one)
+            except ClaimLost:
+                return self._lost(one)
+            except DATABASE_ERRORS:
+                await trio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+                tries += 1
+            else:
+                self._wake.set()
+                return outcome
+
+    def _lost(self, one: Claimed) -> str:
+        self._statistics.lost[one.kind] += 1
+        log.warning("job lost", kind=one.kind, id=one.id, claim=one.claim)
+        return "lost"
+
+
+def unit_of(kind: Job[...]) -> Callable[..., None]:
+    """Return the unit of a SQL job: its writes and its end are one transaction."""
+
+    def perform(connection: Connection, one: Claimed, arguments: Mapping[str, Any], *, timeout: float | None) -> None:
+        if timeout is not None:
+            connection.execute(_TIMEOUT, {"timeout": f"{round(timeout * 1000)}ms"})
+        kind.function(connection, **arguments)
+        store.finish(connection, one)
+
+    perform.__qualname__ = f"job {kind.name}"
+    return perform
+
+
+_TIMEOUT = text("SELECT set_config('statement_timeout', :timeout, true)")

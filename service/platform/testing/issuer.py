@@ -1,0 +1,149 @@
+"""An identity provider for tests: discovery, keys, sign-in, and tokens of any kind, also such as no honest one signs.
+
+It is served by our own server on a port of its own. A test signs with `token`, changes keys with `rotate`, and counts
+in `fetches` how often the keys were asked for. A person approves a sign-in by `approve`.
+"""
+
+import json
+import secrets
+import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from hashlib import sha256
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import trio
+from joserfc import jwk, jws
+from joserfc.jws import JWSRegistry
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import ServerStatistics, listener_url, open_listener, serve
+from service.platform.settings import PlatformSettings
+
+AUDIENCE, CLIENT = "https://api.example.org", "orders-web"
+
+
+class Issuer:
+    """One authorization server; `url` is its name."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fetches = 0
+        self.away = False  # whether it answers 503
+        self.headers = {"Cache-Control": "max-age=600"}
+        self.secret = "the client's secret"
+        self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
+        self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
+        self.keys = [make_key("key-1"), make_key("key-2")]  # the one it signs with, and the next, shown ahead
+
+    def rotate(self) -> None:
+        """Sign with the next key from now on; the one before it is gone."""
+        self.keys = [self.keys[1], make_key(f"key-{int(str(self.keys[1].kid)[4:]) + 1}")]
+
+    @property
+    def key(self) -> jwk.ECKey:
+        return self.keys[0]
+
+    @property
+    def kid(self) -> str:
+        return str(self.key.kid)
+
+    def claims(self, **changes: Any) -> dict[str, Any]:
+        """Return claims of a good token, changed; None leaves one out."""
+        now = time.time()
+        good = {
+            "iss": self.url, "aud": AUDIENCE, "sub": "ada", "name": "Ada", "iat": now, "exp": now + 600,
+            "scope": "openid",
+        }  # fmt: skip
+        return {name: value for name, value in (good | changes).items() if value is not None}
+
+    def token(self, *, header: dict[str, Any] | None = None, key: Any = None, **claims: Any) -> str:
+        """Return a signed token whose header and claims are those of a good one but for these."""
+        made = {"alg": "ES256", "typ": "at+jwt", "kid": self.kid} | (header or {})
+        given = {name: value for name, value in made.items() if value is not None}
+        return sign(given, self.claims(**claims), key or self.key)
+
+    def approve(self, url: str, **claims: Any) -> str:
+        """Return where a browser is sent back to, that came by this address and whose person signed in."""
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+        code = secrets.token_urlsafe(16)
+        self._codes[code] = asked, {"aud": asked["client_id"], "nonce": asked["nonce"]} | claims
+        answer = {"code": code, "state": asked["state"], "iss": self.url}
+        return f"{asked['redirect_uri']}?{urlencode(answer)}"
+
+    def exchange(self, form: Mapping[str, str], authorization: str) -> dict[str, Any] | None:
+        """Return the tokens for a code, once; None for a form that does not fit."""
+        asked, claims = self._codes.pop(form.get("code", ""), ({}, {}))
+        challenge = urlsafe_b64encode(sha256(form.get("code_verifier", "").encode()).digest()).rstrip(b"=").decode()
+        wanted = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}"
+        if not asked or asked["code_challenge"] != challenge or asked["redirect_uri"] != form.get("redirect_uri"):
+            return None
+        if authorization != wanted or asked["client_id"] != form.get("client_id"):
+            return None
+        return {
+            "token_type": "Bearer",
+            "access_token": "opaque",
+            "id_token": self.token(header={"typ": "JWT"}, **claims),
+        }
+
+    def documents(self) -> dict[str, Any]:
+        keys = [*(key.as_dict(private=False) for key in self.keys), *self.more_keys]
+        return {
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+                "end_session_endpoint": f"{self.url}/end",
+            },
+            "/keys": {"keys": keys},
+        }
+
+
+def make_key(kid: str) -> jwk.ECKey:
+    return jwk.ECKey.generate_key("P-256", {"kid": kid, "use": "sig", "alg": "ES256"})
+
+
+def sign(header: dict[str, Any], claims: dict[str, Any] | bytes, key: Any) -> str:
+    """Return a token with exactly this header and these claims."""
+    body = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
+    return jws.serialize_compact(header, body, key, registry=_Anything(algorithms=[header["alg"]]))
+
+
+class _Anything(JWSRegistry):
+    def check_header(self, header: Any) -> None:
+        """A test may put anything there."""
+
+
+@asynccontextmanager
+async def open_issuer() -> AsyncIterator[Issuer]:
+    """Yield a running authorization server."""
+    settings = PlatformSettings()
+    with open_listener("127.0.0.1:0") as listener:
+        listener.listen()
+        issuer = Issuer(listener_url(listener))
+        app = QuartTrio(__name__)
+
+        async def answer(path: str) -> Response | tuple[str, int]:
+            issuer.fetches += path == "keys"
+            if issuer.away:
+                return "", 503
+            if path == "token":
+                given = issuer.exchange(await request.form, request.headers.get("Authorization", ""))
+                return Response(json.dumps(given or {"error": "invalid_grant"}), 200 if given else 400)
+            document = issuer.documents().get(f"/{path}")
+            return Response(json.dumps(document), headers=issuer.headers, content_type="application/json")
+
+        app.add_url_rule("/<path:path>", "answer", answer, methods=["GET", "POST"])
+        async with trio.open_nursery() as nursery:
+            statistics, lifecycle = ServerStatistics(), Lifecycle()
+            serving = partial(serve, app, listener, settings=settings, statistics=statistics, lifecycle=lifecycle)
+            await nursery.start(partial(serving, shutdown=trio.sleep_forever))
+            yield issuer
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,79 @@
+"""Signing in and out on the page, with a real identity provider beside it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
+import pytest
+import trio
+from playwright.sync_api import Browser, Page
+
+from service.platform.testing.processes import Process, started
+from tests.chat.browser.pages import free_ports, wait_shown, write
+
+CLIENT = "orders-web"
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "device_scale_factor": 2, "has_touch": True}
+
+
+@pytest.fixture
+def service(tmp_path: Path, database_url: str) -> Iterator[Process]:
+    ada = oidc_provider_mock.User(sub="ada", claims={"name": "Ada Lovelace"})
+    bob = oidc_provider_mock.User(sub="bob", claims={"name": "Bob"})
+    with oidc_provider_mock.run_server_in_thread(user_claims=(ada, bob)) as provider:
+        issuer = f"http://localhost:{provider.server_port}"
+        settings: dict[str, Any] = {"auth_issuer": issuer, "auth_audience": CLIENT, "auth_client_id": CLIENT}
+        settings["bind"] = f"localhost:{free_ports(1)[0]}"  # where browsers take a Secure cookie without TLS
+        with started(tmp_path, "serve", database_url=database_url, **settings) as running:
+            trio.run(running.wait_ready)
+            yield running
+
+
+def sign_in(page: Page, subject: str) -> None:
+    page.wait_for_selector("#status[data-state=stranger]")
+    page.click("#status-action")
+    page.get_by_label(f"Authorize as {subject}").click()
+    page.wait_for_selector("#status[data-state=open]")
+
+
+def open_as(browser: Browser, url: str, **options: Any) -> Page:
+    context = browser.new_context(**options)
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.goto(url)
+    return page
+
+
+def test_a_person_signs_in_chats_and_signs_out(browser: Browser, service: Process, tmp_path: Path) -> None:
+    url = service.public.replace("127.0.0.1", "localhost")
+    ada, bob = open_as(browser, f"{url}/#harbour"), open_as(browser, f"{url}/#harbour", **PHONE)
+    ada.wait_for_selector("#status[data-state=stranger]")
+    assert not ada.is_visible("#composer")
+    ada.screenshot(path=tmp_path / "desktop-1-stranger.png")
+    bob.screenshot(path=tmp_path / "phone-1-stranger.png")
+    ada.click("#status-action")
+    ada.wait_for_load_state()
+    ada.screenshot(path=tmp_path / "desktop-2-provider.png")
+    ada.go_back()
+    sign_in(ada, "ada")
+    sign_in(bob, "bob")
+    write(ada, "who am I?")
+    wait_shown(bob, 1)
+    write(bob, "the one that the provider says")
+    wait_shown(ada, 2)
+    assert ada.url.endswith("#harbour")
+    assert (ada.input_value("#name"), ada.is_disabled("#name")) == ("Ada Lovelace", True)
+    assert bob.locator("#log .who bdi.verified").first.text_content() == "Ada Lovelace"
+    ada.screenshot(path=tmp_path / "desktop-3-signed-in.png")
+    bob.screenshot(path=tmp_path / "phone-3-signed-in.png")
+    other_window = ada.context.new_page()
+    other_window.goto(f"{url}/#harbour")
+    other_window.wait_for_selector("#status[data-state=open]")
+    ada.click("#sign-out")
+    other_window.wait_for_selector("#status[data-state=stranger]")
+    assert other_window.text_content("#status-text") == "You are signed out."
+    other_window.screenshot(path=tmp_path / "desktop-4-signed-out.png")
+    assert bob.get_attribute("#status", "data-state") == "open"
+    for page in (ada, bob):
+        page.context.close()
+    print(tmp_path)

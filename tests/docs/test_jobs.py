@@ -1,0 +1,84 @@
+"""docs/jobs.md: its code is run as it stands, and does what the page says."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trio
+from sqlalchemy import Connection, text
+
+from service.platform.database import open_database
+from service.platform.jobs import open_jobs
+from service.platform.telemetry import Metrics
+from service.platform.testing.fixtures import MakeSettings
+
+PAGE = Path(__file__).parents[2] / "docs" / "jobs.md"
+FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the modules of the page by their names."""
+    made: dict[str, Any] = {}
+    monkeypatch.setitem(sys.modules, "service.orders", ModuleType("service.orders"))
+    for path, source in FILES:
+        name = path.removesuffix(".py").replace("/", ".")
+        module = made[name.rpartition(".")[2]] = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  the page's own
+    return made
+
+
+def create_tables(connection: Connection) -> None:
+    for columns in (
+        "orders (id serial PRIMARY KEY, customer text, total int, placed_at timestamptz DEFAULT now())",
+        "mail (key text PRIMARY KEY, customer text, total int)",
+        "report (day date PRIMARY KEY, orders int, total int)",
+    ):
+        connection.execute(text(f"CREATE TABLE {columns}"))
+
+
+def mails(connection: Connection) -> list[str]:
+    return list(connection.execute(text("SELECT customer FROM mail")).scalars())
+
+
+async def test_an_order_is_mailed_once_and_told_to_a_warehouse_that_was_away(
+    modules: dict[str, Any], make_settings: MakeSettings
+) -> None:
+    settings, heard = make_settings(), []
+
+    async def warehouse(stream: trio.SocketStream) -> None:
+        heard.append((await stream.receive_some()).decode().split())
+        await stream.send_all(b"ok\n" if len(heard) > 1 else b"no\n")
+
+    with trio.fail_after(60):
+        async with open_database(settings) as database, trio.open_nursery() as nursery:
+            await database.run(create_tables)
+            [listener] = await nursery.start(partial(trio.serve_tcp, warehouse, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            async with open_jobs(database, modules["jobs"].JOBS, settings, Metrics()):
+                place = modules["store"].place
+                order = await database.run(place, customer="ann", total=7, host="127.0.0.1", port=port)
+                while len(heard) < 2 or await database.read(mails) != ["ann"]:
+                    await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    assert [number for _, number in heard] == [str(order)] * 2
+    assert heard[0][0] == heard[1][0]  # the same key at each attempt
+
+
+async def test_the_report_adds_up_the_day_before(modules: dict[str, Any], make_settings: MakeSettings) -> None:
+    def fill(connection: Connection) -> list[tuple[int, int]]:
+        create_tables(connection)
+        for at in ("2026-03-01 12:00Z", "2026-03-01 13:00Z", "2026-03-02 12:00Z"):
+            connection.execute(text("INSERT INTO orders (total, placed_at) VALUES (5, :at)"), {"at": at})
+        modules["jobs"].report(connection, turn=datetime(2026, 3, 2, 2, 30, tzinfo=UTC))
+        return [(row.orders, row.total) for row in connection.execute(text("SELECT orders, total FROM report"))]
+
+    async with open_database(make_settings()) as database:
+        assert await database.run(fill) == [(2, 10)]

@@ -1,0 +1,80 @@
+"""What Kubernetes and Helm make of a migration that ends badly: only a database that is away is worth a repeat."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.platform.verbs.program import CRASHED, FAILED, REFUSED, UNREACHABLE, WRONG
+from tests.helm.charts import CHART, Object, render
+
+OUTSIDE = {"database": {"existingSecret": "db"}}
+KILLED = 137  # out of memory, for instance
+
+
+def job(mode: str, **migration: Any) -> Object:
+    [found] = render(CHART, OUTSIDE | {"migration": {"mode": mode} | migration}).of("Job")
+    return found
+
+
+def action(job: Object, code: int, *, disrupted: bool = False) -> str:
+    """Return what the first rule that fits says, as the Job's controller reads them; without one it counts."""
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        if any(fits(rule, code, disrupted=disrupted, container=container["name"])):
+            return str(rule["action"])
+    return "Count"
+
+
+def fits(rule: Object, code: int, *, disrupted: bool, container: str) -> Iterator[bool]:
+    for condition in rule.get("onPodConditions", []):
+        yield disrupted and condition == {"type": "DisruptionTarget", "status": "True"}
+    if codes := rule.get("onExitCodes"):
+        assert codes.get("containerName") in (None, container)
+        yield (code in codes["values"]) == (codes["operator"] == "In")
+
+
+def test_the_owners_job_alone_grants_to_the_services_user() -> None:
+    release = render(CHART, OUTSIDE | {"migration": {"existingSecret": "owner", "grantTo": "app"}})
+
+    told = {
+        pod.name.partition("/")[0]
+        for pod in release.pods
+        for one in pod.containers[0].get("env", [])
+        if one == {"name": "SERVICE_MIGRATION_GRANT_TO", "value": "app"}
+    }
+
+    assert told == {"Job"}
+
+
+@pytest.mark.parametrize("mode", ["job", "hook"])
+def test_only_a_database_that_is_away_is_asked_again(mode: str) -> None:
+    found = job(mode)
+
+    assert action(found, UNREACHABLE) == "Count"
+    assert {code: action(found, code) for code in (CRASHED, WRONG, REFUSED, FAILED, KILLED)} == dict.fromkeys(
+        (CRASHED, WRONG, REFUSED, FAILED, KILLED), "FailJob"
+    )
+
+
+@pytest.mark.parametrize("code", [CRASHED, UNREACHABLE, REFUSED, KILLED, 143])
+def test_a_pod_that_was_sent_away_does_not_count(code: int) -> None:
+    assert action(job("job"), code, disrupted=True) == "Ignore"
+
+
+def test_a_hook_ends_before_helm_stops_waiting_for_it() -> None:
+    """Five minutes, unless told otherwise; after each failure the controller waits twice as long, from 10 s on."""
+    found = job("hook", backoffLimit=6)["spec"]
+    args = found["template"]["spec"]["containers"][0]["args"]
+
+    tries = found["backoffLimit"] + 1
+    longest = tries * int(args[args.index("--wait") + 1]) + sum(10 * 2**number for number in range(tries - 1))
+
+    assert longest < 300
+
+
+def test_a_hook_shows_its_log_where_it_failed_and_leaves_nothing() -> None:
+    annotations = job("hook")["metadata"]["annotations"]
+
+    assert annotations["helm.sh/hook-output-log-policy"] == "hook-failed"
+    assert {"hook-succeeded", "hook-failed"} <= set(annotations["helm.sh/hook-delete-policy"].split(","))

@@ -1,0 +1,131 @@
+"""What a cluster's network, registry and platform want to be told, and that it arrives where it belongs."""
+
+from typing import Any
+
+import pytest
+
+from tests.helm.charts import CHART, render
+
+OUTSIDE = {"database": {"existingSecret": "db"}}
+TRIAL = {"database": {"trial": {"enabled": True}}}
+RULES = {"monitoring": {"rules": True}}
+
+
+def service(**values: Any) -> dict[str, Any]:
+    [public] = [
+        one
+        for one in render(CHART, OUTSIDE | {"service": values}).of("Service")
+        if one["spec"].get("clusterIP") != "None"
+    ]
+    return public
+
+
+def test_a_service_says_only_what_it_was_told() -> None:
+    assert service()["spec"].keys() == {"type", "selector", "ports"}
+    assert service()["spec"]["ports"][0].keys() == {"name", "port", "targetPort", "protocol", "appProtocol"}
+
+
+def test_a_service_can_be_a_load_balancers() -> None:
+    told = {
+        "type": "LoadBalancer",
+        "nodePort": 30080,
+        "externalTrafficPolicy": "Local",
+        "ipFamilyPolicy": "PreferDualStack",
+        "loadBalancerClass": "example.org/lb",
+        "trafficDistribution": "PreferClose",
+    }
+
+    made = service(**told, labels={"team": "a"})
+
+    assert made["metadata"]["labels"]["team"] == "a"
+    assert made["spec"]["ports"][0]["nodePort"] == 30080
+    assert made["spec"].items() >= {key: told[key] for key in told if key != "nodePort"}.items()
+
+
+def test_an_ingress_leads_the_paths_it_is_told() -> None:
+    paths = [{"path": "/api", "pathType": "Exact"}, {"path": "/"}]
+    ingress = {"enabled": True, "hosts": ["a.example", "b.example"], "paths": paths}
+
+    rules = render(CHART, OUTSIDE | {"ingress": ingress}).of("Ingress")[0]["spec"]["rules"]
+
+    assert len(rules) == 2
+    for rule in rules:
+        assert [(one["path"], one["pathType"]) for one in rule["http"]["paths"]] == [("/api", "Exact"), ("/", "Prefix")]
+
+
+def test_a_route_carries_filters() -> None:
+    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["X-Secret"]}}]
+    route = {"enabled": True, "parentRefs": [{"name": "public"}], "filters": filters}
+
+    [rule] = render(CHART, OUTSIDE | {"httpRoute": route}).of("HTTPRoute")[0]["spec"]["rules"]
+
+    assert rule["filters"] == filters
+
+
+@pytest.mark.parametrize(
+    ("repository", "image"),
+    [
+        ("trireme", "mirror.example/trireme:1"),
+        ("ghcr.io/example/trireme", "mirror.example/example/trireme:1"),
+        ("localhost:5000/trireme", "mirror.example/trireme:1"),
+        ("example/trireme", "mirror.example/example/trireme:1"),
+    ],
+)
+def test_every_image_comes_from_the_registry_of_all_charts(repository: str, image: str) -> None:
+    values = {"global": {"imageRegistry": "mirror.example"}, "image": {"repository": repository, "tag": "1"}}
+
+    images = {one["image"] for pod in render(CHART, TRIAL | values).pods for one in pod.containers}
+
+    assert images == {image, "mirror.example/library/postgres:18"}
+
+
+def test_a_platform_may_choose_the_users_id() -> None:
+    """As OpenShift does: an id of one's own is refused there."""
+    free = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    database = {"trial": {"enabled": True, "podSecurityContext": free}}
+
+    pods = render(CHART, {"database": database, "podSecurityContext": free}).pods
+
+    assert [pod.spec["securityContext"] for pod in pods] == [
+        {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    ] * len(pods)
+
+
+@pytest.mark.parametrize(
+    ("sure", "kept", "allowed"), [(3, 2, True), (3, "50%", True), (3, 3, False), (3, "75%", False), (2, "100%", False)]
+)
+def test_a_budget_can_say_what_must_stay_if_that_lets_a_node_drain(sure: int, kept: int | str, allowed: bool) -> None:
+    values = OUTSIDE | {"replicaCount": sure, "podDisruptionBudget": {"minAvailable": kept}}
+    if not allowed:
+        with pytest.raises(Exception, match="no node could ever be drained"):
+            render(CHART, values)
+        return
+
+    [budget] = render(CHART, values).of("PodDisruptionBudget")
+
+    assert budget["spec"]["minAvailable"] == kept
+    assert "maxUnavailable" not in budget["spec"]
+
+
+def test_alerts_lead_to_the_runbook_of_a_place_that_is_named() -> None:
+    def annotations(**monitoring: Any) -> list[dict[str, str]]:
+        [made] = render(CHART, OUTSIDE | {"monitoring": {"rules": True} | monitoring}).of("PrometheusRule")
+        return [rule["annotations"] for group in made["spec"]["groups"] for rule in group["rules"]]
+
+    assert all("runbook_url" not in one for one in annotations())
+    for one in annotations(runbookBase="https://example.org/trireme/blob/v1/"):
+        assert one["runbook_url"] == f"https://example.org/trireme/blob/v1/{one['runbook']}"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"service": {"nodePort": 30080}}, "service.nodePort needs"),
+        ({"service": {"externalTrafficPolicy": "Local"}}, "service.externalTrafficPolicy needs"),
+        ({"service": {"type": "NodePort", "loadBalancerClass": "a"}}, "service.loadBalancerClass needs"),
+        ({"service": {"labels": {"app.kubernetes.io/name": "a"}}}, "service.labels: app.kubernetes.io/name is set by"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        render(CHART, OUTSIDE | values)

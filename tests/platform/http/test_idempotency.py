@@ -1,0 +1,206 @@
+"""Idempotency-Key: one effect and one answer for a request that is sent again, whatever came between."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+import trio
+from pydantic.dataclasses import dataclass
+from quart import Blueprint, Response
+from quart_schema import validate_request
+from sqlalchemy import Connection
+
+from service.platform.database import open_database
+from service.platform.errors import Invalid
+from service.platform.feature import Feature, Resources
+from service.platform.http import idempotency_store, idempotent, replies, run_once
+from service.platform.identity import signed_in
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.issuer import AUDIENCE, open_issuer
+
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "rate_per_address": 0}
+
+
+@dataclass(frozen=True)
+class Order:
+    item: str
+    seconds: float = 0
+
+
+class Number(TypedDict):
+    number: int
+
+
+def place(connection: Connection, *, order: Order) -> int:
+    """Count an order; it may take its time, and one for nothing is refused after it has been counted."""
+    number: int = connection.execute(
+        sa.text("INSERT INTO placed (item) VALUES (:item) RETURNING number"), {"item": order.item}
+    ).scalar_one()
+    connection.execute(sa.text("SELECT pg_sleep(:seconds)"), {"seconds": order.seconds})
+    if order.item == "nothing":
+        raise Invalid("item: must be something")
+    return number
+
+
+@asynccontextmanager
+async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("orders", __name__)
+
+    @routes.post("/orders")
+    @signed_in
+    @idempotent
+    @validate_request(Order)
+    @replies(Number, 201)
+    async def post_order(data: Order) -> Response:
+        return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=data)
+
+    yield routes
+
+
+ORDERS = Feature("orders", open=open_orders)
+
+
+@pytest.fixture
+def orders_url(writable_database_url: str) -> str:
+    with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE TABLE placed (number serial PRIMARY KEY, item text NOT NULL)")
+    return writable_database_url
+
+
+def rows(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+async def test_a_repeat_has_no_second_effect_and_gets_the_same_answer(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    settings = make_settings(**FREE, database_url=orders_url)
+    async with (
+        booted(settings, [ORDERS]) as one,
+        booted(settings, [ORDERS]) as other,
+        Client(one.public) as client,
+        Client(other.public) as elsewhere,
+    ):
+        key = {"Idempotency-Key": "k-1"}
+        first = await client.post("/orders", json={"item": "tea"}, headers=key)
+        again = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": '"k-1"'})
+        there = await elsewhere.post("/orders", json={"item": "tea"}, headers=key)
+        another_body = await client.post("/orders", json={"item": "milk"}, headers=key)
+        another_query = await client.post("/orders?x=1", json={"item": "tea"}, headers=key)
+        another_key = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": "k-2"})
+        without = [await client.post("/orders", json={"item": "tea"}) for _ in range(2)]
+
+    assert [(one.status_code, one.content) for one in (again, there)] == [(201, first.content)] * 2
+    assert ["idempotency-replayed" in one.headers for one in (first, again, there)] == [False, True, True]
+    assert (another_body.status_code, another_query.status_code) == (422, 422)
+    assert len({one.json()["number"] for one in (first, another_key, *without)}) == 4
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(4,)]
+
+
+async def test_of_many_at_once_one_is_placed_and_the_others_are_told_to_come_again(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    statuses: list[int] = []
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+
+        async def place_order() -> None:
+            order = {"item": "tea", "seconds": 0.5}
+            response = await client.post("/orders", json=order, headers={"Idempotency-Key": "k"})
+            statuses.append(response.status_code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(place_order)
+        await place_order()
+
+    assert sorted(statuses) == [201, 201, *[409] * 7]
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(1,)]
+
+
+async def test_a_unit_that_fails_leaves_nothing_and_may_be_tried_again(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        key = {"Idempotency-Key": "k"}
+        refused = await client.post("/orders", json={"item": "nothing"}, headers=key)
+        placed = await client.post("/orders", json={"item": "tea"}, headers=key)
+
+    assert (refused.status_code, placed.status_code) == (400, 201)
+    assert rows(orders_url, "SELECT item FROM placed") == [("tea",)]
+
+
+async def test_a_cancelled_request_leaves_neither_effect_nor_answer(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    settings = make_settings(**FREE, database_url=orders_url, request_deadline=0.5)
+    async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client:
+        key = {"Idempotency-Key": "k"}
+        cut = await client.post("/orders", json={"item": "tea", "seconds": 20}, headers=key)
+        answers = rows(orders_url, "SELECT count(*) FROM idempotency_answer")
+
+    assert (cut.status_code, answers) == (504, [(0,)])
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(0,)]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 256, 'a"b', "a\\b"])
+async def test_a_key_that_is_none_is_refused(make_settings: MakeSettings, orders_url: str, key: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        response = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": key})
+
+    assert response.status_code == 400
+    assert response.json()["detail"].startswith("Idempotency-Key: must be")
+
+
+async def test_a_key_belongs_to_who_has_signed_in(make_settings: MakeSettings, orders_url: str) -> None:
+    async with open_issuer() as issuer:
+        settings = make_settings(**FREE, database_url=orders_url, auth_issuer=issuer.url, auth_audience=AUDIENCE)
+        async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client:
+            answers = [
+                await client.post(
+                    "/orders",
+                    json={"item": "tea"},
+                    headers={"Idempotency-Key": "k", "Authorization": f"Bearer {issuer.token(sub=subject)}"},
+                )
+                for subject in ("ada", "bob", "ada")
+            ]
+
+    numbers = [answer.json()["number"] for answer in answers]
+    assert numbers[0] == numbers[2] != numbers[1]
+
+
+async def test_an_answer_is_kept_for_a_day_and_then_swept(make_settings: MakeSettings, orders_url: str) -> None:
+    settings = make_settings(**FREE, database_url=orders_url)
+    async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client, open_database(settings) as database:
+
+        def age(hours: float) -> None:
+            with psycopg.connect(orders_url.replace("+psycopg", ""), autocommit=True) as connection:
+                seconds = hours * 3_600
+                connection.execute("UPDATE idempotency_answer SET at = now() - make_interval(secs => %s)", (seconds,))
+
+        async def number(key: str, hours: float) -> int:
+            response = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": key})
+            age(hours)
+            found: int = response.json()["number"]
+            return found
+
+        assert await number("k", 23.9) == await number("k", 24.1)
+        deleted = await database.run(idempotency_store.delete_old_answers)
+        assert (deleted, rows(orders_url, "SELECT * FROM idempotency_answer")) == (1, [])
+        first = await number("k", 24.1)
+        assert await number("k", 0) != first, "also one that is too old and not yet swept is none"
+
+
+async def test_the_document_tells_of_the_key(make_settings: MakeSettings, orders_url: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        operation = (await client.get("/openapi.json")).json()["paths"]["/orders"]["post"]
+
+    assert [(one["name"], one["in"], one["required"]) for one in operation["parameters"]] == [
+        ("Idempotency-Key", "header", False)
+    ]
+    assert {"409", "422"} <= operation["responses"].keys()

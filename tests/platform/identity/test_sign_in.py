@@ -1,0 +1,379 @@
+"""Browsers: signing in by the code flow, out again on every replica, and what is sent in place of an honest answer."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
+import psycopg
+import pytest
+import trio
+
+from service.platform.errors import Invalid
+from service.platform.identity.session_store import MOST_SESSIONS
+from service.platform.identity.sign_in import LOGOUT_EVENT, check_target
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
+from service.platform.testing.wire import Closed, RawWebsocket, open_raw
+from tests.platform.identity.world import DOORS, FREE, auth
+
+SESSION, PENDING = "__Host-session", "__Host-sign-in"
+
+
+@dataclass
+class Browser:
+    """What a browser does with cookies, but for sending them over TLS alone."""
+
+    client: Client
+    issuer: Issuer
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, path: str, method: str = "GET", **options: Any) -> httpx2.Response:
+        sent = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = ({"Cookie": sent} if sent else {}) | options.pop("headers", {})
+        response = await self.client.request(method, path, headers=headers, **options)
+        for set_cookie in response.headers.get_list("Set-Cookie"):
+            name, _, value = set_cookie.partition(";")[0].partition("=")
+            assert name.startswith("__Host-")
+            assert {"Path=/", "Secure", "HttpOnly", "SameSite=Lax"} <= {part.strip() for part in set_cookie.split(";")}
+            assert "Domain" not in set_cookie
+            self.cookies.pop(name, None)
+            if value:
+                self.cookies[name] = value
+        self.client.cookies.clear()
+        return response
+
+    async def sign_in(self, to: str = "/", **claims: Any) -> httpx2.Response:
+        begun = await self.ask(f"/auth/sign-in?to={to}")
+        assert begun.status_code == 303
+        return await self.ask(self.issuer.approve(begun.headers["Location"], **claims))
+
+    async def me(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.ask("/auth/me")).json()
+        return found
+
+
+@dataclass(frozen=True)
+class Site:
+    issuer: Issuer
+    url: str
+    client: Client
+
+    def browser(self) -> Browser:
+        return Browser(self.client, self.issuer)
+
+    @asynccontextmanager
+    async def socket(self, browser: Browser, path: str = "/feed") -> AsyncIterator[RawWebsocket]:
+        headers = f"Cookie: {SESSION}={browser.cookies.get(SESSION, '')}\r\n"
+        async with open_raw(self.url, path, headers=headers) as socket:
+            yield socket
+
+
+@asynccontextmanager
+async def sites(make_settings: MakeSettings, count: int = 1, **changes: Any) -> AsyncIterator[list[Site]]:
+    """Yield replicas of a service that is a client of one provider."""
+    async with open_issuer() as issuer, AsyncExitStack() as stack:
+        client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
+        settings = make_settings(**FREE, **auth(issuer) | client | changes)
+        found = []
+        for _ in range(count):
+            urls = await stack.enter_async_context(booted(settings, [DOORS]))
+            found.append(Site(issuer, urls.public, await stack.enter_async_context(Client(urls.public))))
+        yield found
+
+
+async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        before = await browser.me()
+        back = await browser.sign_in("/members?a=b", name="Ada", sub="u-1")
+        signed_in = await browser.me()
+        members = await browser.ask("/members")
+        async with site.socket(browser) as socket:
+            subject = await socket.receive()
+        stolen = Browser(site.client, site.issuer, dict(browser.cookies))
+        out = await browser.ask("/auth/sign-out", "POST")
+        after = await browser.me()
+        theft = await stolen.me()
+
+    assert (before["identity"], before["sign_in"], before["signed_in"]) == (True, True, False)
+    assert (back.status_code, back.headers["Location"]) == (303, "/members?a=b")
+    assert (signed_in["signed_in"], signed_in["name"], signed_in["subject"]) == (True, "Ada", "u-1")
+    assert (members.status_code, subject) == (200, "u-1")
+    assert out.json()["to"].startswith(f"{site.issuer.url}/end?client_id={CLIENT}")
+    assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
+
+
+async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) -> None:
+    ada = oidc_provider_mock.User(sub="ada", claims={"name": "Ada Lovelace"})
+    with oidc_provider_mock.run_server_in_thread(require_nonce=True, user_claims=[ada]) as provider:
+        issuer = f"http://localhost:{provider.server_port}"
+        client_id = {"auth_client_id": CLIENT, "auth_client_secret": "a secret", "auth_scopes": "openid,profile,email"}
+        settings = make_settings(**FREE, auth_issuer=issuer, auth_audience="orders", **client_id)
+        async with (
+            booted(settings, [DOORS]) as urls,
+            Client(urls.public) as client,
+            httpx2.AsyncClient() as at_the_provider,
+        ):
+            browser = Browser(client, Issuer(issuer))
+            begun = await browser.ask("/auth/sign-in?to=/members")
+            approved = await at_the_provider.post(begun.headers["Location"], data={"sub": "ada"})
+            back = await browser.ask(approved.headers["Location"])
+            again = await browser.ask(approved.headers["Location"])
+            me = await browser.me()
+            out = (await browser.ask("/auth/sign-out", "POST")).json()["to"]
+            end = await at_the_provider.get(out)
+
+    assert (back.headers["Location"], again.status_code) == ("/members", 401)
+    assert (me["subject"], me["name"]) == ("ada", "Ada Lovelace")
+    assert end.status_code == 200
+
+
+async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSettings) -> None:
+    statuses: dict[str, int] = {}
+    async with sites(make_settings) as [site], open_issuer() as foreign:
+
+        async def attempt(name: str, browser: Browser, url: str) -> None:
+            response = await browser.ask(url)
+            assert SESSION not in browser.cookies, name
+            statuses[name] = response.status_code
+
+        async def begun() -> tuple[Browser, str]:
+            browser = site.browser()
+            return browser, (await browser.ask("/auth/sign-in")).headers["Location"]
+
+        browser, url = await begun()
+        honest = site.issuer.approve(url)
+        state = parse_qs(urlsplit(url).query)["state"][0]
+        await attempt("another browser", site.browser(), honest)
+        await attempt("another state", browser, honest.replace(state, "x" * 43))
+        await attempt("no state", browser, honest.replace(f"state={state}", "x=1"))
+        await attempt("another issuer (RFC 9207)", browser, honest.replace("iss=", "iss=x"))
+        await attempt("no code", browser, f"/auth/callback?state={state}")
+        await attempt("a made-up code", browser, f"/auth/callback?state={state}&code=x")
+        await attempt("an error", browser, f"/auth/callback?state={state}&error=access_denied")
+        assert (await browser.ask(honest)).status_code == 303
+        browser.cookies.pop(SESSION)
+        await attempt("the same answer again", browser, honest)
+        browser, url = await begun()
+        used = site.issuer.approve(url)
+        pending = dict(browser.cookies)
+        assert (await browser.ask(used)).status_code == 303
+        browser.cookies = pending
+        await attempt("the same answer again, the cookie kept", browser, used)
+        _, other_url = await begun()
+        browser, url = await begun()
+        stolen = parse_qs(urlsplit(site.issuer.approve(other_url)).query)["code"][0]
+        mine = parse_qs(urlsplit(url).query)["state"][0]
+        await attempt("a stolen code under one's own state", browser, f"/auth/callback?state={mine}&code={stolen}")
+        changes: dict[str, dict[str, Any]] = {
+            "another nonce": {"nonce": "x"},
+            "no nonce": {"nonce": None},
+            "a token for another client": {"aud": "another"},
+            "a token for two, not made for us": {"aud": [CLIENT, "another"], "azp": "another"},
+            "a token of another issuer": {"iss": foreign.url},
+            "an expired token": {"exp": time.time() - 61},
+            "a token of nobody": {"sub": None},
+        }
+        for name, claims in changes.items():
+            browser, url = await begun()
+            await attempt(name, browser, site.issuer.approve(url, **claims))
+        for name, cookie in {"no JSON": "e30x", "a list": "W10=", "not Base64": "!"}.items():
+            browser, url = await begun()
+            browser.cookies[PENDING] = cookie
+            await attempt(name, browser, site.issuer.approve(url))
+
+    assert set(statuses.values()) == {401}, statuses
+    print(f"{len(statuses)} answers, nobody signed in")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "evil", "", "/\t/evil.example",
+     "/a\r\nSet-Cookie: x=y", "javascript:alert(1)", "/é"],
+)  # fmt: skip
+async def test_nobody_is_sent_elsewhere(make_settings: MakeSettings, target: str) -> None:
+    with pytest.raises(Invalid):
+        check_target(target)
+    async with sites(make_settings) as [site]:
+        response = await site.client.get("/auth/sign-in", params={"to": target})
+
+    assert response.status_code == 400
+    assert "location" not in response.headers
+
+
+async def test_an_id_that_was_there_before_is_not_taken_over(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        browser.cookies[SESSION] = planted = "p" * 43
+        await browser.sign_in()
+        first = browser.cookies[SESSION]
+        await browser.sign_in(sub="u-2")
+        second = browser.cookies[SESSION]
+        old = Browser(site.client, site.issuer, {SESSION: first})
+        fixed = Browser(site.client, site.issuer, {SESSION: planted})
+
+        assert len({planted, first, second}) == 3
+        assert not (await old.me())["signed_in"], "who signs in anew ends what was there before"
+        assert not (await fixed.me())["signed_in"]
+        assert (await browser.me())["subject"] == "u-2"
+
+
+async def test_a_cookie_without_its_prefix_or_twice_is_none(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        await browser.sign_in()
+        value = browser.cookies[SESSION]
+        for sent in (
+            f"session={value}",
+            f"Host-session={value}",
+            f"{SESSION}={value}; {SESSION}={'x' * 43}",
+            f"x{SESSION}={value}",
+        ):
+            response = await site.client.get("/members", headers={"Cookie": sent})
+            assert response.status_code == 401, sent
+
+
+async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        await browser.sign_in()
+        evil = {"Origin": "https://evil.example"}
+        answers = [
+            (await browser.ask(path, "POST", headers=evil)).status_code for path in ("/auth/sign-out", "/auth/ticket")
+        ]
+        form = {"logout_token": "x"}
+        answers.append((await browser.ask("/auth/backchannel-logout", "POST", data=form, headers=evil)).status_code)
+        assert (await browser.me())["signed_in"]
+
+    assert answers == [403, 403, 403]
+
+
+async def test_a_session_is_over_in_time_and_one_has_only_so_many(
+    make_settings: MakeSettings, writable_database_url: str
+) -> None:
+    async with sites(make_settings, database_url=writable_database_url) as [site]:
+        browsers = [site.browser() for _ in range(MOST_SESSIONS + 1)]
+        for browser in browsers:
+            await browser.sign_in()
+        states = [(await browser.me())["signed_in"] for browser in browsers]
+        with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+            rows = connection.execute("SELECT hash, subject FROM identity_session").fetchall()
+            connection.execute("UPDATE identity_session SET expires = now() - interval '1 second'")
+        for _ in range(200):
+            if not (await browsers[-1].me())["signed_in"]:
+                break
+            await trio.sleep(0.05)
+        after = await browsers[-1].me()
+
+    assert states == [False] + [True] * MOST_SESSIONS
+    assert browsers[-1].cookies[SESSION].encode() not in [bytes(row[0]) for row in rows]
+    assert not after["signed_in"]
+
+
+async def ended(socket: RawWebsocket, began: float) -> tuple[int, str, float]:
+    try:
+        while True:
+            await socket.receive()
+    except Closed as closed:
+        return closed.code, closed.reason, trio.current_time() - began
+
+
+async def test_a_sign_out_ends_the_websockets_on_every_replica_at_once(make_settings: MakeSettings) -> None:
+    async with sites(make_settings, count=2) as [here, there]:
+        browser, other = here.browser(), here.browser()
+        await browser.sign_in()
+        await other.sign_in()
+        async with here.socket(browser) as one, there.socket(browser) as two, there.socket(other) as stays:
+            for socket in (one, two, stays):
+                await socket.receive()
+            began = trio.current_time()
+            await browser.ask("/auth/sign-out", "POST")
+            ends = [await ended(one, began), await ended(two, began)]
+            await stays.send("still there")
+            assert await stays.receive() == "still there"
+
+    print("ms after the sign-out:", [round(seconds * 1000) for _, _, seconds in ends])
+    assert [(code, reason) for code, reason, _ in ends] == [(4401, "signed out")] * 2
+    assert max(seconds for *_, seconds in ends) < 1
+
+
+async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, writable_database_url: str) -> None:
+    async with sites(make_settings, count=2, database_url=writable_database_url) as [here, there]:
+        browser = here.browser()
+        await browser.sign_in()
+        async with there.socket(browser) as socket:
+            await socket.receive()
+            with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute("DELETE FROM identity_session")  # without a NOTIFY
+            code, _, seconds = await ended(socket, trio.current_time())
+
+    print(f"{seconds:.1f} s after the end")
+    assert code == 4401
+    assert seconds < 6.5
+
+
+def logout(site: Site, **changes: Any) -> str:
+    claims = {"aud": CLIENT, "events": {LOGOUT_EVENT: {}}, "sub": "u-1", "name": None, "scope": None} | changes
+    return site.issuer.token(header={"typ": "logout+jwt"}, **claims)
+
+
+async def test_the_provider_ends_sessions(make_settings: MakeSettings) -> None:
+    async with sites(make_settings, count=2) as [here, there]:
+        browsers = [here.browser() for _ in range(3)]
+        for browser, claims in zip(
+            browsers, ({"sub": "u-1", "sid": "s-1"}, {"sub": "u-1", "sid": "s-2"}, {"sub": "u-2"}), strict=True
+        ):
+            await browser.sign_in(**claims)
+
+        async def signed_in() -> list[bool]:
+            return [(await browser.me())["signed_in"] for browser in browsers]
+
+        async def tell(token: str) -> int:
+            response = await there.client.post("/auth/backchannel-logout", data={"logout_token": token})
+            return response.status_code
+
+        assert await signed_in() == [True, True, True]
+        async with here.socket(browsers[0]) as socket:
+            await socket.receive()
+            assert await tell(logout(here, sid="s-1")) == 200
+            code, _, seconds = await ended(socket, trio.current_time())
+        assert (code, seconds < 1) == (4401, True)
+        assert await signed_in() == [False, True, True]
+        assert await tell(logout(here)) == 200
+        with trio.fail_after(2):
+            while await signed_in() != [False, False, True]:
+                await trio.sleep(0.02)
+
+        refused = {
+            "typ of an access token": here.issuer.token(aud=CLIENT, sub="u-2", events={LOGOUT_EVENT: {}}),
+            "no event": logout(here, sub="u-2", events={}),
+            "with a nonce": logout(here, sub="u-2", nonce="x"),
+            "for another client": logout(here, sub="u-2", aud="another"),
+            "of another issuer": logout(here, sub="u-2", iss="https://evil.example"),
+            "an old one": logout(here, sub="u-2", iat=time.time() - 600),
+            "of nobody": logout(here, sub=None),
+            "none": "",
+        }
+        answers = {name: await tell(token) for name, token in refused.items()}
+        unknown_types = await there.client.post("/auth/ticket", data={"logout_token": "x"})
+        assert await signed_in() == [False, False, True]
+
+    assert set(answers.values()) == {400}, answers
+    assert unknown_types.status_code == 415, "a form is taken at that one path alone"
+
+
+async def test_without_a_client_id_browsers_are_told_so(make_settings: MakeSettings) -> None:
+    async with sites(make_settings, auth_client_id=None, auth_client_secret=None) as [site]:
+        answers = [(await site.client.get(path)).status_code for path in ("/auth/sign-in", "/auth/callback?state=x")]
+        answers.append((await site.client.post("/auth/sign-out")).status_code)
+        me = (await site.client.get("/auth/me")).json()
+
+    assert answers == [409, 409, 409]
+    assert (me["identity"], me["sign_in"]) == (True, False)

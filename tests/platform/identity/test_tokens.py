@@ -1,0 +1,219 @@
+"""What is sent in place of a good token: on real sockets, with a real issuer, none of it is let in."""
+
+import hmac
+import json
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from joserfc import jwk
+
+from service.platform.identity import Unauthenticated
+from service.platform.identity.public_keys import public_keys
+from service.platform.identity.tokens import Rules, check_claims, read_header
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.issuer import AUDIENCE, Issuer, sign
+from tests.platform.identity.world import World, upgrade, world
+
+OTHERS = jwk.ECKey.generate_key("P-256", {"kid": "theirs"})
+
+
+def part(value: Any) -> str:
+    given = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return urlsafe_b64encode(given).rstrip(b"=").decode()
+
+
+def forged(issuer: Issuer, header: dict[str, Any], signature: str = "") -> str:
+    return f"{part(header)}.{part(issuer.claims())}.{signature}"
+
+
+def with_the_public_key(issuer: Issuer) -> str:
+    """HMAC with the public key's text as the secret: the confusion of algorithms."""
+    secret = issuer.key.as_pem(private=False)
+    signed = f"{part({'alg': 'HS256', 'kid': issuer.kid})}.{part(issuer.claims())}"
+    return f"{signed}.{part(hmac.digest(secret, signed.encode(), 'sha256'))}"
+
+
+def twice(issuer: Issuer) -> str:
+    body = json.dumps(issuer.claims(sub="eve"))[:-1] + ', "sub": "ada"}'
+    return sign({"alg": "ES256", "kid": issuer.kid}, body.encode(), issuer.key)
+
+
+def self_signed(**header: Any) -> Callable[[Issuer], str]:
+    """A good token but for its key, which it brings along or says where to find."""
+    return lambda issuer: issuer.token(header={"kid": issuer.kid} | header, key=OTHERS)
+
+
+def changed(**claims: Any) -> Callable[[Issuer], str]:
+    return lambda issuer: issuer.token(**claims)
+
+
+def headed(**header: Any) -> Callable[[Issuer], str]:
+    return lambda issuer: issuer.token(header=header)
+
+
+def cut(count: int) -> Callable[[Issuer], str]:
+    return lambda issuer: issuer.token()[:count]
+
+
+ATTACKS: dict[str, Callable[[Issuer], str]] = {
+    "alg none": lambda issuer: forged(issuer, {"alg": "none"}),
+    "alg None": lambda issuer: forged(issuer, {"alg": "None", "kid": issuer.kid}, "AAAA"),
+    "alg nOnE with a signature": lambda issuer: forged(issuer, {"alg": "nOnE", "kid": issuer.kid}, "AAAA"),
+    "no alg": lambda issuer: forged(issuer, {"kid": issuer.kid}, "AAAA"),
+    "alg a list": lambda issuer: forged(issuer, {"alg": ["ES256"], "kid": issuer.kid}, "AAAA"),
+    "alg not allowed": lambda issuer: sign(
+        {"alg": "ES384", "kid": issuer.kid}, issuer.claims(), jwk.ECKey.generate_key("P-384")
+    ),
+    "HS256 with the public key": with_the_public_key,
+    "an empty signature": lambda issuer: issuer.token().rpartition(".")[0] + ".",
+    "a signature of zeros": lambda issuer: forged(issuer, {"alg": "ES256", "kid": issuer.kid}, part(bytes(64))),
+    "another's signature": lambda issuer: issuer.token().rpartition(".")[0] + "." + issuer.token(sub="b").split(".")[2],
+    "an unknown key": lambda issuer: issuer.token(header={"kid": "theirs"}, key=OTHERS),
+    "no kid where there are two keys": headed(kid=None),
+    "no kid and another key": lambda issuer: issuer.token(header={"kid": None}, key=OTHERS),
+    "kid a number": headed(kid=7),
+    "kid a path": headed(kid="../../dev/null"),
+    "an embedded key": self_signed(jwk=OTHERS.as_dict(private=False)),
+    "an embedded key under its own kid": self_signed(jwk=OTHERS.as_dict(private=False), kid="theirs"),
+    "a key's address": self_signed(jku="https://evil.example/keys"),
+    "a certificate's address": self_signed(x5u="https://evil.example/cert"),
+    "a certificate": self_signed(x5c=["MIIB"]),
+    "crit": headed(crit=["exp"], exp=1),
+    "crit empty": headed(crit=[]),
+    "typ of a sign-out": headed(typ="logout+jwt"),
+    "typ of a proof": headed(typ="dpop+jwt"),
+    "typ a number": headed(typ=1),
+    "another issuer": changed(iss="https://evil.example"),
+    "the issuer with a slash": lambda issuer: issuer.token(iss=issuer.url + "/"),
+    "no issuer": changed(iss=None),
+    "another audience": changed(aud="https://other.example"),
+    "audiences without ours": changed(aud=["https://other.example", AUDIENCE + "/"]),
+    "audience an object": changed(aud={AUDIENCE: 1}),
+    "no audience": changed(aud=None),
+    "expired": changed(exp=time.time() - 61),
+    "no expiry": changed(exp=None),
+    "expiry a text": changed(exp="9999999999"),
+    "expiry true": changed(exp=True),
+    "expiry without end": changed(exp=float("inf")),
+    "expiry no number": changed(exp=float("nan")),
+    "not yet": lambda issuer: issuer.token(nbf=time.time() + 90),
+    "not yet, a text": changed(nbf="0"),
+    "from the future": lambda issuer: issuer.token(iat=time.time() + 90),
+    "no subject": changed(sub=None),
+    "an empty subject": changed(sub=""),
+    "subject a number": changed(sub=7),
+    "a long subject": changed(sub="a" * 256),
+    "claims given twice": twice,
+    "claims a list": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"[]", issuer.key),
+    "claims no JSON": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"\xff", issuer.key),
+    "claims nested deeply": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"[" * 9_000, issuer.key),
+    "truncated": cut(-1),
+    "half": cut(100),
+    "one part": cut(20),
+    "a dot": lambda _: ".",
+    "dots": lambda _: "..",
+    "five parts": lambda issuer: issuer.token() + ".a.b",
+    "padding": lambda issuer: issuer.token() + "=",
+    "a blank inside": lambda issuer: issuer.token().replace(".", ". ", 1),
+    "a header given twice": lambda issuer: f"{part(b'{"alg":"none","alg":"ES256","kid":"key-1"}')}.{part({})}.AAAA",
+    "13 kB": changed(padding="x" * 9_500),
+}  # fmt: skip
+
+
+async def test_no_attack_is_let_in(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as here:
+        assert await here.ask(here.issuer.token()) == 200
+        accepted = {name for name, attack in ATTACKS.items() if await here.ask(attack(here.issuer)) != 401}
+        upgraded = {name for name, attack in ATTACKS.items() if await upgrade(here, token=attack(here.issuer)) != 401}
+        too_large = await ask_plainly(here, here.issuer.token(padding="x" * 100_000))
+
+        assert await here.ask(here.issuer.token()) == 200
+
+    assert (accepted, upgraded) == (set(), set())
+    assert too_large == 431
+    print(f"{len(ATTACKS)} attacks, 0 accepted")
+
+
+async def ask_plainly(here: World, token: str) -> int:
+    """Ask with a client that holds no answer against the document: the server refuses before there is a route."""
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        return (await client.get(f"{here.urls.public}/members")).status_code
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda issuer: issuer.token(aud=["https://other.example", AUDIENCE]),
+        lambda issuer: issuer.token(exp=time.time() - 50),  # the clocks may differ by 60 s
+        lambda issuer: issuer.token(nbf=time.time() + 50),
+        lambda issuer: issuer.token(header={"typ": None, "x5t": "abc", "nonce": "what Entra adds", "kid": issuer.kid}),
+        lambda issuer: issuer.token(header={"typ": "JWT"}),
+        lambda issuer: issuer.token(header={"typ": "application/AT+JWT"}),
+        lambda issuer: issuer.token(header={"jku": "https://evil.example/keys"}),  # ours all the same
+        lambda issuer: issuer.token(padding="x" * 8_000),
+    ],
+)
+async def test_what_honest_issuers_send_is_let_in(make_settings: MakeSettings, make: Callable[[Issuer], str]) -> None:
+    async with world(make_settings) as here:
+        assert await here.ask(make(here.issuer)) == 200
+
+
+def usable(*keys: dict[str, Any]) -> set[str]:
+    return set(public_keys({"keys": list(keys)}))
+
+
+def test_of_a_providers_keys_only_those_for_signatures_are_taken() -> None:
+    good = jwk.RSAKey.generate_key(2048, {"kid": "good"}).as_dict(private=False)
+    short = good | {"kid": "short", "n": str(good["n"])[:171]}
+    symmetric = jwk.OctKey.generate_key(256, {"kid": "symmetric"}).as_dict(private=True)
+    ed25519 = jwk.OKPKey.generate_key("Ed25519", {"kid": "ed25519"}).as_dict(private=False)
+
+    assert usable(good, short, symmetric, ed25519) == {"good", "ed25519"}
+    assert usable(good | {"use": "enc"}, good | {"alg": "HS256"}, good | {"n": 7}, good | {"n": "!"}, {}) == set()
+    assert public_keys({"keys": [good | {"alg": "PS256"}]})["good"].algorithms == {"PS256"}
+    assert public_keys({"keys": {}}) == public_keys({}) == {}
+
+
+CLAIMS: dict[str, Any] = {"iss": "i", "aud": "a", "sub": "s", "exp": 100}
+RULES = Rules("i", "a", {"ES256"})
+
+
+@pytest.mark.parametrize(
+    ("claims", "scopes"),
+    [
+        ({"scope": "read write"}, {"read", "write"}),
+        ({"scp": "read", "roles": ["Admin"]}, {"read", "Admin"}),
+        ({"scp": ["read"], "permissions": ["orders:read", 7]}, {"read", "orders:read"}),
+        ({"scope": 7, "roles": {"x": 1}}, set()),
+    ],
+)
+def test_scopes_are_read_as_the_usual_providers_write_them(claims: dict[str, Any], scopes: set[str]) -> None:
+    assert check_claims(CLAIMS | claims, RULES, now=0).scopes == scopes
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [({"name": "Ada"}, "Ada"), ({"name": " ", "preferred_username": "ada"}, "ada"), ({"name": 7}, "s"), ({}, "s")],
+)
+def test_a_name_is_what_the_issuer_calls_the_caller(claims: dict[str, Any], name: str) -> None:
+    assert check_claims(CLAIMS | claims, RULES, now=0).name == name
+
+
+def test_a_token_holds_until_its_expiry_and_the_skew() -> None:
+    assert check_claims(CLAIMS, RULES, now=159.9).expires == 160
+    with pytest.raises(Unauthenticated, match="has expired"):
+        check_claims(CLAIMS, RULES, now=160)
+
+
+@pytest.mark.parametrize("token", ["a.b", "a.b.c.d", "a.b.c", "\n".join("abc"), "x" * 20_000])
+def test_a_refusal_repeats_nothing_of_the_token(token: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        read_header(token, RULES)
+
+    assert token[:10] not in str(refused.value)
+    assert '"' not in str(refused.value)
+    assert refused.value.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token", error_description="the ')

@@ -1,0 +1,167 @@
+"""Workers as processes: what a kill, a freeze and a SIGTERM do to a job that runs, and how soon it runs elsewhere."""
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trio
+from sqlalchemy import Connection, text
+
+from service.platform.database import Database, open_database
+from service.platform.jobs import enqueue, store
+from service.platform.settings import PlatformSettings
+from service.platform.testing.processes import Process, ready, run_to_end, started
+from tests.platform.jobs import worker_program as program
+
+PROGRAM = (sys.executable, "-m", "tests.platform.jobs.worker_program")
+LIMIT = 60
+WITHIN = 5.0  # seconds: J4
+
+
+@asynccontextmanager
+async def cluster(directory: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Database, list[Process]]]:
+    """Yield a door to the database and two workers, the first of which alone runs yet."""
+    given = {"database_url": url, "drain_delay": 0, "drain_spread": 0, "jobs_concurrency": 2} | settings
+    async with open_database(PlatformSettings(database_url=url)) as database:
+        await database.run(program.create_tables)
+        async with ready(directory, "work", command=PROGRAM, name="first", **given) as first:
+            with started(directory, "work", command=PROGRAM, name="second", **given) as second:
+                with trio.fail_after(LIMIT):
+                    yield database, [first, second]
+
+
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    while not await look():
+        await trio.sleep(0.01)
+
+
+def claims(connection: Connection, id: int) -> tuple[int, str, int]:
+    row = connection.execute(text("SELECT claim, state, failures FROM job WHERE id = :id"), {"id": id}).one()
+    return row.claim, row.state, row.failures
+
+
+def backends_asleep(connection: Connection) -> int:
+    query = text("""
+        SELECT count(*) FROM pg_stat_activity
+        WHERE query LIKE '%pg_sleep(%' AND state = 'active' AND pid <> pg_backend_pid()""")
+    return int(connection.execute(query).scalar_one())
+
+
+async def run_slow(database: Database, second: Process, *, seconds: float = 30) -> int:
+    """Let a job run on the first worker, and have the second wait for work."""
+    one = await database.run(enqueue, program.slow, number=1, seconds=seconds)
+
+    async def runs() -> bool:
+        return (await database.read(claims, one))[1] == "running" and await database.read(backends_asleep) > 0
+
+    await until(runs)
+    await second.wait_ready()
+    return one
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_worker_that_is_gone_is_replaced(
+    tmp_path: Path, writable_database_url: str, how: signal.Signals
+) -> None:
+    async with cluster(tmp_path, writable_database_url) as (database, (first, second)):
+        one = await run_slow(database, second)
+        begun = trio.current_time()
+        first.send(how)
+
+        async def again() -> bool:
+            return await database.read(claims, one) == (2, "running", 1)
+
+        await until(again)
+        seconds = trio.current_time() - begun
+        first.send(signal.SIGKILL)
+
+    print(f"{how.name}: replaced after {seconds:.2f} s")
+    assert seconds < WITHIN + 1  # and a busy machine's
+
+
+async def test_a_drain_hands_back_a_long_job_unspent_and_its_query_is_gone(
+    tmp_path: Path, writable_database_url: str
+) -> None:
+    settings = {"graceful_timeout": 1, "request_deadline": 1}
+    async with cluster(tmp_path, writable_database_url, **settings) as (database, (first, second)):
+        one = await run_slow(database, second, seconds=60)
+        begun = trio.current_time()
+        first.send(signal.SIGTERM)
+        code = await first.wait_end()
+        seconds = trio.current_time() - begun
+
+        async def elsewhere() -> bool:
+            return await database.read(claims, one) == (2, "running", 0)
+
+        await until(elsewhere)
+
+        async def once() -> bool:
+            return await database.read(backends_asleep) == 1
+
+        await until(once)  # the first worker's query is gone from the server
+
+    print(f"gone after {seconds:.2f} s")
+    assert code == 0
+    assert seconds < 1 + 5
+
+
+async def test_a_drain_lets_a_short_job_end(tmp_path: Path, writable_database_url: str) -> None:
+    async with cluster(tmp_path, writable_database_url) as (database, (first, second)):
+        one = await run_slow(database, second, seconds=2)
+        first.send(signal.SIGTERM)
+
+        assert await first.wait_end() == 0
+        assert await database.read(claims, one) == (1, "done", 0)
+
+
+async def test_a_process_that_only_works_serves_operators_and_nobody_else(
+    tmp_path: Path, writable_database_url: str
+) -> None:
+    async with cluster(tmp_path, writable_database_url) as (database, (first, _)):
+        await database.run(enqueue, program.hopeless, number=1)
+
+        async def dead() -> bool:
+            return any(one.state == "dead" for one in await database.read(store.counts))
+
+        await until(dead)
+        async with httpx2.AsyncClient(base_url=first.management) as client:
+            probe = await client.get("/readyz")
+            counts = (await client.get("/jobs")).json()["counts"]
+            listed = (await client.get("/jobs/list?state=dead")).json()["jobs"]
+            shown = (await client.get(f"/jobs/{listed[0]['id']}")).json()
+            wrong = await client.get("/jobs/list?state=gone&limit=9")
+            path = f"/jobs/{listed[0]['id']}/discard"
+            discarded = await client.post(path, headers={"Content-Type": "application/json"}, content=b"{}")
+            missing = await client.post("/jobs/77/retry", headers={"Content-Type": "application/json"}, content=b"{}")
+            foreign = await client.post(path, headers={"Origin": "https://evil.example"}, json={})
+        said = [
+            run_to_end(tmp_path, "jobs", "--url", first.management, *words)
+            for words in ([], ["list", "--state", "discarded"], ["show", str(listed[0]["id"])], ["retry", "99"])
+        ]
+
+    assert probe.status_code == 200
+    assert set(first.urls) == {"management"}
+    assert [(one["kind"], one["state"], one["count"]) for one in counts] == [("hopeless", "dead", 1)]
+    assert shown["arguments"] == {"number": 1}
+    assert shown["error"] == "RuntimeError: it always fails"
+    assert "state: must be one of waiting, running, done, dead, discarded, not 'gone'" in wrong.json()["detail"]
+    assert discarded.json()["state"] == "discarded"
+    assert missing.status_code == 404
+    assert foreign.status_code == 403
+    assert [one.returncode for one in said] == [0, 0, 0, 1], [one.stdout + one.stderr for one in said]
+    assert "no job waits, runs or is dead" in said[0].stdout
+    assert "hopeless" in said[1].stdout
+    assert "it always fails" in said[2].stdout
+    assert "there is no job 99 that is dead or discarded" in said[3].stderr
+
+
+def test_a_worker_that_may_run_nothing_is_refused(tmp_path: Path) -> None:
+    done = run_to_end(tmp_path, "work", database_url="postgresql://h/d", jobs_concurrency=0)
+
+    assert done.returncode == 2
+    assert done.stderr == "SERVICE_JOBS_CONCURRENCY: must be 1 or more for a process that only runs jobs; it is 0\n"

@@ -1,0 +1,315 @@
+"""What may happen to a job's row: who gets it, in which order, and whose end counts."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import trio
+from sqlalchemy import Connection, text
+
+from service.platform.database import Database, open_database
+from service.platform.errors import NotFound
+from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, store
+from service.platform.jobs.store import Claimed, ClaimLost
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.jobs import kinds
+from tests.platform.jobs.kinds import note, states, tell
+
+LEASE = 3.0
+
+
+@pytest.fixture
+async def database(make_settings: MakeSettings, nursery: trio.Nursery) -> Database:
+    opened: list[Database] = []
+
+    async def hold(task_status: trio.TaskStatus[None]) -> None:
+        async with open_database(make_settings()) as database:
+            opened.append(database)
+            task_status.started()
+            await trio.sleep_forever()
+
+    await nursery.start(hold)
+    await opened[0].run(kinds.create_tables)
+    return opened[0]
+
+
+async def claim(database: Database, *used: Job[...], most: int = 10, lease: float = LEASE) -> list[Claimed]:
+    return await database.run(store.claim, used or (note, tell), most=most, worker="me", lease=lease)
+
+
+def numbers(claimed: list[Claimed]) -> list[int]:
+    return [one.arguments["number"] for one in claimed]
+
+
+async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: Database) -> None:
+    priorities: tuple[Priority, ...] = ("low", "normal", "high")
+    for number, priority in enumerate(priorities):
+        await database.run(enqueue, note.with_options(priority=priority), number=number)
+    await database.run(enqueue, note.with_options(delay=60), number=9)
+
+    assert numbers(await claim(database, most=1)) == [2]
+    assert numbers(await claim(database)) == [0, 1]
+    assert await claim(database) == []
+
+
+async def test_kinds_take_turns_however_many_wait_of_one(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(50)])
+    await database.run(enqueue_many, tell, [{"number": number} for number in range(50)])
+
+    assert Counter(one.kind for one in await claim(database)) == {"note": 5, "tell": 5}
+
+
+async def test_workers_that_claim_at_once_share_and_never_double(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(200)])
+    found: list[int] = []
+
+    async def worker() -> None:
+        while some := await claim(database, most=7):
+            found.extend(numbers(some))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(worker)
+
+    assert sorted(found) == list(range(200))
+
+
+@job(concurrency=2)
+def narrow(connection: Connection, *, number: int) -> None: ...
+
+
+async def test_a_kind_s_limit_holds_in_the_whole_cluster(database: Database) -> None:
+    await database.run(enqueue_many, narrow, [{"number": number} for number in range(9)])
+    found: list[Claimed] = []
+
+    async def worker() -> None:
+        found.extend(await claim(database, narrow))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(worker)
+    found += await claim(database, narrow)  # whoever met another's lock took none
+
+    assert len(found) == 2
+    await database.run(store.finish_many, found[:1])
+    assert len(await claim(database, narrow)) == 1
+
+
+async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    [late] = await claim(database, lease=0.05)
+    await trio.sleep(0.2)
+    rescued = await database.run(store.rescue, {"note": 3}, lease=0.05)
+    [now] = await claim(database)
+
+    assert rescued == {"note": 1}
+    assert (now.id, now.claim, now.failures) == (late.id, late.claim + 1, 1)
+    with pytest.raises(ClaimLost):
+        await database.run(store.finish, late)
+    with pytest.raises(ClaimLost):
+        await database.run(store.fail, late, error="late", retries=0, pause=0)
+    with pytest.raises(ClaimLost):
+        await database.run(store.hand_back, late)
+    assert await database.run(store.finish_many, [late, now]) == {now.id}
+    assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
+    assert await database.read(states) == {"done": 1}
+
+
+async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    claimed = await claim(database, lease=0.05)
+    held = await database.run(store.extend, claimed, lease=60)
+    await trio.sleep(0.1)
+
+    assert held == {claimed[0].id}
+    assert await database.run(store.rescue, {}, lease=0.05) == {}
+
+
+async def test_no_lease_is_over_before_the_server_has_been_up_for_as_long(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+
+    assert await database.run(store.rescue, {}, lease=86_400.0 * 365) == {}
+
+
+async def test_a_job_that_its_worker_is_about_to_commit_is_neither_rescued_nor_waited_for(
+    database: Database, writable_database_url: str
+) -> None:
+    await database.run(enqueue, note, number=1)
+    [one] = claimed = await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as worker:
+        worker.execute("SELECT 1 FROM job WHERE id = %s FOR UPDATE", (one.id,))
+        with trio.fail_after(5):
+            assert await database.run(store.rescue, {}, lease=0.05) == {}
+            assert await database.run(store.extend, claimed, lease=60) == {one.id}
+
+
+async def test_without_a_retry_left_it_is_dead_by_failure_and_by_rescue(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": 1}, {"number": 2}])
+    first, second = await claim(database, lease=0.05)
+    await database.run(store.fail, first, error="no\0such", retries=0, pause=0)
+    await trio.sleep(0.1)
+    await database.run(store.rescue, {"note": 0}, lease=0.05)
+    rows = [await database.read(store.select_one, one.id) for one in (first, second)]
+
+    assert [row["state"] for row in rows] == ["dead", "dead"]
+    assert [row["error"] for row in rows] == ["nosuch", "worker me was killed, frozen or cut off"]
+
+
+async def test_a_rescued_job_of_a_kind_that_nobody_here_knows_waits(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    await database.run(store.rescue, {"another": 0}, lease=0.05)
+
+    assert await database.read(states) == {"waiting": 1}
+
+
+async def test_handing_back_spends_no_attempt_and_keeps_the_place(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": 1}, {"number": 2}])
+    [one] = await claim(database, most=1)
+    await database.run(store.hand_back, one)
+    [again] = await claim(database, most=1)
+
+    assert (again.id, again.failures) == (one.id, 0)
+
+
+# under a key
+
+
+async def test_one_of_a_kind_waits_under_a_key_with_the_newer_arguments_and_the_earlier_time(
+    database: Database,
+) -> None:
+    keyed = note.with_options(key="k", delay=60)
+    first = await database.run(enqueue, keyed, number=1)
+    second = await database.run(enqueue, note.with_options(key="k"), number=2)
+    other = await database.run(enqueue, tell.with_options(key="k"), number=3)
+
+    assert first == second != other
+    assert numbers(await claim(database)) == [2, 3]
+
+
+async def test_one_that_runs_keeps_no_other_from_waiting_and_yields_to_it(database: Database) -> None:
+    keyed = note.with_options(key="k")
+    await database.run(enqueue, keyed, number=1)
+    [running] = await claim(database)
+    await database.run(enqueue, keyed, number=2)
+    state = await database.run(store.fail, running, error="no", retries=3, pause=0)
+
+    assert state == "done"
+    assert numbers(await claim(database)) == [2]
+
+
+async def test_a_job_under_a_key_does_not_start_before_a_unit_that_wants_it_is_committed(
+    database: Database, writable_database_url: str
+) -> None:
+    """Else it would not see what that unit changes, and nothing would tell anybody again."""
+    keyed = note.with_options(key="k")
+    await database.run(enqueue, keyed, number=1)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute(
+            "INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'k') ON CONFLICT (kind, key)"
+            " WHERE state = 'waiting' AND key IS NOT NULL DO UPDATE SET arguments = excluded.arguments"
+        )
+        assert await claim(database) == []
+        unit.commit()
+
+    assert len(await claim(database)) == 1
+
+
+async def test_two_of_a_key_that_are_lost_at_once_leave_one(database: Database) -> None:
+    keyed = note.with_options(key="k")
+    for number in (1, 2):
+        await database.run(enqueue, keyed, number=number)
+        await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    await database.run(store.rescue, {}, lease=0.05)
+
+    assert await database.read(states) == {"done": 1, "waiting": 1}
+
+
+# turns
+
+
+@job(every=60)
+def minutely(connection: Connection, *, turn: datetime) -> None: ...
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+async def test_a_turn_waits_once_and_the_first_that_is_ever_seen_not_at_all(database: Database) -> None:
+    for _ in range(2):
+        assert await database.run(store.take_turn, minutely, NOON)
+    assert await claim(database, minutely) == []
+    for _ in range(2):
+        assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=1))
+    [one] = await claim(database, minutely)
+
+    assert minutely.load(one.arguments) == {"turn": NOON + timedelta(minutes=1)}
+
+
+async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(database: Database) -> None:
+    for minute in range(2):
+        await database.run(store.take_turn, minutely, NOON + timedelta(minutes=minute))
+    claimed = await claim(database, minutely)
+
+    assert not await database.run(store.take_turn, minutely, NOON + timedelta(minutes=2))
+    await database.run(store.finish_many, claimed)
+    assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=5))
+    assert len(await claim(database, minutely)) == 1
+
+
+async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database: Database) -> None:
+    for minute in range(3):
+        await database.run(store.take_turn, minutely, NOON + timedelta(minutes=minute))
+        await database.run(store.finish_many, await claim(database, minutely))
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    old, dead, _ = await claim(database)
+    await database.run(store.finish, old)
+    await database.run(store.fail, dead, error="no", retries=0, pause=0)
+    await database.run(age)
+
+    assert await database.run(store.sweep, age=60) == 3  # two turns and the old one
+    assert await database.read(states) == {"done": 1, "dead": 1, "running": 1}
+    assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=2))
+    assert await claim(database, minutely) == []
+
+
+def age(connection: Connection) -> None:
+    connection.execute(text("UPDATE job SET finished_at = finished_at - interval '1 hour' WHERE finished_at < now()"))
+
+
+# operators
+
+
+async def test_an_operator_retries_discards_and_runs_now(database: Database) -> None:
+    later = await database.run(enqueue, note.with_options(delay=60), number=1)
+    await database.run(store.run_now, later)
+    [one] = await claim(database)
+    await database.run(store.fail, one, error="no", retries=0, pause=0)
+    with pytest.raises(NotFound, match=f"there is no job {later} that is waiting"):
+        await database.run(store.run_now, later)
+    row = await database.run(store.retry, later)
+
+    assert (row["state"], row["failures"]) == ("waiting", 0)
+    assert (await database.run(store.discard, later))["state"] == "discarded"
+    assert (await database.run(store.retry, later))["state"] == "waiting"
+    with pytest.raises(NotFound):
+        await database.run(store.retry, later)
+    with pytest.raises(NotFound, match="there is no job 99"):
+        await database.read(store.select_one, 99)
+
+
+async def test_counts_and_lists(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    await database.run(enqueue, tell.with_options(delay=60), number=9)
+    await claim(database, note, most=1)
+    found = {(one.kind, one.state): (one.count, one.due) for one in await database.read(store.counts)}
+    listed = await database.read(store.select_some, state="waiting", kind="note", most=1, before=10**9)
+
+    assert found == {("note", "waiting"): (2, 2), ("note", "running"): (1, 1), ("tell", "waiting"): (1, 0)}
+    assert [row["state"] for row in listed] == ["waiting"]

@@ -38,24 +38,30 @@ PLACES: dict[str, tuple[str, ...]] = {
     "Dockerfile": ('image.title="{name}"',),
     "deploy/README.md": (" {name}:",),
     "deploy/build-image.sh": ("({name}:VERSION)", ":-{name}:$version"),
-    "deploy/compose.yaml": (
-        "name: {name}\n",
-        "image: {name}:",
-        "//{name}:trial",
-        "/{name}\n",
-        ": {name}, ",
-        ": {name}}}",
-    ),
+    "deploy/compose.yaml": ("name: {name}\n", "image: {name}:"),
     "deploy/kind.sh": ("`{name}`", "={name}:", "--name {name} ", "--name {name}\n"),
     "deploy/observability/dashboard.json": ('"uid": "{name}"', '"title": "{title}"', ' "{name}"\n'),
     "deploy/runbook.md": ("demo-{name}",),
+    "deploy/systemd/*": (
+        *(
+            "/opt/{name}",
+            "/etc/{name}",
+            "{name}-migrate",
+            "{name}.service",
+            "{name}.sysusers",
+            "{name}.conf",
+            "{name}.git",
+        ),
+        *("/{name}.git", "={name}\n", "={title}", "u {name} ", '"{title}"', "//{name}@/{name}?"),
+        *("createuser {name}", "--owner {name} ", "template0 {name}", "-u {name} ", "restart {name}", "start {name}"),
+    ),
     "deploy/trial.sh": ("{name}-trial", "demo-{name}"),
     "docs/backup.md": ("demo-{name}", "{name}.dump"),
     "helm/Chart.yaml": ("name: {name}\n",),
-    "helm/README.md": ("\n{title} on Kubernetes", " {name}-database", "//{name}:", "/{name}'", "`{name}:VERSION`"),
+    "helm/README.md": ("\n{title} on Kubernetes", " {name}-database", "`{name}:VERSION`"),
     "helm/ci/everything-values.yaml": ("example.org/{name},",),
     "helm/values-production.yaml": (" {name}-database",),
-    "helm/values.yaml": ("  repository: {name}\n",),
+    "helm/values.yaml": ("  repository: {name}\n", "/example/{name}/"),
     "pyproject.toml": ('\nname = "{name}"\n',),
     "service/*/observability/dashboard.json": ('"uid": "{name}', '"title": "{title}', ' "{name}"\n'),
     "service/*/page/index.html": ("<title>{title}</title>", "<strong>{title}</strong>"),
@@ -87,6 +93,7 @@ def main() -> None:
     need_clean_clone()
     holder = holder or ask_holder()
     replace(old, new)
+    move_files(old, new)
     first_time = not (ROOT / TEMPLATE_DOCS / "README.md").exists()
     if first_time:
         make_pages_own(title_of(new))
@@ -129,6 +136,11 @@ def replace(old: str, new: str) -> None:
             if pattern == "pyproject.toml":
                 text = describe(text, title_of(old), title_of(new))
             path.write_text(sort_packages(text) if pattern == "uv.lock" else text)
+
+
+def move_files(old: str, new: str) -> None:
+    for path in (ROOT / "deploy" / "systemd").glob(f"{old}[.-]*"):
+        path.rename(path.with_name(new + path.name.removeprefix(old)))
 
 
 def describe(text: str, old: str, new: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
 from service.platform.verbs.program import CRASHED, FAILED, REFUSED, UNREACHABLE, WRONG
 from tests.helm.charts import BIN, ROOT
@@ -37,7 +38,7 @@ def settings() -> PlatformSettings:
 def here(tmp_path: Path) -> Path:
     """Return a copy of the units whose program is this environment's: systemd looks whether it is there."""
     for unit in UNITS:
-        text = unit.read_text().replace("/opt/trireme/.venv/bin", str(BIN)).replace("/opt/trireme\n", f"{ROOT}\n")
+        text = unit.read_text().replace(f"/opt/{NAME}/.venv/bin", str(BIN)).replace(f"/opt/{NAME}\n", f"{ROOT}\n")
         (tmp_path / unit.name).write_text(text)
     return tmp_path
 
@@ -49,7 +50,7 @@ def test_systemd_takes_the_units(here: Path) -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
-    assert (done.returncode, [line for line in done.stderr.splitlines() if "trireme" in line]) == (0, []), done.stderr
+    assert (done.returncode, [line for line in done.stderr.splitlines() if NAME in line]) == (0, []), done.stderr
 
 
 @analyze
@@ -64,20 +65,20 @@ def test_a_unit_may_do_little(unit: Path) -> None:
 
 
 def test_the_service_has_the_time_of_its_drain() -> None:
-    assert float(Unit(FOLDER / "trireme.service")["Service"]["TimeoutStopSec"]) >= settings().drain_bound
+    assert float(Unit(FOLDER / f"{NAME}.service")["Service"]["TimeoutStopSec"]) >= settings().drain_bound
 
 
 def test_the_service_comes_up_at_boot_after_its_migration_and_its_database() -> None:
-    unit = Unit(FOLDER / "trireme.service")
+    unit = Unit(FOLDER / f"{NAME}.service")
 
     assert unit["Install"]["WantedBy"] == "multi-user.target"
-    assert "trireme-migrate.service" in unit["Unit"]["Wants"]
-    assert {"trireme-migrate.service", "postgresql.service"} <= set(unit["Unit"]["After"].split())
+    assert f"{NAME}-migrate.service" in unit["Unit"]["Wants"]
+    assert {f"{NAME}-migrate.service", "postgresql.service"} <= set(unit["Unit"]["After"].split())
 
 
 def test_only_what_a_repeat_may_mend_is_repeated() -> None:
-    migration = Unit(FOLDER / "trireme-migrate.service")["Service"]
-    service = Unit(FOLDER / "trireme.service")["Service"]
+    migration = Unit(FOLDER / f"{NAME}-migrate.service")["Service"]
+    service = Unit(FOLDER / f"{NAME}.service")["Service"]
 
     codes = {int(code) for code in migration["RestartPreventExitStatus"].split()}
     assert codes == {CRASHED, WRONG, REFUSED, FAILED}

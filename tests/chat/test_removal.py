@@ -58,10 +58,10 @@ def texts(copy: Path) -> dict[str, str]:
     return found
 
 
-def test_nothing_names_it_any_more_but_the_changelog(removed: Path) -> None:
+def test_nothing_names_it_any_more_but_the_changelog_and_its_revision(removed: Path) -> None:
     naming = [name for name, text in texts(removed).items() if "chat" in (name + text).lower()]
 
-    assert naming == ["CHANGELOG.md"]
+    assert naming == ["CHANGELOG.md", "migrations/removed.toml"]
 
 
 def test_no_mark_is_left_and_no_empty_folder(removed: Path) -> None:
@@ -143,6 +143,21 @@ def test_the_development_database_is_brought_back_or_left(clone: Path, choice: s
 def tables(url: str) -> set[str]:
     with psycopg.connect(conninfo(url)) as connection:
         return {row[0] for row in connection.execute("SELECT tablename FROM pg_tables").fetchall()}
+
+
+@pytest.mark.parametrize("first", ["rename", "remove"])
+def test_it_goes_from_a_renamed_clone_and_a_clone_without_it_is_renamed(clone: Path, first: str) -> None:
+    steps = [("python", "deploy/rename.py", "shop"), (*REMOVE, "--database", "keep")]
+    for step in steps if first == "rename" else reversed(steps):
+        done = run_in(clone, *step)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "failed" not in done.stdout
+        commit(clone)
+    documents = run_in(clone, "pytest", "-q", "-p", "no:cacheprovider", "tests/docs/test_docs.py", "-k", "not requests")
+    naming = [name for name, text in texts(clone).items() if "chat" in (name + text).lower()]
+
+    assert documents.returncode == 0, documents.stdout
+    assert naming == ["migrations/removed.toml", "service/platform/docs/CHANGELOG.md"]
 
 
 def test_a_dry_run_lists_everything_and_changes_nothing(clone: Path) -> None:

@@ -75,7 +75,7 @@ NEXT = """It is called {name} now. Next:
   git diff                   # one clean change
   make check                 # gets the environment under the new name
   git add --all && git commit -m "Call it {name}"
-To undo this: git reset --hard && git clean -df -- service/platform/docs"""
+To undo this: git reset --hard && git clean -df -- service/platform/docs deploy/systemd"""
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ class Removal:
     texts: dict[str, str]
     cuts: dict[str, int]  # lines that go, by file
     revisions: dict[str, str]  # the sample's migrations, and what is before each
+    later: frozenset[str]  # your migrations that came after it, and come after what is before it from now on
 
     def before(self) -> str:
         """Return the revision before all of the sample's; "" when there is none."""
@@ -60,6 +61,7 @@ class Removal:
 
     def lines(self) -> Iterator[str]:
         yield from (f"remove  {name}" for name in self.files)
+        yield from (f"put down {name}" for name in sorted(self.later))
         yield from (f"cut     {name}: {count} lines" for name, count in self.cuts.items())
 
 
@@ -88,6 +90,8 @@ def take_database_back(removal: Removal, choice: str) -> bool:
         choice = "downgrade" if answer.strip().lower() in {"y", "yes"} else "keep"
     if choice != "downgrade":
         return True
+    if removal.later:
+        raise Refused("your own migrations came after the sample's, and would be undone too: use DATABASE=keep")
     from alembic.util import CommandError
 
     from service.features import FEATURES
@@ -118,13 +122,14 @@ def look() -> list[str]:
 
 def plan(names: list[str]) -> Removal:
     files = [name for name in names if name.startswith(GOES) or OWN_MIGRATION.fullmatch(name)]
-    refuse_later_migrations(names, files)
-    texts, cuts = {}, {}
+    revisions = before_each(files)
+    texts, cuts = put_below(names, files, revisions), {}
+    later = frozenset(texts)
     for name in MARKED_FILES:
         before = (ROOT / name).read_text()
         texts[name] = cut(before)
         cuts[name] = len(before.splitlines()) - len(texts[name].splitlines())
-    return Removal(files, texts, cuts, before_each(files))
+    return Removal(files, texts, cuts, revisions, later)
 
 
 def before_each(files: list[str]) -> dict[str, str]:
@@ -135,16 +140,28 @@ def before_each(files: list[str]) -> dict[str, str]:
     }
 
 
-def refuse_later_migrations(names: list[str], files: list[str]) -> None:
-    migrations = [name for name in names if name.startswith(MIGRATIONS) and name.endswith(".py")]
-    ours = {revision for name in migrations if name in files for revision in named(name, "revision")}
-    for name in migrations:
-        below = named(name, "down_revision") | named(name, "depends_on")
-        if name not in files and below & ours:
-            raise Refused(
-                f"{name} builds on the sample's migration {', '.join(below & ours)}, which databases may have run; "
-                "remove what else is the sample's by hand, keep that migration, and add one that drops its tables"
-            )
+def put_below(names: list[str], files: list[str], revisions: dict[str, str]) -> dict[str, str]:
+    """Return your migrations that build on the sample's with what is before the sample's in its place.
+
+    A database that has run them is at one of them, and so is none the wiser; the sample's tables stay in it.
+    """
+    texts = {}
+    yours = [name for name in names if name.startswith(MIGRATIONS) and name.endswith(".py") and name not in files]
+    children = [name for name in yours if (named(name, "down_revision") | named(name, "depends_on")) & revisions.keys()]
+    for name in children:
+        if len(named(name, "down_revision")) > 1 or named(name, "depends_on"):
+            raise Refused(f"{name} builds on the sample's migration and on another: mend that by hand first")
+    before = next((one for one in revisions.values() if one not in revisions), "")
+    first = before or next((own for name in children for own in named(name, "revision")), "")
+    for name in yours:
+        text = before_text = (ROOT / name).read_text()
+        for variable, word in (("down_revision", before), ("serves_from", first)):
+            for gone in revisions:
+                quoted = rf"(?m)^({variable}\b[^=\n]*= )[\"']{re.escape(gone)}[\"']"
+                text = re.sub(quoted, lambda found, word=word: found[1] + (f'"{word}"' if word else "None"), text)
+        if text != before_text:
+            texts[name] = text
+    return texts
 
 
 def named(migration: str, variable: str) -> set[str]:

@@ -182,12 +182,33 @@ def refused(clone: Path) -> str:
     return done.stderr
 
 
-def test_it_refuses_when_a_later_migration_builds_on_the_sample_s(clone: Path) -> None:
+def test_a_later_migration_comes_after_what_was_before_the_sample_s(
+    clone: Path, writable_database_url: str, empty_database_url: str
+) -> None:
+    for revision, below in (("orders", "chat"), ("items", "orders")):
+        write_migration(
+            clone / "migrations", revision, below, serves_from="chat", up=f"CREATE TABLE {revision} (x integer)"
+        )
+    commit(clone)
+    used = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url)
+    done = run_in(clone, *REMOVE)
+    assert (used.returncode, done.returncode) == (0, 0), used.stderr + done.stderr
+
+    later = [
+        run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=url)
+        for url in (writable_database_url, empty_database_url)
+    ]
+    assert [one.returncode for one in later] == [0, 0], later[0].stderr + later[1].stderr
+    assert tables(writable_database_url) - tables(empty_database_url) == {"chat_epoch", "chat_message", "chat_room"}
+    assert {"orders", "items"} <= tables(empty_database_url)
+
+
+def test_it_refuses_a_migration_that_builds_on_the_sample_s_and_another(clone: Path) -> None:
     later = clone / "migrations" / "versions" / "9999_later.py"
-    later.write_text('revision = "9999"\ndown_revision: str | None = "chat"\n')
+    later.write_text('revision = "9999"\ndown_revision = ("chat", "other")\n')
     commit(clone)
 
-    assert "9999_later.py builds on the sample's migration chat" in refused(clone)
+    assert "9999_later.py builds on the sample's migration and on another" in refused(clone)
 
 
 def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:

@@ -10,7 +10,8 @@ ARG EXTRAS=
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip install --root-user-action=ignore "uv==${UV_VERSION}"
 WORKDIR /app
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PYTHON=python3
+# Bytecode that is valid whenever it was made: the same from each build, and not stale where a builder sets files' times.
+ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PYTHON=python3
 # What others wrote changes seldom: a layer of its own.
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=/app/pyproject.toml \
@@ -19,16 +20,21 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}}
+    uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}} && \
+    find .venv/lib -name uv_cache.json -delete && \
+    sed -i '/uv_cache.json/d' .venv/lib/python*/site-packages/*.dist-info/RECORD
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+ARG SOURCE=
 LABEL org.opencontainers.image.title="trireme" \
       org.opencontainers.image.description="A service on QuartTrio, Hypercorn's Trio worker and PostgreSQL" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}"
 WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY migrations migrations

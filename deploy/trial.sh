@@ -87,6 +87,39 @@ left() {
 	k get all,pvc,secret,configmap,serviceaccount,networkpolicy,pdb,ingress -l app.kubernetes.io/instance=demo -o name
 }
 
+# The notes' commands, as the block that people paste.
+run_notes() {
+	block=$(helm get notes demo --namespace "$namespace" | sed -n -e 's/^  kubectl /kubectl /p' -e 's/^  curl /curl --fail /p')
+	(
+		trap 'kill $forwards 2>/dev/null' EXIT
+		forwards=
+		eval "$(printf '%s\n' "$block" | sed 's/&$/\& forwards="$forwards $!"/')"
+	)
+}
+
+# Those of the runbook that only look, each by itself; what they are piped into finds something or nothing.
+run_runbook() {
+	awk '/^```sh/ {on = 1; next} /^```/ {on = 0} on' deploy/runbook.md | sed -e 's/ *# .*//' -e 's/ | .*//' |
+		grep -E '^kubectl (logs -l|get|exec deploy/demo-trireme -- service (check|settings|tasks|info))' |
+		grep -v '\\$' | while read -r line; do
+		eval "k ${line#kubectl }" >/dev/null </dev/null || { echo "the runbook's command failed: $line" >&2 && exit 1; }
+	done
+}
+
+# An upgrade to the version that runs, with more values.
+change() {
+	helm upgrade demo helm/ --namespace "$namespace" --reset-then-reuse-values --wait --timeout 5m "$@"
+	[ "$(k get deployment demo-trireme -o 'jsonpath={.spec.replicas}')" = 2 ] ||
+		{ echo "the number of pods changed with $*" >&2 && exit 1; }
+}
+
+hand_over() {
+	change --set autoscaling.external=true --set autoscaling.keepReplicas=2
+	printf 'apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: demo-trireme}\nspec: {replicas: 2}\n' |
+		k apply --server-side --field-manager=autoscaler --validate=false -f -
+	change --set autoscaling.keepReplicas=null
+}
+
 kubectl create namespace "$namespace"
 trap end EXIT
 
@@ -95,6 +128,10 @@ helm install demo helm/ --namespace "$namespace" --set database.trial.enabled=tr
 	--set image.repository="${current%:*}" --set-string image.tag="${current##*:}" --wait --timeout 5m
 curl_health
 helm test demo --namespace "$namespace"
+
+say "the commands of notes and runbook"
+run_notes
+run_runbook
 
 k run rollout --image="$current" --restart=Never --command -- sleep 3600
 k wait --for=condition=Ready pod/rollout --timeout=60s
@@ -108,6 +145,9 @@ say "roll back under load to the older image, on the newer schema"
 under_load "$current" helm rollback demo 1 --namespace "$namespace" --wait --timeout 5m
 curl_health
 helm test demo --namespace "$namespace"
+
+say "hand the number of pods over, without a change of it"
+hand_over
 
 say "uninstall leaves nothing"
 helm uninstall demo --namespace "$namespace" --wait --timeout 3m

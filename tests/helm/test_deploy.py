@@ -1,8 +1,10 @@
 """The image's recipe, the compose file and the balancer: linted, and held against the settings and the chart."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -66,6 +68,41 @@ def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
     assert all("--locked --no-dev --no-editable" in line and "--group" not in line for line in syncs)
 
 
+@pytest.mark.ci  # two environments from the package index
+def test_two_builds_make_the_same_environment(tmp_path: Path) -> None:
+    """Byte for byte, by the recipe's own commands: what else differs is the base image's and the builder's."""
+    recipe = (ROOT / "Dockerfile").read_text()
+    [sync] = re.findall(
+        r"^COPY service service\nRUN (?:--mount=\S+ \\\n\s*)*(.*?)\n\n", recipe, re.MULTILINE | re.DOTALL
+    )
+    [told] = re.findall(r"^ENV (PYC_\S+) UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy", recipe, re.MULTILINE)
+    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    for name in ("one", "other"):
+        place = tmp_path / name / "app"
+        place.mkdir(parents=True)
+        for part in ("pyproject.toml", "uv.lock", "README.md", "LICENSE"):
+            shutil.copy(ROOT / part, place)
+        shutil.copytree(ROOT / "service", place / "service", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.rmtree(tmp_path / "app", ignore_errors=True)
+        place.rename(tmp_path / "app")  # a path is in each file of bytecode
+        given = {
+            "UV_PYTHON": sys.executable,
+            "UV_COMPILE_BYTECODE": "1",
+            "UV_LINK_MODE": "copy",
+            **dict([told.split("=")]),
+        }
+        script = f'uv() {{ {uv} "$@"; }}\n{sync}'
+        subprocess.run(["sh", "-ec", script], cwd=tmp_path / "app", env=os.environ | given, check=True, timeout=300)
+        (tmp_path / "app" / ".venv").rename(tmp_path / name / ".venv")
+
+    done = subprocess.run(
+        ["diff", "-rq", "one/.venv/lib", "other/.venv/lib"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert list((tmp_path / "one" / ".venv").rglob("*.pyc"))
+
+
 def test_only_what_the_image_needs_is_sent_to_the_builder() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
@@ -114,6 +151,12 @@ def test_compose_runs_the_chart_and_the_images_version(compose: dict[str, Any]) 
 
     assert compose["services"]["service"]["image"] == f"{NAME}:{chart['appVersion']}"
     assert compose["services"]["postgres"]["image"] == trial["image"]
+
+
+def test_the_image_says_where_it_comes_from() -> None:
+    labels = set(re.findall(r'org\.opencontainers\.image\.(\w+)="', (ROOT / "Dockerfile").read_text()))
+
+    assert labels == {"title", "description", "licenses", "version", "revision", "source", "url"}
 
 
 def test_the_balancer_asks_what_the_service_answers() -> None:

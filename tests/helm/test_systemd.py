@@ -3,13 +3,16 @@
 import configparser
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
+from service.platform.testing.processes import SERVICE, started
 from service.platform.verbs.program import CRASHED, FAILED, REFUSED, UNREACHABLE, WRONG
 from tests.helm.charts import BIN, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
@@ -62,6 +65,50 @@ def test_a_unit_may_do_little(unit: Path) -> None:
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout
+
+
+def calls_of(name: str) -> set[str]:
+    """Return the system calls of a group, or the one of this name, as this systemd knows them."""
+    if not name.startswith("@"):
+        return {name}
+    done = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True)
+    members = [line.split("#")[0].strip() for line in done.stdout.splitlines()[1:]]
+    return set().union(*(calls_of(member) for member in members if member))
+
+
+def allowed(unit: Path) -> set[str]:
+    """Read the filter as systemd does: line by line, `~` takes away what was there."""
+    calls: set[str] = set()
+    for line in re.findall(r"^SystemCallFilter=(.*)$", unit.read_text(), re.MULTILINE):
+        named = set().union(*(calls_of(name) for name in line.removeprefix("~").split()))
+        calls = calls - named if line.startswith("~") else calls | named
+    return calls
+
+
+@analyze
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+async def test_the_service_makes_only_calls_that_its_unit_lets_it_make(tmp_path: Path, empty_database_url: str) -> None:
+    """From its migration over a request to its drain; else systemd refuses what it needs, on the machine alone."""
+    seen = tmp_path / "calls"
+    traced = ("strace", "-D", "-f", "-qq", "-o", str(seen), *SERVICE)
+    with started(tmp_path, "migrate", command=traced, database_url=empty_database_url) as migration:
+        assert await migration.wait_end() == 0
+    made = calls_in(seen)
+    with started(tmp_path, "serve", command=traced, database_url=empty_database_url, drain_delay=0) as service:
+        await service.wait_ready()
+        async with httpx2.AsyncClient() as client:
+            assert (await client.get(service.management + "/healthz")).is_success
+        service.send(signal.SIGTERM)
+        assert await service.wait_end() == 0
+    made |= calls_in(seen)
+
+    assert len(made) > 30
+    for unit in UNITS:
+        assert made - allowed(unit) == set()
+
+
+def calls_in(trace: Path) -> set[str]:
+    return set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(errors="replace"), re.MULTILINE))
 
 
 def test_the_service_has_the_time_of_its_drain() -> None:

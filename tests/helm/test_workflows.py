@@ -74,6 +74,18 @@ def test_nothing_is_published_that_was_not_tested() -> None:
     assert jobs["test"]["uses"].endswith("test.yml")
 
 
+def test_an_image_goes_out_for_both_platforms_with_all_that_says_what_it_is() -> None:
+    steps = load("release.yml")["jobs"]["publish"]["steps"]
+    [build] = [step for step in steps if "build-push-action" in step.get("uses", "")]
+    scripts = "\n".join(step.get("run", "") for step in steps)
+
+    assert build["with"]["platforms"] == "linux/amd64,linux/arm64"
+    assert (build["with"]["provenance"], build["with"]["sbom"]) == ("mode=max", True)
+    assert "rewrite-timestamp=true" in build["with"]["outputs"]
+    assert build["env"].keys() == {"SOURCE_DATE_EPOCH"}
+    assert scripts.count("cosign sign --yes") == 2  # the image and the chart, each by its digest
+
+
 def test_clusters_are_of_the_oldest_and_the_newest_version() -> None:
     nodes = load("test.yml")["jobs"]["cluster"]["strategy"]["matrix"]["node"]
 
@@ -96,6 +108,7 @@ def test_the_release_finds_the_lines_that_it_rewrites() -> None:
 
     assert values.count(f"  repository: {NAME}") == 1
     assert values.count('  digest: ""') == 1
+    assert values.count('  runbookBase: ""') == 1
     chart = (CHART / "Chart.yaml").read_text()
     version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version

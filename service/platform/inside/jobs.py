@@ -9,7 +9,7 @@ from quart import Blueprint, request
 from sqlalchemy import Connection, RowMapping
 
 from service.platform.database import Database
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, cut
 from service.platform.inside.management import loopback_only
 from service.platform.jobs import store
 
@@ -41,7 +41,7 @@ def create_routes(database: Database) -> Blueprint:
         """Return jobs, the newest first: of a `state`, of a `kind`, up to `limit`, with ids below `before`."""
         state, kind = request.args.get("state"), request.args.get("kind")
         if state is not None and state not in STATES:
-            raise Invalid(f"state: must be one of {', '.join(STATES)}, not {state!r}")
+            raise Invalid(f"state: must be one of {', '.join(STATES)}, not {cut(state)!r}")
         limit, before = _number("limit", USUAL, MOST), _number("before", LARGEST, LARGEST)
         rows = await database.read(store.select_some, state=state, kind=kind, most=limit, before=before)
         return {"jobs": [shown(row) for row in rows]}
@@ -62,8 +62,9 @@ def create_routes(database: Database) -> Blueprint:
 
 def _number(name: str, usual: int, most: int) -> int:
     given = request.args.get(name, str(usual))
-    if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= most):
-        raise Invalid(f"{name}: must be a number from 1 to {most}, not {given[:40]!r}")
+    digits = given.isascii() and given.isdecimal() and len(given) <= len(str(most))  # int() refuses thousands of them
+    if not (digits and 1 <= int(given) <= most):
+        raise Invalid(f"{name}: must be a number from 1 to {most}, not {cut(given)!r}")
     return int(given)
 
 

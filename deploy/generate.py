@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
+from deploy.clone import template_page  # noqa: E402  # after the path above
 from service.features import FEATURES  # noqa: E402  # after the path above
 from service.platform.feature import catalogue  # noqa: E402  # the same
 from service.platform.settings import documents  # noqa: E402  # the same
@@ -24,7 +25,7 @@ CHARTS = ROOT / "helm" / "observability"
 def texts() -> dict[Path, str]:
     """Return what README and .env.example should hold."""
     known = catalogue(Settings, FEATURES)
-    readme, table = ROOT / "README.md", f"{BEGIN}{documents.markdown(known)}\n{END}"
+    readme, table = template_page("README.md"), f"{BEGIN}{documents.markdown(known)}\n{END}"
     whole = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: table, readme.read_text(), flags=re.DOTALL)
     return {readme: whole, ROOT / ".env.example": documents.env(known) + "\n"}
 

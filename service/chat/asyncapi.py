@@ -39,7 +39,7 @@ def document() -> dict[str, Any]:
     text = {"name": "text", "contentType": "text/plain", "payload": {"type": "string", "maxLength": MAX_TEXT}}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Trireme's chat", "version": SUBPROTOCOL.rpartition(".v")[2]},
+        "info": {"title": "The chat", "version": SUBPROTOCOL.rpartition(".v")[2]},
         "defaultContentType": "application/json",
         "channels": {
             "structured": _channel(STRUCTURED, [*received, *sent], subprotocol=SUBPROTOCOL),

@@ -2,15 +2,21 @@
 
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 import trio
 
+from service.platform.database.embedded import open_embedded
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, commit, copy_repository, git, run_in, type_check
 from service.platform.testing.processes import ready, run_to_end
+from tests.platform.database.migrations import write_migration
+from tests.platform.database.observer import conninfo
 
 REMOVE = ("python", "deploy/remove_sample.py")
 MARK = re.compile(r"(?:#|<!--)\s*sample(?::|\s*(?:-->)?[\s|]*$)", re.MULTILINE)
@@ -52,10 +58,10 @@ def texts(copy: Path) -> dict[str, str]:
     return found
 
 
-def test_nothing_names_it_any_more_but_the_changelog(removed: Path) -> None:
+def test_nothing_names_it_any_more_but_the_changelog_and_its_revision(removed: Path) -> None:
     naming = [name for name, text in texts(removed).items() if "chat" in (name + text).lower()]
 
-    assert naming == ["CHANGELOG.md"]
+    assert naming == ["CHANGELOG.md", "migrations/removed.toml"]
 
 
 def test_no_mark_is_left_and_no_empty_folder(removed: Path) -> None:
@@ -102,6 +108,58 @@ async def test_hello_has_the_front_page(removed: Path, tmp_path: Path, empty_dat
     assert page.status_code == 404
 
 
+def test_a_database_that_ran_its_migration_is_told_the_way_on(
+    removed: Path, tmp_path: Path, writable_database_url: str
+) -> None:
+    copy = Path(shutil.copytree(removed, tmp_path / "own", symlinks=True))
+    [before] = tomllib.loads((copy / "migrations" / "removed.toml").read_text()).values()
+    write_migration(
+        copy / "migrations", "own", before or None, serves_from=before or "own", up="CREATE TABLE own (x integer)"
+    )
+
+    def migrate(*flags: str) -> subprocess.CompletedProcess[str]:
+        return run_in(copy, "service", "migrate", *flags, SERVICE_DATABASE_URL=writable_database_url)
+
+    told, forgot, again = migrate(), migrate("--forget"), migrate()
+
+    assert (told.returncode, forgot.returncode, again.returncode) == (4, 0, 0), told.stderr + forgot.stderr
+    assert "which was taken out of this code: `--forget` goes on from before it" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert {"own", "chat_message"} <= tables(writable_database_url)
+
+
+@pytest.mark.parametrize("choice", ["downgrade", "keep"])
+def test_the_development_database_is_brought_back_or_left(clone: Path, choice: str) -> None:
+    begun = run_in(clone, "alembic", "upgrade", "head")
+    assert begun.returncode == 0, begun.stderr
+
+    done = run_in(clone, *REMOVE, "--database", choice)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("service dev --forget" in done.stdout) == (choice == "keep")
+    with open_embedded(clone / ".data" / "postgres") as server:
+        assert ("chat_message" in tables(server.url)) == (choice == "keep")
+
+
+def tables(url: str) -> set[str]:
+    with psycopg.connect(conninfo(url)) as connection:
+        return {row[0] for row in connection.execute("SELECT tablename FROM pg_tables").fetchall()}
+
+
+@pytest.mark.parametrize("first", ["rename", "remove"])
+def test_it_goes_from_a_renamed_clone_and_a_clone_without_it_is_renamed(clone: Path, first: str) -> None:
+    steps = [("python", "deploy/rename.py", "shop"), (*REMOVE, "--database", "keep")]
+    for step in steps if first == "rename" else reversed(steps):
+        done = run_in(clone, *step)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "failed" not in done.stdout
+        commit(clone)
+    documents = run_in(clone, "pytest", "-q", "-p", "no:cacheprovider", "tests/docs/test_docs.py", "-k", "not requests")
+    naming = [name for name, text in texts(clone).items() if "chat" in (name + text).lower()]
+
+    assert documents.returncode == 0, documents.stdout
+    assert naming == ["migrations/removed.toml", "service/platform/docs/CHANGELOG.md"]
+
+
 def test_a_dry_run_lists_everything_and_changes_nothing(clone: Path) -> None:
     done = run_in(clone, *REMOVE, "--dry-run")
 
@@ -124,12 +182,33 @@ def refused(clone: Path) -> str:
     return done.stderr
 
 
-def test_it_refuses_when_a_later_migration_builds_on_the_sample_s(clone: Path) -> None:
+def test_a_later_migration_comes_after_what_was_before_the_sample_s(
+    clone: Path, writable_database_url: str, empty_database_url: str
+) -> None:
+    for revision, below in (("orders", "chat"), ("items", "orders")):
+        write_migration(
+            clone / "migrations", revision, below, serves_from="chat", up=f"CREATE TABLE {revision} (x integer)"
+        )
+    commit(clone)
+    used = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url)
+    done = run_in(clone, *REMOVE)
+    assert (used.returncode, done.returncode) == (0, 0), used.stderr + done.stderr
+
+    later = [
+        run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=url)
+        for url in (writable_database_url, empty_database_url)
+    ]
+    assert [one.returncode for one in later] == [0, 0], later[0].stderr + later[1].stderr
+    assert tables(writable_database_url) - tables(empty_database_url) == {"chat_epoch", "chat_message", "chat_room"}
+    assert {"orders", "items"} <= tables(empty_database_url)
+
+
+def test_it_refuses_a_migration_that_builds_on_the_sample_s_and_another(clone: Path) -> None:
     later = clone / "migrations" / "versions" / "9999_later.py"
-    later.write_text('revision = "9999"\ndown_revision: str | None = "chat"\n')
+    later.write_text('revision = "9999"\ndown_revision = ("chat", "other")\n')
     commit(clone)
 
-    assert "9999_later.py builds on the sample's migration chat" in refused(clone)
+    assert "9999_later.py builds on the sample's migration and on another" in refused(clone)
 
 
 def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.platform.testing.copies import template_page
 from service.platform.testing.processes import SERVICE, ready
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ async def test_the_readme_s_requests_are_answered(tmp_path: Path) -> None:
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("needs curl")
-    requests = [command for command in commands(ROOT / "README.md") if command.startswith("curl")]
+    requests = [command for command in commands(template_page("README.md")) if command.startswith("curl")]
     async with ready(tmp_path, "dev") as service:
         for request in requests:
             here = request.replace("http://127.0.0.1:8000", service.public)
@@ -79,7 +80,7 @@ def verbs() -> set[str]:
 def test_named_targets_and_verbs_exist(document: Path, verbs: set[str]) -> None:
     text = document.read_text()
     code = " ".join(re.findall(r"`[^`\n]+`", text) + commands(document))
-    targets = set(re.findall(r"\bmake ([a-z]+)", code))
+    targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", code))
 
-    assert targets <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`(?:\.venv/bin/)?service ([a-z]+)", text)) <= verbs

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from service.platform.name import NAME as OUR_NAME
 from tests.helm.charts import Object, Release, Shape, find
 
 BUILT_IN = {
@@ -164,7 +165,7 @@ def the_trial_database_admits_only_ours(shape: Shape) -> Iterator[str]:
     if not shape.release.values["database"]["trial"]["enabled"]:
         return
     policies = [one["spec"] for one in shape.release.of("NetworkPolicy") if one["metadata"]["name"].endswith("-trial")]
-    ours = {"app.kubernetes.io/name": "trireme", "app.kubernetes.io/instance": "demo"}
+    ours = {"app.kubernetes.io/name": OUR_NAME, "app.kubernetes.io/instance": "demo"}
     admitted = [[{"podSelector": {"matchLabels": ours}}]]
     if [rule.get("from") for policy in policies for rule in policy["ingress"]] != admitted:
         yield "others can reach the trial database"

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from helm.generate import Value, parse_values
 from service.features import FEATURES
 from service.platform.database import find_migrations, migrate
+from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import HEAD, MakeSettings
 from service.platform.verbs import Program
@@ -148,7 +149,7 @@ def test_compose_runs_the_chart_and_the_images_version(compose: dict[str, Any]) 
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     trial = yaml.safe_load((CHART / "values.yaml").read_text())["database"]["trial"]
 
-    assert compose["services"]["service"]["image"] == f"trireme:{chart['appVersion']}"
+    assert compose["services"]["service"]["image"] == f"{NAME}:{chart['appVersion']}"
     assert compose["services"]["postgres"]["image"] == trial["image"]
 
 

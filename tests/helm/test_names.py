@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.platform.name import NAME
 from tests.helm.charts import CHART, VERSIONS, Object, Release, render
 from tests.helm.test_shapes import FOREIGN, validate
 
@@ -101,7 +102,7 @@ def test_names_that_are_cut_do_not_collide() -> None:
     assert fullname(f"{long}-one") != fullname(f"{long}-two")
     assert fullname(f"{long}-one") == fullname(f"{long}-one")
     assert len(fullname(f"{long}-one")) <= 45
-    assert fullname("demo") == "demo-trireme"
+    assert fullname("demo") == f"demo-{NAME}"
 
 
 def test_a_name_that_no_service_may_have_is_made_one() -> None:

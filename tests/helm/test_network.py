@@ -65,10 +65,10 @@ def test_a_route_carries_filters() -> None:
 @pytest.mark.parametrize(
     ("repository", "image"),
     [
-        ("trireme", "mirror.example/trireme:1"),
-        ("ghcr.io/example/trireme", "mirror.example/example/trireme:1"),
-        ("localhost:5000/trireme", "mirror.example/trireme:1"),
-        ("example/trireme", "mirror.example/example/trireme:1"),
+        ("shop", "mirror.example/shop:1"),
+        ("ghcr.io/example/shop", "mirror.example/example/shop:1"),
+        ("localhost:5000/shop", "mirror.example/shop:1"),
+        ("example/shop", "mirror.example/example/shop:1"),
     ],
 )
 def test_every_image_comes_from_the_registry_of_all_charts(repository: str, image: str) -> None:
@@ -113,8 +113,8 @@ def test_alerts_lead_to_the_runbook_of_a_place_that_is_named() -> None:
         return [rule["annotations"] for group in made["spec"]["groups"] for rule in group["rules"]]
 
     assert all("runbook_url" not in one for one in annotations())
-    for one in annotations(runbookBase="https://example.org/trireme/blob/v1/"):
-        assert one["runbook_url"] == f"https://example.org/trireme/blob/v1/{one['runbook']}"
+    for one in annotations(runbookBase="https://example.org/shop/blob/v1/"):
+        assert one["runbook_url"] == f"https://example.org/shop/blob/v1/{one['runbook']}"
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from typing import Any
 import helm_python
 from hypothesis import HealthCheck, event, given, settings, target
 
+from service.platform.name import NAME
 from tests.helm import draws
 from tests.helm.charts import CHART, VERSIONS, Release, render
 from tests.helm.test_names import texts_that_are_not
 from tests.helm.test_shapes import FOREIGN, validate
 
 DATABASE = {"existingSecret": "db"}
-REFUSED = "execution error at (trireme/templates/checks.yaml:"
+REFUSED = f"execution error at ({NAME}/templates/checks.yaml:"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

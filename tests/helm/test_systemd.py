@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
 from service.platform.testing.processes import SERVICE, started
 from service.platform.verbs.program import CRASHED, FAILED, REFUSED, UNREACHABLE, WRONG
@@ -40,7 +41,7 @@ def settings() -> PlatformSettings:
 def here(tmp_path: Path) -> Path:
     """Return a copy of the units whose program is this environment's: systemd looks whether it is there."""
     for unit in UNITS:
-        text = unit.read_text().replace("/opt/trireme/.venv/bin", str(BIN)).replace("/opt/trireme\n", f"{ROOT}\n")
+        text = unit.read_text().replace(f"/opt/{NAME}/.venv/bin", str(BIN)).replace(f"/opt/{NAME}\n", f"{ROOT}\n")
         (tmp_path / unit.name).write_text(text)
     return tmp_path
 
@@ -52,7 +53,7 @@ def test_systemd_takes_the_units(here: Path) -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
-    assert (done.returncode, [line for line in done.stderr.splitlines() if "trireme" in line]) == (0, []), done.stderr
+    assert (done.returncode, [line for line in done.stderr.splitlines() if NAME in line]) == (0, []), done.stderr
 
 
 @analyze
@@ -111,20 +112,20 @@ def calls_in(trace: Path) -> set[str]:
 
 
 def test_the_service_has_the_time_of_its_drain() -> None:
-    assert float(Unit(FOLDER / "trireme.service")["Service"]["TimeoutStopSec"]) >= settings().drain_bound
+    assert float(Unit(FOLDER / f"{NAME}.service")["Service"]["TimeoutStopSec"]) >= settings().drain_bound
 
 
 def test_the_service_comes_up_at_boot_after_its_migration_and_its_database() -> None:
-    unit = Unit(FOLDER / "trireme.service")
+    unit = Unit(FOLDER / f"{NAME}.service")
 
     assert unit["Install"]["WantedBy"] == "multi-user.target"
-    assert "trireme-migrate.service" in unit["Unit"]["Wants"]
-    assert {"trireme-migrate.service", "postgresql.service"} <= set(unit["Unit"]["After"].split())
+    assert f"{NAME}-migrate.service" in unit["Unit"]["Wants"]
+    assert {f"{NAME}-migrate.service", "postgresql.service"} <= set(unit["Unit"]["After"].split())
 
 
 def test_only_what_a_repeat_may_mend_is_repeated() -> None:
-    migration = Unit(FOLDER / "trireme-migrate.service")["Service"]
-    service = Unit(FOLDER / "trireme.service")["Service"]
+    migration = Unit(FOLDER / f"{NAME}-migrate.service")["Service"]
+    service = Unit(FOLDER / f"{NAME}.service")["Service"]
 
     codes = {int(code) for code in migration["RestartPreventExitStatus"].split()}
     assert codes == {CRASHED, WRONG, REFUSED, FAILED}

@@ -9,6 +9,7 @@ import helm_python
 import pytest
 import yaml
 
+from service.platform.name import NAME
 from tests.helm.charts import BIN, CHART, ROOT, VERSIONS
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -105,7 +106,7 @@ def test_helm_is_the_one_that_the_tests_here_use() -> None:
 def test_the_release_finds_the_lines_that_it_rewrites() -> None:
     values = (CHART / "values.yaml").read_text().splitlines()
 
-    assert values.count("  repository: trireme") == 1
+    assert values.count(f"  repository: {NAME}") == 1
     assert values.count('  digest: ""') == 1
     assert values.count('  runbookBase: ""') == 1
     chart = (CHART / "Chart.yaml").read_text()

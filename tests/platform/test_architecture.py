@@ -17,6 +17,7 @@ PLATFORM = "service.platform"
 # Inside the platform a module imports what stands on a line above its own, and within its own package. Each name is a
 # package or a module of service/platform.
 LAYERS = (
+    {"name"},
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
     {"database", "server"},

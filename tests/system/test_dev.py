@@ -12,6 +12,7 @@ import trio
 
 from service.platform.database import migrate, open_embedded
 from service.platform.database.development import for_psql
+from service.platform.name import TITLE
 from service.platform.settings import PlatformSettings
 from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
@@ -42,7 +43,7 @@ async def test_ctrl_c_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
         assert below
         await wait_gone(below)
         assert not sockets_left(tmp_path)
-        assert "Trireme is ready on http://127.0.0.1:" in service.log.read_text()
+        assert f"{TITLE} is ready on http://127.0.0.1:" in service.log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

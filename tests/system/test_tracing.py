@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import trio
 
+from service.platform.name import NAME
 from service.platform.settings import TRACES
 from service.platform.testing.processes import ROOT, SERVICE, Process, open_websocket, ready
 from tests.platform.collector import Collector, Span, collecting
@@ -76,7 +77,7 @@ async def test_a_request_its_units_and_what_their_threads_do_are_one_trace(tmp_p
         "client.address": "127.0.0.1",
         "network.protocol.version": "1.1",
     }
-    assert request.resource["service.name"] == "trireme"
+    assert request.resource["service.name"] == NAME
     assert request.resource["deployment.environment.name"] == "test"
     assert "hunter3" not in str(collector.spans)
     assert [line["trace_id"] for line in service.events("request")][:1] == [CALLER]

@@ -3,6 +3,7 @@
 // Whatever people wrote goes into the page as text nodes only; the policy sent with the page forbids anything else.
 
 const PROTOCOL = "chat.v1";
+const TITLE = document.title; // as the page was sent
 const MAX_TEXT = 4000; // code points
 const MAX_ROOMS = 32;
 const MAX_SHOWN = 400; // messages kept in the page; older ones are fetched again
@@ -29,7 +30,7 @@ const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) 
 
 function recall(store, key, otherwise) {
   try {
-    return JSON.parse(store.getItem(`trireme.${key}`)) ?? otherwise;
+    return JSON.parse(store.getItem(`chat.${key}`)) ?? otherwise;
   } catch {
     return otherwise; // storage is off, or holds something else
   }
@@ -37,7 +38,7 @@ function recall(store, key, otherwise) {
 
 function keep(store, key, value) {
   try {
-    store.setItem(`trireme.${key}`, JSON.stringify(value));
+    store.setItem(`chat.${key}`, JSON.stringify(value));
   } catch {
     // storage is off or full: the page works, and forgets
   }
@@ -542,7 +543,7 @@ function showRooms() {
   const unread = sum("unread");
   $("elsewhere").hidden = !unread;
   $("elsewhere").textContent = unread > 99 ? "99+" : unread;
-  document.title = `${unread ? `(${unread}) ` : ""}${current.name} · Trireme`;
+  document.title = `${unread ? `(${unread}) ` : ""}${current.name} · ${TITLE}`;
   showFacts();
 }
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
 
+from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
 
 # What the server enforces by itself, so that a killed or frozen replica leaves nothing running behind.
@@ -26,7 +27,7 @@ ENCODING = "UTF8"
 
 # A silent network is noticed in about half a minute without a query; the URL may say otherwise.
 DEFAULTS = {
-    "fallback_application_name": "trireme",
+    "fallback_application_name": NAME,
     "keepalives_idle": "15",
     "keepalives_interval": "5",
     "keepalives_count": "3",

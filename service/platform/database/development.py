@@ -5,16 +5,18 @@ It is nobody else's: a breaking migration is applied as it comes, and what canno
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from alembic import command
 from alembic.util import CommandError
 from sqlalchemy import make_url
 
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
-from service.platform.database.migrate import MigrationFailed, migrate
-from service.platform.database.migrator import ServerAway
+from service.platform.database.migrate import MigrationFailed, configure, migrate
+from service.platform.database.migrator import ServerAway, open_migrator
 from service.platform.database.revisions import MigrationRefused
+from service.platform.database.schema import find_migrations
 from service.platform.settings import PlatformSettings, SecretURL
 
 DATA = Path(".data")
@@ -25,13 +27,15 @@ class DevelopmentDatabaseUnusable(Exception):
 
 
 @contextmanager
-def open_development(settings: PlatformSettings, data: Path = DATA) -> Iterator[tuple[PlatformSettings, Embedded]]:
+def open_development(
+    settings: PlatformSettings, data: Path = DATA, *, forgetting: bool = False
+) -> Iterator[tuple[PlatformSettings, Embedded]]:
     """Yield settings that lead to a running, migrated server, and that server. Raises DevelopmentDatabaseUnusable."""
     try:
         with open_embedded(data / "postgres") as server:
             settings = _with_url(settings, server.url)
             try:
-                migrate(settings, breaking=True)
+                migrate(settings, breaking=True, forgetting=forgetting)
             except (MigrationRefused, MigrationFailed, ServerAway) as error:
                 raise _unusable(data, error) from error
             yield settings, server
@@ -62,6 +66,15 @@ def with_development_database(settings: PlatformSettings) -> Iterator[PlatformSe
         else:
             with open_embedded(DATA / "postgres") as server:
                 yield _with_url(settings, server.url)
+
+
+def take_back(settings: PlatformSettings, revision: str, data: Path = DATA) -> None:
+    """Undo the migrations after a revision, or all when it is "base", on the development database and nowhere else."""
+    migrations = find_migrations()
+    with ExitStack() as scope, _mended(data):
+        url = running_url(data / "postgres") or scope.enter_context(open_embedded(data / "postgres")).url
+        connection = scope.enter_context(open_migrator(_with_url(settings, url)))
+        command.downgrade(configure(migrations, connection), revision)
 
 
 @contextmanager

@@ -7,7 +7,7 @@
 Holds the decision; `migrator` holds connection and lock, migrations/env.py runs Alembic, `record` writes the state.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,10 @@ from service.platform.database.grants import check_role, grant_to
 from service.platform.database.migrator import ServerAway, open_migrator
 from service.platform.database.record import APPLIED
 from service.platform.database.redaction import hide_values
+from service.platform.database.removed import forget, last_kept, read_removed
 from service.platform.database.revisions import MigrationRefused, ancestors, declared, read_scripts
 from service.platform.database.schema import (
+    CodeSchema,
     SchemaState,
     decide,
     explain,
@@ -79,18 +81,26 @@ class Progress:
 
 
 def migrate(
-    settings: PlatformSettings, *, breaking: bool = False, wait: Seconds = 60, migrations: Path | None = None
+    settings: PlatformSettings,
+    *,
+    breaking: bool = False,
+    forgetting: bool = False,
+    wait: Seconds = 60,
+    migrations: Path | None = None,
 ) -> Migrated:
     """Bring the schema to this code's head; wait for the server at most `wait` seconds, and for other runners.
 
     Blocks: it is for the command line. A migration that stops serving code that may be running is applied only when
-    `breaking` is true, or when nothing was migrated before; nothing of the refused is applied.
+    `breaking` is true, or when nothing was migrated before; nothing of the refused is applied. With `forgetting`, a
+    database that has run what migrations/removed.toml names goes on from before it.
     Raises ServerAway, MigrationRefused and MigrationFailed.
     """
     migrations = migrations or find_migrations()
     read_code_schema(migrations)  # before the wait for a server: wrong files are wrong without one
     progress = Progress()
     with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
+        if forgetting:
+            _forget(connection, migrations)
         if role := settings.migration_grant_to:
             with connection.begin():
                 check_role(connection, role)
@@ -146,22 +156,42 @@ def _migrate(connection: Connection, migrations: Path, progress: Progress, *, br
     with connection.begin():
         before, serves_from = select_state(connection)
     state = decide(code, before, serves_from)
+    heads = _select_heads(connection)
+    _refuse_removed(code, heads, read_removed(migrations))
     if state.served:
         return Migrated(before, before, (), f"nothing to do: {explain(code, before, serves_from)}")
     if state is SchemaState.AHEAD_INCOMPATIBLE:
         raise MigrationRefused(explain(code, before, serves_from))
-    heads = _select_heads(connection)
     if foreign := sorted(heads - code.history):
         raise MigrationRefused(f"the schema is at {', '.join(foreign)}, which this code does not know: another history")
     progress.pending = _pending(scripts, heads)
     _refuse_breaking(scripts, progress.pending, heads, allowed=breaking)
-    config = _config(migrations, connection)
+    config = configure(migrations, connection)
     config.attributes[APPLIED] = progress.applied
     command.upgrade(config, "head")
     return Migrated(before, code.head, tuple(progress.applied), f"migrated from {before or 'nothing'} to {code.head}")
 
 
-def _config(migrations: Path, connection: Connection) -> Config:
+def _refuse_removed(code: CodeSchema, heads: set[str], removed: Mapping[str, str]) -> None:
+    """Refuse to leave it at that when a removed migration hides that some of this code's have not been applied."""
+    gone = heads & removed.keys()
+    if gone and code.head not in {None, *(last_kept(revision, removed) for revision in gone)}:
+        raise MigrationRefused(
+            f"the schema is at {' and '.join(sorted(gone))}, which was taken out of this code: `--forget` "
+            "goes on from before it, and leaves its tables as they are"
+        )
+
+
+def _forget(connection: Connection, migrations: Path) -> None:
+    """Let the database be as if it had never run what was taken out of the code."""
+    heads, removed = _select_heads(connection), read_removed(migrations)
+    if heads & removed.keys():
+        with connection.begin():
+            forget(connection, read_scripts(migrations), heads, removed)
+
+
+def configure(migrations: Path, connection: Connection) -> Config:
+    """Return Alembic's configuration for a directory of migrations and a connection to run them on."""
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.attributes["connection"] = connection

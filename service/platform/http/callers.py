@@ -9,7 +9,7 @@ from service.platform.identity import GUEST, STAY, Caller, Stay
 if TYPE_CHECKING:
     from service.platform.identity.gate import Gate
 
-CALLERS = "trireme.callers"  # where an application keeps its gate
+CALLERS = "service.callers"  # where an application keeps its gate
 
 
 async def caller() -> Caller:

@@ -20,6 +20,7 @@ from service.platform.identity import anyone
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
+from service.platform.name import NAME, version
 from service.platform.server import Headers, client_of, host_of, parse_address, refusal
 from service.platform.settings import PlatformSettings
 from service.platform.settings import effective as in_force
@@ -32,7 +33,7 @@ METRICS = "/metrics"
 DEFAULT_SECONDS, MOST_SECONDS = 300, 86_400
 
 # The parts whose versions an operator asks for first.
-_PARTS = ("trireme", "quart", "quart-trio", "hypercorn", "trio", "sqlalchemy", "psycopg")
+_PARTS = ("quart", "quart-trio", "hypercorn", "trio", "sqlalchemy", "psycopg")
 
 
 def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -69,7 +70,7 @@ class Inside:
 
     @property
     def version(self) -> str:
-        return importlib.metadata.version("trireme")
+        return version()
 
 
 def create_routes(
@@ -92,7 +93,7 @@ def create_routes(
         return {
             "version": inside.version,
             "revision": settings.revision,
-            "versions": {name: importlib.metadata.version(name) for name in _PARTS},
+            "versions": {NAME: version()} | {name: importlib.metadata.version(name) for name in _PARTS},
             "python": platform.python_version(),
             "started": started.isoformat(timespec="seconds"),
             "phase": str(lifecycle.phase),

@@ -1,6 +1,5 @@
 """Which of the plain numbers that the parts count anyway are shown as which metrics."""
 
-import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping
 
@@ -10,6 +9,7 @@ from service.platform.database import Database, Outcome
 from service.platform.http.requests import RequestObserver
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
+from service.platform.name import version as installed_version
 from service.platform.server import ServerStatistics
 from service.platform.telemetry.metrics import Metrics
 from service.platform.telemetry.tracing import Counts, Tracing
@@ -18,7 +18,7 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, revision: str) -> None:
-    version = importlib.metadata.version("trireme")
+    version = installed_version()
     facts = {"version": version, "revision": revision, "python": platform.python_version()}
     metrics.info("service_info", "What runs.", facts)
     metrics.gauge("service_phase", "1 for the phase that the process is in.", lambda: _phases(lifecycle), label="phase")

@@ -13,7 +13,7 @@ from service.platform.server.responses import encode_head
 if TYPE_CHECKING:
     from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
-EXTENSION = "trireme.exchange"
+EXTENSION = "service.exchange"
 
 
 class HttpStream(HTTPStream):

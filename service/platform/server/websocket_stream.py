@@ -49,7 +49,7 @@ from service.platform.server.outbox import TooSlowError
 if TYPE_CHECKING:
     from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
-EXTENSION = "trireme.websocket"
+EXTENSION = "service.websocket"
 # How long the peer may take to answer our close frame.
 CLOSE_WAIT = 1.0
 # What came before a clean close is still handled, for at most this long.

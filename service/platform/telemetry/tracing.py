@@ -4,7 +4,6 @@ Its packages are an extra and are imported only where its own variable asks for 
 variables by itself. Spans carry a route's pattern and what happened, and never a query string, a body or a text.
 """
 
-import importlib.metadata
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from service.platform.errors import MAX_INSTANCE, cut
+from service.platform.name import NAME, version
 from service.platform.settings import TRACES, SettingsError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Tracing:
         return span
 
     def end_job(self, span: "Span", outcome: str) -> None:
-        span.set_attribute("trireme.outcome", outcome)
+        span.set_attribute("service.outcome", outcome)
         if outcome in {"failed", "dead", "lost", "crashed"}:
             self.fail(span, outcome)
         span.end()
@@ -144,7 +144,7 @@ class Tracing:
         if not self._trace.get_current_span().is_recording():
             return
         now = time.time_ns()
-        attributes = {"db.system.name": "postgresql", "code.function.name": name, "trireme.outcome": outcome}
+        attributes = {"db.system.name": "postgresql", "code.function.name": name, "service.outcome": outcome}
         kind = self._trace.SpanKind.CLIENT
         span = self._tracer.start_span(name, kind=kind, attributes=attributes, start_time=now - int(seconds * 1e9))
         if outcome in {"failed", "unknown", "busy"}:
@@ -198,7 +198,7 @@ def _resource() -> Any:
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 
     given = Resource.create()  # from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
-    ours = Resource({SERVICE_NAME: "trireme", SERVICE_VERSION: importlib.metadata.version("trireme")})
+    ours = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version()})
     named = not str(given.attributes[SERVICE_NAME]).startswith("unknown_service")
     return ours.merge(given) if named else given.merge(ours)
 

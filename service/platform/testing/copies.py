@@ -15,6 +15,12 @@ SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  #
 CACHE = ROOT / ".mypy_cache"
 
 
+def template_page(name: str) -> Path:
+    """Return where a page of the template is: at the top, or with the platform once the clone has a name of its own."""
+    kept = ROOT / "service" / "platform" / "docs" / name
+    return kept if kept.exists() else ROOT / name
+
+
 def copy_repository(to: Path) -> Path:
     """Copy what git tracks or would track, as one commit of a repository of its own."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")

@@ -1,7 +1,7 @@
 """PostgreSQL for tests: one server for the session, a fresh database for each test, servers of their own for faults.
 
 Only TEST_DATABASE_URL is read, never `.env` nor SERVICE_*. Without it an embedded server is started. Databases that are
-made are named trireme_test_*, and those alone are dropped; tests that stop or freeze a server run on one of their own.
+made are named service_test_*, and those alone are dropped; tests that stop or freeze a server run on one of their own.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from service.platform.testing.own_server import OwnServer
 from service.platform.testing.settings import settings_of
 from service.platform.verbs import Program
 
-PREFIX_OF_TESTS = f"trireme_test_{os.getpid()}_"
+PREFIX_OF_TESTS = f"service_test_{os.getpid()}_"
 # `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
 READ_ONLY = "-c default_transaction_read_only=on"
 

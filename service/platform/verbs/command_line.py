@@ -10,6 +10,7 @@ from importlib import import_module
 
 import typer
 
+from service.platform.name import TITLE
 from service.platform.verbs import jobs, local, remote
 from service.platform.verbs.program import MakeProgram, Program
 
@@ -27,7 +28,7 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
     """Return the verbs that these words may name. Raises ValueError when a feature's verb is named like another."""
     first = next((word for word in words if not word.startswith("-")), "")
     line = typer.Typer(
-        help="Trireme: a service on QuartTrio, Hypercorn's Trio worker and PostgreSQL.",
+        help=f"{TITLE}: a service on QuartTrio, Hypercorn's Trio worker and PostgreSQL.",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,

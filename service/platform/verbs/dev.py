@@ -10,6 +10,7 @@ from shutil import which
 from typing import Any
 
 from service.platform.database.development import for_psql, open_development
+from service.platform.name import TITLE
 from service.platform.process.main import Urls
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.program import tell
@@ -31,7 +32,7 @@ type OnReady = Callable[[Urls], object]
 
 @contextmanager
 def development_database(
-    settings: PlatformSettings, data: Path
+    settings: PlatformSettings, data: Path, *, forgetting: bool = False
 ) -> Iterator[tuple[PlatformSettings, Callable[[int], object], OnReady]]:
     """Yield settings that lead to a migrated database, how to end the process at once, and what to say when ready.
 
@@ -40,7 +41,7 @@ def development_database(
     if settings.database_url is not None:
         yield settings, os._exit, welcome
         return
-    with open_development(settings, data) as (migrated, server):
+    with open_development(settings, data, forgetting=forgetting) as (migrated, server):
 
         def end(code: int) -> None:
             server.stop()
@@ -61,5 +62,5 @@ def welcome(urls: Urls, *, shell: str = "") -> None:
     if shell:
         commands.append(shell)
     last = "Ctrl-C stops it, the database included." if shell else "Ctrl-C stops it."
-    lines = ["", f"  Trireme is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
+    lines = ["", f"  {TITLE} is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
     tell("\n".join(lines))

@@ -12,6 +12,7 @@ import trio
 
 from service.platform.client.http import FAILURES, Answer, HttpClient
 from service.platform.client.stream import open_stream
+from service.platform.name import NAME
 
 PATIENCE = 10  # seconds
 NO_ANSWER, WRONG = 1, 2  # exit codes
@@ -64,7 +65,7 @@ async def facts(url: str) -> str:
         value = document[key]
         if isinstance(value, dict):
             prefix = "" if key == "versions" else f"{key} "
-            rows += [(prefix + name, part) for name, part in value.items() if name != "trireme"]
+            rows += [(prefix + name, part) for name, part in value.items() if name != NAME]
         else:
             rows.append((key, value))
     return "\n".join(f"{name:<18} {value}" for name, value in rows)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
+FORGET = "Go on from before the migrations that migrations/removed.toml names; their tables stay."
+
 
 @verbs.command()
 def dev(
@@ -39,6 +41,7 @@ def dev(
     identity: Annotated[
         bool, typer.Option("--identity", help="Start an identity provider too, at which anybody can sign in.")
     ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
 ) -> None:
     """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
@@ -54,7 +57,7 @@ def dev(
     try:
         with (
             development_provider(*loaded) if identity else nullcontext(loaded) as (settings, origins),
-            development_database(settings, data) as (settings, end, on_ready),
+            development_database(settings, data, forgetting=forget) as (settings, end, on_ready),
         ):
             process(program(context).features, settings, origins, end=end, on_ready=on_ready)
     except (DevelopmentDatabaseUnusable, EmbeddedUnavailable, ProviderUnavailable) as error:
@@ -109,6 +112,7 @@ def migrate(
     breaking: Annotated[
         bool, typer.Option(help="Also apply migrations that the previous release cannot work with.")
     ] = False,
+    forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database server.")] = 60,
 ) -> None:
     """Migrate the database to the newest revision. Several may run at once: they take turns.
@@ -123,7 +127,7 @@ def migrate(
 
     settings, _ = database_settings(context)
     try:
-        tell(migrate(settings, breaking=breaking, wait=wait).line)
+        tell(migrate(settings, breaking=breaking, forgetting=forget, wait=wait).line)
     except ServerAway as error:
         fail(str(error), UNREACHABLE)
     except MigrationRefused as error:

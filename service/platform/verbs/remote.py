@@ -20,7 +20,7 @@ LOCAL = "http://127.0.0.1:9000"
 def info(url: Management = LOCAL) -> None:
     """Print version, phase and schema of a running service, and the versions of its dependencies.
 
-    Example: kubectl exec deploy/demo-trireme -- service info
+    Example: kubectl exec deploy/NAME -- service info
     """
     from service.platform.verbs.inspect import facts
 
@@ -69,7 +69,7 @@ def smoke(
 ) -> None:
     """Test running replicas. Each must answer its probes and a request; exits 1 if one does not.
 
-    Example: service smoke http://demo-trireme-management:8000
+    Example: service smoke http://NAME-management:8000
     """
     import trio
 

@@ -61,7 +61,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             page.on("console", lambda said: note(said.text) if said.type in {"error", "warning"} else None)
             page.on("pageerror", lambda error: note(str(error)))
             page.add_init_script(script)
-            page.add_init_script(f"localStorage.setItem('trireme.name', '{json.dumps(name)}')")
+            page.add_init_script(f"localStorage.setItem('chat.name', '{json.dumps(name)}')")
             page.goto(url)
             page.wait_for_selector(f"#status[data-state={state}]" if state else "#status")
             return page

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.platform.database import MigrationsWrong, find_migrations, migrate
+from service.platform.database import MigrationRefused, MigrationsWrong, find_migrations, migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import read_code_schema
 from service.platform.testing.copies import copy_repository, run_in, type_check
@@ -206,6 +206,30 @@ def test_two_heads_are_a_sentence_everywhere_and_joined_by_the_command_in_it(
     assert done.returncode == 0, done.stdout + done.stderr
     styled = run_in(two_heads, "ruff", "check", "--no-cache", "migrations/versions")
     assert [line for line in styled.stdout.splitlines() if "join" in line] == []
+
+
+@pytest.mark.parametrize("before", ["two", ""])
+def test_a_database_goes_on_from_before_a_migration_that_was_removed(
+    before: str, release: Release, empty_database_url: str
+) -> None:
+    settings = settings_for(empty_database_url)
+    code = release("two")
+    if not before:
+        (code / "versions" / "two.py").unlink()
+        (code / "versions" / "one.py").unlink()
+    write_migration(code, "gone", before or None, serves_from=before or "gone", up="CREATE TABLE gone (x int)")
+    migrate(settings, migrations=code)
+    (code / "versions" / "gone.py").unlink()
+    (code / "removed.toml").write_text(f'"gone" = "{before}"\n')
+    write_migration(code, "next", before or None, serves_from=before or "next", up="CREATE TABLE next (x int)")
+
+    with pytest.raises(MigrationRefused, match="taken out of this code: `--forget` goes on"):
+        migrate(settings, migrations=code)
+    assert migrate(settings, migrations=code, forgetting=True).applied == ("next",)
+    with psycopg.connect(conninfo(empty_database_url)) as connection:
+        assert connection.execute("SELECT revision FROM schema_state").fetchall() == [("next",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("next",)]
+        assert connection.execute("SELECT count(*) FROM gone").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("side", ["east", "west"])

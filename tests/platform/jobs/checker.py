@@ -104,7 +104,7 @@ class Faults:
 
     async def term(self, place: Place) -> None:
         code = await place.end(signal.SIGTERM)
-        assert code == 0, f"a drain ended with {code}"
+        assert code in {0, 128 + signal.SIGTERM}, f"a drain ended with {code}"  # the latter before it had started
         place.start()
 
     async def freeze(self, place: Place) -> None:

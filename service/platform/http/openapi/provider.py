@@ -3,7 +3,6 @@
 quart-schema's extension is not installed: it would convert each response anew, which costs more than most handlers do.
 """
 
-import importlib.metadata
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from service.platform.http.openapi.paths import annotations, nameless, names, pa
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
 from service.platform.http.openapi.security import SCHEME, security, security_scheme
 from service.platform.identity import Unauthenticated, declared
+from service.platform.name import TITLE, version
 
 PATH = "/openapi.json"
 _SAFE = frozenset({"get", "head", "options"})
@@ -57,7 +57,7 @@ class _Provider(OpenAPIProvider):
     """quart-schema's reading of the routes, and what they have in common."""
 
     def __init__(self, app: Quart, issuer: str | None) -> None:
-        info = Info(title="Trireme", version=importlib.metadata.version("trireme"))
+        info = Info(title=TITLE, version=version())
         super().__init__(app, QuartSchema(info=info))
         self._views = app.view_functions
         self._issuer = issuer

@@ -1,0 +1,73 @@
+"""What the commands of a clone's life share: they refuse in one sentence, and only where git can undo them."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE_DOCS = Path("service/platform/docs")
+OWN = ("README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md")
+"""Pages that become the clone's own with its first rename; the template's then lie in TEMPLATE_DOCS."""
+
+
+class Refused(Exception):
+    """Why nothing was changed."""
+
+
+def command(work: Callable[[], None]) -> None:
+    """Run a command; a refusal is one sentence and exit code 1."""
+    try:
+        work()
+    except Refused as refused:
+        sys.exit(f"nothing was changed: {refused}")
+
+
+def template_page(name: str, root: Path = ROOT) -> Path:
+    """Return where the template's own page is: at the top, or in TEMPLATE_DOCS once the clone has a name of its own."""
+    kept = root / TEMPLATE_DOCS / name
+    return kept if kept.exists() else root / name
+
+
+def need_clean_clone() -> None:
+    need_clone()
+    if changed := run("git", "status", "--porcelain").rstrip():
+        raise Refused(f"commit or stash first, so that it can be undone; git status says\n{changed}")
+
+
+def need_clone() -> None:
+    if not (ROOT / ".git").exists():
+        raise Refused("this is no git clone, so it could not be undone; `git init` and a first commit make it one")
+
+
+def tracked() -> list[str]:
+    """Return the files that git knows and that are there."""
+    need_clone()
+    return [name for name in run("git", "ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
+
+
+def project_name() -> str:
+    found = re.search(r'^name = "([^"]+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    if found is None:
+        raise Refused("pyproject.toml names no project")
+    return found[1]
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def follow_up(*command: str) -> None:
+    """Run what mends generated files after a change. What fails is told, and the change stands."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        failed = " ".join(command)
+        say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
+
+
+def say(line: str) -> None:
+    print(line)  # noqa: T201  a program for the terminal

@@ -1,0 +1,122 @@
+"""Write the next migration from what the models say, and try it: .venv/bin/python deploy/migration.py NAME
+
+The models are compared with a throw-away database at the newest revision, so the development database is not touched.
+What only adds serves the code that runs; for anything else this asks what stops working. Then the migration is linted,
+applied, and taken back, as the tests do it.
+"""
+
+import argparse
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
+
+from deploy.clone import ROOT, Refused, command, say  # after the path above
+
+GOOD_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+VERSIONS = ROOT / "migrations" / "versions"
+BIN = Path(sys.executable).parent
+# What old code may rely on: whatever else Alembic writes only adds.
+CHANGES = ("drop_table", "drop_column", "alter_column", "drop_constraint", "rename_table", "create_unique_constraint")
+TRIED_BY = "tests/platform/test_migrations.py"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the next migration from what the models say.")
+    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("--breaking", default="", help="what stops working for the code that runs now")
+    given = parser.parse_args()
+    if not GOOD_NAME.fullmatch(given.name):
+        raise Refused("say what it does, in lower-case letters, digits and _: make migration NAME=add_total")
+    written = write(given.name)
+    changes = [name for name in CHANGES if re.search(rf"\bop\.{name}\(", body(written.read_text(), "upgrade"))]
+    if changes:
+        say_what_breaks(written, changes, given.breaking.strip() or ask(changes))
+    say(f"written: {written.relative_to(ROOT)}")
+    try_out(written)
+
+
+def write(name: str) -> Path:
+    """Let Alembic write the migration, against a throw-away database; return its file."""
+    from service.features import FEATURES
+    from service.platform.database import EmbeddedUnavailable, MigrationFailed, MigrationRefused, migrate
+    from service.platform.database.embedded import open_embedded
+    from service.platform.feature import catalogue
+    from service.platform.settings import SecretURL, SettingsError
+    from service.settings import Settings
+
+    before = set(VERSIONS.glob("*.py"))
+    try:
+        settings, _ = catalogue(Settings, FEATURES).load()
+        with tempfile.TemporaryDirectory() as scratch, open_embedded(Path(scratch) / "data", durable=False) as server:
+            migrate(settings.model_copy(update={"database_url": SecretURL(server.url), "database_direct_url": None}))
+            run_alembic(name, server.url)
+    except (EmbeddedUnavailable, MigrationFailed, MigrationRefused, SettingsError) as error:
+        raise Refused(str(error)) from error
+    [written] = set(VERSIONS.glob("*.py")) - before
+    if body(written.read_text(), "upgrade").strip() == "pass":
+        written.unlink()
+        raise Refused("the tables that the features name are those that the migrations make: change a table first")
+    return written
+
+
+def run_alembic(name: str, url: str) -> None:
+    environment = {**os.environ, "SERVICE_DATABASE_URL": url, "SERVICE_DATABASE_DIRECT_URL": ""}
+    arguments = ("revision", "--autogenerate", "-m", name.replace("_", " "))
+    done = subprocess.run(
+        [BIN / "alembic", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Refused(f"alembic failed:\n{done.stdout}{done.stderr}")
+
+
+def body(source: str, function: str) -> str:
+    """Return the statements of a function, as they stand."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return "\n".join(source.splitlines()[node.body[0].lineno - 1 : node.end_lineno])
+    return ""
+
+
+def ask(changes: list[str]) -> str:
+    if not sys.stdin.isatty():
+        return ""
+    say(f"This migration does more than add: {', '.join(changes)}.")
+    return input("What stops working for the code that runs now? (nothing, if that code does without) ").strip()
+
+
+def say_what_breaks(written: Path, changes: list[str], breaking: str) -> None:
+    """Write the reason into the migration, which then serves only code that knows it; without one, ask for it."""
+    if not breaking:
+        say(
+            f"{', '.join(changes)}: does the code that runs now do without? If not, set `breaking` and `serves_from` "
+            "in the file; BREAKING='what stops working' at the next run writes both"
+        )
+        return
+    text = written.read_text()
+    text = re.sub(r"(?m)^breaking = None$", lambda _: f"breaking = {breaking!r}", text)
+    text = re.sub(r"(?m)^serves_from = .*$", "serves_from = revision", text)
+    meant = tuple(f"ban-{name.replace('_', '-')}" for name in changes if name in {"drop_table", "drop_column"})
+    text = re.sub(r"(?m)^meant = \(\)$", f"meant = {meant!r}", text)
+    written.write_text(text)
+    subprocess.run([BIN / "ruff", "format", "--quiet", written], check=False)
+
+
+def try_out(written: Path, *more: str) -> None:
+    """Run the tests of the migrations, and more; when one fails, what was written stays to be mended."""
+    tests = (TRIED_BY, *more)
+    arguments = ("-q", "--tb=short", "-p", "no:cacheprovider", *tests)
+    done = subprocess.run([BIN / "pytest", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        file = written.relative_to(ROOT)
+        sys.exit(f"{done.stdout}\n{file} stands; mend it, and try it again by `.venv/bin/pytest {' '.join(tests)}`")
+    say("Linted, applied to a database of each release, and taken back: all well. Read it, and commit it.")
+
+
+if __name__ == "__main__":
+    command(main)

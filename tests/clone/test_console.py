@@ -1,0 +1,65 @@
+"""`make shell` and `make python`: a prompt on the development database, which is started when it does not run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.platform.testing.copies import ROOT, copy_repository
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("console") / "clone")
+
+
+def prompt(clone: Path, which: str, typed: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
+    return subprocess.run(
+        [sys.executable, "deploy/console.py", *which.split()],
+        cwd=clone,
+        env=kept | {"PYTHONPATH": str(clone)},
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_python_has_a_connection_and_the_tables(clone: Path) -> None:
+    typed = "connection.execute(text('SELECT 6 * 7')).scalar(), len(features) > 0, set(metadata.tables) <= set(dir())\n"
+    done = prompt(clone, "python", typed)
+
+    assert done.returncode == 0, done.stderr
+    assert "(42, True, True)" in done.stdout
+
+
+def test_psql_asks_the_same_database(clone: Path) -> None:
+    done = prompt(clone, "psql", "SELECT 6 * 7 AS answer;\n")
+
+    if "psql is not here" in done.stderr:
+        pytest.skip("needs psql")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"answer\s+-+\s+42", done.stdout)
+
+
+def test_an_unknown_prompt_is_refused(clone: Path) -> None:
+    assert "psql or python" in prompt(clone, "ruby", "").stderr
+
+
+def test_editors_and_hooks_run_the_repository_s_own_commands() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert (ROOT / container["postCreateCommand"].split()[1]).exists()
+    assert {one["repo"] for one in hooks} == {"local"}
+    assert {hook["entry"].removeprefix("make ") for one in hooks for hook in one["hooks"]} <= set(targets)
+    assert shutil.which("make")

@@ -1,0 +1,87 @@
+"""`make migration`: what the models say becomes a migration that says whom it serves, and that was tried."""
+
+from pathlib import Path
+
+import pytest
+
+from service.platform.database import find_migrations
+from service.platform.database.revisions import newest_served, read_scripts
+from service.platform.testing.copies import copy_repository, git, run_in
+from service.platform.testing.fixtures import HEAD
+from tests.platform.database.migrations import write_migration
+
+WRITE = ("python", "deploy/migration.py")
+TABLE = '''"""Totals."""
+
+from sqlalchemy import Column, Identity, Table, types
+
+from service.platform.database import metadata
+
+total = Table("total", metadata, Column("id", types.BigInteger, Identity(), primary_key=True){more})
+'''
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    copy = copy_repository(tmp_path / "clone")
+    features = copy / "service" / "features.py"
+    features.write_text(features.read_text() + "\nimport service.totals  # noqa: E402, F401, RUF100\n")
+    give_table(copy, ', Column("text", types.Text)')
+    return copy
+
+
+def give_table(copy: Path, more: str) -> None:
+    (copy / "service" / "totals.py").write_text(TABLE.format(more=more))
+
+
+def written(copy: Path, name: str) -> str:
+    [file] = (copy / "migrations" / "versions").glob(f"*_{name}.py")
+    return file.read_text()
+
+
+def test_an_addition_serves_the_code_that_runs_and_a_drop_says_what_stops(clone: Path, server_url: str) -> None:
+    added = run_in(clone, *WRITE, "add_total", TEST_DATABASE_URL=server_url)
+    assert added.returncode == 0, added.stdout + added.stderr
+    assert "all well" in added.stdout
+    if HEAD is not None:
+        served = newest_served(read_scripts(find_migrations()), [HEAD])
+        assert f'serves_from = "{served}"' in written(clone, "add_total")
+
+    again = run_in(clone, *WRITE, "add_total", TEST_DATABASE_URL=server_url)
+    assert (again.returncode, "change a table first" in again.stderr) == (1, True)
+
+    give_table(clone, "")
+    dropped = run_in(clone, *WRITE, "drop_text", "--breaking", "reads of total.text", TEST_DATABASE_URL=server_url)
+    assert dropped.returncode == 0, dropped.stdout + dropped.stderr
+    assert 'breaking = "reads of total.text"' in written(clone, "drop_text")
+    assert "serves_from = revision" in written(clone, "drop_text")
+
+
+@pytest.mark.ci
+def test_a_drop_without_a_reason_is_asked_about_and_found(clone: Path, server_url: str) -> None:
+    assert run_in(clone, *WRITE, "add_total", TEST_DATABASE_URL=server_url).returncode == 0
+    give_table(clone, "")
+    done = run_in(clone, *WRITE, "drop_text", TEST_DATABASE_URL=server_url)
+
+    assert done.returncode == 1
+    assert "drop_column: does the code that runs now do without?" in done.stdout
+    assert "ban-drop-column" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "Add", "add-total", "add total"])
+def test_a_bad_name_is_refused_in_a_sentence(clone: Path, name: str) -> None:
+    done = run_in(clone, *WRITE, name)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "make migration NAME=add_total" in done.stderr
+
+
+def test_two_heads_are_a_sentence_with_the_command_that_joins_them(clone: Path) -> None:
+    for name in ("east", "west"):
+        write_migration(clone / "migrations", name, HEAD, serves_from=HEAD or name, up=f"CREATE TABLE {name} (x int)")
+    before = git(clone, "status", "--porcelain")
+    done = run_in(clone, *WRITE, "add_total")
+
+    assert done.returncode == 1
+    assert 'the migrations have 2 heads, east and west: join them with `alembic merge heads -m "join' in done.stderr
+    assert git(clone, "status", "--porcelain") == before

@@ -1,0 +1,137 @@
+"""`make rename`: a clone gets its own name wherever outsiders see one, and stays clean, whole and green."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.platform.name import NAME, TITLE
+from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in, template_page, type_check
+
+RENAME = ("python", "deploy/rename.py")
+LONG = "-".join(("acme", "order", "management"))  # joined here, so that the name itself is nowhere before
+# Where the template's word may stay: its own pages, what it is measured as, and names of the chart's helpers.
+EXEMPT = re.compile(
+    r"service/platform/docs/|bench/|helm/templates/|helm/generate\.py|helm/ci/keda-values\.yaml|tests/helm/mutations\.yaml"
+)
+pytestmark = pytest.mark.skipif(
+    template_page("README.md") != ROOT / "README.md", reason="tried on the template; this clone has its own name"
+)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("pristine") / "clone")
+
+
+@pytest.fixture(scope="module")
+def renamed(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = Path(shutil.copytree(pristine, tmp_path_factory.mktemp("renamed") / "clone", symlinks=True))
+    done = run_in(copy, *RENAME, LONG, "--holder", "Example Ltd")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+    commit(copy)
+    return copy
+
+
+@pytest.fixture
+def clone(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "clone", symlinks=True))
+
+
+def test_no_place_keeps_the_template_s_name(renamed: Path) -> None:
+    named = git(renamed, "grep", "-iIl", "-e", NAME, "--", ".").splitlines()
+    licence = (renamed / "LICENSE").read_text()
+
+    assert [name for name in named if not EXEMPT.match(name)] == ["LICENSE"]
+    assert f" Example Ltd\nCopyright (c) 2026 The {TITLE} authors\n" in licence
+
+
+def test_every_place_is_there(pristine: Path) -> None:
+    """A place that no file has any more would be a name that is left behind."""
+    script = "import json; from deploy import rename; print(json.dumps(rename.PLACES))"
+    for pattern, texts in json.loads(run_in(pristine, "python", "-c", script).stdout).items():
+        files = [path for path in pristine.glob(pattern) if path.is_file()]
+        contents = "".join(path.read_text() for path in files)
+        for text in texts if files or "*" not in pattern else ():  # without a sample no feature has such a file
+            assert text.format(name=NAME, title=TITLE) in contents, (pattern, text)
+
+
+def test_what_follows_fits(renamed: Path) -> None:
+    for command in (("ruff", "check", "--no-cache"), ("ruff", "format", "--check", "--no-cache")):
+        done = run_in(renamed, *command)
+        assert done.returncode == 0, done.stdout
+    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    if Path(uv).exists():
+        locked = run_in(renamed, uv, "lock", "--check", "--offline")
+        assert locked.returncode == 0, locked.stderr
+    generated = run_in(renamed, "python", "deploy/generate.py")
+    assert (generated.returncode, git(renamed, "status", "--porcelain")) == (0, "")
+
+
+def test_the_clone_s_pages_are_its_own_and_the_template_s_lie_with_the_platform(renamed: Path) -> None:
+    kept = renamed / "service" / "platform" / "docs"
+
+    assert (renamed / "README.md").read_text().startswith(f"# {LONG.replace('-', ' ').capitalize()}\n")
+    assert (kept / "README.md").read_text().startswith(f"# {TITLE}\n")
+    assert {"README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md"} == {path.name for path in kept.iterdir()}
+
+
+def test_the_documents_are_true(renamed: Path) -> None:
+    """Links, verbs, targets; the README's requests are answered by the renamed service."""
+    done = run_in(renamed, "pytest", "-q", "-p", "no:cacheprovider", "tests/docs/test_docs.py")
+
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_a_second_name_takes_the_first_one_s_places(renamed: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(renamed, tmp_path / "again", symlinks=True))
+    same = run_in(again, *RENAME, LONG)
+    assert (same.returncode, git(again, "status", "--porcelain")) == (0, "")
+
+    done = run_in(again, *RENAME, "shop")
+    assert done.returncode == 0, done.stderr
+    assert 'NAME = "shop"' in (again / "service" / "platform" / "name.py").read_text()
+    left = git(again, "grep", "-il", "-e", LONG, "-e", LONG.replace("-", " ")).splitlines()
+    # The clone's own pages are its own to edit.
+    assert set(left) <= {"README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md", "docs/your-clone.md"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "say what it is to be called"),
+        ("Shop", "lower-case letters"),
+        ("my_shop", "lower-case letters"),
+        ("shop-", "lower-case letters"),
+        ("s" * 41, "at most 40"),
+        ("service", "is the name of a package"),
+        ("quart", "is the name of a package"),
+    ],
+)
+def test_a_bad_name_is_refused_in_a_sentence(pristine: Path, name: str, said: str) -> None:
+    done = run_in(pristine, *RENAME, name)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert git(pristine, "status", "--porcelain") == ""
+
+
+def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
+    (clone / "notes.txt").write_text("mine")
+    done = run_in(clone, *RENAME, "shop")
+
+    assert (done.returncode, git(clone, "status", "--porcelain")) == (1, "?? notes.txt\n")
+    assert "commit or stash first" in done.stderr
+
+
+@pytest.mark.ci
+def test_it_fits_together(renamed: Path) -> None:
+    assert type_check(renamed).returncode == 0
+    suite = ("tests/helm", "tests/platform/settings", "tests/platform/test_architecture.py", "tests/test_hello.py")
+    done = run_in(renamed, "pytest", "-q", "-p", "no:cacheprovider", *suite, seconds=900)
+
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -161,6 +161,14 @@ def test_the_packages_of_the_platform_all_have_a_place_in_the_layers() -> None:
     assert there - {"__init__"} == set().union(*LAYERS)
 
 
+def test_the_pages_name_the_layers() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text().partition("packages before its own:")[2].partition("4. ")[0]
+    platform = (SERVICE / "platform" / "__init__.py").read_text().partition("From below: ")[2].partition(". Start")[0]
+
+    assert [set(words.split()) for words in re.findall(r"`([a-z ]+)`", contributing)] == [*LAYERS]
+    assert [{word.strip() for word in words.split(",")} for words in platform.split(";")] == [*LAYERS]
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_reserved_is_used_only_where_it_belongs(path: Path) -> None:
     uses = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}

@@ -16,6 +16,8 @@ What cannot happen, and why.
   locked, and a finished one is not running.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
   long as a lease, in which those that live have extended theirs.
+- A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too.
+  Put forward, it ends all leases; those that live are lost to their workers, and what they write is taken back.
 - A change that is lost because a job under the same key was waiting: enqueueing locks the waiting row until the
   transaction ends, claims skip locked rows, so the job starts after the change is there to be seen. A running one does
   not keep another from waiting; when it fails, the other stands for it.
@@ -289,7 +291,8 @@ def rescue(connection: Connection, retries: Mapping[str, int], *, lease: float) 
 
 _LOST = text("""
     SELECT id, kind, claim, worker FROM job
-    WHERE state = 'running' AND leased_until < clock_timestamp()
+    WHERE state = 'running'
+        AND leased_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 2 * make_interval(secs => :lease)
         AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :lease)
     ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
 _FIRST = f"""

@@ -116,14 +116,28 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.read(states) == {"done": 1}
 
 
+async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    await claim(database, lease=3_600)
+
+    assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+
+
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:
     await database.run(enqueue, note, number=1)
+    while not await database.read(is_up_for, 1.6):
+        await trio.sleep(0.1)
     claimed = await claim(database, lease=0.05)
-    held = await database.run(store.extend, claimed, lease=60)
+    held = await database.run(store.extend, claimed, lease=3)
     await trio.sleep(0.1)
 
     assert held == {claimed[0].id}
-    assert await database.run(store.rescue, {}, lease=0.05) == {}
+    assert await database.run(store.rescue, {}, lease=1.6) == {}
+
+
+def is_up_for(connection: Connection, seconds: float) -> bool:
+    query = text("SELECT pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :seconds)")
+    return bool(connection.execute(query, {"seconds": seconds}).scalar_one())
 
 
 async def test_no_lease_is_over_before_the_server_has_been_up_for_as_long(database: Database) -> None:

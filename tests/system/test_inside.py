@@ -74,8 +74,8 @@ async def shown_tasks(client: httpx2.AsyncClient, service: Process) -> tuple[str
     url = service.management + "/tasks"
     with trio.fail_after(60):
         while True:
-            text = (await client.get(url)).text
             tree = (await client.get(url, headers={"Accept": "application/json"})).json()
+            text = (await client.get(url)).text  # the later one: what the first shows, and lasts, is in it too
             if "GET /hang for " in text and any("features.py" in thread["at"] for thread in tree["threads"]):
                 return text, tree
 

@@ -66,6 +66,7 @@ def test_it_keeps_to_the_rules(made: Path, server_url: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.ci
 def test_requests_made_up_from_its_declarations_find_nothing(made: Path, server_url: str) -> None:
     (made / "tests" / "test_made_up.py").write_text(MADE_UP)
     run = ("pytest", "-q", "-p", "no:cacheprovider", "tests/test_made_up.py")

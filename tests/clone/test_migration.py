@@ -39,6 +39,7 @@ def written(copy: Path, name: str) -> str:
     return file.read_text()
 
 
+@pytest.mark.ci
 def test_an_addition_serves_the_code_that_runs_and_a_drop_says_what_stops(clone: Path, server_url: str) -> None:
     added = run_in(clone, *WRITE, "add_total", TEST_DATABASE_URL=server_url)
     assert added.returncode == 0, added.stdout + added.stderr

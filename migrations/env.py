@@ -8,10 +8,8 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-import service.platform.http.idempotency_store
-import service.platform.identity.tables
-import service.platform.jobs  # noqa: F401  their tables register with metadata
-from service.features import FEATURES  # and theirs
+import service.platform.verbs.tables  # noqa: F401  they register with metadata
+from service.features import FEATURES  # and so do theirs
 from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway, metadata
 from service.platform.database.development import with_development_database
 from service.platform.database.migrator import open_migrator

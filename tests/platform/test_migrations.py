@@ -18,9 +18,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
 import service.features
-import service.platform.http.idempotency_store
-import service.platform.identity.tables
-import service.platform.jobs  # noqa: F401  their tables register with metadata, and the features' do
+import service.platform.verbs.tables  # noqa: F401  they register with metadata, and the features' do
 from service.platform.database import MigrationRefused, metadata, migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import STATE_TABLE, find_migrations

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import service.platform.verbs.tables  # noqa: F401  whose rights are looked at, also where no feature needs them
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 

@@ -174,8 +174,9 @@ async def live(
                 log.warning("never ready", reason=why_not_served(database.condition))
                 return
             ready = partial(announce, settings, operators, on_ready=on_ready)
+            run_jobs = partial(open_jobs, database, jobs_of(features), settings, inside.metrics, inside.tracing)
             if listener is None:
-                async with open_jobs(database, jobs_of(features), settings, inside.metrics, inside.tracing) as jobs:
+                async with run_jobs() as jobs:
                     await work(settings, lifecycle, jobs, ready)
                 return
             with explained("bind", settings.bind):
@@ -196,7 +197,7 @@ async def live(
                     observe=observe, tracing=inside.tracing,
                 )  # fmt: skip
                 async with (
-                    open_jobs(database, jobs_of(features), settings, inside.metrics, inside.tracing) as jobs,
+                    run_jobs() as jobs,
                     trio.open_nursery() as ending,  # jobs and requests end side by side
                     open_public(partial(listen, served, listener, probes=probes)) as websockets,
                 ):

@@ -1,7 +1,6 @@
 """`service jobs`: what waits, runs and is dead in a running service, and what may be done with it."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 import typer
@@ -85,5 +84,4 @@ def run(context: typer.Context, id: Id) -> None:  # noqa: A002
 def _about(context: typer.Context, id: int, change: str = "") -> None:  # noqa: A002
     from service.platform.verbs.jobs_report import one
 
-    ask: Callable[[], Coroutine[Any, Any, str]] = lambda: one(context.obj, id, change)  # noqa: E731
-    tell(ask)
+    tell(lambda: one(context.obj, id, change))

@@ -7,11 +7,11 @@ none of those has its rows in migrations/rows/REVISION.sql, which is run when th
 import datetime
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alembic.script import Script
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, Table, create_engine, func, insert, select
 from sqlalchemy import types as sql
 from sqlalchemy.exc import DBAPIError
@@ -47,15 +47,28 @@ def pending_after(migrations: Path, revision: str) -> list[Script]:
     return list(reversed(list(scripts.iterate_revisions("head", revision, implicit_base=True))))
 
 
+def steps(scripts: ScriptDirectory, pending: Iterable[Script], *, at: str | None = None) -> Iterator[list[Script]]:
+    """Yield what a database at a revision is brought on by, a release at a time, of which the last is the head.
+
+    What is on another branch comes with the migration that joins the two: no release has it without the other.
+    """
+    waiting: list[Script] = []
+    for script in pending:
+        waiting.append(script)
+        if at is None or at in ancestors(scripts, script.revision):
+            yield waiting
+            at, waiting = script.revision, []
+
+
 def fill_database(url: str, migrations: Path, revision: str, directory: Path) -> None:
     """Bring an empty database to a revision, with rows in every table."""
     scripts = read_scripts(migrations)
-    for script in reversed(list(scripts.iterate_revisions(revision, "base"))):
-        migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
-        rows = migrations / "rows" / f"{script.revision}.sql"
-        if rows.exists():
-            with connected(url) as connection:
-                connection.exec_driver_sql(rows.read_text())
+    for step in steps(scripts, reversed(list(scripts.iterate_revisions(revision, "base")))):
+        migrate(settings_for(url), migrations=release_of(migrations, step[-1].revision, directory), breaking=True)
+        for rows in (migrations / "rows" / f"{script.revision}.sql" for script in step):
+            if rows.exists():
+                with connected(url) as connection:
+                    connection.exec_driver_sql(rows.read_text())
     with connected(url) as connection:
         for table in tables(connection):
             _insert(connection, table, "first")
@@ -72,9 +85,10 @@ def upgrade_problems(url: str, migrations: Path, revision: str, directory: Path)
     with connected(url) as connection:
         known = tables(connection)
     announced = False
-    for script in pending_after(migrations, revision):
+    for step in steps(scripts, pending_after(migrations, revision), at=revision):
+        script = step[-1]
         migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
-        announced = announced or bool(script.module.breaking)
+        announced = announced or any(one.module.breaking for one in step)
         with connected(url) as connection:
             state = decide(code, *select_state(connection))
             print(f"code of {revision} sees the schema of {script.revision}: {state}")

@@ -31,7 +31,9 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float, rule: Rule = check) -> AsyncIterator[Blueprint]:
+async def open_chat(
+    resources: Resources, *, heartbeat: float = HEARTBEAT, rule: Rule = check
+) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)

@@ -5,6 +5,7 @@ Start reading at door.py. What other packages may use is named here, but for `mi
 
 from service.platform.database.door import Database, open_database
 from service.platform.database.embedded import Embedded, open_embedded
+from service.platform.database.feed import Feed, Follower, in_order, open_feed
 from service.platform.database.launch import EmbeddedUnavailable
 from service.platform.database.listen import Wakeup, Wakeups
 from service.platform.database.migrator import ServerAway
@@ -23,6 +24,8 @@ __all__ = [
     "DatabaseStatistics",
     "Embedded",
     "EmbeddedUnavailable",
+    "Feed",
+    "Follower",
     "InFlight",
     "MigrationRefused",
     "MigrationsWrong",
@@ -33,8 +36,10 @@ __all__ = [
     "Wakeup",
     "Wakeups",
     "find_migrations",
+    "in_order",
     "metadata",
     "notify",
     "open_database",
     "open_embedded",
+    "open_feed",
 ]

@@ -1,14 +1,18 @@
 """Servers in processes of their own, the processor time they use, and ratios as medians of interleaved pairs."""
 
+import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+RATIOS = Path(__file__).parents[1] / "build" / "ratios.json"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -28,6 +32,11 @@ class Server:
         """Resident memory in MB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    @property
+    def pss(self) -> float:
+        """Memory of its own, and its share of what is shared, in KiB."""
+        return int(Path(f"/proc/{self.pid}/smaps_rollup").read_text().partition("Pss:")[2].split()[0])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -59,7 +68,18 @@ def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5
     return statistics.median(ratios), ratios
 
 
-def show(name: str, measured: tuple[float, list[float]], wanted: float) -> None:
-    """Print one line."""
+def show(name: str, measured: tuple[float, list[float]], wanted: float, *, at_most: bool = False) -> None:
+    """Print one line, and keep it in RATIOS; `wanted` is the least, or with `at_most` the most."""
     median, ratios = measured
-    print(f"{name:<58} {median:5.2f}x  (wanted {wanted:.2f}x; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    bound = f"{'at most' if at_most else 'wanted'} {wanted:.2f}x"
+    print(f"{name:<58} {median:5.2f}x  ({bound}; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    keep(name, {"median": median, "least": min(ratios), "greatest": max(ratios), bound.rpartition(" ")[0]: wanted})
+
+
+def keep(name: str, figures: dict[str, float]) -> None:
+    """Put the figures of one ratio into RATIOS, beside those of the same run and of earlier ones."""
+    known = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
+    figures = {what: round(figure, 3) for what, figure in figures.items()}
+    known[name] = {**figures, "python": platform.python_version(), "at": time.strftime("%Y-%m-%d %H:%M")}
+    RATIOS.parent.mkdir(exist_ok=True)
+    RATIOS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")

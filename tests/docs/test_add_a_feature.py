@@ -130,7 +130,7 @@ def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import HELLO\n" + kept[1])
+        routes.write_text("from service.hello import open_hello\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
         migration.write_text(kept[0])

@@ -51,7 +51,7 @@ Mend them (`git diff` shows where), `git add` them, and then: make update
 To leave it: make update ABORT=1"""
 HEADS = """
 The migrations have two heads now, yours and the template's. Join them before the commit:
-  .venv/bin/alembic merge heads -m "join the template's"
+  make join
 """
 
 

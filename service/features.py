@@ -4,11 +4,11 @@ Of two that serve the same path the first keeps it.
 """
 
 from service.chat import CHAT  # sample
-from service.hello import HELLO
+from service.hello import HELLO  # hello
 from service.platform.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
     # a line for each, also when it is the only one
     CHAT,  # sample
-    HELLO,
+    HELLO,  # hello
 )

@@ -58,13 +58,14 @@ def after_the_newest(text: str) -> str:
 
 
 def changed(text: str, diff: str) -> str:
-    """Insert each added line after the line that stands before it in the diff."""
-    before = ""
-    for line in diff.splitlines():
+    """Insert each added line after the line that stands before it in the diff; the first before what follows it."""
+    lines = diff.splitlines()
+    for number, line in enumerate(lines):
         if line.startswith("+"):
-            assert text.count(f"{before}\n") == 1
-            text = text.replace(f"{before}\n", f"{before}\n{line[1:]}\n")
-        before = line[1:]
+            beside = lines[number - 1 if number else 1][1:]
+            assert text.count(f"{beside}\n") == 1
+            both = (beside, line[1:]) if number else (line[1:], beside)
+            text = text.replace(f"{beside}\n", "".join(f"{one}\n" for one in both))
     return text
 
 
@@ -94,12 +95,15 @@ def test_it_is_green_also_for_requests_made_up_from_its_declarations(followed: P
 
 def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path, server_url: str) -> None:
     migration, routes = followed / MIGRATION, followed / "service" / "notes" / "routes.py"
+    sibling = followed / "service" / "sibling.py"
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import HELLO\n" + kept[1])
+        sibling.write_text("SIBLING = 1\n")
+        routes.write_text("from service.sibling import SIBLING\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
+        sibling.unlink(missing_ok=True)
         migration.write_text(kept[0])
         routes.write_text(kept[1])
 

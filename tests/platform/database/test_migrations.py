@@ -195,7 +195,7 @@ def test_two_heads_are_a_sentence_everywhere_and_joined_by_the_command_in_it(
         assert (done.returncode, len(said)) == (code, 1), done.stdout + done.stderr
         assert sentence in said[0].replace('\\"', '"')
         assert "Traceback" not in done.stdout + done.stderr
-    collected = run_in(two_heads, "pytest", "--collect-only", "-q", "tests/test_hello.py")
+    collected = run_in(two_heads, "pytest", "--collect-only", "-q", "tests/platform/test_lifecycle.py")
     assert collected.returncode != 0
     assert sentence in collected.stdout + collected.stderr
     assert len((collected.stdout + collected.stderr).splitlines()) < 5

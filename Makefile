@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run shell python test install check generate bench drill image feature migration rename without-sample without-hello update help
+.PHONY: run shell python test install check generate bench drill image feature migration join rename without-sample without-hello update help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -55,6 +55,10 @@ feature: ## NAME=orders: make a feature with a table, routes, a migration and a 
 migration: ## NAME=add_total: write the next migration from what the tables say, and try it
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/migration.py "$(NAME)" --breaking "$(BREAKING)"
+
+join: ## two heads of the migrations, after two branches met: write the migration after both, and try it
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/join.py
 
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm

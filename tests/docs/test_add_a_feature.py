@@ -58,14 +58,14 @@ def after_the_newest(text: str) -> str:
 
 
 def changed(text: str, diff: str) -> str:
-    """Insert each added line after the line that stands before it in the diff; the first before what follows it."""
+    """Insert each added line after the line that stands before it in the diff, or before the next when it is first."""
     lines = diff.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("+"):
-            beside = lines[number - 1 if number else 1][1:]
-            assert text.count(f"{beside}\n") == 1
-            both = (beside, line[1:]) if number else (line[1:], beside)
-            text = text.replace(f"{beside}\n", "".join(f"{one}\n" for one in both))
+            beside = lines[number - 1 if number else 1][1:] + "\n"
+            added = line[1:] + "\n"
+            assert text.count(beside) == 1
+            text = text.replace(beside, beside + added if number else added + beside)
     return text
 
 

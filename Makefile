@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run shell python test install check generate bench drill image feature migration join rename without-sample update help
+.PHONY: run shell python test install check generate bench drill image feature migration join rename without-sample without-hello update help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -68,6 +68,11 @@ without-sample: ## take the sample out; DATABASE=downgrade|keep says what become
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
+
+without-hello: ## take the smallest feature out
+	@[ -f deploy/remove_hello.py ] || { echo "hello has been removed already"; exit 1; }
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/remove_hello.py
 
 # In the middle of an update the environment may not fit the lock file yet; the command sees to it.
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again

@@ -26,7 +26,8 @@ from service.platform.database.migrate import migrate
 from service.platform.database.schema import read_code_schema
 from service.platform.settings import PREFIX, PlatformSettings
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.settings import settings_of
+from service.platform.testing.processes import STAND_INS
+from service.platform.testing.settings import settings_of, stand_ins
 from service.platform.verbs import Program
 
 PREFIX_OF_TESTS = f"service_test_{os.getpid()}_"
@@ -49,9 +50,16 @@ class MakeSettings(Protocol):
     def __call__(self, **values: Any) -> PlatformSettings: ...
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _what_must_be_set(program: Program) -> None:
+    """Give the processes of tests what your service does not start without."""
+    STAND_INS.update(stand_ins(program.catalogue))
+    os.environ.update(STAND_INS)
+
+
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith((PREFIX, "PG"))]:
+    for name in [name for name in os.environ if name.startswith((PREFIX, "PG")) and name not in STAND_INS]:
         monkeypatch.delenv(name)
 
 

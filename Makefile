@@ -9,7 +9,7 @@ SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
 # IDENTITY=dev starts an identity provider too, at which anybody can sign in.
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
-	@$(SETUP) --group embedded $(if $(IDENTITY),--group identity)
+	@$(SETUP) --group embedded --group reload $(if $(IDENTITY),--group identity)
 	@exec .venv/bin/service dev $(if $(IDENTITY),--identity)  # exec, so that a signal arrives once
 
 shell: ## psql on the development database, which need not run

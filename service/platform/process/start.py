@@ -4,6 +4,9 @@ import os
 import signal
 import sys
 
+# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
+ECHO = 0.5
+
 
 def end_at_signals() -> None:
     """End at SIGTERM and SIGINT until main, which drains, listens to them.

@@ -22,6 +22,7 @@ class Child:
     """One per process that runs under a parent. What it asks for blocks until it is answered."""
 
     def __init__(self, descriptor: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us as well; the parent says what it means for us
         self._channel = Channel(descriptor)
         self.is_ready = False
 

@@ -20,8 +20,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main(descriptor: int, parent: int, arguments: list[str]) -> None:
     """Be `service ARGUMENTS` once the parent says so; end at once when there is nobody to say it."""
     end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us as well; the parent says what it means for us
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: os._exit(128 + number))
     os.set_inheritable(descriptor, False)  # what the service starts is no child of the loop
     channel = Channel(os.dup(descriptor))
     with suppress(EOFError):

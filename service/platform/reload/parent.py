@@ -195,8 +195,9 @@ class Parent:
             nursery.cancel_scope.cancel()
         if second:
             return 128 + second
-        started = last is not None and last.code != 128 + signal.SIGTERM  # else it had nothing to drain yet
-        return last.code if last is not None and started else 128 + first
+        if last is None or last.code in {128 + signal.SIGTERM, 128 + signal.SIGKILL}:
+            return 128 + first  # it had nothing to drain yet, or could not
+        return last.code
 
     # what children ask for
 

@@ -186,7 +186,7 @@ async def live(
                 listener.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with (
-                open_identity(settings, database) as identity,
+                open_identity(settings, database, inside.metrics) as identity,
                 open_idempotency(database),
                 open_features(features, resources) as blueprints,
             ):
@@ -319,7 +319,7 @@ async def open_public(listen: Listen) -> AsyncIterator[tuple[Websockets, trio.Ev
 async def open_features(features: Sequence[Feature], resources: Resources) -> AsyncIterator[list[Blueprint]]:
     """Open the features in order, and close them in reverse."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(feature.open(resources)) for feature in features]
+        yield [await stack.enter_async_context(feature.opened(resources)) for feature in features]
 
 
 async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: Websockets) -> None:

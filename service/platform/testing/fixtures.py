@@ -1,7 +1,7 @@
 """PostgreSQL for tests: one server for the session, a fresh database for each test, servers of their own for faults.
 
 Only TEST_DATABASE_URL is read, never `.env` nor SERVICE_*. Without it the server of `make test-database` is used if it
-runs, and else an embedded one is started. Databases that are made are named service_test_*, and those alone are dropped;
+runs, and else an embedded one is started. Databases that are made are named service_test_*, and only those are dropped;
 tests that stop or freeze a server run on one of their own.
 """
 
@@ -21,8 +21,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, migrate, open_embedded
+from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, open_embedded
 from service.platform.database.launch import find_binaries, system_binaries
+from service.platform.database.migrate import migrate
 from service.platform.database.schema import read_code_schema
 from service.platform.settings import PREFIX as PREFIX_OF_SETTINGS
 from service.platform.settings import PlatformSettings

@@ -1,7 +1,7 @@
 """A PostgreSQL server for tests that outlives a run of pytest: `make test-database` runs it until Ctrl-C.
 
-Pytest then makes no cluster and migrates nothing before its first test. Everything in it is thrown away: at its end, and
-what a killed run has left there at the beginning of the next one.
+Pytest then makes no cluster and migrates nothing before its first test. All that is in it is thrown away at its end;
+what a killed run has left there goes at the beginning of the next one.
 """
 
 import hashlib

@@ -61,12 +61,14 @@ def dev(  # noqa: PLR0917  an option is a parameter
         sys.exit(run_parent(sys.argv[1:], data))
     if reload and under is None:
         tell(NO_RELOAD, err=True)
+    from service.platform.feature import import_all
     from service.platform.verbs.dev import UNAVAILABLE, by_itself, development_settings, surrounded, under_parent
 
     with by_itself(data) if under is None else nullcontext(under_parent(under, takes_over=takes_over)) as around:
         try:
             loaded = development_settings(*load_or_exit(context))
             prepare_logs(context, loaded[0])
+            import_all(program(context).features)  # code that does not load migrates nothing
             with surrounded(around, *loaded, data=data, identity=identity, forgetting=forget) as (settings, origins):
                 process(
                     program(context).features, settings, origins, end=around.end, stage=around.stage,
@@ -138,7 +140,8 @@ def migrate(
 
     Example: service migrate --wait 300
     """
-    from service.platform.database import MigrationFailed, MigrationRefused, ServerAway, migrate
+    from service.platform.database import MigrationRefused, ServerAway
+    from service.platform.database.migrate import MigrationFailed, migrate
 
     settings, _ = database_settings(context)
     try:
@@ -182,9 +185,11 @@ def check(context: typer.Context) -> None:
     """
     import trio
 
+    from service.platform.feature import import_all
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
+    import_all(program(context).features)  # whose tables are looked at
     found = trio.run(findings, settings)
     for finding in found:
         typer.echo(finding)
@@ -208,14 +213,18 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.feature import import_all
     from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.process.stage import ALONE
+    from service.platform.process.start import collect_as_usual
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
 
+    import_all(features)  # ahead of the loop, in which it would be a slow step
+    collect_as_usual()
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)

@@ -1,6 +1,6 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, cast
 
 import structlog
@@ -8,7 +8,6 @@ import trio
 from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue, ResponseTypes
-from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
@@ -32,7 +31,7 @@ from service.platform.identity import (
     split_tickets,
 )
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
+from service.platform.server import Application, Context, RateLimits, ServerStatistics, forwarded, guard
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
@@ -102,7 +101,8 @@ class _App(Application):
             self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
     async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
-        await self._let_in(ctx.request)  # ahead of a feature's own hooks
+        context = cast(Context, ctx)
+        await self._let_in(context.rule, context.scope)  # ahead of a feature's own hooks
         return await super().preprocess_request(ctx)
 
     async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
@@ -116,14 +116,13 @@ class _App(Application):
         scope = cast(dict[str, Any], ctx.websocket.scope)
         offered = ctx.websocket.requested_subprotocols
         offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
-        await self._let_in(ctx.websocket)
+        await self._let_in(ctx.websocket.url_rule, scope)
         return await super().preprocess_websocket(ctx)
 
-    async def _let_in(self, asked: BaseRequestWebsocket) -> None:
+    async def _let_in(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> None:
         """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
-        if (rule := asked.url_rule) is None:
+        if rule is None:
             return
-        scope = cast(dict[str, Any], asked.scope)
         scope["route"] = rule.rule  # for the log line
         if self._gate is not None:
             may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
@@ -131,10 +130,9 @@ class _App(Application):
                 may.check(await self._gate.identify(scope))
 
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
-        rule = ctx.request.url_rule
-        if rule is None:
-            return await super().dispatch_request(ctx)
-        self._parts.hold(rule, ctx.request.view_args)
+        context = cast(Context, ctx)
+        rule = context.check_matched()
+        self._parts.hold(rule, context.view_args)
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
         # move_on_after does the same, and checks a number that the settings have checked

@@ -90,6 +90,7 @@ class _App(Application):
     def __init__(self, name: str, *, settings: PlatformSettings, identity: Identity, static_folder: None) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
         self.extensions[CALLERS] = self._gate = identity.gate
+        self._statistics = identity.statistics
         self._request_deadline = settings.request_deadline
         self._parts = PathParts()
 
@@ -111,6 +112,8 @@ class _App(Application):
             return await super().full_dispatch_websocket(ctx)
         finally:
             stay.on_gone()
+            if stay.over:
+                self._statistics.websockets_ended[stay.reason] += 1
 
     async def preprocess_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         scope = cast(dict[str, Any], ctx.websocket.scope)

@@ -183,7 +183,7 @@ async def live(
                 listener.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with (
-                open_identity(settings, database) as identity,
+                open_identity(settings, database, inside.metrics) as identity,
                 open_idempotency(database),
                 open_features(features, resources) as blueprints,
             ):

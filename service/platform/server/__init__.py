@@ -7,6 +7,7 @@ from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
 from service.platform.server.context import Context
+from service.platform.server.documents import Document
 from service.platform.server.entry import Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
@@ -30,6 +31,7 @@ __all__ = [
     "Application",
     "CloseReason",
     "Context",
+    "Document",
     "Frame",
     "FrameOutbox",
     "Headers",

@@ -27,6 +27,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
 from service.platform.server.documents import Document, Json
+from service.platform.server.routing import blueprints_of
 
 if TYPE_CHECKING:
     from service.platform.server.application import Application  # it makes us
@@ -99,13 +100,24 @@ class Context(AppContext):
         return True
 
     @property
+    def blueprints(self) -> list[str]:
+        return list(blueprints_of(self.rule.endpoint)) if self.rule is not None else []
+
+    @property
     def is_response_unseen(self) -> bool:
         """Whether nobody sees the response before it is sent; the view itself may have asked to."""
         return self.bare and not self._after_request_functions
 
+    @property
+    def takes_documents(self) -> bool:
+        """Whether a Document may take the place of the response."""
+        return self._documents and not self._after_request_functions
+
     def document(self, result: object) -> Document | None:
         """Return what a view returned as it is sent, if that needs no response."""
-        if not self._documents or self._after_request_functions or type(result) not in {dict, list}:
+        if isinstance(result, Document):
+            return result
+        if not self.takes_documents or type(result) not in {dict, list}:
             return None
         provider = self.app.json
         if type(provider) is not Json or not provider.is_usual or "make_response" in vars(self.app):

@@ -1,6 +1,7 @@
 """The JSON that views return, as Quart writes it: one encoder for all of them, and no response where none is needed."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from quart.json.provider import DefaultJSONProvider
@@ -9,13 +10,15 @@ _TYPE = (b"content-type", b"application/json")
 
 
 class Document(NamedTuple):
-    """What stands for the response that nobody wants to see: a 200 with this body."""
+    """What stands for a response that nobody wants to see before it is sent."""
 
     body: bytes
+    status: int = 200
+    fields: Iterable[tuple[bytes, bytes]] = (_TYPE,)
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return [_TYPE, (b"content-length", b"%d" % len(self.body))]
+        return [*self.fields, (b"content-length", b"%d" % len(self.body))]
 
 
 class Json(DefaultJSONProvider):

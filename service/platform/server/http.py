@@ -34,7 +34,7 @@ class HttpConnection(TrioASGIHTTPConnection):
 
         response = await app.answer(Context(app, cast(Any, self.scope), make, documents=True))
         if isinstance(response, Document):
-            await _send_whole(send, 200, response.headers, response.body)
+            await _send_whole(send, response.status, response.headers, response.body)
         else:
             await self._send_response(send, response)
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import trio
 from hypercorn.protocol.events import Event, Request, StreamClosed
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent, ConnectionState, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from hypercorn.typing import AppWrapper, ASGISendEvent, ConnectionState, HTTPResponseBodyEvent, HTTPResponseStartEvent
 
 from service.platform.server.exchange import ConnectionTasks, Exchange
 from service.platform.server.responses import encode_head
@@ -66,8 +66,16 @@ class HttpStream(HTTPStream):
             "extensions": {EXTENSION: {}},
         }
         self.app_put = cast(ConnectionTasks, self.task_group).start_app(
-            self.app, self.config, self.scope, self.app_send
+            cast(AppWrapper, self._enter) if self.transport.protocol.keep_alive_requests == 1 else self.app,
+            self.config,
+            self.scope,
+            self.app_send,
         )
+
+    async def _enter(self, *args: Any) -> None:
+        """Be the app for the first request of a connection."""
+        await self.transport.config.doorway.pass_through()
+        await self.app(*args)
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         if message is not None and self.closed:

@@ -62,6 +62,7 @@ SEAMS = (
     Seam("quart.app:Quart.log_exception", "self, ctx, exception_info"),
     Seam("quart.app:Quart.handle_exception", "self, ctx, error"),
     Seam("quart.app:Quart.handle_websocket_exception", "self, ctx, error"),
+    Seam("quart.app:Quart._find_error_handler", "self, e, blueprints"),
     Seam("quart.app:Quart.finalize_request", "self, ctx, result, from_error_handler"),
     Seam("quart.app:Quart.preprocess_request", "self, ctx"),
     Seam("quart.app:Quart.request_context", "self, request"),

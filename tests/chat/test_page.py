@@ -5,7 +5,8 @@ import re
 import httpx2
 
 from service.chat import CHAT
-from service.hello import HELLO
+from service.hello import open_hello
+from service.platform.feature import Feature
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -31,7 +32,8 @@ async def test_the_page_comes_under_a_policy_that_lets_nothing_else_in(make_sett
 
 
 async def test_of_two_features_that_serve_a_path_the_first_keeps_it(make_settings: MakeSettings) -> None:
-    for features, kind in (((CHAT, HELLO), "text/html; charset=utf-8"), ((HELLO,), "application/json")):
+    hello = Feature("hello", open=open_hello)
+    for features, kind in (((CHAT, hello), "text/html; charset=utf-8"), ((hello,), "application/json")):
         async with booted(make_settings(**FREE), features) as urls, httpx2.AsyncClient() as client:
             answer = await client.get(urls.public)
             assert answer.headers["content-type"] == kind

@@ -58,13 +58,14 @@ def after_the_newest(text: str) -> str:
 
 
 def changed(text: str, diff: str) -> str:
-    """Insert each added line after the line that stands before it in the diff."""
-    before = ""
-    for line in diff.splitlines():
+    """Insert each added line after the line that stands before it in the diff, or before the next when it is first."""
+    lines = diff.splitlines()
+    for number, line in enumerate(lines):
         if line.startswith("+"):
-            assert text.count(f"{before}\n") == 1
-            text = text.replace(f"{before}\n", f"{before}\n{line[1:]}\n")
-        before = line[1:]
+            beside = lines[number - 1 if number else 1][1:] + "\n"
+            added = line[1:] + "\n"
+            assert text.count(beside) == 1
+            text = text.replace(beside, beside + added if number else added + beside)
     return text
 
 
@@ -97,7 +98,7 @@ def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import HELLO\n" + kept[1])
+        routes.write_text("from service.hello import open_hello\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
         migration.write_text(kept[0])

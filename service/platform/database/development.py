@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
 from service.platform.database.migrate import MigrationFailed, configure, migrate
 from service.platform.database.migrator import ServerAway, open_migrator
-from service.platform.database.revisions import MigrationRefused
+from service.platform.database.refusals import MigrationRefused
 from service.platform.database.schema import find_migrations
 from service.platform.settings import PlatformSettings, SecretURL
 

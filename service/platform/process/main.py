@@ -300,7 +300,7 @@ async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
 async def open_features(features: Sequence[Feature], resources: Resources) -> AsyncIterator[list[Blueprint]]:
     """Open the features in order, and close them in reverse."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(feature.open(resources)) for feature in features]
+        yield [await stack.enter_async_context(feature.opened(resources)) for feature in features]
 
 
 async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: Websockets) -> None:

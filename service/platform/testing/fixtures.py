@@ -20,8 +20,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, migrate, open_embedded
+from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, open_embedded
 from service.platform.database.launch import find_binaries, system_binaries
+from service.platform.database.migrate import migrate
 from service.platform.database.schema import read_code_schema
 from service.platform.settings import PREFIX, PlatformSettings
 from service.platform.testing.own_server import OwnServer

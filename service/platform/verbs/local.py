@@ -123,7 +123,8 @@ def migrate(
 
     Example: service migrate --wait 300
     """
-    from service.platform.database import MigrationFailed, MigrationRefused, ServerAway, migrate
+    from service.platform.database import MigrationRefused, ServerAway
+    from service.platform.database.migrate import MigrationFailed, migrate
 
     settings, _ = database_settings(context)
     try:
@@ -167,9 +168,11 @@ def check(context: typer.Context) -> None:
     """
     import trio
 
+    from service.platform.feature import import_all
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
+    import_all(program(context).features)  # whose tables are looked at
     found = trio.run(findings, settings)
     for finding in found:
         typer.echo(finding)
@@ -190,13 +193,17 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.feature import import_all
     from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
+    from service.platform.process.start import collect_as_usual
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
 
+    import_all(features)  # ahead of the loop, in which it would be a slow step
+    collect_as_usual()
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             trio.run(partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready))

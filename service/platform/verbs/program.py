@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from service.platform.process.start import absent
+
 if TYPE_CHECKING:  # a verb that needs none of it starts without it
     from service.platform.feature import Feature
     from service.platform.settings import Catalogue, PlatformSettings
@@ -23,16 +25,16 @@ FAILED = 5  # a migration's own SQL or code failed: a person must mend it
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A service: your settings class and your features."""
+    """A service: your settings class, or its name as a feature's names are, and your features."""
 
-    settings: "type[PlatformSettings]"
+    settings: "type[PlatformSettings] | str"
     features: "Sequence[Feature]"
 
     @property
     def catalogue(self) -> "Catalogue":
-        from service.platform.feature import catalogue
+        from service.platform.feature import catalogue, named
 
-        return catalogue(self.settings, self.features)
+        return catalogue(named(self.settings), self.features)
 
 
 type MakeProgram = Callable[[], Program]
@@ -64,7 +66,8 @@ def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[s
 
 
 def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
-    import structlog
+    with absent("rich"):  # which is for tracebacks in colours, and ours are not made by structlog
+        import structlog
 
     from service.platform.telemetry.logs import configure_logs
 

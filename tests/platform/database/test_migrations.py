@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.platform.database import MigrationRefused, MigrationsWrong, find_migrations, migrate
+from service.platform.database import MigrationRefused, MigrationsWrong, find_migrations
+from service.platform.database.migrate import migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import read_code_schema
 from service.platform.testing.copies import copy_repository, run_in, type_check

@@ -63,6 +63,7 @@ class ServerConnection(TCPServer):
         )
         self.last_received = trio.current_time()
         self._idle = True
+        self._begun = False
         self._in_headers = False
         self._closing = False
 
@@ -70,6 +71,7 @@ class ServerConnection(TCPServer):
         self.config.statistics.connections_accepted += 1
         self.config.statistics.connections_open += 1
         self.config.connections.add(self)
+        self.config.doorway.notice()
         try:
             await self._converse()
         except OSError:
@@ -153,9 +155,11 @@ class ServerConnection(TCPServer):
         await self.protocol.handle(Closed())
 
     async def _receive(self) -> bytes:
-        """Return what has come, or nothing at the end."""
+        """Return what has come, or nothing at the end. A first request has mostly come with its connection."""
         try:
-            await trio.lowlevel.wait_readable(self.stream.socket)
+            if self._begun:
+                await trio.lowlevel.wait_readable(self.stream.socket)
+            self._begun = True
             return os.read(self.stream.socket.fileno(), MAX_RECV)
         except BlockingIOError:
             return await self._receive()

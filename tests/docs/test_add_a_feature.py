@@ -127,12 +127,15 @@ def test_the_tests_of_settings_chart_and_documents_take_it(followed: Path, serve
 def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path, server_url: str) -> None:
     [migration] = (followed / "migrations" / "versions").glob("*_add_orders_note.py")
     routes = followed / "service" / "orders" / "routes.py"
+    sibling = followed / "service" / "sibling.py"
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import open_hello\n" + kept[1])
+        sibling.write_text("SIBLING = 1\n")
+        routes.write_text("from service.sibling import SIBLING\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
+        sibling.unlink(missing_ok=True)
         migration.write_text(kept[0])
         routes.write_text(kept[1])
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif((ROOT / ".template.toml").exists(), reason=NOT_O
 
 # What the clone edits: two are deleted, and the first and the last one the template edits as well.
 EDITED = ("AGENTS.md", "README.md", "deploy/kind.sh", "helm/values.yaml", "service/settings.py")
-DELETED = (".editorconfig", "tests/platform/server/test_memory.py")
+DELETED = (".editorconfig", "tests/platform/http/test_requests.py")
 
 
 @pytest.fixture(scope="module")

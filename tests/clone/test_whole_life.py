@@ -97,7 +97,7 @@ def edit(clone: Path, live: Live) -> None:
     settings.write_text(text + '\n    shop: str = Field(examples=["berlin"], description="Which shop this is.")\n')
     required = clone / "helm" / "ci" / "required.yaml"
     required.write_text(required.read_text().replace("\n{}\n", "\nconfig: {SERVICE_SHOP: berlin}\n"))
-    (clone / "tests" / "platform" / "server" / "test_memory.py").unlink()
+    (clone / "tests" / "platform" / "http" / "test_requests.py").unlink()
     live("make", "generate")
 
 

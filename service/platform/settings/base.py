@@ -55,7 +55,7 @@ class PlatformSettings(Frozen):
     database_url: DatabaseURL | None = Field(
         None,
         examples=["postgresql://name@db.example.org/app"],
-        description="Address of a PostgreSQL server, version 14 or later; `service dev` starts one of its"
+        description="Address of a PostgreSQL server, version 15 or later; `service dev` starts one of its"
         " own when this is unset.",
     )
     database_direct_url: DatabaseURL | None = Field(

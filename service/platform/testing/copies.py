@@ -54,7 +54,7 @@ def git(where: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout
 
 
-def run_in(copy: Path, *command: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment, on the copy's code."""
     return subprocess.run(
         [BIN / command[0], *command[1:]],
@@ -80,6 +80,6 @@ def type_check(copy: Path) -> subprocess.CompletedProcess[str]:
     """Run mypy with what it knows of the unchanged files from here."""
     with one_mypy():
         if not (CACHE / "CACHEDIR.TAG").exists():
-            run_in(ROOT, "mypy", seconds=300)
+            run_in(ROOT, "mypy")
         shutil.copytree(CACHE, copy / CACHE.name, dirs_exist_ok=True)
     return run_in(copy, "mypy", "--no-error-summary")

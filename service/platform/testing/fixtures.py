@@ -32,7 +32,7 @@ PREFIX_OF_TESTS = f"service_test_{os.getpid()}_"
 # `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
 READ_ONLY = "-c default_transaction_read_only=on"
 
-# Ours writes nothing through; another server may be a version 14, which has no strategies.
+# Copying files takes a checkpoint, which is cheap where nothing is written through, as on ours.
 QUICKLY = "" if "TEST_DATABASE_URL" in os.environ else "STRATEGY FILE_COPY"
 
 try:

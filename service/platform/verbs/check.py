@@ -13,7 +13,7 @@ from service.platform.settings import PlatformSettings
 # Descriptors that a process needs beside its sockets: files, pipes, the database's connections.
 SPARE_DESCRIPTORS = 100
 OTHER_CONNECTIONS = 2  # a replica's health look and listener
-OLDEST = 140000  # PostgreSQL 14, as server_version_num writes it
+OLDEST = 150000  # PostgreSQL 15, as server_version_num writes it
 ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
 
@@ -112,7 +112,7 @@ async def database(settings: PlatformSettings) -> list[Finding]:
     crowded = needed > facts.max_connections
     return [
         Finding("database", f"answers after {(time.monotonic() - started) * 1000:.0f} ms"),
-        Finding("version", f"PostgreSQL {facts.version}", "14 or later is needed" if old else "", old),
+        Finding("version", f"PostgreSQL {facts.version}", "15 or later is needed" if old else "", old),
         Finding(
             "connections",
             f"{needed} for each replica, of {facts.max_connections} that the server has",

@@ -14,6 +14,8 @@ What cannot happen, and why.
   transaction of `finish`, which finds no row then, raises, and takes them back.
 - A rescue that overwrites a finished job: it looks for running rows whose lease is over, skips those that somebody has
   locked, and a finished one is not running.
+- A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
+  is less than a lease. The server ends it then.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
   long as a lease, in which those that live have extended theirs.
 - A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too.
@@ -24,14 +26,14 @@ What cannot happen, and why.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, wraps
+from typing import Any, Concatenate, NamedTuple
 
-from sqlalchemy import Connection, Row, RowMapping, TextClause, text
+from sqlalchemy import Connection, RowMapping, TextClause, text
 
 from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
@@ -68,6 +70,24 @@ class Outlook:
     lease: float | None  # the first lease that will be over
     rescued: Mapping[str, int]  # by kind
     now: datetime
+
+
+def brief[**P, T](
+    function: Callable[Concatenate[Connection, P], T],
+) -> Callable[Concatenate[Connection, P], T]:
+    """Return a unit that the server ends soon, within a lease, when its process is frozen or cut off meanwhile."""
+
+    @wraps(function)
+    def unit(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        connection.execute(_BRIEFLY)
+        return function(connection, *args, **kwargs)
+
+    return unit
+
+
+BRIEF = 2_000  # milliseconds between two statements of what holds the lock of a job's row
+_END_SOON = f"set_config('idle_in_transaction_session_timeout', '{BRIEF}', true)"
+_BRIEFLY = text(f"SELECT {_END_SOON}")
 
 
 def insert(connection: Connection, job: Job[...], arguments: str, trace: str | None) -> int:
@@ -185,13 +205,13 @@ def _claim(candidates: int) -> TextClause:
             trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
 
 
-def _place(row: Row[Any]) -> tuple[int, int, float, int]:
-    return -row.priority, row.nth, -row.waited, row.id
+def _place(row: Sequence[Any]) -> tuple[int, int, float, int]:
+    return -row[0], row[1], -row[-1], row[2]  # priority, nth, waited, id
 
 
 def finish(connection: Connection, one: Claimed) -> None:
     """End a claim within the caller's transaction. Raises ClaimLost when it is not the caller's any more."""
-    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).rowcount != 1:
+    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).first() is None:
         raise ClaimLost(f"job {one.kind} {one.id}: claim {one.claim} was lost")
 
 
@@ -204,7 +224,8 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
 _HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
 _UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
-_FINISH = text(f"UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running'")  # noqa: S608  constants
+_FINISH = text(f"""
+    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
 _FINISH_MANY = text(f"UPDATE job SET {_DONE} FROM {_UNNEST} WHERE {_HELD} RETURNING job.id")  # noqa: S608  constants
 
 

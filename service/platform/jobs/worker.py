@@ -49,10 +49,11 @@ LEASE = 3.0  # seconds; with IDLE the time after which a worker that is gone is 
 BEAT = 0.75  # seconds between two extensions of all leases
 IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
+LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
 HAND_BACK = 2.0  # seconds for writing what is handed back at the end
 AHEAD = 0.05  # seconds of work that may be claimed ahead
 MOST_AHEAD = 20  # times the concurrency; and as many may wait to be written
-LINGER = 0.01  # seconds that what is done may wait for more that is
+LINGER = 0.01  # seconds that what is done waits for more that is, and what is enqueued after a claim for more that is
 SLICE = 0.001  # seconds after which a slot lets others have the loop, though its jobs never wait for anything
 NEWEST = 0.05  # the newest job's share in the mean
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
@@ -153,12 +154,14 @@ class Worker:
             if trio.current_time() >= look_at:
                 ready, look_at = await self._look()
                 woken = woken or ready
-            room = self._room()
+            room = self._room(self._ahead)
             claimed = await self._claim(room) if woken and room else 0
             if woken and claimed == room:
                 self._wake.set()  # there may be more
-                await self._wait_room()
+                await self._wait_room(look_at)
             else:
+                if claimed:
+                    await trio.sleep(LINGER)
                 with trio.move_on_at(look_at):
                     await self._wake.wait()
 
@@ -166,18 +169,19 @@ class Worker:
     def _ahead(self) -> int:
         return int(min(MOST_AHEAD, AHEAD / max(self._mean, 1e-6)) * self._concurrency)
 
-    def _room(self) -> int:
+    def _room(self, ahead: int) -> int:
         """Return how many more may be claimed now."""
         if self._noting > MOST_AHEAD * self._concurrency:
             return 0
-        return max(0, self._concurrency + self._ahead - (len(self._running) - self._noting))
+        return max(0, self._concurrency + ahead - (len(self._running) - self._noting))
 
     def _is_worth_it(self) -> bool:
         """Tell whether there is room for one, or for as many as a claim is worth where slots have work meanwhile."""
-        return self._room() >= max(1, self._ahead // 2)
+        ahead = self._ahead
+        return self._room(ahead) >= max(1, ahead // 2)
 
-    async def _wait_room(self) -> None:
-        with trio.move_on_after(IDLE):  # then what others have lost is rescued all the same
+    async def _wait_room(self, look_at: float) -> None:
+        with trio.move_on_at(look_at):  # then what others have lost is rescued all the same
             while not self._is_worth_it() and not self._stopping:
                 self._worth_it = trio.Event()
                 await self._worth_it.wait()
@@ -190,7 +194,8 @@ class Worker:
             self._statistics.rescued[kind] += count
             log.warning("jobs rescued", kind=kind, count=count)
         turned, next_turn = await self._take_turns(seen.now)
-        moments = [one + SOON for one in (seen.due, seen.lease, next_turn) if one is not None]
+        lease = None if seen.lease is None else max(seen.lease, LOCKED)  # one that is over is left where it is locked
+        moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
         idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
         pause = max(SOON, min([idle, *moments]))
         return seen.ready or turned or bool(seen.rescued), begun + pause
@@ -262,7 +267,8 @@ class Worker:
                 raise
             self._noting -= len(some)
             for one in some:
-                self._forget(one)
+                self._drop(one)
+            self._tell_changed()
 
     async def count(self, every: float) -> None:
         while True:
@@ -281,7 +287,7 @@ class Worker:
         """Run a unit about jobs, on a connection that no job can take; a server that does not answer is away."""
         try:
             with trio.fail_after(LEASE):
-                return await self._own.run(function, *args, **kwargs)
+                return await self._own.run(store.brief(function), *args, **kwargs)
         except trio.TooSlowError as error:
             raise DatabaseAway(f"PostgreSQL did not answer within {LEASE:g} s") from error
 
@@ -364,10 +370,13 @@ class Worker:
         self._tell_changed()
 
     def _forget(self, one: Claimed) -> None:
+        self._drop(one)
+        self._tell_changed()
+
+    def _drop(self, one: Claimed) -> None:
         running = self._running.get(one.id)
         if running is not None and running.claimed is one:
             del self._running[one.id]
-        self._tell_changed()
         if self._kinds[one.kind].concurrency is not None:
             self.wake()
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv from uv.lock: sh deploy/setup.sh [arguments of `uv sync`].
 # Needs python3 (3.9 or later) and a package index; gets uv into .uv/ when it is not on PATH, and a Python >= 3.13 by uv
-# when the machine has none. Says in one line what is missing, and does nothing a second time.
+# when the machine has none. UV_PYTHON, a path or a version, names another. Says in one line what is missing, and does nothing a second time.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,13 +38,14 @@ if [ -z "$uv" ]; then
 	uv=.uv/bin/uv
 fi
 
-python=$(find_python)
+python=${UV_PYTHON:-$(find_python)}
 if [ -n "$python" ]; then
 	export UV_PYTHON="$python"
 else
 	echo "no Python >= 3.13 here: asking uv to download one" >&2
 	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
 fi
-# Bytecode is compiled once here rather than by whoever starts first, or never where PYTHONDONTWRITEBYTECODE is set.
-# Inexact: what another target has installed stays, for that one may be running.
-exec "$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+# Bytecode is compiled once here, of the service too, rather than by whoever starts first, or at each start where
+# PYTHONDONTWRITEBYTECODE is set. Inexact: what another target has installed stays, for that one may be running.
+"$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+exec .venv/bin/python -m compileall -q service migrations

@@ -20,12 +20,13 @@ LAYERS = (
     {"name"},
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
-    {"database", "server"},
+    {"calls", "database", "server"},
     {"identity", "jobs"},
     {"feature"},
     {"http"},
     {"inside"},
     {"process"},
+    {"reload"},
     {"client"},
     {"verbs"},
     {"testing"},
@@ -33,11 +34,11 @@ LAYERS = (
 
 # What only one part of the platform may use, and nobody else.
 RESERVED = {
-    "trio.to_thread": {"database"},
+    "trio.to_thread": {"calls", "database"},
     "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
     "os.getenv": {"settings"},
-    "trio.open_signal_receiver": {"process"},
+    "trio.open_signal_receiver": {"process", "reload"},
     "trio.run": {"verbs"},
 }
 FEATURE_MAY_RUN = "verbs"  # a feature's verbs are clients with a `trio.run` of their own

@@ -53,9 +53,10 @@ async def test_every_metric_that_is_named_exists_with_its_labels(make_settings: 
     declared = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     known = declared | {f"{name}_{kind}" for name in declared for kind in ("bucket", "count", "sum", "total")}
     known |= set(re.findall(r'[{,](\w+)="', text))
-    known |= {"kind", "reason", "code"}  # of what has not happened yet: compared with the code below
-    source = (ROOT / "service" / "platform" / "inside" / "readings.py").read_text()
-    assert all(f'label="{label}"' in source for label in ("kind", "reason", "code"))
+    known |= {"kind", "reason", "code", "result"}  # of what has not happened yet: compared with the code below
+    sources = (ROOT / "service" / "platform" / name for name in ("inside/readings.py", "identity/statistics.py"))
+    source = "".join(path.read_text() for path in sources)
+    assert all(f'label="{label}"' in source for label in ("kind", "reason", "code", "result"))
     assert {word for expression in expressions() for word in words(expression)} - known == set()
 
 

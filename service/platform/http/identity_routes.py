@@ -74,6 +74,7 @@ def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
         if identity.gate is None:
             raise Conflict("no identity provider is set: everybody is a guest, and no ticket is needed")
         made = await make_ticket(database, await caller())
+        identity.statistics.tickets["made"] += 1
         return {"ticket": made, "expires_in": TICKET_SECONDS}, 201
 
     @routes.get("/auth/me")

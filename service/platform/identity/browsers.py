@@ -7,12 +7,13 @@ from urllib.parse import urlencode
 
 from service.platform.errors import Unavailable
 from service.platform.identity.answer import Answer
-from service.platform.identity.caller import Caller
+from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.gate import Gate
 from service.platform.identity.keys import ProviderAway
 from service.platform.identity.provider import CodeRefused, Provider
 from service.platform.identity.sessions import Sessions
 from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending
+from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.tokens import refuse
 
 CALLBACK = "/auth/callback"
@@ -34,6 +35,7 @@ class Browsers:
         provider: Provider,
         gate: Gate,
         sessions: Sessions,
+        statistics: IdentityStatistics,
         *,
         issuer: str,
         client: str,
@@ -42,6 +44,7 @@ class Browsers:
         lifetime: float,
     ) -> None:
         self._provider, self._gate, self._sessions = provider, gate, sessions
+        self._statistics = statistics
         self._issuer, self._client, self._secret, self._scopes = issuer, client, secret, scopes
         self.lifetime = lifetime
 
@@ -55,16 +58,28 @@ class Browsers:
 
     async def finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
         """Return the session of whoever came back. Raises Unauthenticated for any that does not hold, Unavailable."""
+        try:
+            done = await self._finish(answer, pending=pending, site=site, before=before)
+        except Unauthenticated as refused:
+            self._statistics.sign_ins[str(refused.flaw)] += 1
+            raise
+        except Unavailable:
+            self._statistics.sign_ins["away"] += 1
+            raise
+        self._statistics.sign_ins["signed in"] += 1
+        return done
+
+    async def _finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
         begun = read_pending(pending, answer.state)
         if answer.iss is not None and answer.iss != self._issuer:  # RFC 9207
-            refuse("the answer is of another issuer")
+            refuse("the answer is of another issuer", Flaw.ISSUER)
         if answer.error is not None or not answer.code:
-            refuse("the identity provider did not sign anybody in")
+            refuse("the identity provider did not sign anybody in", Flaw.SIGN_IN)
         form = {"code": answer.code, "redirect_uri": site + CALLBACK, "code_verifier": begun.verifier}
         try:
             given = await self._provider.exchange(form, client=self._client, secret=self._secret)
         except CodeRefused as refused:
-            refuse(str(refused))
+            refuse(str(refused), Flaw.SIGN_IN)
         except ProviderAway as away:
             raise Unavailable("the identity provider does not answer", retry_after=5) from away
         caller = await self._caller(given, begun)
@@ -75,7 +90,7 @@ class Browsers:
     async def _caller(self, given: dict[str, Any], pending: Pending) -> Caller:
         token, granted = given.get("id_token"), given.get("scope", self._scopes)
         if not isinstance(token, str):
-            refuse("the identity provider gave no ID token")
+            refuse("the identity provider gave no ID token", Flaw.SIGN_IN)
         caller = await self._gate.check_id_token(token, client=self._client, nonce=pending.nonce)
         scopes = caller.scopes | frozenset(granted.split() if isinstance(granted, str) else ())
         return replace(caller, scopes=scopes, expires=time.time() + self.lifetime)

@@ -1,5 +1,6 @@
 """Whoever asks, as handlers see it, and the two refusals that are about it."""
 
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,19 +35,37 @@ def caller_of(scope: Mapping[str, Any]) -> Caller | None:
     return scope.get(IN_SCOPE)
 
 
+class Flaw(enum.StrEnum):
+    """Why a token, or whatever else proves who asks, does not hold: for the metrics, which count by it."""
+
+    FORM = "form"
+    ALGORITHM = "algorithm"
+    TYPE = "type"
+    KEY = "key"
+    SIGNATURE = "signature"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    EARLY = "early"
+    CLAIMS = "claims"
+    TICKET = "ticket"
+    SIGN_IN = "sign-in"
+
+
 class Unauthenticated(Refused):
     """Nobody has signed in, or what was sent to prove it does not hold."""
 
     status = 401
 
-    def __init__(self, message: str, *, invalid: bool = False) -> None:
+    def __init__(self, message: str, *, flaw: Flaw | None = None) -> None:
+        """Without a flaw nothing was sent."""
         super().__init__(message)
-        self._invalid = invalid
+        self.flaw = flaw
 
     @property
     def headers(self) -> dict[str, str]:
         """Say how to sign in; an error only to who sent a token (RFC 6750, 3.1)."""
-        said = f' error="invalid_token", error_description="{self}"' if self._invalid else ""
+        said = f' error="invalid_token", error_description="{self}"' if self.flaw else ""
         return {"WWW-Authenticate": f"Bearer{said}"}
 
 

@@ -12,12 +12,14 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from service.platform.identity.caller import GUEST, IN_SCOPE, STAY, TICKETS, Caller
+from service.platform.errors import Unavailable
+from service.platform.identity.caller import GUEST, IN_SCOPE, STAY, TICKETS, Caller, Flaw, Unauthenticated
 from service.platform.identity.cookies import SESSION
 from service.platform.identity.keys import Keys
 from service.platform.identity.public_keys import PublicKey
 from service.platform.identity.sessions import Sessions
 from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_id_token, check_logout
+from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
 from service.platform.identity.tokens import Rules, read_claims, read_header, refuse, verify
 
@@ -36,6 +38,7 @@ class Gate:
         rules: Rules,
         keys: Keys[PublicKey],
         log_key: bytes,
+        statistics: IdentityStatistics,
         *,
         redeem: Callable[[str], Awaitable[Caller | None]] = _no_tickets,
         sessions: Sessions | None = None,
@@ -44,6 +47,7 @@ class Gate:
         self._rules = rules
         self._keys = keys
         self._log_key = log_key
+        self._statistics = statistics
         self._redeem = redeem
         self._sessions = sessions
         self._now = now
@@ -70,12 +74,21 @@ class Gate:
         return len(self._remembered)
 
     async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
-        if (token := bearer(scope["headers"])) is not None:
-            return await self._verify(token)
+        try:
+            if (token := bearer(scope["headers"])) is not None:
+                return await self._verify(token)
+        except Unauthenticated as refused:
+            self._statistics.tokens[str(refused.flaw)] += 1
+            raise
+        except Unavailable:
+            self._statistics.tokens["no keys"] += 1
+            raise
         if tickets := scope.get(TICKETS, ()):
             caller = await self._redeem(tickets[0]) if len(tickets) == 1 else None
-            if caller is None or self._now() >= caller.expires:
-                refuse("the ticket does not hold; each is good once, for 30 seconds")
+            holds = caller is not None and self._now() < caller.expires
+            self._statistics.tickets["taken" if holds else "refused"] += 1
+            if caller is None or not holds:
+                refuse("the ticket does not hold; each is good once, for 30 seconds", Flaw.TICKET)
             return caller
         if self._sessions is not None and (value := session_cookie(scope["headers"])):
             return await self._find_session(self._sessions, value, scope)
@@ -106,7 +119,7 @@ class Gate:
     async def _key(self, kid: str | None) -> PublicKey:
         key = await self._keys.find(kid)
         if key is None:
-            refuse("the token is signed with a key that the issuer does not have")
+            refuse("the token is signed with a key that the issuer does not have", Flaw.KEY)
         return key
 
     async def _verify(self, token: str) -> Caller:
@@ -114,6 +127,7 @@ class Gate:
         if (caller := self._remembered.get(digest)) is not None:
             if self._now() < caller.expires:
                 self._remembered.move_to_end(digest)
+                self._statistics.remembered += 1
                 return caller
             del self._remembered[digest]
         header = read_header(token, self._rules)
@@ -121,6 +135,7 @@ class Gate:
         verified = verify(token, header, key, self._rules, now=self._now())
         caller = replace(verified, label=self._label(verified.subject))
         self._remember(digest, caller)
+        self._statistics.tokens["accepted"] += 1
         return caller
 
     def _remember(self, digest: bytes, caller: Caller) -> None:
@@ -140,7 +155,7 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     if not tokens:
         return None
     if len(given) > 1:
-        refuse("more than one Authorization")
+        refuse("more than one Authorization", Flaw.FORM)
     return tokens[0].decode("latin-1")
 
 

@@ -68,6 +68,10 @@ class Keys[Key]:
         self.statistics = KeyStatistics()
 
     @property
+    def count(self) -> int:
+        return len(self._keys)
+
+    @property
     def age(self) -> float | None:
         """Return how many seconds ago the keys were fetched; None for never."""
         return None if self._fetched is None else trio.current_time() - self._fetched

@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,10 @@ from service.platform.database import Database
 from service.platform.identity import session_store, store
 from service.platform.identity.keys import Keys
 from service.platform.identity.sessions import Sessions
+from service.platform.identity.statistics import IdentityStatistics, show_identity
 from service.platform.identity.tickets import redeem
 from service.platform.settings import PlatformSettings
+from service.platform.telemetry import Metrics
 
 if TYPE_CHECKING:
     from service.platform.identity.browsers import Browsers
@@ -30,6 +32,7 @@ class Identity:
     browsers: "Browsers | None" = None
     keys: "Keys[PublicKey] | None" = None
     sessions: "Sessions | None" = None
+    statistics: IdentityStatistics = field(default_factory=IdentityStatistics)
 
     def condition(self) -> dict[str, Any] | None:
         """Return the check of `/healthz`: whether the provider answers, and how old its keys are, in seconds."""
@@ -45,24 +48,27 @@ NOBODY = Identity()  # off
 SWEEP = 60.0  # seconds between two sweeps at most
 
 
-async def sweep(database: Database) -> None:
+async def sweep(database: Database, statistics: IdentityStatistics) -> None:
     """Delete old tickets and sessions, for ever."""
     while True:
         await trio.sleep(random.uniform(0.5, 1) * SWEEP)  # noqa: S311  spreads replicas, keeps no secret
         await database.run(store.delete_old_tickets)
-        await database.run(session_store.delete_old_sessions)
+        statistics.sessions_ended["expired"] += await database.run(session_store.delete_old_sessions)
 
 
 @asynccontextmanager
-async def open_identity(settings: PlatformSettings, database: Database) -> AsyncIterator[Identity]:
+async def open_identity(settings: PlatformSettings, database: Database, metrics: Metrics) -> AsyncIterator[Identity]:
     """Yield who is asking; it waits for the database and never for the provider."""
+    statistics = IdentityStatistics()
     if settings.auth_issuer is None or settings.auth_audience is None:
-        yield Identity()
+        show_identity(metrics, statistics, None)
+        yield Identity(statistics=statistics)
         return
     # Here: joserfc and httpx2 take memory and a tenth of a second, which a service without a provider needs not.
+    from service.platform.calls import open_client
     from service.platform.identity.browsers import Browsers
     from service.platform.identity.gate import Gate
-    from service.platform.identity.provider import Provider, open_client
+    from service.platform.identity.provider import Provider
     from service.platform.identity.tokens import Rules
 
     log_key: list[bytes] = []
@@ -79,8 +85,9 @@ async def open_identity(settings: PlatformSettings, database: Database) -> Async
         provider = Provider(client, settings.auth_issuer, settings.auth_jwks_url)
         keys = Keys(provider.fetch_keys, on_change=forget)
         rules = Rules(settings.auth_issuer, settings.auth_audience, frozenset(settings.auth_algorithms))
-        sessions = None if settings.auth_client_id is None else Sessions(database)
-        gate = Gate(rules, keys, log_key[0], redeem=partial(redeem, database), sessions=sessions)
+        sessions = None if settings.auth_client_id is None else Sessions(database, statistics)
+        show_identity(metrics, statistics, keys)
+        gate = Gate(rules, keys, log_key[0], statistics, redeem=partial(redeem, database), sessions=sessions)
         nursery.start_soon(keys.run)
         browsers = None
         if sessions is not None and settings.auth_client_id is not None:
@@ -89,6 +96,7 @@ async def open_identity(settings: PlatformSettings, database: Database) -> Async
                 provider,
                 gate,
                 sessions,
+                statistics,
                 issuer=settings.auth_issuer,
                 client=settings.auth_client_id,
                 secret=None if secret is None else secret.get_secret_value(),
@@ -97,6 +105,6 @@ async def open_identity(settings: PlatformSettings, database: Database) -> Async
             )
             nursery.start_soon(database.keep_running, sessions.listen)
             nursery.start_soon(database.keep_running, sessions.poll)
-        nursery.start_soon(database.keep_running, sweep, database)
-        yield Identity(gate, browsers, keys, sessions)
+        nursery.start_soon(database.keep_running, sweep, database, statistics)
+        yield Identity(gate, browsers, keys, sessions, statistics)
         nursery.cancel_scope.cancel()

@@ -16,10 +16,12 @@ MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
 
 def insert_session(
     connection: Connection, *, digest: bytes, caller: Caller, sid: str | None, before: bytes | None
-) -> None:
-    """Keep a session, in place of the one that the browser had before, and of the oldest beyond the limit."""
-    if before is not None:
-        end_sessions(connection, session_table.c.hash == before)
+) -> tuple[int, int]:
+    """Keep a session, in place of the one that the browser had before, and of the oldest beyond the limit.
+
+    Returns how many of each kind have ended.
+    """
+    replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
     known = asdict(caller) | {"scopes": sorted(caller.scopes)}
     expires = sa.func.to_timestamp(caller.expires)
     connection.execute(
@@ -27,7 +29,8 @@ def insert_session(
     )
     of_subject = sa.select(session_table.c.hash).where(session_table.c.subject == caller.subject)
     newest = of_subject.order_by(session_table.c.made.desc(), session_table.c.hash).limit(MOST_SESSIONS)
-    end_sessions(connection, session_table.c.subject == caller.subject, session_table.c.hash.not_in(newest))
+    of_all = session_table.c.subject == caller.subject, session_table.c.hash.not_in(newest)
+    return replaced, end_sessions(connection, *of_all)
 
 
 def select_session(connection: Connection, *, digest: bytes) -> Caller | None:
@@ -45,8 +48,8 @@ def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[by
     return {bytes(digest) for digest in connection.execute(held).scalars()}
 
 
-def end_session(connection: Connection, *, digest: bytes) -> None:
-    end_sessions(connection, session_table.c.hash == digest)
+def end_session(connection: Connection, *, digest: bytes) -> int:
+    return end_sessions(connection, session_table.c.hash == digest)
 
 
 def end_by_provider(connection: Connection, *, subject: str | None, sid: str | None) -> int:

@@ -20,6 +20,7 @@ import trio
 from service.platform.database import Database
 from service.platform.identity import session_store as store
 from service.platform.identity.caller import Caller
+from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
 
 POLL = 5.0  # seconds
@@ -33,8 +34,9 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{43}")
 class Sessions:
     """One for the process."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, statistics: IdentityStatistics) -> None:
         self._database = database
+        self._statistics = statistics
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._stays: dict[bytes, set[Stay]] = {}
         self._ends = 0  # how many ends were heard of
@@ -42,13 +44,16 @@ class Sessions:
     async def begin(self, caller: Caller, *, sid: str | None, before: str | None) -> str:
         """Return the id of a new session; the one that the browser had before ends."""
         value = secrets.token_urlsafe(32)
-        await self._database.run(
+        replaced, crowded = await self._database.run(
             store.insert_session,
             digest=digest_of(value),
             caller=caller,
             sid=sid,
             before=digest_of(before) if before and _FORM.fullmatch(before) else None,
         )
+        self._statistics.sessions_begun += 1
+        self._statistics.sessions_ended["replaced"] += replaced
+        self._statistics.sessions_ended["too many"] += crowded
         return value
 
     async def find(self, value: str) -> Caller | None:
@@ -71,11 +76,14 @@ class Sessions:
     async def end(self, value: str) -> None:
         """End a session, here at once and on the other replicas when they hear of it."""
         if _FORM.fullmatch(value):
-            await self._database.run(store.end_session, digest=digest_of(value))
+            ended = await self._database.run(store.end_session, digest=digest_of(value))
+            self._statistics.sessions_ended[ENDED] += ended
             await self._end(digest_of(value))
 
     async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
-        return await self._database.run(store.end_by_provider, subject=subject, sid=sid)
+        ended = await self._database.run(store.end_by_provider, subject=subject, sid=sid)
+        self._statistics.sessions_ended["by provider"] += ended
+        return ended
 
     def hold(self, value: str, stay: Stay) -> Callable[[], None]:
         """Let a websocket end with its session; return what forgets it, for when it is gone."""

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from service.platform.errors import Invalid
+from service.platform.identity.caller import Flaw
 from service.platform.identity.tokens import SKEW, Rules, read_moment, refuse
 
 # Browsers take a cookie of this prefix only when it is Secure, for this host alone and for all its paths.
@@ -62,7 +63,7 @@ def read_pending(cookie: str, state: str) -> Pending:
     except (ValueError, TypeError, AttributeError, Invalid):
         same = False
     if not same:
-        refuse("this sign-in did not begin in this browser, or was ended before; begin anew")
+        refuse("this sign-in did not begin in this browser, or was ended before; begin anew", Flaw.SIGN_IN)
     return pending
 
 
@@ -85,9 +86,9 @@ def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_
 def check_id_token(claims: Mapping[str, Any], *, nonce: str, client: str) -> None:
     """Raise Unauthenticated unless a token that holds answers this very sign-in, and was made for this client."""
     if not isinstance(claims.get("nonce"), str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
-        refuse("the ID token answers another sign-in")
+        refuse("the ID token answers another sign-in", Flaw.SIGN_IN)
     if claims.get("azp", client) != client:
-        refuse("the ID token is for another client")
+        refuse("the ID token is for another client", Flaw.AUDIENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +103,17 @@ def check_logout(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Logo
     """Return what a logout token with a good signature ends (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
     audience = claims.get("aud")
     if claims.get("iss") != rules.issuer:
-        refuse("the logout token is of another issuer")
+        refuse("the logout token is of another issuer", Flaw.ISSUER)
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
-        refuse("the logout token is for another audience")
+        refuse("the logout token is for another audience", Flaw.AUDIENCE)
     made, ends = read_moment(claims, "iat"), read_moment({"exp": now + 1} | dict(claims), "exp")
     if not -SKEW <= now - made <= YOUNG + SKEW or now >= ends + SKEW:
-        refuse("the logout token is not of now")
+        refuse("the logout token is not of now", Flaw.EXPIRED)
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict) or "nonce" in claims:
-        refuse("the token is no logout token")
+        refuse("the token is no logout token", Flaw.TYPE)
     subject, sid = (claims.get(name) for name in ("sub", "sid"))
     logout = Logout(subject if isinstance(subject, str) else None, sid if isinstance(sid, str) else None)
     if not (logout.subject or logout.sid):
-        refuse("the logout token says not whose session ends")
+        refuse("the logout token says not whose session ends", Flaw.CLAIMS)
     return logout

@@ -25,6 +25,11 @@ class Stay:
         self._grace = 0.0
         self._ended = trio.Event()
 
+    @property
+    def over(self) -> bool:
+        """Whether the websocket has to end, or had to."""
+        return trio.current_time() >= self._until
+
     def limit(self, seconds: float) -> None:
         """Let it end in so many seconds, unless that was sooner anyway."""
         self._until = min(self._until, trio.current_time() + seconds)

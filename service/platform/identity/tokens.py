@@ -17,7 +17,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
-from service.platform.identity.caller import Caller, Unauthenticated
+from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.public_keys import PublicKey
 
 SKEW = 60.0  # seconds that the issuer's clock and ours may differ
@@ -57,19 +57,19 @@ class Header:
 def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> Header:
     """Return what a token says of its signature. Raises Unauthenticated for one that cannot hold."""
     if len(token) > MOST_CHARACTERS:
-        refuse(f"the token has more than {MOST_CHARACTERS} characters")
+        refuse(f"the token has more than {MOST_CHARACTERS} characters", Flaw.FORM)
     if not _FORM.fullmatch(token):
-        refuse("the token is no signed JWT")
+        refuse("the token is no signed JWT", Flaw.FORM)
     header = _json_object(token.partition(".")[0])
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
-        refuse("the token is not signed with an allowed algorithm")
+        refuse("the token is not signed with an allowed algorithm", Flaw.ALGORITHM)
     if not isinstance(kind, str) or kind.lower() not in types:
-        refuse("the token is of another type than an access token")
+        refuse("the token is of another type than an access token", Flaw.TYPE)
     if "crit" in header:
-        refuse("the token demands an extension that is not known here")
+        refuse("the token demands an extension that is not known here", Flaw.FORM)
     if kid is not None and not isinstance(kid, str):
-        refuse("the token names its key by something that is no text")
+        refuse("the token names its key by something that is no text", Flaw.FORM)
     return Header(algorithm, kid)
 
 
@@ -81,36 +81,36 @@ def verify(token: str, header: Header, key: PublicKey, rules: Rules, *, now: flo
 def read_claims(token: str, header: Header, key: PublicKey) -> dict[str, Any]:
     """Return the claims of a token whose signature holds. Raises Unauthenticated."""
     if header.algorithm not in key.algorithms:
-        refuse("the token's algorithm is not that of its key")
+        refuse("the token's algorithm is not that of its key", Flaw.ALGORITHM)
     try:
         registry = _Registry(algorithms=[header.algorithm], strict_check_header=False)
         jws.deserialize_compact(token, key.key, registry=registry)
     except (JoseError, ValueError):
-        refuse("the token's signature does not hold")
+        refuse("the token's signature does not hold", Flaw.SIGNATURE)
     return _json_object(token.split(".")[1])
 
 
 def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
     """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
     if claims.get("iss") != rules.issuer:
-        refuse("the token is of another issuer")
+        refuse("the token is of another issuer", Flaw.ISSUER)
     audience = claims.get("aud")
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
-        refuse("the token is for another audience")
+        refuse("the token is for another audience", Flaw.AUDIENCE)
     expires = read_moment(claims, "exp") + SKEW
     if now >= expires:
-        refuse("the token has expired")
+        refuse("the token has expired", Flaw.EXPIRED)
     for name in ("nbf", "iat"):
         if name in claims and read_moment(claims, name) > now + SKEW:
-            refuse("the token does not hold yet")
+            refuse("the token does not hold yet", Flaw.EARLY)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= MOST_SUBJECT:
-        refuse("the token does not say whose it is")
+        refuse("the token does not say whose it is", Flaw.CLAIMS)
     return Caller(subject=subject, name=_name(claims, subject), scopes=_scopes(claims), expires=expires, claims=claims)
 
 
-def refuse(why: str) -> NoReturn:
-    raise Unauthenticated(why, invalid=True)
+def refuse(why: str, flaw: Flaw) -> NoReturn:
+    raise Unauthenticated(why, flaw=flaw)
 
 
 def _json_object(segment: str) -> dict[str, Any]:
@@ -119,26 +119,26 @@ def _json_object(segment: str) -> dict[str, Any]:
         read = json.loads(
             urlsafe_b64decode(segment + "=" * (-len(segment) % 4)),
             object_pairs_hook=_once,
-            parse_constant=lambda _: refuse("the token is no signed JWT"),
+            parse_constant=lambda _: refuse("the token is no signed JWT", Flaw.FORM),
         )
     except (ValueError, RecursionError):
-        refuse("the token is no signed JWT")
+        refuse("the token is no signed JWT", Flaw.FORM)
     if not isinstance(read, dict):
-        refuse("the token is no signed JWT")
+        refuse("the token is no signed JWT", Flaw.FORM)
     return read
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        refuse("the token gives a name twice")
+        refuse("the token gives a name twice", Flaw.FORM)
     return made
 
 
 def read_moment(claims: Mapping[str, Any], name: str) -> float:
     given = claims.get(name)
     if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < 1e15 or math.isnan(given):
-        refuse(f"the token's {name} is no time")
+        refuse(f"the token's {name} is no time", Flaw.CLAIMS)
     return float(given)
 
 

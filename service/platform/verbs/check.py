@@ -4,11 +4,11 @@ import errno
 import resource
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 import service.platform.verbs.tables  # noqa: F401  whose rights are looked at, also where no feature needs them
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
+from service.platform.verbs.finding import Finding
 
 # Descriptors that a process needs beside its sockets: files, pipes, the database's connections.
 SPARE_DESCRIPTORS = 100
@@ -16,20 +16,6 @@ OTHER_CONNECTIONS = 2  # a replica's health look and listener
 OLDEST = 150000  # PostgreSQL 15, as server_version_num writes it
 ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `advice` says what to do when it is not well."""
-
-    name: str
-    seen: str
-    advice: str = ""
-    failed: bool = False
-
-    def __str__(self) -> str:
-        mark = "FAIL" if self.failed else "warn" if self.advice else "ok"
-        return f"{mark:<5} {self.name:<12} {self.seen}" + (f"; {self.advice}" if self.advice else "")
 
 
 async def findings(settings: PlatformSettings) -> list[Finding]:
@@ -41,6 +27,7 @@ async def findings(settings: PlatformSettings) -> list[Finding]:
         await port("bind", "SERVICE_BIND", settings.bind, answers_probes if runs else nobody),
         management,
         descriptors(settings),
+        *await identity(settings),
     ]
     if settings.database_url is None:
         return [*here, Finding("database", "no address", "set SERVICE_DATABASE_URL, or use `service dev`", failed=True)]
@@ -97,6 +84,14 @@ def descriptors(settings: PlatformSettings) -> Finding:
     needed = settings.max_websockets + settings.max_requests + settings.database_connections + SPARE_DESCRIPTORS
     advice = f"raise it (ulimit -n), or lower SERVICE_MAX_WEBSOCKETS: a full house takes {needed}"
     return Finding("descriptors", f"limit {limit}", advice if limit < needed else "")
+
+
+async def identity(settings: PlatformSettings) -> list[Finding]:
+    if settings.auth_issuer is None:
+        return [Finding("identity", "off: everybody is a guest")]
+    from service.platform.verbs.check_identity import ask_provider
+
+    return await ask_provider(settings, settings.auth_issuer)
 
 
 async def database(settings: PlatformSettings) -> list[Finding]:

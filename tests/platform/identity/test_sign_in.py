@@ -63,6 +63,7 @@ class Browser:
 class Site:
     issuer: Issuer
     url: str
+    management: str
     client: Client
 
     def browser(self) -> Browser:
@@ -84,7 +85,8 @@ async def sites(make_settings: MakeSettings, count: int = 1, **changes: Any) -> 
         found = []
         for _ in range(count):
             urls = await stack.enter_async_context(booted(settings, [DOORS]))
-            found.append(Site(issuer, urls.public, await stack.enter_async_context(Client(urls.public))))
+            client_there = await stack.enter_async_context(Client(urls.public))
+            found.append(Site(issuer, urls.public, urls.management, client_there))
         yield found
 
 

@@ -6,13 +6,16 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psycopg
 import pytest
 import trio
 
-from service.platform.database import metadata, migrate
+from service.platform.database import metadata
+from service.platform.database.migrate import migrate
 from service.platform.testing.fixtures import waits_for_a_schema
+from service.platform.testing.issuer import AUDIENCE, CLIENT, open_issuer
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import ready, run_to_end
 from tests.platform.database.observer import conninfo
@@ -29,10 +32,11 @@ def test_all_is_well(tmp_path: Path, database_url: str) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(found) == [
-        "settings", "bind", "management", "descriptors", "database", "version", "connections", "rights", "schema",
-        "ceilings", "clock",
+        "settings", "bind", "management", "descriptors", "identity", "database", "version", "connections", "rights",
+        "schema", "ceilings", "clock",
     ]  # fmt: skip
     assert not [line for line in found.values() if line.startswith("FAIL")]
+    assert "off: everybody is a guest" in found["identity"]
     assert "PostgreSQL" in found["version"]
 
 
@@ -99,6 +103,43 @@ def test_a_port_that_something_else_has_is_a_failure(tmp_path: Path, database_ur
 
     assert done.returncode == 1
     assert lines(done.stdout)["management"].startswith("FAIL")
+
+
+async def of_identity(tmp_path: Path, **settings: Any) -> dict[str, str]:
+    check = partial(run_to_end, tmp_path, "check", bind="127.0.0.1:0", management_bind="127.0.0.1:0", **settings)
+    return lines((await trio.to_thread.run_sync(check)).stdout)
+
+
+async def test_what_is_found_of_an_identity_provider(tmp_path: Path) -> None:
+    async with open_issuer() as issuer:
+        on = {"auth_issuer": issuer.url, "auth_audience": AUDIENCE}
+        client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
+        tokens_only = await of_identity(tmp_path, **on)
+        hosts = {"allowed_hosts": "a.example", "trusted_proxies": "10.0.0.0/8"}
+        browsers = await of_identity(tmp_path, **on, **client, **hosts)
+        by_http = await of_identity(tmp_path, **on, auth_client_id=CLIENT)
+        other = await of_identity(tmp_path, **on, auth_algorithms="RS256")
+        slash = await of_identity(tmp_path, **on | {"auth_issuer": issuer.url + "/"})
+        issuer.away = True
+        away = await of_identity(tmp_path, **on, **client)
+
+    assert tokens_only["identity"].startswith(f"ok    identity     {issuer.url} answers after ")
+    assert tokens_only["identity"].endswith("has 2 of 2 keys for tokens")
+    assert tokens_only["audience"].endswith(AUDIENCE)
+    assert "off for browsers" in tokens_only["sign-in"]
+    assert "redirect" not in tokens_only
+    assert browsers["sign-in"] == f"ok    sign-in      at {issuer.url}/authorize as {CLIENT}, with its secret"
+    assert browsers["redirect"] == "ok    redirect     https://a.example/auth/callback"
+    assert by_http["sign-in"].endswith("public, without a secret")
+    assert by_http["redirect"].startswith("warn  redirect     /auth/callback at each host that people use; SERVICE_TRU")
+    assert other["identity"].startswith("FAIL")
+    assert "SERVICE_AUTH_ALGORITHMS needs one of theirs: ES256" in other["identity"]
+    assert slash["identity"].startswith("FAIL")
+    assert f"is of the issuer '{issuer.url}', not '{issuer.url}/'" in slash["identity"]
+    for line in (away["identity"], away["sign-in"]):
+        assert line.startswith("FAIL")
+        assert "answers 503" in line
+    assert issuer.secret not in str([tokens_only, browsers, away])
 
 
 @waits_for_a_schema

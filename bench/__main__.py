@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients, starts
+from bench import clients, jobs, starts
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -166,6 +166,7 @@ ALL: dict[str, Callable[[], None]] = {
     "idle": idle,
     "database": database,
     "units": units.main,
+    "jobs": jobs.main,
 }
 
 

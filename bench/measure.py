@@ -7,10 +7,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from service.platform.testing.processes import descendants
 
 RATIOS = Path(__file__).parents[1] / "build" / "ratios.json"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,11 +47,22 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process, of those below it, and of those below it that have ended."""
+    total = 0.0
+    for process in [pid, *descendants(pid)]:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15])) / TICKS
+    return total
+
+
 @contextmanager
 def server(name: str, *arguments: str) -> Iterator[Server]:
-    """Run `bench.apps.NAME` for the length of the block."""
+    """Run `bench.apps.NAME` for the length of the block, on one CPU, the same for all; what it logs is written away."""
     command = [sys.executable, "-m", f"bench.apps.{name}", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})  # its threads inherit it: it has none yet
         try:
             assert process.stdout is not None
             yield Server(process.pid, int(process.stdout.readline()))
@@ -68,18 +81,19 @@ def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5
     return statistics.median(ratios), ratios
 
 
-def show(name: str, measured: tuple[float, list[float]], wanted: float, *, at_most: bool = False) -> None:
-    """Print one line, and keep it in RATIOS; `wanted` is the least, or with `at_most` the most."""
+def show(name: str, measured: tuple[float, list[float]], wanted: float | None, *, at_most: bool = False) -> None:
+    """Print one line, and keep it in RATIOS; `wanted` is the least, or with `at_most` the most, or nothing."""
     median, ratios = measured
-    bound = f"{'at most' if at_most else 'wanted'} {wanted:.2f}x"
-    print(f"{name:<58} {median:5.2f}x  ({bound}; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
-    keep(name, {"median": median, "least": min(ratios), "greatest": max(ratios), bound.rpartition(" ")[0]: wanted})
+    bound = "at most" if at_most else "wanted"
+    goal = "" if wanted is None else f"{bound} {wanted:.2f}x; "
+    print(f"{name:<58} {median:5.2f}x  ({goal}{min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    keep(name, {"median": median, "least": min(ratios), "greatest": max(ratios), bound: wanted})
 
 
-def keep(name: str, figures: dict[str, float]) -> None:
+def keep(name: str, figures: Mapping[str, float | None]) -> None:
     """Put the figures of one ratio into RATIOS, beside those of the same run and of earlier ones."""
     known = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
-    figures = {what: round(figure, 3) for what, figure in figures.items()}
-    known[name] = {**figures, "python": platform.python_version(), "at": time.strftime("%Y-%m-%d %H:%M")}
+    rounded = {what: round(figure, 3) for what, figure in figures.items() if figure is not None}
+    known[name] = {**rounded, "python": platform.python_version(), "at": time.strftime("%Y-%m-%d %H:%M")}
     RATIOS.parent.mkdir(exist_ok=True)
     RATIOS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")

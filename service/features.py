@@ -9,5 +9,5 @@ from service.platform.feature import Feature
 FEATURES: tuple[Feature, ...] = (
     # a line for each, also when it is the only one
     CHAT,  # sample
-    Feature("hello", open="service.hello:open_hello"),
+    Feature("hello", open="service.hello:open_hello"),  # hello
 )

@@ -12,14 +12,14 @@ from tests.platform.database.migrations import write_migration
 
 UPDATE = ("python", "deploy/update.py")
 NEWER = "\n# of a later version\n"
-SETTING = '{indent}{name}: str = Field("hello", description="What a test adds.")\n'
-SETTINGS_OF_THE_PLATFORM, FIRST_FIELD = "service/platform/settings/base.py", "    bind: Bind = Field("
+SETTING = '\n    own_word: str = Field("hello", description="What the clone adds.")\n'
+SETTINGS_OF_THE_PLATFORM = "service/platform/settings/base.py"
 NOT_OURS = "tried on the template; this clone has its own name, or less"
 pytestmark = pytest.mark.skipif((ROOT / ".template.toml").exists(), reason=NOT_OURS)
 
 # What the clone edits: two are deleted, and the first and the last one the template edits as well.
 EDITED = ("AGENTS.md", "README.md", "deploy/kind.sh", "helm/values.yaml", "service/settings.py")
-DELETED = (".devcontainer/devcontainer.json", "deploy/balancer.cfg")
+DELETED = (".editorconfig", "tests/platform/http/test_requests.py")
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +42,13 @@ def release(copy: Path) -> None:
         with (copy / name).open("a") as file:
             file.write("\nA later version says more.\n")
     base = copy / SETTINGS_OF_THE_PLATFORM
-    added = SETTING.format(indent="    ", name="platform_word")
-    base.write_text(base.read_text().replace(FIRST_FIELD, added + FIRST_FIELD, 1))
+    base.write_text(base.read_text().replace("further ones get 503.", "all others get 503."))
     first_line(copy / "AGENTS.md", "# For assistants, as the template says it")
     (copy / "deploy" / "newer.md").write_text("New.\n")
     (copy / ".pre-commit-config.yaml").unlink()
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('version = "0.1.0"', 'version = "0.2.0"', 1))
-    write_migration(
-        copy / "migrations", "later", HEAD, serves_from=HEAD or "later", up="CREATE TABLE later (x integer)"
-    )
+    write_migration(copy / "migrations", "later", HEAD, serves_from=HEAD or "later", up="SELECT 1")
     assert run_in(copy, "ruff", "format", "--quiet").returncode == 0
     assert run_in(copy, "python", "deploy/generate.py").returncode == 0
     commit(copy)
@@ -82,13 +79,13 @@ def lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write("# ours\n")
     settings = (copy / "service" / "settings.py").read_text()
     settings = settings.replace("import PlatformSettings", "import PlatformSettings\nfrom pydantic import Field")
-    (copy / "service" / "settings.py").write_text(settings + "\n" + SETTING.format(indent="    ", name="own_word"))
+    (copy / "service" / "settings.py").write_text(settings + SETTING)
     for name in DELETED:
         (copy / name).unlink()
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('version = "0.1.0"', 'version = "7.0.0"', 1))
     [before] = tomllib.loads((copy / "migrations" / "removed.toml").read_text()).values()
-    write_migration(copy / "migrations", "own", before, serves_from=before, up="CREATE TABLE own (x integer)")
+    write_migration(copy / "migrations", "own", before, serves_from=before, up="SELECT 1")
     assert run_in(copy, "ruff", "check", "--fix", "--quiet", "service/settings.py").returncode == 0
     assert run_in(copy, "ruff", "format", "--quiet").returncode == 0
     assert run_in(copy, "python", "deploy/generate.py").returncode == 0
@@ -131,8 +128,10 @@ def test_only_what_both_sides_edited_is_in_conflict(halfway: Path, lived: Path, 
     assert not [name for name in (*DELETED, ".pre-commit-config.yaml") if (halfway / name).exists()]
 
 
-def test_it_ends_with_a_commit_once_that_is_mended(halfway: Path, template: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(halfway, tmp_path / "clone", symlinks=True))
+@pytest.fixture(scope="module")
+def mended(halfway: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the clone after the update, with the conflict mended in its favour and the migrations joined."""
+    copy = Path(shutil.copytree(halfway, tmp_path_factory.mktemp("mended") / "clone", symlinks=True))
     assert "AGENTS.md" in run_in(copy, *UPDATE).stdout
 
     git(copy, "checkout", "--ours", "AGENTS.md")
@@ -140,14 +139,18 @@ def test_it_ends_with_a_commit_once_that_is_mended(halfway: Path, template: Path
     done = run_in(copy, *UPDATE)
     assert (done.returncode, "git commit" in done.stdout, "failed" in done.stdout) == (0, True, False), done.stdout
     assert "two heads now, yours and the template's" in done.stdout
-    joined = run_in(copy, "alembic", "merge", "heads", "-m", "join the template's")
+    joined = run_in(copy, "python", "-c", "from deploy import join; join.join()")
     assert joined.returncode == 0, joined.stderr
     git(copy, "add", "--all")
     git(copy, "commit", "--quiet", "--no-edit")
-    assert run_in(copy, "alembic", "heads").stdout.count("(head)") == 1
+    return copy
 
+
+def test_it_ends_with_a_commit_once_that_is_mended(mended: Path, template: Path) -> None:
+    copy = mended
     assert git(copy, "status", "--porcelain") == ""
-    words = {"SERVICE_PLATFORM_WORD", "SERVICE_OWN_WORD"}
+    assert run_in(copy, "alembic", "heads").stdout.count("(head)") == 1
+    words = ("all others get 503.", "SERVICE_OWN_WORD")
     for name in (".env.example", "service/platform/docs/README.md", "helm/values.schema.json"):
         assert all(word in (copy / name).read_text() for word in words), name
         assert "<<<<<<<" not in (copy / name).read_text()
@@ -168,6 +171,17 @@ def test_it_ends_with_a_commit_once_that_is_mended(halfway: Path, template: Path
     again = run_in(copy, *UPDATE)
     assert (again.returncode, git(copy, "status", "--porcelain")) == (0, "")
     assert f"there is nothing newer at {template}: this clone has v0.2.0 already" in again.stdout
+
+
+@pytest.mark.ci
+def test_its_suite_is_green(mended: Path, server_url: str) -> None:
+    which = (
+        *("tests/docs/test_docs.py", "tests/platform/settings", "tests/platform/test_architecture.py"),
+        *("tests/platform/test_migrations.py", "tests/test_hello.py", "tests/helm/test_shapes.py"),
+    )
+    done = run_in(mended, "pytest", "-q", "-p", "no:cacheprovider", *which, TEST_DATABASE_URL=server_url)
+
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_a_half_update_is_left_by_one_command(halfway: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ LAYERS = (
     {"http"},
     {"inside"},
     {"process"},
+    {"reload"},
     {"client"},
     {"verbs"},
     {"testing"},
@@ -35,9 +36,10 @@ LAYERS = (
 RESERVED = {
     "trio.to_thread": {"calls", "database"},
     "trio.lowlevel.start_thread_soon": {"database"},
-    "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
+    # database/launch.py hands it on to PostgreSQL's programs, and reload reads what others have named.
+    "os.environ": {"settings", "database", "reload", "testing"},
     "os.getenv": {"settings"},
-    "trio.open_signal_receiver": {"process"},
+    "trio.open_signal_receiver": {"process", "reload"},
     "trio.run": {"verbs"},
 }
 FEATURE_MAY_RUN = "verbs"  # a feature's verbs are clients with a `trio.run` of their own

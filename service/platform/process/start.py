@@ -10,6 +10,9 @@ from contextlib import contextmanager
 USUAL = gc.get_threshold()
 SELDOM = 20_000  # objects more than before, of those that may be in a cycle
 
+# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
+ECHO = 0.5
+
 
 def end_at_signals() -> None:
     """End at SIGTERM and SIGINT until main, which drains, listens to them.

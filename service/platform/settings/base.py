@@ -92,7 +92,8 @@ class PlatformSettings(Frozen):
         0.4,
         ge=0,
         le=60,
-        description="Most seconds that a unit of work waits for a free connection; then it is refused with 503.",
+        description="Most seconds for which a unit of work may have to wait for a free connection; one that would have"
+        " to wait longer, as far as can be known, is refused with 503 at once.",
     )
     database_slow_unit: Seconds = Field(
         1.0, ge=0.001, le=3600, description="Seconds after which a unit of work is logged as slow, by its name."
@@ -260,9 +261,9 @@ class PlatformSettings(Frozen):
         description="Seconds after which code that blocks the event loop is logged with its stack; 0 is off.",
     )
     one_cpu: bool = Field(
-        True,
-        description="Whether the process stays on one CPU at a time, which is faster unless threads compute"
-        " outside of Python's lock.",
+        False,
+        description="Whether the process stays on one CPU at a time: units of work take less of it where there are"
+        " CPUs of its own, and far longer where neighbours want them.",
     )
     revision: str = Field(
         "unknown", examples=["4c1d2e7"], description="Commit that is running; container images set it."

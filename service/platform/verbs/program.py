@@ -1,8 +1,8 @@
 """What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -63,6 +63,29 @@ def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[s
         fail("SERVICE_DATABASE_URL: must be set; `service dev` brings a PostgreSQL of its own", WRONG)
     prepare_logs(context, settings)
     return settings, origins
+
+
+@contextmanager
+def any_database(context: typer.Context) -> "Iterator[PlatformSettings]":
+    """Yield settings with an address: as they are, else of the development database, migrated; it need not run."""
+    settings, _ = load_or_exit(context)
+    prepare_logs(context, settings)
+    if settings.database_url is not None:
+        yield settings
+        return
+    from service.platform.database import EmbeddedUnavailable
+    from service.platform.database.development import (
+        DevelopmentDatabaseUnusable,
+        bring_up_to_date,
+        with_development_database,
+    )
+
+    try:
+        with with_development_database(settings) as found:
+            assert found.database_url is not None  # noqa: S101  that is what it is for
+            yield bring_up_to_date(settings, found.database_url.get_secret_value())
+    except (EmbeddedUnavailable, DevelopmentDatabaseUnusable) as error:
+        fail(str(error), CRASHED)
 
 
 def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:

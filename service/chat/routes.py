@@ -24,6 +24,7 @@ from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
+from service.platform.http import limited
 from service.platform.identity import signed_in
 from service.platform.server import Websocket
 
@@ -67,6 +68,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
 
     @blueprint.websocket("/ws")
     @signed_in
+    @limited()  # and what is sent by SERVICE_RATE_PER_CONNECTION, in the conversation
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
         socket = cast(Websocket, websocket._get_current_object())

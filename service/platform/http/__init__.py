@@ -7,6 +7,7 @@ from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
 from service.platform.http.callers import caller, wait_signed_out
 from service.platform.http.idempotency import idempotent, run_once
+from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import (
     SCHEME,
     Media,
@@ -33,11 +34,13 @@ __all__ = [
     "create_app",
     "idempotent",
     "json_schema",
+    "limited",
     "no_deadline",
     "read_json",
     "replies",
     "run_once",
     "security_scheme",
     "surround",
+    "unlimited",
     "wait_signed_out",
 ]

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -14,13 +15,17 @@ from quart import Blueprint, request
 
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
+from service.platform.http.identity_routes import LOGOUT
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.issuer import open_issuer
+from service.platform.testing.issuer import CLIENT, open_issuer
 from service.platform.testing.processes import ready
 from tests.platform.identity.world import DOORS, FREE, World, auth, upgrade, world
+
+FORM = "application/x-www-form-urlencoded"
 
 
 async def statuses(client: httpx2.AsyncClient, token: str | None) -> dict[str, int]:
@@ -71,6 +76,36 @@ async def test_every_route_is_closed_to_whom_it_says(make_settings: MakeSettings
     assert upgrades == [401, 401, 401, 101]
     assert document["paths"]["/orders/{number}"]["post"]["security"] == [{"identity": ["orders:write"]}]
     assert document["components"]["securitySchemes"]["identity"]["openIdConnectUrl"].startswith(issuer.url)
+
+
+async def test_every_route_holds_the_limit_that_it_says(make_settings: MakeSettings) -> None:
+    """One without numbers counts by address, where it changes something, or says why it needs none: else no start."""
+    async with open_issuer() as issuer:
+        settings = make_settings(
+            **FREE | {"rate_per_address": 100_000}, **auth(issuer), auth_client_id=CLIENT, log_level="error"
+        )
+        async with booted(settings, [*FEATURES, DOORS]) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+            paths = (await client.get("/openapi.json")).json()["paths"]
+            operations = {(path, method): one for path in paths for method, one in paths[path].items()}
+            found = {route: one["x-limits"] for route, one in operations.items() if "x-limits" in one}
+            held: dict[tuple[str, str], set[str]] = {}
+            for (path, method), limits in found.items():
+                ask = partial(
+                    client.request,
+                    method.upper(),
+                    path,
+                    headers={"Content-Type": FORM if path == LOGOUT else "application/json"},
+                )
+                held[path, method] = {"concurrency"} & limits.keys()
+                if "body" in limits and (await ask(content=b"x" * (limits["body"] + 1))).status_code == 413:
+                    held[path, method].add("body")
+                for _ in range(int(4 * limits.get("rate", 0)) + 20):
+                    if (await ask()).status_code == 429:
+                        held[path, method].add("rate")
+                        break
+
+    assert {"/auth/sign-in", "/auth/callback", "/auth/ticket", LOGOUT} <= {path for path, _ in found}
+    assert held == {route: set(limits) for route, limits in found.items()}
 
 
 async def test_without_an_issuer_every_route_answers_and_everybody_is_a_guest(make_settings: MakeSettings) -> None:
@@ -146,11 +181,13 @@ async def test_who_may_not_reaches_no_hook_of_a_feature(make_settings: MakeSetti
 
         @routes.get("/closed")
         @signed_in
+        @unlimited("a test's")
         async def shut() -> str:
             return ""
 
         @routes.get("/open")
         @anyone
+        @unlimited("a test's")
         async def unlocked() -> str:
             return ""
 

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run shell python test install check generate bench drill image feature migration rename without-sample help
+.PHONY: run shell python test install check generate bench drill image feature migration join rename without-sample update help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -56,6 +56,10 @@ migration: ## NAME=add_total: write the next migration from what the tables say,
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/migration.py "$(NAME)" --breaking "$(BREAKING)"
 
+join: ## two heads of the migrations, after two branches met: write the migration after both, and try it
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/join.py
+
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/rename.py "$(NAME)" --holder "$(HOLDER)"
@@ -64,6 +68,11 @@ without-sample: ## take the sample out; DATABASE=downgrade|keep says what become
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
+
+# In the middle of an update the environment may not fit the lock file yet; the command sees to it.
+update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again
+	@[ -f "$$(git rev-parse --git-path MERGE_HEAD 2>&1)" ] || $(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/update.py --to "$(TO)" --from "$(FROM)" --base "$(BASE)" $(if $(ABORT),--abort)
 
 help: ## this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

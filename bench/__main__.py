@@ -44,13 +44,13 @@ def requests_per_second(measured: Server, request: bytes, number: int = 2_000) -
 
 
 def probes() -> None:
-    with server("trireme") as ours, server("bare") as bare, server("fastapi_") as fastapi:
+    with server("ours") as ours, server("bare") as bare, server("fastapi_") as fastapi:
         show("/livez, to the stack as it comes", _compare(ours, bare, LIVE), 2.4)
         show("/livez, to FastAPI on uvicorn", _compare(ours, fastapi, LIVE), 1.0)
 
 
 def http() -> None:
-    with server("trireme") as ours, server("bare") as bare, server("fastapi_") as fastapi:
+    with server("ours") as ours, server("bare") as bare, server("fastapi_") as fastapi:
         show("GET of a few bytes of JSON, to the stack as it comes", _compare(ours, bare, HELLO), 1.0)
         show("GET of a few bytes of JSON, to FastAPI on uvicorn", _compare(ours, fastapi, HELLO), 1.0)
 
@@ -62,7 +62,7 @@ def _compare(ours: Server, theirs: Server, request: bytes) -> tuple[float, list[
 def database() -> None:
     with postgres() as url:
         native = url.replace("postgresql+psycopg", "postgresql+asyncpg")
-        with server("trireme", url) as ours, server("fastapi_", native) as fastapi:
+        with server("ours", url) as ours, server("fastapi_", native) as fastapi:
             show("a read through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, READ), 1.1)
             show("an insert through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, INSERT), 1.1)
 
@@ -88,7 +88,7 @@ def postgres() -> Iterator[str]:
 
 def fanout() -> None:
     """Deliveries to 1,000 members, one of whom does not read, per second of processor time."""
-    with server("trireme") as ours, server("fastapi_") as fastapi, server("bare") as bare:
+    with server("ours") as ours, server("fastapi_") as fastapi, server("bare") as bare:
         rooms = [clients.Members(each.port, MEMBERS - 1, stalled=1) for each in (ours, fastapi, bare)]
         before = ours.rss
 
@@ -115,7 +115,7 @@ def fanout() -> None:
 
 def stalled() -> None:
     """How late the slowest hundredth of good clients' answers is while 50 peers ask for much and read nothing."""
-    with server("trireme") as ours:
+    with server("ours") as ours:
 
         def late() -> float:
             return statistics.quantiles(clients.latencies(ours.port, HELLO, 1_000), n=100)[98]

@@ -1,9 +1,10 @@
 """What the commands of a clone's life share: they refuse in one sentence, and only where git can undo them."""
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,10 +56,24 @@ def project_name() -> str:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = attempt(*command)
     if done.returncode:
         raise Refused(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def attempt(*command: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever that is. Raises Refused when there is no such program."""
+    try:
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Refused(f"{command[0]} is not here: install it") from error
+
+
+def ask(*arguments: str) -> str:
+    """Return what git says, without the blanks around it; "" where it knows nothing."""
+    done = attempt("git", *arguments)
+    return "" if done.returncode else done.stdout.strip()
 
 
 def follow_up(*command: str) -> None:

@@ -25,6 +25,7 @@ from deploy.clone import (  # after the path above
     template_page,
     tracked,
 )
+from deploy.origin import remember  # the same
 
 HOME = "service/chat/"
 GOES = (HOME, "tests/chat/", "deploy/remove_sample.py")
@@ -42,7 +43,7 @@ The sample is out. Next:
   make test                  # gets the environment without what only the sample needed, and tries everything
   git add --all && git commit -m "Remove the sample"
 Another database that the sample's migration has run on goes on by `service migrate --forget`; its tables stay.
-To undo this: git restore . && git clean -f migrations/removed.toml"""
+To undo this: git restore . && git clean -f migrations/removed.toml .template.toml"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def main() -> None:
         return
     kept = take_database_back(removal, given.database)
     apply(removal)
+    remember(removed=["sample"])
     tidy()
     say(f"{len(removal.files)} files and {sum(removal.cuts.values())} lines of {len(removal.cuts)} others went.")
     say(f"{NEXT}\n{KEPT}" if kept else NEXT)

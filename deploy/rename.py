@@ -26,6 +26,7 @@ from deploy.clone import (  # after the path above
     say,
     tracked,
 )
+from deploy.origin import remember  # the same
 
 GOOD_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 LONGEST = 40  # a release's name, a hyphen and this are a Kubernetes name of 63 at most
@@ -75,7 +76,7 @@ NEXT = """It is called {name} now. Next:
   git diff                   # one clean change
   make check                 # gets the environment under the new name
   git add --all && git commit -m "Call it {name}"
-To undo this: git reset --hard && git clean -df -- service/platform/docs deploy/systemd"""
+To undo this: git reset --hard && git clean -df -- service/platform/docs deploy/systemd .template.toml"""
 
 
 def main() -> None:
@@ -99,6 +100,7 @@ def main() -> None:
         make_pages_own(title_of(new))
     if holder:
         add_holder(holder)
+    remember(name=new, **({"holder": dated(holder)} if holder else {}))
     follow_up(sys.executable, "deploy/generate.py")
     say(NEXT.format(name=new))
     if not holder:
@@ -192,8 +194,13 @@ def add_holder(holder: str) -> None:
     if holds(holder):
         return
     path = ROOT / "LICENSE"
-    line = f"Copyright (c) {datetime.datetime.now(datetime.UTC).year} {holder}\n"
+    line = f"Copyright (c) {dated(holder)}\n"
     path.write_text(path.read_text().replace("Copyright (c)", f"{line}Copyright (c)", 1))
+
+
+def dated(holder: str) -> str:
+    """Return the holder with a year before it: the one that is given with it, or this one."""
+    return holder if re.match(r"\d{4}\b", holder) else f"{datetime.datetime.now(datetime.UTC).year} {holder}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv from uv.lock: sh deploy/setup.sh [arguments of `uv sync`].
 # Needs python3 (3.9 or later) and a package index; gets uv into .uv/ when it is not on PATH, and a Python >= 3.13 by uv
-# when the machine has none. Says in one line what is missing, and does nothing a second time.
+# when the machine has none. UV_PYTHON, a path or a version, names another. Says in one line what is missing, and does nothing a second time.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,7 @@ if [ -z "$uv" ]; then
 	uv=.uv/bin/uv
 fi
 
-python=$(find_python)
+python=${UV_PYTHON:-$(find_python)}
 if [ -n "$python" ]; then
 	export UV_PYTHON="$python"
 else

@@ -162,7 +162,7 @@ def make_settings_template(known: Catalogue) -> str:
         "secrets": hidden,
     }
     note = "{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}"
-    return f'{note}\n{{{{- define "trireme.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
+    return f'{note}\n{{{{- define "service.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
 
 
 def outputs(chart: Path = CHART, known: Catalogue = KNOWN) -> dict[Path, str]:

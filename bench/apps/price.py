@@ -13,7 +13,7 @@ import trio
 from quart import Blueprint
 from quart_trio import QuartTrio
 
-from bench.apps.trireme import select_item
+from bench.apps.ours import select_item
 from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
 from service.platform.http.limits import unlimited

@@ -1,10 +1,10 @@
-{{- define "trireme.name" -}}
+{{- define "service.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* A name that every object may have, a Service too (RFC 1035), and at most 45 characters: a StatefulSet's pods carry its name
 plus 11 in a label of at most 63. What had to be changed ends with a hash of what it was, so that no two become one. */}}
-{{- define "trireme.fullname" -}}
+{{- define "service.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- $full = default $full .Values.fullnameOverride -}}
@@ -18,47 +18,47 @@ plus 11 in a label of at most 63. What had to be changed ends with a hash of wha
 {{- end -}}
 
 {{/* What a selector may hold: never a version, since selectors cannot change. Takes (dict "root" $ "component" "..."). */}}
-{{- define "trireme.selector" -}}
-app.kubernetes.io/name: {{ include "trireme.name" .root | quote }}
+{{- define "service.selector" -}}
+app.kubernetes.io/name: {{ include "service.name" .root | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{/* The labels of pods: ours before the user's. Takes root, component, and by choice labels. */}}
-{{- define "trireme.podLabels" -}}
-{{- $own := include "trireme.selector" . | fromYaml -}}
-{{- $_ := set $own "app.kubernetes.io/version" (include "trireme.version" .root | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
+{{- define "service.podLabels" -}}
+{{- $own := include "service.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" (include "service.version" .root | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
 {{- merge $own (default dict .labels) .root.Values.commonLabels | toYaml -}}
 {{- end -}}
 
-{{- define "trireme.labels" -}}
-{{ include "trireme.podLabels" . }}
+{{- define "service.labels" -}}
+{{ include "service.podLabels" . }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
 {{- end -}}
 
 {{/* The metadata of an object. Takes root, component, and by choice suffix, labels and annotations. */}}
-{{- define "trireme.metadata" -}}
-name: {{ printf "%s%s" (include "trireme.fullname" .root) (default "" .suffix) | quote }}
+{{- define "service.metadata" -}}
+name: {{ printf "%s%s" (include "service.fullname" .root) (default "" .suffix) | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- include "trireme.labels" . | nindent 2 }}
+  {{- include "service.labels" . | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- define "trireme.version" -}}
+{{- define "service.version" -}}
 {{- default .Chart.AppVersion .Values.image.tag -}}
 {{- end -}}
 
-{{- define "trireme.image" -}}
-{{- include "trireme.mirrored" (dict "root" . "image" .Values.image.repository) }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "trireme.version" . }}{{ end -}}
+{{- define "service.image" -}}
+{{- include "service.mirrored" (dict "root" . "image" .Values.image.repository) }}{{ with .Values.image.digest }}@{{ . }}{{ else }}:{{ include "service.version" . }}{{ end -}}
 {{- end -}}
 
 {{/* An image by the registry for all, where one is set. A first part with a dot or a port, or localhost, is a registry. */}}
-{{- define "trireme.mirrored" -}}
+{{- define "service.mirrored" -}}
 {{- with .root.Values.global.imageRegistry -}}
 {{- . }}/{{ regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.image "" -}}
 {{- else -}}
@@ -66,29 +66,29 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{- define "trireme.serviceAccountName" -}}
-{{- $made := .Values.serviceAccount.create | ternary (include "trireme.fullname" .) "default" -}}
+{{- define "service.serviceAccountName" -}}
+{{- $made := .Values.serviceAccount.create | ternary (include "service.fullname" .) "default" -}}
 {{- default $made .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{/* The longest drain there can be, in whole seconds: service.platform.settings.Settings.drain_bound, rounded up. */}}
-{{- define "trireme.grace" -}}
-{{- $margin := (include "trireme.settings" . | fromJson).drain_margin -}}
+{{- define "service.grace" -}}
+{{- $margin := (include "service.settings" . | fromJson).drain_margin -}}
 {{- ceil (addf .Values.drain.delay .Values.drain.spread .Values.drain.gracefulTimeout $margin) | int -}}
 {{- end -}}
 
 {{/* How many pods are sure to run: what a disruption budget may count from. */}}
-{{- define "trireme.minimum" -}}
+{{- define "service.minimum" -}}
 {{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas (default 1 .Values.replicaCount) | int -}}
 {{- end -}}
 
-{{- define "trireme.databaseSecret" -}}
-{{- .Values.database.trial.enabled | ternary (printf "%s-trial" (include "trireme.fullname" .)) .Values.database.existingSecret -}}
+{{- define "service.databaseSecret" -}}
+{{- .Values.database.trial.enabled | ternary (printf "%s-trial" (include "service.fullname" .)) .Values.database.existingSecret -}}
 {{- end -}}
 
 {{/* Settings from `config`. JSON, since 1048576 would otherwise come out as 1.048576e+06. Takes root and skip. */}}
 {{- /* Settings that are secrets, for every verb that reads the settings: `migrate` too, as one may be required. */}}
-{{- define "trireme.secretsEnv" -}}
+{{- define "service.secretsEnv" -}}
 {{- range $name, $key := .Values.secrets.keys }}
 - name: {{ $name }}
   valueFrom:
@@ -96,7 +96,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{- define "trireme.configEnv" -}}
+{{- define "service.configEnv" -}}
 {{- range $name, $value := omit .root.Values.config .skip }}
 {{- if not (kindIs "invalid" $value) }}
 - name: {{ $name }}
@@ -105,7 +105,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{- define "trireme.passwordFileEnv" -}}
+{{- define "service.passwordFileEnv" -}}
 {{- if .Values.database.passwordKey }}
 - name: SERVICE_DATABASE_PASSWORD_FILE
   value: /run/database/password
@@ -113,13 +113,13 @@ annotations:
 {{- end -}}
 
 {{/* The environment of a serving process. Where extraEnv names the same, it wins: a name may stand there only once. */}}
-{{- define "trireme.env" -}}
+{{- define "service.env" -}}
 {{- $extra := list }}
 {{- range .Values.extraEnv }}
 {{- $extra = append $extra .name }}
 {{- end }}
 {{- $env := list }}
-{{- range include "trireme.ownEnv" . | fromYamlArray }}
+{{- range include "service.ownEnv" . | fromYamlArray }}
 {{- if not (has .name $extra) }}
 {{- $env = append $env . }}
 {{- end }}
@@ -127,7 +127,7 @@ annotations:
 {{- concat $env .Values.extraEnv | toYaml }}
 {{- end -}}
 
-{{- define "trireme.ownEnv" -}}
+{{- define "service.ownEnv" -}}
 # The chart owns these: ports, probes and the grace period go with them.
 - name: SERVICE_BIND
   value: "[::]:8000"
@@ -139,17 +139,17 @@ annotations:
   value: {{ .Values.drain.spread | toJson | quote }}
 - name: SERVICE_GRACEFUL_TIMEOUT
   value: {{ .Values.drain.gracefulTimeout | toJson | quote }}
-{{- include "trireme.configEnv" (dict "root" . "skip" "") }}
-{{- include "trireme.secretsEnv" . }}
+{{- include "service.configEnv" (dict "root" . "skip" "") }}
+{{- include "service.secretsEnv" . }}
 - name: SERVICE_DATABASE_URL
   valueFrom:
-    secretKeyRef: {name: {{ include "trireme.databaseSecret" . | quote }}, key: {{ .Values.database.urlKey | quote }}}
+    secretKeyRef: {name: {{ include "service.databaseSecret" . | quote }}, key: {{ .Values.database.urlKey | quote }}}
 {{- with .Values.database.directUrlKey }}
 - name: SERVICE_DATABASE_DIRECT_URL
   valueFrom:
-    secretKeyRef: {name: {{ include "trireme.databaseSecret" $ | quote }}, key: {{ . | quote }}}
+    secretKeyRef: {name: {{ include "service.databaseSecret" $ | quote }}, key: {{ . | quote }}}
 {{- end }}
-{{- include "trireme.passwordFileEnv" . }}
+{{- include "service.passwordFileEnv" . }}
 - name: POD_NAME
   valueFrom:
     fieldRef: {fieldPath: metadata.name}
@@ -157,9 +157,9 @@ annotations:
   valueFrom:
     fieldRef: {fieldPath: spec.nodeName}
 - name: OTEL_SERVICE_NAME
-  value: {{ include "trireme.fullname" . | quote }}
+  value: {{ include "service.fullname" . | quote }}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: "k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),service.version={{ include "trireme.version" . }}"
+  value: "k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),service.version={{ include "service.version" . }}"
 {{- with .Values.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}
@@ -167,8 +167,8 @@ annotations:
 {{- end -}}
 
 {{/* A container of the service's image, without name, arguments, environment and resources. */}}
-{{- define "trireme.container" -}}
-image: {{ include "trireme.image" . | quote }}
+{{- define "service.container" -}}
+image: {{ include "service.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 terminationMessagePolicy: FallbackToLogsOnError
 {{- with .Values.extraEnvFrom }}
@@ -188,7 +188,7 @@ volumeMounts:
 {{- end -}}
 
 {{/* What all pods of the service's image share. Takes root and serviceAccountName. */}}
-{{- define "trireme.pod" -}}
+{{- define "service.pod" -}}
 {{- with .root.Values -}}
 serviceAccountName: {{ $.serviceAccountName | quote }}
 automountServiceAccountToken: false
@@ -225,7 +225,7 @@ volumes:
   {{- if .database.passwordKey }}
   - name: database-password
     secret:
-      secretName: {{ include "trireme.databaseSecret" $.root | quote }}
+      secretName: {{ include "service.databaseSecret" $.root | quote }}
       defaultMode: 0440
       items: [{key: {{ .database.passwordKey | quote }}, path: password}]
   {{- end }}

@@ -1,5 +1,5 @@
 {{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}
-{{- define "trireme.settings" -}}
+{{- define "service.settings" -}}
 {
   "drain_margin": 5.0,
   "request_deadline": 10,

@@ -3,16 +3,14 @@
 Everything of it is in this folder, in tests/chat and in its migration; lines elsewhere are marked `sample`.
 """
 
-from functools import partial
-
 from service.chat.janitor import sweep_old_messages
-from service.chat.routes import HEARTBEAT, open_chat
+from service.chat.routes import open_chat
 from service.chat.settings import ChatSettings
 from service.platform.feature import Feature
 
 CHAT = Feature(
     "chat",
-    open=partial(open_chat, heartbeat=HEARTBEAT),
+    open=open_chat,
     settings=ChatSettings,
     jobs=(sweep_old_messages,),
     verbs="service.chat.verbs",

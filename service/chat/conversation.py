@@ -10,9 +10,9 @@ import trio
 
 from service.chat.authors import Author
 from service.chat.backlog import Answer
-from service.chat.connection import FLOODING, Chat, ChatSocket, Ending
+from service.chat.connection import Chat
 from service.chat.frames import encode_burst, encode_server_frame
-from service.chat.limits import Patience, Strikes
+from service.chat.limits import Strikes
 from service.chat.parsing import parse
 from service.chat.protocol import (
     MAX_ROOMS,
@@ -37,6 +37,7 @@ from service.chat.store import Draft
 from service.chat.tail import Burst
 from service.chat.writer import unavailable
 from service.platform.errors import Forbidden, Unavailable
+from service.platform.http import Conversation, Ending
 from service.platform.server import Websocket
 
 LAST_ANSWERS = 1.0  # seconds that a goodbye waits for the answers to what was read
@@ -60,22 +61,20 @@ class Membership:
             self.seat.room.leave(self.seat)
 
 
-class Conversation:
+class RoomsConversation:
     """A member of rooms, over one websocket."""
 
     def __init__(self, chat: Chat, socket: Websocket, author: Author, session: str) -> None:
         self._chat = chat
         self._author = author
         self._session = session
-        self._connection = ChatSocket(chat, socket)
+        self._connection = Conversation(chat.conversations, socket)
         self._socket = socket
         self._memberships: dict[str, Membership] = {}
         self._unanswered: Counter[str] = Counter()
         self._all_answered = trio.Event()
         self._strikes = Strikes()
-        self._patience = Patience()
-        self._sends = chat.limits.connection()
-        self._others = chat.limits.connection()  # joins, pings, nonsense
+        self._others = chat.conversations.limits.connection()  # joins, pings, nonsense
         self._catching_up = trio.Lock()
 
     async def run(self) -> None:
@@ -126,22 +125,16 @@ class Conversation:
                 pass  # it was received: that is all it says
 
     def _within_rate(self, frame: object) -> bool:
-        now = trio.current_time()
-        if isinstance(frame, Send):
-            wait = self._sends.take(now) or self._chat.limits.take(self._connection.address)
-        else:
-            wait = self._others.take(now)
+        wait = self._connection.take() if isinstance(frame, Send) else self._connection.take(self._others)
         if wait:
             self._refuse_rate(frame, wait)
-            if self._patience.refuse(now):
-                self._connection.end(FLOODING)
         return not wait
 
     def _refuse_rate(self, frame: object, wait: float) -> None:
         self._send(
             Error(
                 code="rate_limited",
-                message=f"more than {self._chat.limits.per_connection:g} frames a second",
+                message=f"more than {self._chat.conversations.limits.per_connection:g} frames a second",
                 retryable=True,
                 retry_after_ms=max(1, round(wait * 1000)),
                 id=getattr(frame, "id", None),
@@ -248,11 +241,11 @@ class Conversation:
 
 def hello(chat: Chat, session: str) -> Hello:
     """Return the first frame: what a client must know of this server."""
-    settings, n = chat.settings, chat.limits.per_connection
+    settings, n = chat.settings, chat.conversations.limits.per_connection
     return Hello(
         server=chat.replica,
         session=session,
-        heartbeat_ms=round(chat.heartbeat * 1000),
+        heartbeat_ms=round(chat.conversations.heartbeat * 1000),
         max_bytes=settings.websocket_max_bytes,
         rate=Rate(n=max(1, round(n)), per_ms=round(1000 * max(1, 1 / n))) if n else None,
         retention_s=round(settings.of(ChatSettings).retention),

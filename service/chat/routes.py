@@ -13,7 +13,7 @@ from service.chat.asyncapi import add_asyncapi
 from service.chat.authors import identify
 from service.chat.browser import add_page
 from service.chat.connection import Chat
-from service.chat.conversation import Conversation
+from service.chat.conversation import RoomsConversation
 from service.chat.history import add_history
 from service.chat.presence import Presence
 from service.chat.protocol import SUBPROTOCOL
@@ -24,38 +24,35 @@ from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
-from service.platform.http import limited
+from service.platform.http import HEARTBEAT, limited, open_conversations
 from service.platform.identity import signed_in
 from service.platform.server import Websocket
 
-HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
-
 
 @asynccontextmanager
-async def open_chat(resources: Resources, *, heartbeat: float, rule: Rule = check) -> AsyncIterator[Blueprint]:
+async def open_chat(
+    resources: Resources, *, heartbeat: float = HEARTBEAT, rule: Rule = check
+) -> AsyncIterator[Blueprint]:
     settings, database = resources.settings, resources.database
     rooms = Rooms(database, readers=max(1, settings.database_connections // 2))
     replica = secrets.token_hex(4)
     presence, statistics = Presence(replica), ChatStatistics(observe_delivery=show_delivery(resources.metrics))
     writer = Writer(database, rooms.offer, statistics)
-    chat = Chat(
-        settings=settings,
-        lifecycle=resources.lifecycle,
-        rooms=rooms,
-        writer=writer,
-        limits=resources.limits,
-        replica=replica,
-        heartbeat=heartbeat,
-        rule=rule,
-        statistics=statistics,
-    )
-    show(resources.metrics, statistics, members=lambda: len(chat.connections), waiting=lambda: writer.waiting)
-    async with trio.open_nursery() as nursery:
+    async with open_conversations(resources, heartbeat=heartbeat) as conversations, trio.open_nursery() as nursery:
+        chat = Chat(
+            settings=settings,
+            rooms=rooms,
+            writer=writer,
+            conversations=conversations,
+            replica=replica,
+            rule=rule,
+            statistics=statistics,
+        )
+        show(resources.metrics, statistics, conversations, waiting=lambda: writer.waiting)
         nursery.start_soon(database.keep_running, relay.listen, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.tick, database, rooms, presence)
         nursery.start_soon(database.keep_running, relay.read_on, rooms)
         nursery.start_soon(database.keep_running, writer.run)
-        nursery.start_soon(chat.say_goodbye)
         yield create_routes(resources, chat)
         nursery.cancel_scope.cancel()
 
@@ -77,7 +74,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
             await SimpleConversation(chat, socket, author).run()
         elif SUBPROTOCOL in socket.requested_subprotocols:
             await socket.accept(subprotocol=SUBPROTOCOL)
-            await Conversation(chat, socket, author, secrets.token_hex(8)).run()
+            await RoomsConversation(chat, socket, author, secrets.token_hex(8)).run()
         else:
             raise Invalid(f"subprotocol: must be {SUBPROTOCOL}, or none for plain texts")
 

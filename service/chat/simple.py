@@ -9,12 +9,12 @@ import trio
 
 from service.chat.authors import Author
 from service.chat.backlog import Answer
-from service.chat.connection import FLOODING, Chat, ChatSocket, Ending
+from service.chat.connection import Chat
 from service.chat.frames import encode_texts
-from service.chat.limits import Patience
 from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
 from service.chat.store import Draft
 from service.chat.tail import Burst, Entry
+from service.platform.http import Conversation, Ending
 from service.platform.server import Websocket
 
 LOBBY = "lobby"
@@ -29,10 +29,8 @@ class SimpleConversation:
         self._chat = chat
         self._socket = socket
         self._author = author
-        self._connection = ChatSocket(chat, socket)
+        self._connection = Conversation(chat.conversations, socket)
         self._own: set[str] = set()  # ids of what it sent and has not come by yet
-        self._rate = chat.limits.connection()
-        self._patience = Patience()
 
     async def run(self) -> None:
         for action in ("read", "write"):
@@ -41,7 +39,7 @@ class SimpleConversation:
         seat, _ = room.join(self, ref="", since=None)
         try:
             await self._socket.accept()  # not sooner: while the database is away the upgrade is answered 503
-            await self._connection.run(self._receive, self._say_goodbye)
+            await self._connection.run(self._receive)  # its goodbye is the close code: this mode has no frames
         finally:
             room.leave(seat)
 
@@ -73,10 +71,10 @@ class SimpleConversation:
 
     async def _wait_for_rate(self) -> None:
         """Hold a fast sender back: without error frames to tell it, dropping its texts would be silent."""
-        while wait := self._rate.take(trio.current_time()) or self._chat.limits.take(self._connection.address):
-            if self._patience.refuse(trio.current_time()):
-                self._connection.end(FLOODING)
+        wait = self._connection.take()
+        while wait:
             await trio.sleep(wait)
+            wait = self._connection.take()
 
     def _submit(self, text: str) -> None:
         draft = Draft(
@@ -88,6 +86,3 @@ class SimpleConversation:
     def _answer(self, answer: Answer) -> None:
         if isinstance(answer, Error):
             self._connection.end(NOT_STORED)
-
-    async def _say_goodbye(self, ending: Ending) -> None:
-        """Leave it to the close code: this mode has no frames."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.platform.http import Conversations
 from service.platform.telemetry import Metrics
 
 
@@ -11,15 +12,14 @@ class ChatStatistics:
     """One per process; plain numbers that only rise."""
 
     messages: int = 0  # stored by this process; a repeat is none
-    overflows: int = 0  # members let go as they read too slowly
     observe_delivery: Callable[[float], None] = lambda _: None  # seconds
 
 
-def show(metrics: Metrics, seen: ChatStatistics, *, members: Callable[[], int], waiting: Callable[[], int]) -> None:
-    metrics.gauge("chat_members", "Connections that chat.", members)
+def show(metrics: Metrics, seen: ChatStatistics, talks: Conversations, *, waiting: Callable[[], int]) -> None:
+    metrics.gauge("chat_members", "Connections that chat.", lambda: len(talks))
     metrics.gauge("chat_sends_waiting", "Sends that are not answered yet.", waiting)
     metrics.counter("chat_messages_total", "Messages stored.", lambda: seen.messages)
-    metrics.counter("chat_outbox_overflows_total", "Members let go, as they read too slowly.", lambda: seen.overflows)
+    metrics.counter("chat_outbox_overflows_total", "Members let go, as they read too slowly.", lambda: talks.overflows)
 
 
 def show_delivery(metrics: Metrics) -> Callable[[float], None]:

@@ -21,6 +21,7 @@ A class per thing the caller can do about it:
         ├── DatabaseUnable      503  PostgreSQL answers that it cannot: a standby, a full disk, a lock; not committed
         ├── DatabaseIncomplete  500  a table, a column or a right is not there; not committed
         ├── OutcomeUnknown      503  the line died between COMMIT and its answer
+        ├── PeerAway            503  another service did not answer; whether it did what was asked is not known
         └── DeadlineExceeded    504  the request took too long; its query is gone
 
 The message is shown to the client: what was wrong, the offending value, what would be right; never a secret.
@@ -149,6 +150,10 @@ class DatabaseIncomplete(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     """The line died, or had to be cut, between sending COMMIT and its answer: it may be committed or not."""
+
+
+class PeerAway(Unavailable):
+    """Another service did not answer, in time or at all: it may have done what it was asked, or not."""
 
 
 class DeadlineExceeded(Unavailable):

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 import trio
 
-from service.chat.connection import SILENCE
+from service.platform.http.conversations import SILENCE
 from service.platform.testing.wire import RawWebsocket
 from tests.chat.conftest import Start
 from tests.chat.system.black_hole import open_black_hole

@@ -11,6 +11,7 @@ from service.platform.testing.fixtures import HEAD
 from tests.platform.database.migrations import write_migration
 
 WRITE = ("python", "deploy/migration.py")
+JOIN = ("python", "deploy/join.py")
 TABLE = '''"""Totals."""
 
 from sqlalchemy import Column, Identity, Table, types
@@ -18,6 +19,15 @@ from sqlalchemy import Column, Identity, Table, types
 from service.platform.database import metadata
 
 total = Table("total", metadata, Column("id", types.BigInteger, Identity(), primary_key=True){more})
+'''
+
+BRANCHES = '''"""What the migrations of two branches make."""
+
+from sqlalchemy import Column, Table, types
+
+from service.platform.database import metadata
+
+east, west = (Table(name, metadata, Column("x", types.BigInteger)) for name in ("east", "west"))
 '''
 
 
@@ -77,12 +87,44 @@ def test_a_bad_name_is_refused_in_a_sentence(clone: Path, name: str) -> None:
     assert "make migration NAME=add_total" in done.stderr
 
 
-def test_two_heads_are_a_sentence_with_the_command_that_joins_them(clone: Path) -> None:
-    for name in ("east", "west"):
-        write_migration(clone / "migrations", name, HEAD, serves_from=HEAD or name, up=f"CREATE TABLE {name} (x int)")
-    before = git(clone, "status", "--porcelain")
-    done = run_in(clone, *WRITE, "add_total")
+@pytest.fixture
+def two_heads(clone: Path) -> Path:
+    """Return a clone in which two branches have met: one serves all code, the other only its own."""
+    for name, breaking in (("east", None), ("west", "for a reason")):
+        serves_from = name if breaking or HEAD is None else newest_served(read_scripts(find_migrations()), [HEAD])
+        up = f"CREATE TABLE {name} (x bigint)"
+        write_migration(
+            clone / "migrations",
+            name,
+            HEAD,
+            serves_from=serves_from,
+            breaking=breaking,
+            up=up,
+            back=f"DROP TABLE {name}",
+        )
+    return clone
+
+
+def test_two_heads_are_a_sentence_with_the_command_that_joins_them(two_heads: Path) -> None:
+    before = git(two_heads, "status", "--porcelain")
+    done = run_in(two_heads, *WRITE, "add_total")
 
     assert done.returncode == 1
-    assert 'the migrations have 2 heads, east and west: join them with `alembic merge heads -m "join' in done.stderr
-    assert git(clone, "status", "--porcelain") == before
+    assert "the migrations have 2 heads, east and west: `make join` writes one after them" in done.stderr
+    assert git(two_heads, "status", "--porcelain") == before
+
+
+@pytest.mark.ci
+def test_two_heads_are_joined_and_the_join_is_tried(two_heads: Path, server_url: str) -> None:
+    (two_heads / "service" / "totals.py").write_text(BRANCHES)
+    joined = run_in(two_heads, *JOIN, TEST_DATABASE_URL=server_url)
+    assert joined.returncode == 0, joined.stdout + joined.stderr
+    assert "all well" in joined.stdout
+    assert "down_revision = ('east', 'west')".replace("'", '"') in written(two_heads, "join_east_and_west")
+    assert 'serves_from = "west"' in written(two_heads, "join_east_and_west")
+
+    again = run_in(two_heads, *JOIN)
+    assert (again.returncode, again.stderr) == (
+        1,
+        "nothing was changed: the migrations have one head: there is nothing to join\n",
+    )

@@ -5,6 +5,7 @@ from typing import Any
 import helm_python
 from hypothesis import strategies as st
 
+from helm.kinds import LIMIT
 from tests.helm.charts import CHART
 
 # What YAML may read as something else, and what ends a scalar when nobody has quoted it.
@@ -107,15 +108,23 @@ def _of_kind(kind: str, schema: dict[str, Any], path: str) -> st.SearchStrategy[
             return st.none()
         case "boolean":
             return st.booleans()
-        case "integer":
-            return st.integers(schema["minimum"], schema["maximum"])
-        case "number":
-            return st.floats(schema["minimum"], schema["maximum"], allow_subnormal=False)
+        case "integer" | "number":
+            return numbers(schema, whole=kind == "integer")
         case "string":
             return _text(schema)
         case "array":
             return st.lists(draw_from(schema["items"], path + "[]"), max_size=2)
     return _object(schema, path)
+
+
+def numbers(schema: dict[str, Any], *, whole: bool) -> st.SearchStrategy[Any]:
+    """Return what a schema admits; a clone's own settings may be open at an end."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum", -LIMIT))
+    high = schema.get("maximum", schema.get("exclusiveMaximum", LIMIT))
+    open_low, open_high = "exclusiveMinimum" in schema, "exclusiveMaximum" in schema
+    if whole:
+        return st.integers(low + open_low, high - open_high)
+    return st.floats(low, high, allow_subnormal=False, exclude_min=open_low, exclude_max=open_high)
 
 
 def _text(schema: dict[str, Any]) -> st.SearchStrategy[str]:

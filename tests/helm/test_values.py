@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helm.generate import OWNED, outputs, own_secrets, parse_values
 from tests.helm.charts import CHART, copy_chart, render
+from tests.helm.draws import numbers
 from tests.helm.rules_of_pods import KNOWN, settings_of
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
@@ -142,20 +143,17 @@ def test_the_grace_is_the_drain_for_any_settings(delay: float, spread: float, gr
     assert math.isclose(pod.spec["terminationGracePeriodSeconds"], math.ceil(round(told.drain_bound, 6)))
 
 
-def numbers(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    low, high = schema["minimum"], schema["maximum"]
-    if schema["type"] == "integer":
-        return st.integers(low, high)
-    return st.floats(low, high, allow_subnormal=False)
-
-
 def test_numbers_reach_the_service_as_they_were_written() -> None:
     """1048576 must not become 1.048576e+06, which is no whole number to the service."""
     ranged = {name: schema for name, schema in config_schema().items() if "minimum" in schema}
     assert len(ranged) > 5
 
     @settings(max_examples=40, deadline=None)
-    @given(st.fixed_dictionaries({}, optional={name: numbers(schema) for name, schema in ranged.items()}))
+    @given(
+        st.fixed_dictionaries(
+            {}, optional={name: numbers(schema, whole=schema["type"] == "integer") for name, schema in ranged.items()}
+        )
+    )
     def check(config: dict[str, float]) -> None:
         drain = {"gracefulTimeout": 3600}
         told = settings_of(render(CHART, OUTSIDE | {"config": config, "drain": drain}).server.spec["containers"][0])

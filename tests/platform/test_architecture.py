@@ -20,7 +20,7 @@ LAYERS = (
     {"name"},
     {"settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
-    {"database", "server"},
+    {"calls", "database", "server"},
     {"identity", "jobs"},
     {"feature"},
     {"http"},
@@ -33,7 +33,7 @@ LAYERS = (
 
 # What only one part of the platform may use, and nobody else.
 RESERVED = {
-    "trio.to_thread": {"database"},
+    "trio.to_thread": {"calls", "database"},
     "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
     "os.getenv": {"settings"},

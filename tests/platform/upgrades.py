@@ -2,16 +2,21 @@
 
 A release is a directory of migrations up to one revision. Rows are made up from the columns' types. A table that takes
 none of those has its rows in migrations/rows/REVISION.sql, which is run when the database has come to that revision.
+
+The code of a release is taken to read every column of its schema, and to fill those that must be. Where it does more,
+or less, a migration says so, for its own release and all after it: `fills = ("orders.customer",)` are columns that may
+be empty and are filled in each row, `leaves = ("orders.text",)` those that are neither read nor written any more.
 """
 
 import datetime
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from alembic.script import Script
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, Table, create_engine, func, insert, select
 from sqlalchemy import types as sql
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +32,20 @@ OURS = {"alembic_version", STATE_TABLE}
 # A statement of old code that fails so would fail for real rows too: a table or column that is gone, and one that must
 # be filled and that old code does not know. A check that refuses made-up rows says nothing.
 OLD_CODE_FAILS = ("42", "23502")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns, as TABLE.COLUMN, that the code of a release treats otherwise than its schema says."""
+
+    filled: Set[str]
+    left: Set[str]
+
+    @classmethod
+    def known_to(cls, scripts: ScriptDirectory, revision: str) -> Self:
+        modules = [scripts.get_revision(one).module for one in ancestors(scripts, revision)]
+        filled, left = ({name for one in modules for name in getattr(one, said, ())} for said in ("fills", "leaves"))
+        return cls(filled - left, left)
 
 
 def release_of(migrations: Path, revision: str, directory: Path) -> Path:
@@ -47,18 +66,32 @@ def pending_after(migrations: Path, revision: str) -> list[Script]:
     return list(reversed(list(scripts.iterate_revisions("head", revision, implicit_base=True))))
 
 
+def steps(scripts: ScriptDirectory, pending: Iterable[Script], *, at: str | None = None) -> Iterator[list[Script]]:
+    """Yield what a database at a revision is brought on by, a release at a time, of which the last is the head.
+
+    What is on another branch comes with the migration that joins the two: no release has it without the other.
+    """
+    waiting: list[Script] = []
+    for script in pending:
+        waiting.append(script)
+        if at is None or at in ancestors(scripts, script.revision):
+            yield waiting
+            at, waiting = script.revision, []
+
+
 def fill_database(url: str, migrations: Path, revision: str, directory: Path) -> None:
     """Bring an empty database to a revision, with rows in every table."""
     scripts = read_scripts(migrations)
-    for script in reversed(list(scripts.iterate_revisions(revision, "base"))):
-        migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
-        rows = migrations / "rows" / f"{script.revision}.sql"
-        if rows.exists():
-            with connected(url) as connection:
-                connection.exec_driver_sql(rows.read_text())
+    for step in steps(scripts, reversed(list(scripts.iterate_revisions(revision, "base")))):
+        migrate(settings_for(url), migrations=release_of(migrations, step[-1].revision, directory), breaking=True)
+        for rows in (migrations / "rows" / f"{script.revision}.sql" for script in step):
+            if rows.exists():
+                with connected(url) as connection:
+                    connection.exec_driver_sql(rows.read_text())
+    code = Columns.known_to(scripts, revision)
     with connected(url) as connection:
         for table in tables(connection):
-            _insert(connection, table, "first")
+            _insert(connection, table, code, "first")
             if not connection.execute(select(func.count()).select_from(table)).scalar():
                 raise AssertionError(
                     f"{table.name} takes no made-up rows: put some into migrations/rows/{revision}.sql"
@@ -68,13 +101,14 @@ def fill_database(url: str, migrations: Path, revision: str, directory: Path) ->
 def upgrade_problems(url: str, migrations: Path, revision: str, directory: Path) -> Iterator[str]:
     """Upgrade a database of one release step by step; yield what its code would not survive and nobody announced."""
     scripts = read_scripts(migrations)
-    code = CodeSchema(revision, ancestors(scripts, revision))
+    code, columns = CodeSchema(revision, ancestors(scripts, revision)), Columns.known_to(scripts, revision)
     with connected(url) as connection:
         known = tables(connection)
     announced = False
-    for script in pending_after(migrations, revision):
+    for step in steps(scripts, pending_after(migrations, revision), at=revision):
+        script = step[-1]
         migrate(settings_for(url), migrations=release_of(migrations, script.revision, directory), breaking=True)
-        announced = announced or bool(script.module.breaking)
+        announced = announced or any(one.module.breaking for one in step)
         with connected(url) as connection:
             state = decide(code, *select_state(connection))
             print(f"code of {revision} sees the schema of {script.revision}: {state}")
@@ -82,7 +116,9 @@ def upgrade_problems(url: str, migrations: Path, revision: str, directory: Path)
                 yield f"{script.revision} stops serving {revision} and does not say `breaking`"
             if state.served:
                 for table in known:
-                    if problem := _insert(connection, table, script.revision) or _select(connection, table):
+                    if problem := _insert(connection, table, columns, script.revision) or _select(
+                        connection, table, columns
+                    ):
                         yield f"{script.revision} says that it serves {revision}, whose code fails: {problem}"
 
 
@@ -100,20 +136,21 @@ def tables(connection: Connection) -> list[Table]:
     return [table for table in metadata.sorted_tables if table.name not in OURS]
 
 
-def _insert(connection: Connection, table: Table, mark: str) -> str | None:
+def _insert(connection: Connection, table: Table, code: Columns, mark: str) -> str | None:
     """Insert a row as code does that knows these columns; return why that could not be."""
     try:
         with connection.begin_nested():
-            connection.execute(insert(table).values(dict(_values(connection, table, mark))))
+            connection.execute(insert(table).values(dict(_values(connection, table, code, mark))))
     except DBAPIError as error:
         return _problem(error)
     return None
 
 
-def _select(connection: Connection, table: Table) -> str | None:
+def _select(connection: Connection, table: Table, code: Columns) -> str | None:
     try:
         with connection.begin_nested():
-            connection.execute(select(table).limit(1)).all()
+            columns = [column for column in table.columns if f"{table.name}.{column.name}" not in code.left]
+            connection.execute(select(*columns).select_from(table).limit(1)).all()
     except DBAPIError as error:
         return _problem(error)
     return None
@@ -124,12 +161,13 @@ def _problem(error: DBAPIError) -> str | None:
     return str(error.orig).splitlines()[0] if state.startswith(OLD_CODE_FAILS) else None
 
 
-def _values(connection: Connection, table: Table, mark: str) -> Iterator[tuple[str, Any]]:
-    """Yield values for the columns that need one."""
+def _values(connection: Connection, table: Table, code: Columns, mark: str) -> Iterator[tuple[str, Any]]:
+    """Yield values for the columns that need one, or are filled anyway."""
     number = 1 + (connection.execute(select(func.count()).select_from(table)).scalar() or 0)
     for column in table.columns:
         filled = column.server_default is not None or column.identity is not None or column.computed is not None
-        if not column.nullable and not filled:
+        name = f"{table.name}.{column.name}"
+        if (not column.nullable and not filled and name not in code.left) or name in code.filled:
             if column.foreign_keys:
                 parent = next(iter(column.foreign_keys)).column
                 yield column.name, connection.execute(select(parent).limit(1)).scalar()

@@ -5,6 +5,7 @@ Start reading at door.py. What other packages may use is named here.
 
 from service.platform.database.door import Database, open_database
 from service.platform.database.embedded import Embedded, open_embedded
+from service.platform.database.feed import Feed, Follower, in_order, open_feed
 from service.platform.database.launch import EmbeddedUnavailable
 from service.platform.database.listen import Wakeup, Wakeups
 from service.platform.database.migrate import Migrated, MigrationFailed, migrate
@@ -24,6 +25,8 @@ __all__ = [
     "DatabaseStatistics",
     "Embedded",
     "EmbeddedUnavailable",
+    "Feed",
+    "Follower",
     "InFlight",
     "Migrated",
     "MigrationFailed",
@@ -36,9 +39,11 @@ __all__ = [
     "Wakeup",
     "Wakeups",
     "find_migrations",
+    "in_order",
     "metadata",
     "migrate",
     "notify",
     "open_database",
     "open_embedded",
+    "open_feed",
 ]

@@ -3,10 +3,12 @@
 import ctypes
 import importlib.util
 import os
+import pwd
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -54,9 +56,7 @@ def launch(
             env={"LC_ALL": "C", "PATH": os.defpath, "USER": "postgres"},
         )
     except subprocess.SubprocessError:
-        raise EmbeddedUnavailable(
-            "PostgreSQL refuses to run as root, and this machine forbids the user namespace that would help"
-        ) from None
+        raise EmbeddedUnavailable(f"{_wanted()}, and this machine forbids the user namespace that would help") from None
 
 
 def run_to_end(command: Sequence[str]) -> None:
@@ -72,13 +72,13 @@ def run_to_end(command: Sequence[str]) -> None:
 
 def _prepare(owner: int, death: signal.Signals) -> Callable[[], None]:
     """Return what the child does between fork and exec; loaded here, as a child had better not import."""
-    root = os.geteuid() == 0
+    guise = _guise() if sys.platform == "linux" else None
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def prepare() -> None:
         os.setsid()  # Ctrl-C in the terminal is for us; the server is stopped when we are done with it
-        if root and sys.platform == "linux":
-            _appear_as_user()
+        if guise is not None:
+            _appear_as(*guise)
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, death)  # after the change of user, which clears it
             if os.getppid() != owner:
@@ -87,9 +87,26 @@ def _prepare(owner: int, death: signal.Signals) -> Callable[[], None]:
     return prepare
 
 
-def _appear_as_user() -> None:
-    """Enter a user namespace in which root is an ordinary user: no account is made, no file changes hands."""
+def _wanted() -> str:
+    user = os.geteuid()
+    return f"initdb wants a name for the user {user}" if user else "PostgreSQL refuses to run as root"
+
+
+def _guise() -> tuple[int, int] | None:
+    """Return the user and the group to appear as, for root and for a user without a name: initdb refuses both."""
+    with suppress(KeyError):
+        if pwd.getpwuid(os.geteuid()).pw_uid != 0:
+            return None
+    for user in pwd.getpwall():
+        if user.pw_uid != 0:
+            return user.pw_uid, user.pw_gid
+    raise EmbeddedUnavailable(f"{_wanted()}, and there is no other user in /etc/passwd to appear as")
+
+
+def _appear_as(user: int, group: int) -> None:
+    """Enter a user namespace in which we are another one: no account is made, no file changes hands."""
+    uid, gid = os.geteuid(), os.getegid()
     os.unshare(os.CLONE_NEWUSER)
-    Path("/proc/self/uid_map").write_text("1000 0 1")
+    Path("/proc/self/uid_map").write_text(f"{user} {uid} 1")
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/gid_map").write_text("1000 0 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {gid} 1")

@@ -34,9 +34,7 @@ def read_scripts(migrations: Path) -> ScriptDirectory:
         raise MigrationsWrong(f"the migrations in {migrations} cannot be read: {_reason(error)}") from error
     if len(heads) > 1:
         names = " and ".join(heads)
-        raise MigrationsWrong(
-            f'the migrations have {len(heads)} heads, {names}: join them with `alembic merge heads -m "join {names}"`'
-        )
+        raise MigrationsWrong(f"the migrations have {len(heads)} heads, {names}: `make join` writes one after them")
     return scripts
 
 

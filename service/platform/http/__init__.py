@@ -6,6 +6,7 @@ Start reading at app.py; what surrounds each request is in requests.py.
 from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json
 from service.platform.http.callers import caller, wait_signed_out
+from service.platform.http.conversations import HEARTBEAT, Conversation, Conversations, Ending, open_conversations
 from service.platform.http.idempotency import idempotent, run_once
 from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import (
@@ -23,7 +24,11 @@ from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, aroun
 __all__ = [
     "ASGI",
     "HEALTHZ",
+    "HEARTBEAT",
     "SCHEME",
+    "Conversation",
+    "Conversations",
+    "Ending",
     "Media",
     "RequestObserver",
     "SparseSchema",
@@ -36,6 +41,7 @@ __all__ = [
     "json_schema",
     "limited",
     "no_deadline",
+    "open_conversations",
     "read_json",
     "replies",
     "run_once",

@@ -65,9 +65,10 @@ async def open_identity(settings: PlatformSettings, database: Database, metrics:
         yield Identity(statistics=statistics)
         return
     # Here: joserfc and httpx2 take memory and a tenth of a second, which a service without a provider needs not.
+    from service.platform.calls import open_client
     from service.platform.identity.browsers import Browsers
     from service.platform.identity.gate import Gate
-    from service.platform.identity.provider import Provider, open_client
+    from service.platform.identity.provider import Provider
     from service.platform.identity.tokens import Rules
 
     log_key: list[bytes] = []

@@ -5,9 +5,8 @@ What it sends is bounded in size and believed as far as TLS vouches for it: redi
 
 import json
 import re
-import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,17 +19,6 @@ from service.platform.settings import https_address
 DISCOVERY = "/.well-known/openid-configuration"
 MOST_BYTES = 1 << 18  # a document of keys has some thousand
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])")
-
-
-@asynccontextmanager
-async def open_client() -> AsyncIterator[httpx2.AsyncClient]:
-    """Yield a client that trusts what the machine trusts (SSL_CERT_FILE), and takes HTTPS_PROXY into account.
-
-    Reading the certificates takes the event loop some 30 ms; it is done here, before the first request can wait for it.
-    """
-    context = ssl.create_default_context()
-    async with httpx2.AsyncClient(verify=context, timeout=httpx2.Timeout(5), follow_redirects=False) as client:
-        yield client
 
 
 class CodeRefused(Exception):

@@ -4,9 +4,10 @@ import time
 
 import trio
 
+from service.platform.calls import open_client
 from service.platform.identity.browsers import CALLBACK
 from service.platform.identity.keys import FETCH_TIMEOUT, ProviderAway
-from service.platform.identity.provider import Provider, open_client
+from service.platform.identity.provider import Provider
 from service.platform.settings import PlatformSettings
 from service.platform.verbs.finding import Finding
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from service.__main__ import run
 from service.chat import relay
 from service.chat.backlog import Pending
-from service.chat.conversation import Conversation
+from service.chat.conversation import RoomsConversation
 from service.chat.presence import Presence
 from service.chat.protocol import Ack
 from service.chat.room import Seat
@@ -77,10 +77,10 @@ def lost_notify_without_tick() -> None:
 
 def shuffled_order() -> None:
     """Send a message now and then after the one that follows it, as a loop that awaits each member's send does."""
-    deliver = Conversation.deliver
-    held: WeakKeyDictionary[Conversation, Burst] = WeakKeyDictionary()
+    deliver = RoomsConversation.deliver
+    held: WeakKeyDictionary[RoomsConversation, Burst] = WeakKeyDictionary()
 
-    def deliver_late(self: Conversation, burst: Burst) -> None:
+    def deliver_late(self: RoomsConversation, burst: Burst) -> None:
         before = held.pop(self, None)
         if before is None and random.random() < 0.1:
             held[self] = burst
@@ -89,17 +89,17 @@ def shuffled_order() -> None:
         if before is not None:
             deliver(self, before)
 
-    Conversation.deliver = deliver_late  # type: ignore[method-assign]  # planted
+    RoomsConversation.deliver = deliver_late  # type: ignore[method-assign]  # planted
 
 
 def dropped_resume() -> None:
     """Tell a member who comes back that it goes on where it was, and give it only what is new."""
 
-    async def no_catch_up(self: Conversation, seat: Seat) -> None:
+    async def no_catch_up(self: RoomsConversation, seat: Seat) -> None:
         await trio.lowlevel.checkpoint()
         seat.cursor, seat.live = seat.room.head, True
 
-    Conversation._catch_up = no_catch_up  # type: ignore[method-assign]  # planted
+    RoomsConversation._catch_up = no_catch_up  # type: ignore[method-assign]  # planted
 
 
 BUGS = {bug.__name__: bug for bug in (

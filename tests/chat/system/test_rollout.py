@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import trio
 
-from service.chat.connection import RESTART
+from service.platform.http.conversations import RESTART
 from tests.chat.system.checker import Acked
 from tests.chat.system.cluster import open_cluster
 from tests.chat.system.storm import ROOMS, Storm

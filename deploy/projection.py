@@ -1,0 +1,90 @@
+"""A version of the template as this clone would have made it: under its name, without what it removed.
+
+Made by that version's own tools, in a work tree of its own; nothing of the clone is touched.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.clone import ROOT, Refused, run
+from deploy.origin import Origin
+
+# What a clone counts by itself: its own stands in both versions of the template, so that no update changes it.
+VERSIONS = (
+    ("pyproject.toml", r'(?m)^version = "[^"]*"$'),
+    ("helm/Chart.yaml", r"(?m)^version: .*$"),
+    ("helm/Chart.yaml", r"(?m)^appVersion: .*$"),
+    ("deploy/compose.yaml", r"(?m)^  image: {name}:\S+$"),
+    ("uv.lock", r'\nname = "{name}"\nversion = "[^"]*"\n'),
+)
+HOOKLESS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false")
+
+
+def project(commit: str, origin: Origin) -> str:
+    """Return a tree object: the template's commit with the name and the removals of a clone.
+
+    Raises Refused when one of that version's tools does.
+    """
+    with _work_tree(commit) as tree:
+        if origin.name and _is_there(tree, "deploy/rename.py"):
+            _apply(tree, "deploy/rename.py", origin.name, *(("--holder", origin.holder) if origin.holder else ()))
+        for what in origin.removed:
+            if _is_there(tree, tool := f"deploy/remove_{what}.py"):
+                _apply(tree, tool)
+        for name, pattern in VERSIONS:
+            _keep_version(tree / name, ROOT / name, pattern.format(name=re.escape(origin.name)))
+        origin.write(tree)
+        _git(tree, "add", "--all", "--force", ".template.toml")
+        _git(tree, "add", "--all")
+        return _git(tree, "write-tree").strip()
+
+
+@contextmanager
+def _work_tree(commit: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="template-") as directory:
+        tree = Path(directory) / "tree"
+        run("git", *HOOKLESS, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        try:
+            yield tree
+        finally:
+            run("git", "worktree", "remove", "--force", str(tree))
+
+
+def _apply(tree: Path, tool: str, *arguments: str) -> None:
+    """Run a tool, and commit what it did: the next one wants a clean tree."""
+    path = os.pathsep.join((str(ROOT / ".uv" / "bin"), os.environ.get("PATH", os.defpath)))
+    done = subprocess.run(
+        [sys.executable, tool, *arguments],
+        cwd=tree,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Refused(f"the template's own {tool} failed: {done.stderr.strip() or done.stdout.strip()}")
+    _git(tree, "add", "--all")
+    _git(tree, *HOOKLESS, "commit", "--quiet", "--allow-empty", "-m", tool)
+
+
+def _keep_version(there: Path, here: Path, pattern: str) -> None:
+    if not (there.exists() and here.exists()):
+        return
+    own = re.search(pattern, here.read_text())
+    if own is not None:
+        there.write_text(re.sub(pattern, lambda _: own[0], there.read_text(), count=1))
+
+
+def _is_there(tree: Path, name: str) -> bool:
+    return (tree / name).exists()
+
+
+def _git(tree: Path, *arguments: str) -> str:
+    return run("git", "-C", str(tree), *arguments)

@@ -1,0 +1,55 @@
+"""Calls to other services over HTTP: a client that opens without holding the event loop, and what a missing answer is.
+
+Deadlines go around calls, as around all else; each scope says whom it waits for.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import httpx2
+import trio
+
+from service.platform.errors import PeerAway
+from service.platform.telemetry.tracing import current_traceparent
+
+SILENCE = 5.0  # seconds without a byte, or for a place among the client's connections, while no deadline is nearer
+
+
+@asynccontextmanager
+async def open_client(base_url: str = "") -> AsyncIterator[httpx2.AsyncClient]:
+    """Yield a client that trusts what the machine trusts (SSL_CERT_FILE), and takes HTTPS_PROXY into account.
+
+    Open one for as long as a feature lives: it keeps its connections, and reading the certificates takes some 30 to
+    100 ms, which a thread does. Redirects are not followed. The trace that a call is made in goes with it.
+    """
+    context = await trio.to_thread.run_sync(ssl.create_default_context)
+    async with httpx2.AsyncClient(
+        base_url=base_url,
+        verify=context,
+        timeout=httpx2.Timeout(SILENCE),
+        follow_redirects=False,
+        event_hooks={"request": [_add_trace]},
+    ) as client:
+        yield client
+
+
+async def _add_trace(request: httpx2.Request) -> None:
+    if (traceparent := current_traceparent()) is not None:
+        request.headers.setdefault("traceparent", traceparent)
+
+
+@contextmanager
+def answered_by(name: str, *, within: float) -> Iterator[None]:
+    """Give the calls inside so many seconds together; raises PeerAway, by that name, when there is no whole answer.
+
+    A status is an answer. Without one nobody knows whether the other did what was asked: a call that changes something
+    carries a key by which the other knows it again.
+    """
+    try:
+        with trio.fail_after(within):
+            yield
+    except trio.TooSlowError as error:
+        raise PeerAway(f"{name} has not answered within {within:g} s") from error
+    except (httpx2.HTTPError, OSError) as error:
+        raise PeerAway(f"{name} cannot be reached ({type(error).__name__})") from error

@@ -1,0 +1,222 @@
+"""What every conversation over a websocket needs: a heartbeat, limits, and an end that is said in one place.
+
+Whatever ends one ends all of its tasks, and the goodbye comes after that. At the drain each is ended at a moment of its
+own. What is said in between is the feature's.
+"""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import cast
+
+import trio
+from quart import websocket
+from quart.wrappers.base import ClientDisconnectedError
+
+from service.platform.errors import Unavailable
+from service.platform.feature import Resources
+from service.platform.http.callers import wait_signed_out
+from service.platform.identity import SIGNED_OUT
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import CloseReason, Frame, RateLimits, TokenBucket, TooSlowError, Websocket
+
+HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
+SILENCE = 2.5  # heartbeats without a sign of life
+MOST_REASON = 123  # bytes of a close frame that are left for it
+FLOOD = 10.0  # seconds beyond the rate before a conversation is ended
+CALM = 2.0  # seconds without a refusal after which that time counts anew
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a conversation is ended by us; `reconnect_after` is the window in which the client should come back, in ms.
+
+    Codes from 4000 on are a service's own (RFC 6455, 7.4.2).
+    """
+
+    code: int
+    reason: str
+    reconnect_after: tuple[int, int] = (500, 5_000)
+
+
+RESTART = Ending(CloseReason.SERVICE_RESTART, "restart", (100, 2_000))
+COMPLETE = Ending(CloseReason.NORMAL_CLOSURE, "complete")
+NOT_ASKED = Ending(CloseReason.POLICY_VIOLATION, "nothing is to be sent here")
+TOO_SLOW = Ending(4008, "too slow")
+SILENT = Ending(4408, "silent")
+FLOODING = Ending(4429, "too many messages", (10_000, 30_000))
+
+
+class Conversations:
+    """Those of one feature in this process. `open_conversations` makes it."""
+
+    def __init__(self, lifecycle: Lifecycle, limits: RateLimits, *, spread: float, heartbeat: float) -> None:
+        """`spread` and `heartbeat` are seconds: from the first to the last goodbye of a drain, and between pings."""
+        self.heartbeat = heartbeat
+        self.limits = limits
+        self.overflows = 0  # let go as they read too slowly; only rises
+        self._lifecycle = lifecycle
+        self._spread = spread
+        self._open: set[Conversation] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, conversation: "Conversation") -> None:
+        self._open.add(conversation)
+        if self._lifecycle.leaving:
+            conversation.end(RESTART)  # it was let in a moment before
+
+    def discard(self, conversation: "Conversation") -> None:
+        self._open.discard(conversation)
+
+    async def run(self) -> None:
+        """At the drain, end each at a random moment, so that they do not all come back at once."""
+        await self._lifecycle.wait_leaving()
+        start = trio.current_time()
+        moments = [(start + random.uniform(0, self._spread), one) for one in self._open]  # noqa: S311
+        for moment, conversation in sorted(moments, key=lambda pair: pair[0]):
+            await trio.sleep_until(moment)
+            conversation.end(RESTART)
+
+
+@asynccontextmanager
+async def open_conversations(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Conversations]:
+    """Yield what the websockets of a feature share; each of them is told to go when the process drains."""
+    opened = Conversations(
+        resources.lifecycle, resources.limits, spread=resources.settings.drain_spread, heartbeat=heartbeat
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.run)
+        yield opened
+        nursery.cancel_scope.cancel()
+
+
+async def say_nothing(_: Ending) -> None:
+    """Leave it to the close code."""
+
+
+class Conversation:
+    """One websocket. `end` may be called from anywhere, also from within a fan-out: it never waits."""
+
+    def __init__(self, conversations: Conversations, socket: Websocket | None = None) -> None:
+        """Be about a websocket; in a handler that is the current one."""
+        self.socket = socket or cast(Websocket, websocket._get_current_object())
+        self.address = self.socket.remote_addr or ""
+        self._all = conversations
+        self._send_nowait = self.socket.outbox.send_nowait  # looked up once: a fan-out calls it for each message
+        self._scope = trio.CancelScope()
+        self._ending: Ending | None = None
+        self._overflowed = False
+        self._bucket = conversations.limits.connection()
+        self._patience = Patience()
+
+    def send_frame(self, frame: Frame) -> None:
+        """Write or queue a frame. After one that found no room nothing is sent: a gap would be silent."""
+        if self._overflowed:
+            return
+        try:
+            self._send_nowait(frame)
+        except TooSlowError:
+            self._overflowed = True
+            self._all.overflows += 1
+            self.end(TOO_SLOW)
+
+    def end(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._scope.cancel()
+
+    def take(self, bucket: TokenBucket | None = None) -> float:
+        """Take a token for what was received, of its address's bucket too, or of another bucket alone.
+
+        Returns 0, or the seconds until there is one. Whoever goes on beyond the rate for FLOOD seconds is let go.
+        """
+        now = trio.current_time()
+        wait = bucket.take(now) if bucket else self._bucket.take(now) or self._all.limits.take(self.address)
+        if wait and self._patience.refuse(now):
+            self.end(FLOODING)
+        return wait
+
+    async def run(
+        self,
+        receive: Callable[[trio.Nursery], Awaitable[None]],
+        say_goodbye: Callable[[Ending], Awaitable[None]] = say_nothing,
+    ) -> None:
+        """Converse until the peer leaves, or `end` is called; then `say_goodbye`, unless it is too slow to hear it.
+
+        `receive` has the conversation's nursery for what must wait beside it.
+        """
+        self._all.add(self)
+        try:
+            with self._scope:
+                await self._converse(receive)
+            if self._ending is not None:
+                if not self._overflowed:
+                    await say_goodbye(self._ending)
+                await self.socket.close(self._ending.code, self._ending.reason)
+        finally:
+            self._all.discard(self)
+
+    async def stream(self, messages: AsyncIterator[str]) -> None:
+        """Send what comes, no faster than the peer reads, until it leaves; it has nothing to send itself.
+
+        When the messages end, or the database is away, it is told so: 1000, or 1013 (try again later).
+        """
+
+        async def receive(nursery: trio.Nursery) -> None:
+            nursery.start_soon(self._send_all, messages)
+            await self.socket.receive()
+            self.end(NOT_ASKED)
+            await trio.sleep_forever()
+
+        await self.run(receive)
+
+    async def _send_all(self, messages: AsyncIterator[str]) -> None:
+        try:
+            async for message in messages:
+                await self.socket.send(message)
+        except Unavailable as error:
+            self.end(Ending(CloseReason.TRY_AGAIN_LATER, str(error).encode()[:MOST_REASON].decode(errors="ignore")))
+        else:
+            self.end(COMPLETE)
+
+    async def _watch_sign_out(self) -> None:
+        self.end(Ending(SIGNED_OUT, await wait_signed_out()))
+
+    async def _converse(self, receive: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._heartbeat)
+            nursery.start_soon(self._watch_sign_out)
+            with suppress(ClientDisconnectedError):  # how most conversations end
+                await receive(nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _heartbeat(self) -> None:
+        heartbeat, silence = self._all.heartbeat, SILENCE * self._all.heartbeat
+        next_ping = trio.current_time() + heartbeat
+        while True:
+            await trio.sleep_until(min(next_ping, self.socket.last_received + silence))
+            now = trio.current_time()
+            if now >= self.socket.last_received + silence:
+                self.end(SILENT)
+            if now >= next_ping:
+                next_ping = now + heartbeat
+                await self.socket.ping()
+
+
+class Patience:
+    """Measures how long a client has gone on beyond its rate."""
+
+    __slots__ = ("_last", "_since")
+
+    def __init__(self) -> None:
+        self._since = self._last = float("-inf")
+
+    def refuse(self, now: float) -> bool:
+        """Note a refusal; True when it is time to end this."""
+        if now - self._last > CALM:
+            self._since = now
+        self._last = now
+        return now - self._since >= FLOOD

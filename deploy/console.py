@@ -23,7 +23,7 @@ from service.features import FEATURES  # the same
 from service.platform.database import EmbeddedUnavailable, metadata  # the same
 from service.platform.database.development import for_psql, with_development_database  # the same
 from service.platform.database.launch import find_binaries  # the same
-from service.platform.feature import catalogue  # the same
+from service.platform.feature import catalogue, import_all  # the same
 from service.platform.settings import PlatformSettings, SettingsError  # the same
 from service.settings import Settings  # the same
 
@@ -81,6 +81,7 @@ def find_psql() -> str | None:
 
 
 def run_python(settings: PlatformSettings) -> None:
+    import_all(FEATURES)  # their tables register with metadata
     engine = create_engine(url_of(settings))
     with engine.connect() as connection:
         names = {"settings": settings, "features": FEATURES, "metadata": metadata, "connection": connection}

@@ -33,6 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make a feature with a table, routes, a migration and a test.")
     parser.add_argument("name", nargs="?", default="")
     name = parser.parse_args().name
+    written = make(name)
+    migration.try_out(written, f"tests/test_{name}.py")
+    say(NEXT.format(name=name, path=path_of(name), migration=written.relative_to(ROOT)))
+
+
+def make(name: str) -> Path:
+    """Write all of it, or nothing; return the migration's file."""
     refuse_bad(name)
     kept = FEATURES.read_text()
     try:
@@ -43,8 +50,7 @@ def main() -> None:
         take_back(name, kept)
         raise
     subprocess.run([migration.BIN / "ruff", "check", "--fix", "--quiet", FEATURES], cwd=ROOT, check=False)
-    migration.try_out(written, f"tests/test_{name}.py")
-    say(NEXT.format(name=name, path=path_of(name), migration=written.relative_to(ROOT)))
+    return written
 
 
 def refuse_bad(name: str) -> None:

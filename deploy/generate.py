@@ -26,8 +26,11 @@ def texts() -> dict[Path, str]:
     """Return what README and .env.example should hold."""
     known = catalogue(Settings, FEATURES)
     readme, table = template_page("README.md"), f"{BEGIN}{documents.markdown(known)}\n{END}"
-    whole = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: table, readme.read_text(), flags=re.DOTALL)
-    return {readme: whole, ROOT / ".env.example": documents.env(known) + "\n"}
+    found = {ROOT / ".env.example": documents.env(known) + "\n"}
+    if readme.exists():  # a clone may have thrown the page away
+        parts = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
+        found[readme] = re.sub(parts, lambda _: table, readme.read_text(), flags=re.DOTALL)
+    return found
 
 
 def observability() -> dict[Path, str]:

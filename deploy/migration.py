@@ -44,8 +44,9 @@ def main() -> None:
 def write(name: str) -> Path:
     """Let Alembic write the migration, against a throw-away database; return its file."""
     from service.features import FEATURES
-    from service.platform.database import EmbeddedUnavailable, MigrationFailed, MigrationRefused, migrate
+    from service.platform.database import EmbeddedUnavailable, MigrationRefused
     from service.platform.database.embedded import open_embedded
+    from service.platform.database.migrate import MigrationFailed, migrate
     from service.platform.feature import catalogue
     from service.platform.settings import SecretURL, SettingsError
     from service.settings import Settings

@@ -25,6 +25,7 @@ from deploy.clone import (  # after the path above
     template_page,
     tracked,
 )
+from deploy.marks import cut  # the same
 from deploy.origin import remember  # the same
 
 HOME = "service/chat/"
@@ -34,7 +35,6 @@ OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\w*_chat\w*\.py")
 # The only files that may have marked lines; a test looks whether any other has.
 README = str(template_page("README.md").relative_to(ROOT))
 MARKED_FILES = (".ci/run", README, "pyproject.toml", "service/features.py")
-MARKED = re.compile(r"(?:#|<!--)\s*sample(?::.*|\s*(?:-->)?[\s|]*)$")  # a cell of a table may end after the comment
 
 REMOVED = ROOT / "migrations" / "removed.toml"
 KEPT = "The database in .data still has the sample's tables; `service dev --forget` goes on with it and leaves them."
@@ -129,7 +129,7 @@ def plan(names: list[str]) -> Removal:
     later = frozenset(texts)
     for name in MARKED_FILES:
         before = (ROOT / name).read_text()
-        texts[name] = cut(before)
+        texts[name] = cut(before, "sample")
         cuts[name] = len(before.splitlines()) - len(texts[name].splitlines())
     return Removal(files, texts, cuts, revisions, later)
 
@@ -177,19 +177,6 @@ def named(migration: str, variable: str) -> set[str]:
                 part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
             }
     return set()
-
-
-def cut(text: str) -> str:
-    """Return a text without its marked lines, nor the second of two blank lines that this brings together."""
-    kept: list[str] = []
-    joined = False
-    for line in text.splitlines(keepends=True):
-        if MARKED.search(line):
-            joined = True
-        elif not (joined and not line.strip() and (not kept or not kept[-1].strip())):
-            kept.append(line)
-            joined = False
-    return "".join(kept)
 
 
 def apply(removal: Removal) -> None:

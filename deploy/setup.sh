@@ -45,6 +45,7 @@ else
 	echo "no Python >= 3.13 here: asking uv to download one" >&2
 	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
 fi
-# Bytecode is compiled once here rather than by whoever starts first, or never where PYTHONDONTWRITEBYTECODE is set.
-# Inexact: what another target has installed stays, for that one may be running.
-exec "$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+# Bytecode is compiled once here, of the service too, rather than by whoever starts first, or at each start where
+# PYTHONDONTWRITEBYTECODE is set. Inexact: what another target has installed stays, for that one may be running.
+"$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+exec .venv/bin/python -m compileall -q service migrations

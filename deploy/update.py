@@ -50,9 +50,7 @@ CONFLICTS = """
 Mend them (`git diff` shows where), `git add` them, and then: make update
 To leave it: make update ABORT=1"""
 HEADS = """
-The migrations have two heads now, yours and the template's. Join them before the commit:
-  .venv/bin/alembic merge heads -m "join the template's"
-"""
+The migrations have two heads now, yours and the template's. Before the commit: make join, and git add what it wrote."""
 
 
 def main() -> None:

@@ -8,14 +8,13 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-import service.platform.verbs.tables  # noqa: F401  they register with metadata
-from service.features import FEATURES  # and so do theirs
+from service.features import FEATURES
 from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway, metadata
 from service.platform.database.development import with_development_database
 from service.platform.database.migrator import open_migrator
 from service.platform.database.record import record_state
 from service.platform.database.schema import STATE_TABLE
-from service.platform.feature import catalogue
+from service.platform.feature import catalogue, import_all
 from service.platform.settings import SettingsError
 from service.settings import Settings
 
@@ -26,10 +25,15 @@ def include_name(name: str | None, kind: str, _: Any) -> bool:
 
 @contextmanager
 def connect() -> Iterator[Connection]:
-    """Yield the connection that was brought, else one to the database of the settings, else to `service dev`'s own."""
+    """Yield the connection that was brought, else one to the database of the settings, else to `service dev`'s own.
+
+    Who brings one only migrates. For `alembic`, which may compare, all tables register with metadata.
+    """
     if given := context.config.attributes.get("connection"):
         yield given
         return
+
+    import_all(FEATURES)
     try:
         settings, _ = catalogue(Settings, FEATURES).load()
         with with_development_database(settings) as settings, open_migrator(settings) as connection:

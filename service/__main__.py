@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from service.platform.process.end import ending
-from service.platform.process.start import end_at_signals, open_standard_streams
+from service.platform.process.start import collect_seldom, end_at_signals, open_standard_streams
 
 if TYPE_CHECKING:
     from service.platform.verbs import Program
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def run() -> None:
     end_at_signals()
+    collect_seldom()
     open_standard_streams()
     with ending():
         from service.platform.verbs import run_program  # here: imports take their time, in which a signal may come
@@ -23,9 +24,8 @@ def this_program() -> "Program":
     """Return what the verbs are verbs of; only those that serve, or belong to a feature, need it."""
     from service.features import FEATURES
     from service.platform.verbs import Program
-    from service.settings import Settings
 
-    return Program(Settings, FEATURES)
+    return Program("service.settings:Settings", FEATURES)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Yours: the table of contents, one line a feature. They open in this order and close in the reverse one.
 
-Of two that serve the same path the first keeps it.
+Of two that serve the same path the first keeps it. What serves is named, not imported: `service --help` does without.
 """
 
 from service.chat import CHAT  # sample
-from service.hello import HELLO
 from service.platform.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
     # a line for each, also when it is the only one
     CHAT,  # sample
-    HELLO,
+    Feature("hello", open="service.hello:open_hello"),  # hello
 )

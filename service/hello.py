@@ -14,7 +14,7 @@ from quart import Blueprint
 from quart_schema import validate_querystring
 from sqlalchemy import Connection, text
 
-from service.platform.feature import Feature, Resources
+from service.platform.feature import Resources
 from service.platform.http import unlimited
 from service.platform.identity import anyone
 
@@ -58,6 +58,3 @@ def create_routes(resources: Resources) -> Blueprint:
 def select_now(connection: Connection) -> datetime:
     now: datetime = connection.execute(text("SELECT now()")).scalar_one()
     return now
-
-
-HELLO = Feature("hello", open=open_hello)

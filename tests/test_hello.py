@@ -1,6 +1,7 @@
 """The smallest feature."""
 
-from service.hello import HELLO
+from service.hello import open_hello
+from service.platform.feature import Feature
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -8,7 +9,7 @@ from service.platform.testing.fixtures import MakeSettings
 
 async def test_hello_greets_and_names_what_is_wrong(make_settings: MakeSettings) -> None:
     settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
-    async with booted(settings, [HELLO]) as urls, Client(urls.public) as client:
+    async with booted(settings, [Feature("hello", open=open_hello)]) as urls, Client(urls.public) as client:
         hello = await client.get("/api/hello", params={"name": "Ada"})
         wrong = await client.get("/api/hello", params={"name": "x" * 65})
 

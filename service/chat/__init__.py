@@ -3,16 +3,13 @@
 Everything of it is in this folder, in tests/chat and in its migration; lines elsewhere are marked `sample`.
 """
 
-from service.chat.janitor import sweep_old_messages
-from service.chat.routes import open_chat
-from service.chat.settings import ChatSettings
 from service.platform.feature import Feature
 
 CHAT = Feature(
     "chat",
-    open=open_chat,
-    settings=ChatSettings,
-    jobs=(sweep_old_messages,),
+    open="service.chat.routes:open_chat",
+    settings="service.chat.settings:ChatSettings",
+    jobs=("service.chat.janitor:sweep_old_messages",),
     verbs="service.chat.verbs",
     load="service.chat.client.load",
     smoke="service.chat.client.smoke",

@@ -8,17 +8,17 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings
-
-if TYPE_CHECKING:  # what serves is imported by who serves: a verb that asks a running service starts without it
+if TYPE_CHECKING:  # a verb imports what it needs: of features all know the names, and few anything else
     from quart import Blueprint
 
     from service.platform.database import Database
     from service.platform.jobs import Job
     from service.platform.lifecycle import Lifecycle
     from service.platform.server import RateLimits
+    from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings
     from service.platform.telemetry import Metrics
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -28,7 +28,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 class Resources:
     """What main has opened, for features to use and not to close."""
 
-    settings: PlatformSettings  # `settings.of(YourClass)` returns yours, or your feature's
+    settings: "PlatformSettings"  # `settings.of(YourClass)` returns yours, or your feature's
     lifecycle: "Lifecycle"
     database: "Database"
     metrics: "Metrics"  # a feature adds its own; their names start with the feature's
@@ -40,12 +40,16 @@ type Open = Callable[[Resources], AbstractAsyncContextManager["Blueprint"]]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A line in service/features.py. All that is named by a module's path is imported when it is used, not before."""
+    """A line in service/features.py. All that is named by a module's path is imported when it is used, not before.
+
+    A function, a class or a job is given as it is, or by its name, "service.notes.routes:open_notes": so that a verb
+    that only asks which features there are starts without what serves.
+    """
 
     name: str  # its settings are SERVICE_<NAME>_*
-    open: Open
-    settings: type[FeatureSettings] | None = None
-    jobs: tuple["Job[...]", ...] = ()  # what it declares by `@job`; their workers are the platform's
+    open: Open | str
+    settings: "type[FeatureSettings] | str | None" = None
+    jobs: tuple["Job[...] | str", ...] = ()  # what it declares by `@job`; their workers are the platform's
     verbs: str | None = None  # a module whose `verbs` is a typer app: they become verbs of `service`
     load: str | None = None  # a module whose `Load` takes part in `service load` (platform/client/load_plan.py)
     smoke: str | None = None  # a module whose `smoke` takes part in `service smoke` (platform/client/smoke.py)
@@ -54,16 +58,41 @@ class Feature:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"a feature is named by a-z, 0-9 and _, from a letter on; not {self.name!r}")
 
+    def opened(self, resources: Resources) -> AbstractAsyncContextManager["Blueprint"]:
+        """Return the scope in which the feature is open, which yields its routes."""
+        opening: Open = named(self.open)
+        return opening(resources)
 
-def catalogue(settings: type[PlatformSettings], features: Sequence[Feature]) -> Catalogue:
+
+def named(what: Any) -> Any:
+    """Return what a name "module:name" stands for, importing it, or `what` itself when it is no name.
+
+    Raises ImportError, or AttributeError for a name that is not in its module.
+    """
+    if not isinstance(what, str):
+        return what
+    module, _, name = what.partition(":")
+    return getattr(import_module(module), name)
+
+
+def import_all(features: Sequence[Feature]) -> None:
+    """Import what serves of these features, their tables with it. Raises as `named`."""
+    for feature in features:
+        for what in (feature.open, *feature.jobs):
+            named(what)
+
+
+def catalogue(settings: "type[PlatformSettings]", features: Sequence[Feature]) -> "Catalogue":
     """Return all settings of a service with these features. Raises ValueError when two are the same variable."""
-    return Catalogue(settings, {one.name: one.settings for one in features if one.settings is not None})
+    from service.platform.settings import Catalogue  # here: who only names features needs none
+
+    return Catalogue(settings, {one.name: named(one.settings) for one in features if one.settings is not None})
 
 
 def jobs_of(features: Sequence[Feature]) -> "tuple[Job[...], ...]":
     """Return what these features declare. Raises JobsTwice."""
     from service.platform.jobs import refuse_twins  # here: it imports what serves
 
-    kinds = tuple(one for feature in features for one in feature.jobs)
+    kinds: tuple[Job[...], ...] = tuple(named(one) for feature in features for one in feature.jobs)
     refuse_twins(kinds)
     return kinds

@@ -17,7 +17,8 @@ from bench.measure import cpu_seconds
 from service.chat import store
 from service.chat.store import Draft
 from service.chat.writer import Writer
-from service.platform.database import migrate, open_database, open_embedded
+from service.platform.database import open_database, open_embedded
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.processes import ready
 from service.platform.testing.wire import RawWebsocket

@@ -1,7 +1,6 @@
 """`make shell` and `make python`: a prompt on the development database, which is started when it does not run."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from service.platform.testing.copies import ROOT, copy_repository
+from service.platform.testing.processes import environment
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prompt(clone: Path, which: str, typed: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
     return subprocess.run(
         [sys.executable, "deploy/console.py", *which.split()],
         cwd=clone,
-        env=kept | {"PYTHONPATH": str(clone)},
+        env=environment() | {"PYTHONPATH": str(clone)},
         input=typed,
         capture_output=True,
         text=True,

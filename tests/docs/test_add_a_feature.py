@@ -1,4 +1,4 @@
-"""docs/add-a-feature.md, followed literally in a copy: it is green, and what it warns of is caught."""
+"""docs/add-a-feature.md, followed literally in a copy: green, no edit elsewhere, and what it warns of is caught."""
 
 import re
 import subprocess
@@ -6,65 +6,82 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import copy_repository, run_in, type_check
-from service.platform.testing.fixtures import HEAD
+from service.platform.testing.copies import commit, copy_repository, git, run_in, type_check
 
-PAGE = Path(__file__).parents[2] / "docs" / "add-a-feature.md"
-FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-CHANGES = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-MIGRATION = "migrations/versions/notes.py"
+PAGE = (Path(__file__).parents[2] / "docs" / "add-a-feature.md").read_text()
+MADE = re.findall(r"^```python\n# (\S+), as made\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CHANGES = re.findall(r"^```diff\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+GENERATED = {
+    ".env.example",
+    "README.md",
+    "service/platform/docs/README.md",
+    "helm/README.md",
+    "helm/values.schema.json",
+    "helm/templates/_settings.tpl",
+}
+OWN = re.compile(r"service/orders/\w+\.py|tests/test_orders\w*\.py|migrations/versions/\w+_add_orders\w*\.py")
 DRIFT = "tests/platform/test_migrations.py::test_the_migrations_make_what_the_models_say"
-CONTRACT = "tests/test_notes_contract.py"
-WHICH = (
-    "tests/test_notes.py",
-    CONTRACT,
-    "tests/platform/test_architecture.py",
-    "tests/platform/test_migrations.py",
-    "-k",
-    "notes or models_say",
-)
+LAYERS = "tests/platform/test_architecture.py::test_a_module_keeps_to_the_rules_of_its_room[service/orders/routes.py]"
+CONTRACT = "tests/test_orders_contract.py"
 MADE_UP = '''
-"""Requests made up from what the notes say of themselves."""
+"""Requests made up from what the orders say of themselves."""
 
 from pathlib import Path
 
 from tests.platform.http.test_contract import find
 
 
-async def test_made_up_notes_find_nothing(tmp_path: Path, database_url: str) -> None:
-    assert "Selected: 2" in await find(tmp_path, database_url, examples=60, seed=1, paths="^/api/notes/")
+async def test_made_up_requests_find_nothing(tmp_path: Path, database_url: str) -> None:
+    paths = "^/api/orders($|/[^/]*$|/.*/notes)"  # the warehouse is away here
+    assert "Selected: 4" in await find(tmp_path, database_url, examples=20, seed=1, paths=paths)
 '''
-LAYERS = "tests/platform/test_architecture.py::test_a_module_keeps_to_the_rules_of_its_room[service/notes/routes.py]"
+WHICH = (
+    "tests/test_orders.py",
+    "tests/test_orders_notes.py",
+    CONTRACT,
+    "tests/platform/test_architecture.py",
+    "tests/platform/test_migrations.py",
+    "-k",
+    "orders or models_say or is_declared",
+)
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy with what `make feature` makes; tests/clone tries that by itself."""
     copy = copy_repository(tmp_path_factory.mktemp("feature") / "clone")
-    for name, text in FILES:
-        assert not (copy / name).exists()
-        (copy / name).parent.mkdir(exist_ok=True)
-        (copy / name).write_text(after_the_newest(text))
-    features = copy / "service" / "features.py"
-    features.write_text(changed(features.read_text(), CHANGES[0]))
+    call(copy, "from deploy.feature import make; make('orders')")
     return copy
 
 
-def after_the_newest(text: str) -> str:
-    """Put the page's migration where it says: behind the newest one that is here, or first."""
-    text = text.replace(
-        'down_revision = "platform_jobs"', f'down_revision = "{HEAD}"' if HEAD else "down_revision = None"
-    )
-    return text.replace('serves_from = "platform_jobs"', f'serves_from = "{HEAD}"')
+@pytest.fixture(scope="module")
+def followed(made: Path) -> Path:
+    for name, text in MADE:
+        assert text in (made / name).read_text(), f"{name} is no longer made like that"
+    for name, text in FILES:
+        assert not (made / name).exists()
+        (made / name).write_text(text)
+    for name, diff in CHANGES:
+        (made / name).write_text(changed((made / name).read_text(), diff))
+    assert run_in(made, "ruff", "format", "--quiet", "service/orders").returncode == 0
+    call(made, "from deploy.migration import write; write('add_orders_note')")
+    generated = run_in(made, "python", "deploy/generate.py")
+    assert generated.returncode == 0, generated.stderr
+    return made
+
+
+def call(copy: Path, code: str) -> None:
+    done = run_in(copy, "python", "-c", code)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def changed(text: str, diff: str) -> str:
-    """Insert each added line after the line that stands before it in the diff."""
-    before = ""
-    for line in diff.splitlines():
-        if line.startswith("+"):
-            assert text.count(f"{before}\n") == 1
-            text = text.replace(f"{before}\n", f"{before}\n{line[1:]}\n")
-        before = line[1:]
+    """Put the added lines of each part of a diff in the place of its removed ones."""
+    for part in diff.strip("\n").split("\n\n"):
+        removed, added = ("".join(f"{line[1:]}\n" for line in part.split("\n") if line[0] == sign) for sign in "-+")
+        assert text.count(removed) == 1, removed
+        text = text.replace(removed, added)
     return text
 
 
@@ -72,9 +89,14 @@ def run_tests(copy: Path, server_url: str, *which: str) -> subprocess.CompletedP
     return run_in(copy, "pytest", "-q", "-p", "no:cacheprovider", *which, TEST_DATABASE_URL=server_url)
 
 
-def test_it_is_five_new_files_and_two_changed_lines() -> None:
-    assert len(FILES) == 5
-    assert len(re.findall(r"(?m)^\+", CHANGES[0])) == 2
+def test_nothing_is_edited_but_its_own_its_line_and_what_is_generated(followed: Path) -> None:
+    lines = git(followed, "status", "--porcelain", "--untracked-files=all").splitlines()
+    edited = {line[3:] for line in lines} - GENERATED
+
+    assert {name for name in edited if not OWN.fullmatch(name)} == {"service/features.py"}
+    assert git(followed, "diff", "--numstat", "service/features.py").split()[:2] == ["2", "0"]
+    assert "SERVICE_ORDERS_WAREHOUSE_TOKEN" in (followed / ".env.example").read_text()
+    assert "  seed " in run_in(followed, "service", "--help").stdout
 
 
 def test_it_is_clean(followed: Path) -> None:
@@ -88,18 +110,32 @@ def test_it_is_clean(followed: Path) -> None:
 def test_it_is_green_also_for_requests_made_up_from_its_declarations(followed: Path, server_url: str) -> None:
     (followed / CONTRACT).write_text(MADE_UP)
     done = run_tests(followed, server_url, *WHICH)
+    (followed / CONTRACT).unlink()
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.ci
+def test_the_tests_of_settings_chart_and_documents_take_it(followed: Path, server_url: str) -> None:
+    commit(followed)
+    which = ("tests/platform/settings", "tests/helm/test_values.py", "tests/docs/test_docs.py")
+    done = run_tests(followed, server_url, *which)
 
     assert done.returncode == 0, done.stdout
 
 
 def test_a_forgotten_migration_and_an_imported_sibling_are_caught(followed: Path, server_url: str) -> None:
-    migration, routes = followed / MIGRATION, followed / "service" / "notes" / "routes.py"
+    [migration] = (followed / "migrations" / "versions").glob("*_add_orders_note.py")
+    routes = followed / "service" / "orders" / "routes.py"
+    sibling = followed / "service" / "sibling.py"
     kept = migration.read_text(), routes.read_text()
     try:
         migration.unlink()
-        routes.write_text("from service.hello import HELLO\n" + kept[1])
+        sibling.write_text("SIBLING = 1\n")
+        routes.write_text("from service.sibling import SIBLING\n" + kept[1])
         done = run_tests(followed, server_url, DRIFT, LAYERS)
     finally:
+        sibling.unlink(missing_ok=True)
         migration.write_text(kept[0])
         routes.write_text(kept[1])
 

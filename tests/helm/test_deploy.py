@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from helm.generate import Value, parse_values
 from service.features import FEATURES
-from service.platform.database import find_migrations, migrate
+from service.platform.database import find_migrations
+from service.platform.database.migrate import migrate
 from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import HEAD, MakeSettings

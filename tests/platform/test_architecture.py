@@ -26,6 +26,7 @@ LAYERS = (
     {"http"},
     {"inside"},
     {"process"},
+    {"reload"},
     {"client"},
     {"verbs"},
     {"testing"},
@@ -37,7 +38,7 @@ RESERVED = {
     "trio.lowlevel.start_thread_soon": {"database"},
     "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
     "os.getenv": {"settings"},
-    "trio.open_signal_receiver": {"process"},
+    "trio.open_signal_receiver": {"process", "reload"},
     "trio.run": {"verbs"},
 }
 FEATURE_MAY_RUN = "verbs"  # a feature's verbs are clients with a `trio.run` of their own

@@ -17,13 +17,16 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
-import service.features
-import service.platform.verbs.tables  # noqa: F401  they register with metadata, and the features' do
-from service.platform.database import MigrationRefused, metadata, migrate
+import service.platform.verbs.tables  # noqa: F401  they register with metadata
+from service.features import FEATURES
+from service.platform.database import MigrationRefused, metadata
+from service.platform.database.migrate import migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import STATE_TABLE, find_migrations
+from service.platform.feature import import_all
 from tests.platform.upgrades import fill_database, pending_after, settings_for, upgrade_problems
 
+import_all(FEATURES)  # so do theirs
 MIGRATIONS = find_migrations()
 SCRIPTS = read_scripts(MIGRATIONS)
 REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]

@@ -22,7 +22,8 @@ from sqlalchemy import types as sql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from service.platform.database import CodeSchema, SchemaState, migrate
+from service.platform.database import CodeSchema, SchemaState
+from service.platform.database.migrate import migrate
 from service.platform.database.revisions import ancestors, read_scripts
 from service.platform.database.schema import STATE_TABLE, decide
 from service.platform.database.state import select_state

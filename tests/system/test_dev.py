@@ -10,8 +10,9 @@ import psycopg
 import pytest
 import trio
 
-from service.platform.database import migrate, open_embedded
+from service.platform.database import open_embedded
 from service.platform.database.development import for_psql
+from service.platform.database.migrate import migrate
 from service.platform.name import TITLE
 from service.platform.settings import PlatformSettings
 from service.platform.testing.copies import copy_repository, run_in

@@ -13,7 +13,7 @@ import pytest
 import trio
 from pydantic import SecretStr
 
-from service.platform.database import migrate
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import Process, ready

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import httpx2
 import pytest
 import trio
 
-from service.platform.testing.processes import ROOT, environment, ready, run_to_end
+from service.platform.testing.processes import ready, run_to_end
 from service.platform.verbs.inspect import AskError, ask, paint
 from tests.system.test_process import QUICK, WITH_FEATURES
 
@@ -93,18 +92,6 @@ async def test_the_verb_ends_with_that_code(typed: Typed) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "127.0.0.1:9000: must start with http:// or https://\n"
-
-
-@pytest.mark.parametrize("words", [("info", "http://127.0.0.1:9"), ("migrate", "--help")], ids=lambda words: words[0])
-def test_a_verb_that_does_not_serve_starts_without_what_serves(tmp_path: Path, words: tuple[str, ...]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "service", *words]
-    env = environment() | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-
-    assert "service.platform.verbs" in imported
-    served = {"quart", "hypercorn", "sqlalchemy", "alembic", "service.features"}
-    assert not imported & served
 
 
 def test_in_a_terminal_the_tree_is_painted_and_says_the_same() -> None:

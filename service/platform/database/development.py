@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
 from service.platform.database.migrate import MigrationFailed, configure, migrate
 from service.platform.database.migrator import ServerAway, open_migrator
-from service.platform.database.revisions import MigrationRefused
+from service.platform.database.refusals import MigrationRefused
 from service.platform.database.schema import find_migrations
 from service.platform.settings import PlatformSettings, SecretURL
 
@@ -27,20 +27,25 @@ class DevelopmentDatabaseUnusable(Exception):
 
 
 @contextmanager
-def open_development(
-    settings: PlatformSettings, data: Path = DATA, *, forgetting: bool = False
-) -> Iterator[tuple[PlatformSettings, Embedded]]:
-    """Yield settings that lead to a running, migrated server, and that server. Raises DevelopmentDatabaseUnusable."""
+def open_development(data: Path = DATA) -> Iterator[Embedded]:
+    """Run the server of a directory. Raises DevelopmentDatabaseUnusable."""
     try:
         with open_embedded(data / "postgres") as server:
-            settings = _with_url(settings, server.url)
-            try:
-                migrate(settings, breaking=True, forgetting=forgetting)
-            except (MigrationRefused, MigrationFailed, ServerAway) as error:
-                raise _unusable(data, error) from error
-            yield settings, server
+            yield server
     except DataUnusable as error:
         raise _unusable(data, error) from error
+
+
+def bring_up_to_date(
+    settings: PlatformSettings, url: str, data: Path = DATA, *, forgetting: bool = False
+) -> PlatformSettings:
+    """Migrate that server's database, and return settings that lead to it. Raises DevelopmentDatabaseUnusable."""
+    settings = _with_url(settings, url)
+    try:
+        migrate(settings, breaking=True, forgetting=forgetting)
+    except (MigrationRefused, MigrationFailed, ServerAway) as error:
+        raise _unusable(data, error) from error
+    return settings
 
 
 def _unusable(data: Path, error: Exception) -> DevelopmentDatabaseUnusable:

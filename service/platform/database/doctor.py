@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable, ceilings
-from service.platform.database.revisions import MigrationsWrong
+from service.platform.database.refusals import MigrationsWrong
 from service.platform.database.schema import (
     STATE_TABLE,
     decide,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
-from service.platform.database.revisions import MigrationRefused
+from service.platform.database.refusals import MigrationRefused
 from service.platform.database.schema import STATE_TABLE
 
 DATA = "SELECT, INSERT, UPDATE, DELETE"

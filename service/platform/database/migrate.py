@@ -26,8 +26,9 @@ from service.platform.database.grants import check_role, grant_to
 from service.platform.database.migrator import ServerAway, open_migrator
 from service.platform.database.record import APPLIED
 from service.platform.database.redaction import hide_values
+from service.platform.database.refusals import MigrationRefused
 from service.platform.database.removed import forget, last_kept, read_removed
-from service.platform.database.revisions import MigrationRefused, ancestors, declared, read_scripts
+from service.platform.database.revisions import ancestors, declared, read_scripts
 from service.platform.database.schema import (
     CodeSchema,
     SchemaState,
@@ -96,7 +97,7 @@ def migrate(
     Raises ServerAway, MigrationRefused and MigrationFailed.
     """
     migrations = migrations or find_migrations()
-    read_code_schema(migrations)  # before the wait for a server: wrong files are wrong without one
+    read_scripts(migrations)  # before the wait for a server: wrong files are wrong without one
     progress = Progress()
     with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
         if forgetting:

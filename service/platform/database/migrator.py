@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
-from service.platform.database.revisions import MigrationRefused
+from service.platform.database.refusals import MigrationRefused
 from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 

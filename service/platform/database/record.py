@@ -7,7 +7,8 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from service.platform.database.revisions import MigrationsWrong, ancestors, newest_served
+from service.platform.database.refusals import MigrationsWrong
+from service.platform.database.revisions import ancestors, newest_served
 from service.platform.database.schema import STATE_TABLE
 
 CREATE = f"""

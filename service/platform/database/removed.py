@@ -12,7 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from service.platform.database.record import CREATE, DELETE, INSERT
-from service.platform.database.revisions import MigrationsWrong, ancestors, newest_served
+from service.platform.database.refusals import MigrationsWrong
+from service.platform.database.revisions import ancestors, newest_served
 
 FILE = "removed.toml"
 

@@ -9,17 +9,7 @@ from pathlib import Path
 
 from alembic.script import Script, ScriptDirectory
 
-
-class MigrationRefused(Exception):
-    """Nothing may be migrated as things are; the message says why, and what would help."""
-
-
-class MigrationsWrong(MigrationRefused):
-    """The migrations' files cannot be used as they are; the message says why, and what would mend them."""
-
-
-class MigrationsMissing(MigrationsWrong):
-    """There is no directory of migrations: the code does not know which schema it needs."""
+from service.platform.database.refusals import MigrationsWrong
 
 
 def read_scripts(migrations: Path) -> ScriptDirectory:

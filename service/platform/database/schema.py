@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import MetaData
 
-from service.platform.database.revisions import MigrationsMissing, read_scripts
+from service.platform.database.chain import read_chain
+from service.platform.database.refusals import MigrationsMissing
 
 # Names that do not depend on the order of creation, so that a migration can name what it changes.
 metadata = MetaData(
@@ -84,7 +85,14 @@ def find_migrations() -> Path:
 
 
 def read_code_schema(migrations: Path) -> CodeSchema:
-    """Read the migrations' files. Raises MigrationsWrong, also when they have two heads."""
+    """Read the migrations' files. Raises MigrationsWrong, also when they have two heads.
+
+    Those in one line are read as text, and not run.
+    """
+    if chain := read_chain(migrations):
+        return CodeSchema(chain[-1], frozenset(chain))
+    from service.platform.database.revisions import read_scripts  # here: it imports Alembic
+
     scripts = read_scripts(migrations)
     head = scripts.get_current_head()
     history = frozenset(script.revision for script in scripts.walk_revisions()) if head else frozenset()

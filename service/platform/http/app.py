@@ -1,6 +1,6 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -9,10 +9,9 @@ import trio
 from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue, ResponseTypes
-from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Rule
+from werkzeug.routing import RoutingException, Rule
 
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
@@ -35,7 +34,16 @@ from service.platform.identity import (
     undeclared,
 )
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, ServerStatistics, forwarded, guard
+from service.platform.server import (
+    Application,
+    Context,
+    Document,
+    RateLimits,
+    Request,
+    ServerStatistics,
+    forwarded,
+    guard,
+)
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
@@ -118,7 +126,11 @@ class _App(Application):
             self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
     async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
-        await self._let_in(ctx.request)  # ahead of a feature's own hooks
+        context = cast(Context, ctx)  # ahead of a feature's own hooks
+        limiter = self._limit(context.rule, context.scope)
+        if limiter is not None and limiter.body:
+            cast(Request, context.request).bound_body(limiter.body)
+        await self._let_in(context.rule, context.scope)
         return await super().preprocess_request(ctx)
 
     async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
@@ -134,16 +146,21 @@ class _App(Application):
         scope = cast(dict[str, Any], ctx.websocket.scope)
         offered = ctx.websocket.requested_subprotocols
         offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
-        await self._let_in(ctx.websocket)
+        self._limit(ctx.websocket.url_rule, scope)
+        await self._let_in(ctx.websocket.url_rule, scope)
         return await super().preprocess_websocket(ctx)
 
-    async def _let_in(self, asked: BaseRequestWebsocket) -> None:
-        """Raise RateLimited, Unauthenticated or Forbidden, unless whoever asks may use the route, and that often."""
-        if (rule := asked.url_rule) is None:
+    def _limit(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> Limiter | None:
+        """Return what limits a route, which an address may have asked too often: then it raises RateLimited."""
+        limiter = None if rule is None else self._limiter(rule.endpoint)
+        if limiter is not None:
+            limiter.enter(scope)
+        return limiter
+
+    async def _let_in(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> None:
+        """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
+        if rule is None:
             return
-        if (limiter := self._limiter(rule.endpoint)) is not None:
-            limiter.enter(asked)
-        scope = cast(dict[str, Any], asked.scope)
         scope["route"] = rule.rule  # for the log line
         if self._gate is not None:
             may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
@@ -161,11 +178,10 @@ class _App(Application):
         return self._limiters[endpoint]
 
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
-        rule = ctx.request.url_rule
-        if rule is None:
-            return await super().dispatch_request(ctx)
-        self._parts.hold(rule, ctx.request.view_args)
-        if (limiter := self._limiters[rule.endpoint]) is None:
+        context = cast(Context, ctx)
+        rule = context.check_matched()
+        self._parts.hold(rule, context.view_args)
+        if (limiter := self._limiter(rule.endpoint)) is None:
             return await self._dispatch(ctx, rule)
         with limiter.places:
             return await self._dispatch(ctx, rule)
@@ -177,6 +193,32 @@ class _App(Application):
         with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
             return await super().dispatch_request(ctx)
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
+
+    async def handle_user_exception(
+        self, ctx: AppContext, error: Exception | BaseExceptionGroup
+    ) -> HTTPException | ResponseReturnValue:
+        if isinstance(ctx, Context) and ctx.takes_documents and (document := self._refuse(ctx, error)) is not None:
+            return cast(ResponseReturnValue, document)
+        return await super().handle_user_exception(ctx, error)
+
+    def _refuse(self, context: Context, error: BaseException) -> Document | None:
+        """Return the answer that the handlers below make, without a response: most are refusals under load.
+
+        None for an error that is handled elsewhere, such as by a feature's own handler.
+        """
+        if not isinstance(error, ServiceError | HTTPException):
+            return None
+        handler: object = self._find_error_handler(error, context.blueprints)
+        scope = context.scope
+        asked = {"instance": scope["path"], "request_id": str(scope.get("request_id", ""))}
+        if isinstance(error, ServiceError):
+            reply = reply_to(error, **asked) if handler is reply_to_service_error else None
+        else:
+            reply = _reply_to_http(error, asked) if handler is reply_to_http_exception else None
+        if reply is None or self.debug:
+            return None
+        fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+        return Document(reply.body, reply.status, fields)
 
     def log_exception(self, ctx: AppContext, exception_info: Any) -> None:
         """Log what no handler took, once; the framework's own line would show the path, which clients write."""
@@ -211,16 +253,22 @@ async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Respon
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
-    if error.code is None or error.response is not None:
-        return error.get_response()
-    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return _response(make_reply(error.code, error.description or "", headers, **_asked()))
+    reply = _reply_to_http(error, _asked())
+    return error.get_response() if reply is None else _response(reply)
 
 
 async def reply_to_crash(_: HTTPException) -> Response:
     """Answer for an error of ours, which has been logged; the client gets the id to ask about, and nothing else."""
     told = ServiceError("an error of ours; it has been logged under this request_id")
     return await reply_to_service_error(told)
+
+
+def _reply_to_http(error: HTTPException, asked: dict[str, str]) -> Reply | None:
+    """Return the reply to an error of the framework; None when it has a response of its own, such as a redirect."""
+    if error.code is None or error.response is not None or isinstance(error, RoutingException):
+        return None
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return make_reply(error.code, error.description or "", headers, **asked)
 
 
 def _asked() -> dict[str, str]:

@@ -14,15 +14,13 @@ A route that declares neither stops the start. Whatever is declared, these hold 
 deadline, SERVICE_MAX_BODY_BYTES, and SERVICE_RATE_PER_ADDRESS for what changes something and for upgrades.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from quart.wrappers.base import BaseRequestWebsocket
-
 from service.platform.errors import RateLimited, Unavailable
-from service.platform.server import SAFE_METHODS, RateLimits, Request, client_of
+from service.platform.server import SAFE_METHODS, RateLimits, client_of
 
 RETRY_AFTER = 1  # seconds
 
@@ -118,14 +116,17 @@ class Limiter:
         self._own = RateLimits(limit.rate if by_rate else 0)
         self.places = Places(limit.concurrency) if limit.concurrency else _EVERYBODY
 
-    def enter(self, asked: BaseRequestWebsocket) -> None:
-        """Raise RateLimited when an address has asked too often; bound the body that is still to come."""
+    @property
+    def body(self) -> int:
+        """Bytes that a body may have, 0 for as many as any."""
+        return self._limit.body
+
+    def enter(self, scope: Mapping[str, Any]) -> None:
+        """Raise RateLimited when an address has asked too often."""
         wait = 0.0
         if self._limit.rate:
-            wait = self._own.take(client_of(asked.scope))
-        elif self._limit.by_address and isinstance(asked, Request) and asked.method in SAFE_METHODS:
-            wait = self._addresses.take(client_of(asked.scope))  # of all others the gate has taken it
+            wait = self._own.take(client_of(scope))
+        elif self._limit.by_address and scope.get("method") in SAFE_METHODS:
+            wait = self._addresses.take(client_of(scope))  # of all others the gate has taken it
         if wait:
             raise RateLimited("too many requests from this address", retry_after=wait)
-        if self._limit.body and isinstance(asked, Request):
-            asked.bound_body(self._limit.body)

@@ -37,16 +37,25 @@ class Hold:
 
 
 class Watchdog:
-    """Counts and remembers steps of more than `threshold` seconds; 0 watches nothing but the lag."""
+    """Counts and remembers steps of more than `threshold` seconds; 0 watches nothing but the lag.
 
-    def __init__(self, threshold: float, observe_lag: Callable[[float], None] = lambda _: None) -> None:
+    `now` is the time that passes for the loop, in seconds, and is asked from a thread: at a breakpoint it stands still.
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        observe_lag: Callable[[float], None] = lambda _: None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.threshold = threshold
         self.holds = 0
         self.last: Hold | None = None
         self._observe_lag = observe_lag
+        self._now = now
         # Short enough to notice a hold, and who it is, before it is twice the threshold.
         self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
-        self._beat = time.perf_counter()
+        self._beat = now()
         self._culprit: tuple[str, str, float] | None = None  # and the seconds when it was seen
         self._running = threading.Lock()  # held while the thread is to run
 
@@ -69,7 +78,7 @@ class Watchdog:
             while True:
                 due = self._beat + self._interval
                 await trio.sleep(self._interval)
-                self._beat = time.perf_counter()
+                self._beat = self._now()
                 lag = max(0.0, self._beat - due)
                 self._observe_lag(lag)
                 # The thread may have been kept out until now, and name the culprit only after the loop has gone on.
@@ -84,7 +93,7 @@ class Watchdog:
         if not self.threshold:
             yield
             return
-        self._beat = time.perf_counter()
+        self._beat = self._now()
         thread = threading.Thread(target=self._look, args=(ident,), name="watchdog", daemon=True)
         self._running.acquire()
         thread.start()
@@ -108,10 +117,10 @@ class Watchdog:
     def _look(self, ident: int) -> None:
         suspect: object = None
         told = 0.0
-        before, worked_before = time.perf_counter(), _worked(ident)
+        before, worked_before = self._now(), _worked(ident)
         while not self._running.acquire(timeout=self._pause(before)):
-            began, worked = time.perf_counter(), _worked(ident)
-            now, beat = time.perf_counter(), self._beat
+            began, worked = self._now(), _worked(ident)
+            now, beat = self._now(), self._beat
             late = now - beat - self._interval
             if late < self.threshold / 2 or beat == told:
                 suspect = None
@@ -129,7 +138,7 @@ class Watchdog:
 
     def _pause(self, began: float) -> float:
         """Return the seconds to the next look: none if this one was kept out in its middle, and saw what was before."""
-        return 0.0 if time.perf_counter() - began > self.threshold / 2 else self._interval
+        return 0.0 if self._now() - began > self.threshold / 2 else self._interval
 
     def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
         # Both at once, before anything that lets the loop's thread go on.

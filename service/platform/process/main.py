@@ -38,6 +38,8 @@ from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.jobs import Jobs, open_jobs
 from service.platform.lifecycle import Lifecycle
+from service.platform.process.stage import ALONE, Stage
+from service.platform.process.start import ECHO
 from service.platform.seams import check_seams, untried
 from service.platform.server import (
     SEAMS,
@@ -47,7 +49,6 @@ from service.platform.server import (
     ServerStatistics,
     Websockets,
     listener_url,
-    open_listener,
     serve,
 )
 from service.platform.settings import PlatformSettings, SettingsError, traces_wanted, variable
@@ -57,8 +58,6 @@ from service.platform.telemetry.tracing import open_tracing
 
 log = structlog.get_logger(__name__)
 
-# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
-ECHO = 0.5
 # How long a websocket may take over its goodbye after its moment has come: 1 s for what was read, 1 s for the close.
 LAST_WORDS = 2.0
 
@@ -82,6 +81,7 @@ async def main(
     origins: Mapping[str, str] = {},
     end: Callable[[int], object] = os._exit,
     on_ready: Callable[[Urls], object] = lambda _: None,
+    stage: Stage = ALONE,
 ) -> None:
     """Serve until a signal, then drain, and return; raises what crashed a task, SettingsError for a taken port,
 
@@ -95,12 +95,12 @@ async def main(
     jobs_of(features)  # two of one name are told before anything is opened
     lifecycle = Lifecycle()
     with (
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(*stage.ends_at) as signals,
         trio.open_signal_receiver(signal.SIGUSR1) as questions,
         open_tracing(wanted=traces_wanted()) as tracing,
     ):
         metrics = Metrics()
-        watchdog = Watchdog(settings.slow_step, show_lag(metrics))
+        watchdog = Watchdog(settings.slow_step, show_lag(metrics), trio.lowlevel.current_clock().current_time)
         inside = Inside(metrics, LogLevel(settings.log_level), watchdog, tracing)
         log.info("starting", version=inside.version, revision=settings.revision)
         if strange := untried(TRIED):
@@ -110,7 +110,7 @@ async def main(
             nursery.start_soon(answer, questions)
             nursery.start_soon(inside.level.run)
             nursery.start_soon(inside.watchdog.run)
-            await live(settings, features, lifecycle, inside, public=public, origins=origins, on_ready=on_ready)
+            await live(settings, features, lifecycle, inside, stage, public=public, origins=origins, on_ready=on_ready)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -141,6 +141,7 @@ async def live(
     features: Sequence[Feature],
     lifecycle: Lifecycle,
     inside: Inside,
+    stage: Stage,
     *,
     public: bool = True,
     origins: Mapping[str, str],
@@ -148,17 +149,17 @@ async def live(
 ) -> None:
     """Open everything in order, be ready until the drain is over, and close everything in reverse."""
     with (
-        bound("management_bind", settings.management_bind) as operators,
-        bound("bind", settings.bind) if public else nullcontext() as listener,
+        bound("management_bind", settings.management_bind, stage) as operators,
+        bound("bind", settings.bind, stage) if public else nullcontext() as listener,
     ):
         statistics = ServerStatistics()
         limits = RateLimits(settings.rate_per_address, per_connection=settings.rate_per_connection)
-        listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle)
+        listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle, shared=stage.shared)
         with explained("management_bind", settings.management_bind):
             operators.listen()
         units = show_units(inside.metrics, inside.tracing)
         async with (
-            open_management(partial(listen, listener=operators)) as start,
+            open_management(partial(listen, listener=operators)) as operating,
             open_database(settings, on_unit=units) as database,
         ):
             show_process(inside.metrics, lifecycle, inside.watchdog, settings.revision)
@@ -169,7 +170,9 @@ async def live(
             management = create_management(settings, origins, lifecycle, database, inside)
             parts = [management, create_jobs(database), create_health(health, probes, in_full=True)]
             operators_app = create_app(parts, settings)
-            await start(around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
+            answer_operators = partial(operating.start, around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
+            if not stage.takes_over:
+                await answer_operators()
             if not await unless_draining(lifecycle, database.wait_served):
                 log.warning("never ready", reason=why_not_served(database.condition))
                 return
@@ -199,12 +202,17 @@ async def live(
                 async with (
                     run_jobs() as jobs,
                     trio.open_nursery() as ending,  # jobs and requests end side by side
-                    open_public(partial(listen, served, listener, probes=probes)) as websockets,
+                    open_public(partial(listen, served, listener, probes=probes)) as (websockets, closing),
                 ):
                     lifecycle.mark_ready()
+                    if stage.takes_over:
+                        await answer_operators()
                     await ready(listener)
                     await lifecycle.wait_draining()
                     jobs.stop_claiming()
+                    if stage.shared:  # whoever comes now is for the others
+                        closing.set()
+                        operating.closing.set()
                     await drain(settings, lifecycle, websockets)
                     ending.start_soon(partial(jobs.stop, within=settings.graceful_timeout))
 
@@ -227,10 +235,10 @@ def check_ready_file(file: Path | None) -> None:
 
 
 @contextmanager
-def bound(field: str, address: str) -> Iterator[socket.socket]:
+def bound(field: str, address: str, stage: Stage) -> Iterator[socket.socket]:
     """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
     with explained(field, address):
-        listener = open_listener(address)
+        listener = stage.open_listener(field, address)
     with listener:
         yield listener
 
@@ -268,27 +276,38 @@ def why_not_served(seen: Condition) -> str:
     return f"the schema is {seen.schema}: at {seen.revision or 'nothing yet'}, this code needs {seen.head}"
 
 
+@dataclass(frozen=True, slots=True)
+class Operating:
+    """The operator's listener: `start` lets it answer, `closing` ends that."""
+
+    start: Callable[[ASGI, Mapping[str, Probe]], Awaitable[None]]
+    closing: trio.Event
+
+
 @asynccontextmanager
-async def open_management(listen: Listen) -> AsyncIterator[Callable[[ASGI, Mapping[str, Probe]], Awaitable[None]]]:
-    """Yield what starts the operator's listener; it answers until everything inside this scope is closed."""
+async def open_management(listen: Listen) -> AsyncIterator[Operating]:
+    """Yield the operator's listener; it answers until everything inside this scope is closed."""
     closing = trio.Event()
 
     async def start(app: ASGI, probes: Mapping[str, Probe]) -> None:
         await nursery.start(partial(listen, app, probes=probes, shutdown=closing.wait))
 
     async with trio.open_nursery() as nursery:
-        yield start
+        yield Operating(start, closing)
         closing.set()
 
 
 @asynccontextmanager
-async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
-    """Serve inside this scope; at its end no more is accepted and requests in flight end, at a crash all at once."""
+async def open_public(listen: Listen) -> AsyncIterator[tuple[Websockets, trio.Event]]:
+    """Serve inside this scope; at its end no more is accepted and requests in flight end, at a crash all at once.
+
+    The event, once set, is that end for requests alone: websockets stay until the drain has sent them away.
+    """
     websockets, closing = Websockets(), trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(listen, websockets=websockets, shutdown=closing.wait))
         try:
-            yield websockets
+            yield websockets, closing
         except BaseException:
             with trio.move_on_after(1, shield=True):
                 await websockets.close_all(CloseReason.INTERNAL_ERROR)
@@ -300,7 +319,7 @@ async def open_public(listen: Listen) -> AsyncIterator[Websockets]:
 async def open_features(features: Sequence[Feature], resources: Resources) -> AsyncIterator[list[Blueprint]]:
     """Open the features in order, and close them in reverse."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(feature.open(resources)) for feature in features]
+        yield [await stack.enter_async_context(feature.opened(resources)) for feature in features]
 
 
 async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: Websockets) -> None:

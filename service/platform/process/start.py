@@ -1,8 +1,17 @@
 """The first moment of the process: it is told to end before it is anything. Imports nothing that takes time."""
 
+import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USUAL = gc.get_threshold()
+SELDOM = 20_000  # objects more than before, of those that may be in a cycle
+
+# A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
+ECHO = 0.5
 
 
 def end_at_signals() -> None:
@@ -26,3 +35,27 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
+
+
+@contextmanager
+def absent(package: str) -> Iterator[None]:
+    """Let a package count as not installed: one that a library imports if it is there, and nothing here needs of it."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # an import of it fails: Python's own way
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+def collect_seldom() -> None:
+    """Look for garbage a tenth as often: what is imported is none, and there is much of it."""
+    gc.set_threshold(SELDOM, *USUAL[1:])
+
+
+def collect_as_usual() -> None:
+    """Look for garbage as often as Python does, among what comes from now on: what is there now stays for good."""
+    gc.freeze()
+    gc.set_threshold(*USUAL)

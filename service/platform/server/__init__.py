@@ -6,6 +6,8 @@ from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
+from service.platform.server.context import Context
+from service.platform.server.documents import Document
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
@@ -29,6 +31,8 @@ __all__ = [
     "WEBSOCKET",
     "Application",
     "CloseReason",
+    "Context",
+    "Document",
     "Frame",
     "FrameOutbox",
     "Headers",

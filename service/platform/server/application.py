@@ -15,6 +15,8 @@ from werkzeug.exceptions import HTTPException
 
 from service.platform.errors import ServiceError
 from service.platform.server.body import Request
+from service.platform.server.context import Context
+from service.platform.server.documents import Document, Json
 from service.platform.server.http import HttpConnection
 from service.platform.server.routing import Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
@@ -34,6 +36,7 @@ class Application(QuartTrio):
 
     asgi_http_class = HttpConnection
     asgi_websocket_class = WebsocketConnection
+    json_provider_class = Json
     request_class = Request
     websocket_class = Websocket
     url_map_class = Routes
@@ -48,14 +51,61 @@ class Application(QuartTrio):
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 
+    @property
+    def matches_hosts(self) -> bool:
+        """Whether a route depends on the Host."""
+        return self.url_map.host_matching or self.subdomain_matching or self.config["SERVER_NAME"] is not None
+
+    def request_context(self, request: QuartRequest) -> AppContext:
+        return Context(self, cast(Any, request.scope), lambda: request)
+
     async def handle_request(self, request: QuartRequest) -> ResponseTypes:
-        async with self.request_context(request) as context:
+        return cast(ResponseTypes, await self.answer(cast(Context, self.request_context(request))))
+
+    async def answer(self, request_context: Context) -> ResponseTypes | Document:
+        """Return the response to a request, whatever happens on the way; only Cancelled passes."""
+        async with request_context as context:
             try:
                 return await self.full_dispatch_request(context)
             except Exception as error:
                 return await self.handle_exception(context, error)
             except BaseExceptionGroup as group:
                 return await self.handle_exception(context, _real_errors(group))
+
+    async def full_dispatch_request(self, ctx: AppContext) -> ResponseTypes:
+        context = cast(Context, ctx)
+        if not context.bare:
+            return await super().full_dispatch_request(ctx)
+        result: ResponseReturnValue | HTTPException | None
+        try:
+            result = await self.preprocess_request(ctx)
+            if result is None:
+                result = await self.dispatch_request(ctx)
+        except (Exception, BaseExceptionGroup) as error:
+            result = await self.handle_user_exception(ctx, error)
+        return await self.finalize_request(ctx, result)
+
+    async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
+        return None if cast(Context, ctx).bare else await super().preprocess_request(ctx)
+
+    async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
+        """Call the view, whose arguments are the parts of the path."""
+        context = cast(Context, ctx)
+        rule = context.check_matched()
+        if rule.provide_automatic_options and context.scope["method"] == "OPTIONS":  # type: ignore[attr-defined]  # Quart's rules have it
+            return await self.make_default_options_response(ctx)
+        view: Callable[..., Awaitable[ResponseReturnValue]] = self.ensure_async(self.view_functions[rule.endpoint])
+        return await view(**context.view_args)
+
+    async def finalize_request(
+        self, ctx: AppContext, result: ResponseReturnValue | HTTPException, from_error_handler: bool = False
+    ) -> ResponseTypes:
+        context = cast(Context, ctx)
+        if (document := context.document(result)) is not None:
+            return cast(ResponseTypes, document)  # goes past everything to HttpConnection, which asked for it
+        if context.is_response_unseen:
+            return await self.make_response(result)
+        return await super().finalize_request(ctx, result, from_error_handler)
 
     async def handle_websocket(self, websocket: QuartWebsocket) -> ResponseTypes | None:
         async with self.websocket_context(websocket) as context:

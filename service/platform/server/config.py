@@ -11,6 +11,7 @@ from hypercorn.config import Config, Sockets
 from hypercorn.logging import Logger
 
 from service.platform.lifecycle import Lifecycle
+from service.platform.server.doorway import Doorway
 from service.platform.server.listener import BACKLOG
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
@@ -62,6 +63,7 @@ class ServerConfig(Config):
         probes: Mapping[str, Probe],
     ) -> None:
         self.listener = listener
+        self.doorway = Doorway(listener)
         self.settings = settings
         self.statistics = statistics
         self.lifecycle = lifecycle

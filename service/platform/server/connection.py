@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 # How long a peer may take to read our last words and to close, before the socket is closed under it. Closing at once,
 # with bytes of it unread, would make the kernel send a reset, and that takes the last words with it.
 LINGER = 2.0
-# A connection accepted while the listener was being closed may have its request on the way.
+# A connection accepted while the listener was being closed, or shared with others, may have its request on the way.
 LAST_CALL = 1.0
 # What may wait for a peer that reads slowly; more, and it is told TooSlowError about.
 MAX_FRAMES = 256
@@ -63,6 +63,7 @@ class ServerConnection(TCPServer):
         )
         self.last_received = trio.current_time()
         self._idle = True
+        self._begun = False
         self._in_headers = False
         self._closing = False
 
@@ -70,6 +71,7 @@ class ServerConnection(TCPServer):
         self.config.statistics.connections_accepted += 1
         self.config.statistics.connections_open += 1
         self.config.connections.add(self)
+        self.config.doorway.notice()
         try:
             await self._converse()
         except OSError:
@@ -96,10 +98,10 @@ class ServerConnection(TCPServer):
             self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.read_scope.cancel()
 
-    def leave(self) -> None:
-        """Close if nothing is asked of this connection; otherwise it closes after the response."""
+    def leave(self, *, within: float = 0) -> None:
+        """Close if nothing is asked of this connection within so many seconds; else it closes after the response."""
         if self._idle and not self._in_headers and not self._closing and not self._has_unread():
-            self.read_scope.cancel()
+            self.read_scope.deadline = min(self.read_scope.deadline, trio.current_time() + within)
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -153,9 +155,11 @@ class ServerConnection(TCPServer):
         await self.protocol.handle(Closed())
 
     async def _receive(self) -> bytes:
-        """Return what has come, or nothing at the end."""
+        """Return what has come, or nothing at the end. A first request has mostly come with its connection."""
         try:
-            await trio.lowlevel.wait_readable(self.stream.socket)
+            if self._begun:
+                await trio.lowlevel.wait_readable(self.stream.socket)
+            self._begun = True
             return os.read(self.stream.socket.fileno(), MAX_RECV)
         except BlockingIOError:
             return await self._receive()

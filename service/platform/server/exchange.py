@@ -26,8 +26,8 @@ class Exchange:
         self._messages: deque[tuple[ASGIReceiveEvent, int]] = deque()
         self._bytes = 0
         self._last: ASGIReceiveEvent | None = None
-        self._arrived = trio.Event()
-        self._taken = trio.Event()
+        self._arrived: trio.Event | None = None  # of whoever waits for it
+        self._taken: trio.Event | None = None
 
     async def __call__(self, message: ASGIReceiveEvent) -> None:
         """Hand a message to the app; waits while too much is waiting, and not a checkpoint otherwise."""
@@ -38,7 +38,7 @@ class Exchange:
         if self._last is None:
             self._messages.append((message, size))
             self._bytes += size
-            self._arrived.set()
+            self._tell(self._arrived)
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next message; after `close`, and what had come before it, the last one again and again."""
@@ -51,15 +51,15 @@ class Exchange:
             return self._last
         message, size = self._messages.popleft()
         self._bytes -= size
-        self._taken.set()
+        self._tell(self._taken)
         return message
 
     def close(self, last: ASGIReceiveEvent) -> None:
         """Let the app take what is waiting, and then `last`. What the reader still hands over is dropped."""
         if self._last is None:
             self._last = last
-            self._arrived.set()
-            self._taken.set()
+            self._tell(self._arrived)
+            self._tell(self._taken)
 
     async def run(
         self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
@@ -76,6 +76,11 @@ class Exchange:
                 await config.log.exception("an application failed outside of the framework")
             finally:
                 await send(None)  # noqa: ASYNC102  Hypercorn's sign that the application has ended; the outbox bounds it
+
+    @staticmethod
+    def _tell(waited_for: trio.Event | None) -> None:
+        if waited_for is not None:
+            waited_for.set()
 
     def _is_full(self, size: int) -> bool:
         if not self._messages:
@@ -97,6 +102,15 @@ class ConnectionTasks(TaskGroup):
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        return self.start_app(app, config, scope, send)
+
+    def start_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Exchange:
         exchange = Exchange()
         self.spawn(exchange.run, app, config, scope, send)
         return exchange

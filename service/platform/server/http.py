@@ -1,6 +1,6 @@
 """How the framework answers one HTTP request: one task, one write where the body is at hand."""
 
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
@@ -10,7 +10,12 @@ from quart.wrappers.response import DataBody
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from service.platform.server.body import Request
+from service.platform.server.context import Context
+from service.platform.server.documents import Document
 from service.platform.server.http_stream import EXTENSION
+
+if TYPE_CHECKING:
+    from service.platform.server.application import Application  # it is given this class
 
 
 class HttpConnection(TrioASGIHTTPConnection):
@@ -20,16 +25,28 @@ class HttpConnection(TrioASGIHTTPConnection):
         if EXTENSION not in self.scope["extensions"]:  # some other server: a test client of the framework's
             await super().__call__(receive, send)
             return
-        request = cast(Request, self._create_request_from_scope(send))
-        request.body.pull_from(receive, patience=self.app.config["BODY_PATIENCE"])
-        response = await self.app.handle_request(request)
-        await self._send_response(send, response)
+        app = cast("Application", self.app)
+
+        def make() -> Request:
+            request = cast(Request, self._create_request_from_scope(send))
+            request.body.pull_from(receive, patience=app.config["BODY_PATIENCE"])
+            return request
+
+        response = await app.answer(Context(app, cast(Any, self.scope), make, documents=True))
+        if isinstance(response, Document):
+            await _send_whole(send, response.status, response.headers, response.body)
+        else:
+            await self._send_response(send, response)
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         if not isinstance(response, Response) or not isinstance(response.response, DataBody):
             await super()._send_response(send, response)
             return
-        headers = encode_headers(response.headers)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         body = response.response
-        await send({"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False})
+        data = body.data[body.begin : body.end]
+        await _send_whole(send, response.status_code, encode_headers(response.headers), data)
+
+
+async def _send_whole(send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

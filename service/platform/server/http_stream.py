@@ -1,13 +1,15 @@
 """One HTTP request between the protocol and the app."""
 
-from typing import TYPE_CHECKING, Any
+from time import time
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 import trio
 from hypercorn.protocol.events import Event, Request, StreamClosed
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from hypercorn.typing import AppWrapper, ASGISendEvent, ConnectionState, HTTPResponseBodyEvent, HTTPResponseStartEvent
 
-from service.platform.server.exchange import Exchange
+from service.platform.server.exchange import ConnectionTasks, Exchange
 from service.platform.server.responses import encode_head
 
 if TYPE_CHECKING:
@@ -35,9 +37,45 @@ class HttpStream(HTTPStream):
             if self.state != ASGIHTTPState.CLOSED:
                 self.app_put.scope.cancel()
             return
-        await super().handle(event)
         if isinstance(event, Request):
-            self.scope["extensions"][EXTENSION] = {}
+            self.begin(event.method, event.raw_path, event.headers, event.http_version, event.state)
+        else:
+            await super().handle(event)
+
+    def begin(
+        self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], version: str, state: ConnectionState
+    ) -> None:
+        """Start the app for a request: what Hypercorn's own does for one of HTTP/1.x."""
+        path, _, query = target.partition(b"?")
+        text = path.decode("ascii")
+        self.start_time = time()
+        self.scope = {
+            "type": "http",
+            "http_version": version,
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": method,
+            "scheme": self.scheme,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.config.root_path,
+            "headers": headers,
+            "client": self.client,
+            "server": self.server,
+            "state": state.copy(),  # type: ignore[typeddict-item]  # a dictionary of its own kind, as Hypercorn has it
+            "extensions": {EXTENSION: {}},
+        }
+        self.app_put = cast(ConnectionTasks, self.task_group).start_app(
+            cast(AppWrapper, self._enter) if self.transport.protocol.keep_alive_requests == 1 else self.app,
+            self.config,
+            self.scope,
+            self.app_send,
+        )
+
+    async def _enter(self, *args: Any) -> None:
+        """Be the app for the first request of a connection."""
+        await self.transport.config.doorway.pass_through()
+        await self.app(*args)
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         if message is not None and self.closed:

@@ -2,7 +2,10 @@
 
 Probes are answered here, ahead of every task and every framework: they must answer when nothing else does.
 
-Theory of operation. h11 keeps the states of both sides; this class only decides what to do in them. The connection is
+Theory of operation. h11 keeps the states of both sides; this class only decides what to do in them. A request of the
+plainest kind is read at a glance (glance.py), and while its answer is plain as well h11 never hears of the two. As soon
+as anything else is to happen, more bytes or an answer of another kind, h11 reads the same bytes (`_catch_up`) and is
+where it would have been. The connection is
 
     idle        no stream. What comes in is parsed until a request's headers are whole
     responding  a stream exists (http_stream.py or websocket_stream.py). Its application runs in a task of its own
@@ -19,6 +22,8 @@ What cannot happen, and why:
 
 - Two responses interleaved: the next request is parsed only when the stream is gone (`can_read`), so pipelined requests
   wait in h11's buffer.
+- A request read by both, or by neither: what was taken at a glance is kept (`_taken`) until it is answered or h11 has
+  read it, and h11 has read nothing yet of a packet that is looked at.
 - A head without a body that follows it: the head is held (`_held`) and written together with the first body, or by
   `flush`; every way out of a response flushes.
 - `answer` on a connection that must not be kept: `is_plain` asks h11 (the request has been read whole), the headers (no
@@ -38,6 +43,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import H11SendableEvent
 
 from service.platform.server.config import MAX_HEADER_BYTES, ServerConfig
+from service.platform.server.glance import Glance, read_at_a_glance
 from service.platform.server.http_stream import HttpStream
 from service.platform.server.responses import ALWAYS, encode_head
 from service.platform.server.targets import HeaderList, is_upgrade, join_lists, origin_form, refused_handshake
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 JOIN_LIMIT = 65_536
 # A monitor asks by either of them, often with a query: a probe takes no notice of which.
 PROBE_METHODS = frozenset({b"GET", b"HEAD"})
+PROBE_FIELDS = [(b"content-type", b"application/json"), *ALWAYS]
 
 
 class H11Connection(h11.Connection):
@@ -66,6 +73,7 @@ class Protocol(H11Protocol):
     connection: h11.Connection | H11WSConnection
     stream: HttpStream | WebsocketStream | None
     _held: bytes = b""
+    _taken: bytes = b""
 
     def __init__(self, *args: Any, transport: "ServerConnection", **more: Any) -> None:
         super().__init__(*args, **more)
@@ -75,8 +83,44 @@ class Protocol(H11Protocol):
         self.connection = H11Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def handle(self, event: Event) -> None:
-        if not isinstance(event, RawData) or self.connection.their_state is not h11.MUST_CLOSE:
-            await super().handle(event)
+        if isinstance(event, RawData):
+            if self.connection.their_state is h11.MUST_CLOSE:
+                return
+            if self._is_between_requests and (request := read_at_a_glance(event.data)) is not None:
+                self._taken = event.data
+                await self._take(request)
+                return
+            self._catch_up()
+        await super().handle(event)
+
+    @property
+    def _is_between_requests(self) -> bool:
+        return (
+            self.stream is None
+            and not self._taken
+            and self.connection.their_state is h11.IDLE
+            and not self.connection.trailing_data[0]
+        )
+
+    async def _take(self, request: Glance) -> None:
+        """Begin what `_create_stream` would, without h11."""
+        probe = self.config.probes.get(request.target.partition(b"?")[0])
+        if probe is not None:
+            await self._answer_at_once(request, *probe(), PROBE_FIELDS)
+            return
+        await self.send(Updated(idle=False))
+        self.keep_alive_requests += 1
+        self.stream = stream = self._make_stream(HttpStream)
+        stream.begin("GET", request.target, request.headers, "1.1", self.connection_state)
+        await stream.app_put({"type": "http.request", "body": b"", "more_body": False})
+
+    def _catch_up(self) -> None:
+        """Let h11 read what was taken at a glance: it is needed for this exchange after all."""
+        taken, self._taken = self._taken, b""
+        if taken:
+            self.connection.receive_data(taken)
+            self.connection.next_event()  # the request
+            self.connection.next_event()  # and its end
 
     @property
     def has_partial_request(self) -> bool:
@@ -102,12 +146,12 @@ class Protocol(H11Protocol):
 
     def is_plain(self, version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether the connection is kept after this exchange, all of whose request has been read."""
-        return (
+        if self._must_close or self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            return False
+        return bool(self._taken) or (  # whoever takes a request at a glance has looked at all of this
             self.connection.their_state is h11.DONE
             and version == b"1.1"
             and not any(name == b"connection" and value.lower() != b"keep-alive" for name, value in headers)
-            and not self._must_close
-            and self.keep_alive_requests < self.config.keep_alive_max_requests
         )
 
     async def answer(self, head: bytes, body: bytes) -> None:
@@ -118,6 +162,10 @@ class Protocol(H11Protocol):
             await self.send(RawData(head))
             await self.send(RawData(body))
         await self._close_stream()
+        if self._taken:
+            self._taken = b""
+            await self.send(Updated(idle=True))
+            return
         rest, ended = self.connection.trailing_data
         await self.initiate()
         if rest:
@@ -140,6 +188,7 @@ class Protocol(H11Protocol):
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Hold back the head of a response until its first body, so that both are one write."""
+        self._catch_up()
         try:
             data = self.connection.send(event)
         except h11.LocalProtocolError:
@@ -176,7 +225,7 @@ class Protocol(H11Protocol):
             headers = [(name, value) for name, value in headers if name != b"host"] + [(b"host", authority)]
         probe = self.config.probes.get(target.partition(b"?")[0])
         if probe and request.method in PROBE_METHODS:
-            await self._answer_at_once(request, *probe(), [(b"content-type", b"application/json"), *ALWAYS])
+            await self._answer_at_once(request, *probe(), PROBE_FIELDS)
             return
         kind: type[HttpStream | WebsocketStream] = HttpStream
         if request.method == b"GET" and is_upgrade(headers):
@@ -187,18 +236,7 @@ class Protocol(H11Protocol):
             headers = [(name, b"websocket" if name == b"upgrade" else value) for name, value in headers]
             kind = WebsocketStream
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
-        self.stream = kind(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-            transport=self.transport,
-        )
+        self.stream = self._make_stream(kind)
         self.keep_alive_requests += 1
         await self.stream.handle(
             StreamRequest(
@@ -211,17 +249,32 @@ class Protocol(H11Protocol):
             )
         )
 
+    def _make_stream[S: HttpStream | WebsocketStream](self, kind: type[S]) -> S:
+        return kind(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+            transport=self.transport,
+        )
+
     async def _answer_at_once(
-        self, request: h11.Request, status: int, body: bytes, fields: HeaderList, *, kept: bool = True
+        self, request: h11.Request | Glance, status: int, body: bytes, fields: HeaderList, *, kept: bool = True
     ) -> None:
         """Answer a request here, ahead of every task; without `kept` the connection ends with it."""
         headers = [*fields, (b"content-length", b"%d" % len(body)), *self.config.response_headers("h11")]
         sent = b"" if request.method == b"HEAD" else body
-        try:
-            self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
-        except h11.RemoteProtocolError:
-            await self.refuse(400)
-            return
+        if not self._taken:
+            try:
+                self.connection.next_event()  # the end of the request, unless it has a body that nobody expects
+            except h11.RemoteProtocolError:
+                await self.refuse(400)
+                return
         plain = kept and self.is_plain(request.http_version, request.headers)
         if plain and (head := encode_head(status, headers, body)):
             await self.answer(head, sent)

@@ -16,7 +16,7 @@ ALWAYS = (
 )
 
 # These say how long the body is, or what becomes of the connection: h11 knows what follows from them.
-_FRAMING = {b"transfer-encoding", b"connection", b"upgrade", b"trailer"}
+_FRAMING = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
 
 
 def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes | None:
@@ -30,7 +30,8 @@ def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         return None
-    if any(name in _FRAMING or not name.islower() for name, _ in headers):
+    names = [name for name, _ in headers]
+    if not _FRAMING.isdisjoint(names) or not b"".join(names).islower():
         return None
     return b"%b%b\r\n" % (_status_line(status), lines)
 

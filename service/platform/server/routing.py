@@ -1,6 +1,6 @@
 """What the framework works out for each request, and is mostly the same: kept, within bounds, as clients name it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from quart.routing import QuartMap
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.exceptions import BadHost, NotFound
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule, RuleFactory
 
 from service.platform.server.targets import is_ambiguous
 from service.platform.settings import DEFAULT_PORTS
@@ -19,7 +19,40 @@ _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
 
 class Routes(QuartMap):
-    """Quart's, which encodes the Host by IDNA once for each Host and not for each request."""
+    """Quart's, which encodes the Host by IDNA once for each Host and not for each request.
+
+    What a path without parts in it leads to is kept, by the bytes that were asked for: as many as there are routes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._known: dict[tuple[str, bytes], Rule] = {}
+        super().__init__(*args, **kwargs)
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        self._known.clear()
+        super().add(rulefactory)
+
+    def find(self, scope: MutableMapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
+        """Return the route of a request by any Host, and the parts of its path.
+
+        Raises NotFound, MethodNotAllowed, BadHost, RequestRedirect.
+        """
+        method, raw_path = scope["method"], scope.get("raw_path", b"")
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin1")
+        host = _encode_host(scope["scheme"], host)
+        known = self._known.get((method, raw_path))
+        if known is not None:
+            return known, {}
+        if is_ambiguous(raw_path):
+            raise NotFound
+        path = "/" + scope["path"].lstrip("/")
+        adapter = MapAdapter(
+            self, host, scope.get("root_path", ""), "", scope["scheme"], path, method, scope["query_string"].decode()
+        )
+        rule, parts = adapter.match(method=method if method.isupper() else _NO_METHOD, return_rule=True)
+        if not rule.arguments and rule.rule.encode() == raw_path:
+            self._known[method, raw_path] = rule
+        return rule, dict(parts)
 
     def bind_to_request(
         self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None

@@ -14,7 +14,7 @@ from hypercorn.typing import ASGIFramework
 
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.config import Probe, ServerConfig
-from service.platform.server.connection import ServerConnection
+from service.platform.server.connection import LAST_CALL, ServerConnection
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
 from service.platform.settings import PlatformSettings
@@ -30,11 +30,13 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     shutdown: Callable[[], Awaitable[object]],
     websockets: Websockets | None = None,
     probes: Mapping[str, Probe] | None = None,
+    shared: bool = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `listener`, which is closed when it returns: after `shutdown` returns and the rest is done.
 
-    Then requests in flight have the setting's seconds to end. `probes` are answered ahead of everything.
+    Then requests in flight have the setting's seconds to end. `probes` are answered ahead of everything. On a `shared`
+    socket others go on accepting: clients that have just connected, or keep a connection, are not to notice.
     `nursery.start` returns the addresses as a list of URLs.
     """
     setattr(run, "TCPServer", _connection)  # noqa: B010  # no seam for it, and its type is not meant to be assigned to
@@ -47,15 +49,19 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
         probes=probes or {},
     )
     await serve_hypercorn(
-        app, config, shutdown_trigger=partial(_shut_down, config, shutdown), mode="asgi", task_status=task_status
+        app,
+        config,
+        shutdown_trigger=partial(_shut_down, config, shutdown, shared),
+        mode="asgi",
+        task_status=task_status,
     )
 
 
-async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[object]]) -> None:
+async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[object]], shared: bool) -> None:
     await shutdown()
     config.closing = True
     for connection in tuple(config.connections):
-        connection.leave()
+        connection.leave(within=LAST_CALL if shared else 0)
 
 
 def _connection(app: Any, config: Config, *args: Any) -> TCPServer:

@@ -92,7 +92,8 @@ class PlatformSettings(Frozen):
         0.4,
         ge=0,
         le=60,
-        description="Most seconds that a unit of work waits for a free connection; then it is refused with 503.",
+        description="Most seconds for which a unit of work may have to wait for a free connection; one that would have"
+        " to wait longer, as far as can be known, is refused with 503 at once.",
     )
     database_slow_unit: Seconds = Field(
         1.0, ge=0.001, le=3600, description="Seconds after which a unit of work is logged as slow, by its name."

@@ -1,7 +1,8 @@
 """PostgreSQL for tests: one server for the session, a fresh database for each test, servers of their own for faults.
 
-Only TEST_DATABASE_URL is read, never `.env` nor SERVICE_*. Without it an embedded server is started. Databases that are
-made are named service_test_*, and those alone are dropped; tests that stop or freeze a server run on one of their own.
+Only TEST_DATABASE_URL is read, never `.env` nor SERVICE_*. Without it the server of `make test-database` is used if it
+runs, and else an embedded one is started. Databases that are made are named service_test_*, and only those are dropped;
+tests that stop or freeze a server run on one of their own.
 """
 
 import itertools
@@ -20,15 +21,20 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, migrate, open_embedded
+from service.platform.database import EmbeddedUnavailable, MigrationsWrong, find_migrations, open_embedded
 from service.platform.database.launch import find_binaries, system_binaries
+from service.platform.database.migrate import migrate
 from service.platform.database.schema import read_code_schema
-from service.platform.settings import PREFIX, PlatformSettings
+from service.platform.settings import PREFIX as PREFIX_OF_SETTINGS
+from service.platform.settings import PlatformSettings
+from service.platform.testing.kept import is_left, kept_url, migrations_digest, one_at_a_time
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.settings import settings_of
+from service.platform.testing.processes import STAND_INS
+from service.platform.testing.settings import settings_of, stand_ins
 from service.platform.verbs import Program
 
-PREFIX_OF_TESTS = f"service_test_{os.getpid()}_"
+PREFIX = "service_test_"
+PREFIX_OF_TESTS = f"{PREFIX}{os.getpid()}_"
 # `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
 READ_ONLY = "-c default_transaction_read_only=on"
 
@@ -48,9 +54,16 @@ class MakeSettings(Protocol):
     def __call__(self, **values: Any) -> PlatformSettings: ...
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _what_must_be_set(program: Program) -> None:
+    """Give the processes of tests what your service does not start without."""
+    STAND_INS.update(stand_ins(program.catalogue))
+    os.environ.update(STAND_INS)
+
+
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith((PREFIX, "PG"))]:
+    for name in [name for name in os.environ if name.startswith((PREFIX_OF_SETTINGS, "PG")) and name not in STAND_INS]:
         monkeypatch.delenv(name)
 
 
@@ -76,6 +89,12 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield make_url(given).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
+    if kept := kept_url():
+        for name in _names(kept):
+            if is_left(name, PREFIX):
+                _drop(kept, name)
+        yield kept
+        return
     data = tmp_path_factory.mktemp("postgres") / "data"
     with open_embedded(data, durable=False, settings={"max_connections": "300"}) as server:
         yield server.url
@@ -84,14 +103,34 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """Yield the name of a migrated database, made once; those of the tests are copies of it."""
+    """Yield the name of a migrated database, made once; those of the tests are copies of it.
+
+    A server that is kept keeps it as well, until there are other migrations.
+    """
     name = PREFIX_OF_TESTS + "template"
-    _administer(server_url, "CREATE DATABASE {}", name)
+    if server_url == kept_url():
+        with one_at_a_time():
+            kept = _kept_template(server_url, name)
+        yield kept
+        return
     try:
-        migrate(PlatformSettings(database_url=_with_database(server_url, name)), wait=10)
+        _migrated(server_url, name)
         yield name
     finally:
         _drop(server_url, name)
+
+
+def _migrated(server_url: str, name: str) -> None:
+    _administer(server_url, "CREATE DATABASE {}", name)
+    migrate(PlatformSettings(database_url=_with_database(server_url, name)), wait=10)
+
+
+def _kept_template(server_url: str, name: str) -> str:
+    kept = f"{PREFIX}template_{migrations_digest()}"
+    if kept not in _names(server_url):
+        _migrated(server_url, name)
+        _administer(server_url, "ALTER DATABASE {} RENAME TO {}", name, kept)
+    return kept
 
 
 @contextmanager
@@ -206,7 +245,17 @@ def _drop(url: str, name: str) -> None:
 
 
 def _administer(url: str, statement: str, *names: str) -> None:
+    with _connect(url) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _names(url: str) -> list[str]:
+    """Return the names of the server's databases."""
+    with _connect(url) as connection:
+        return [name for (name,) in connection.execute("SELECT datname FROM pg_database")]
+
+
+def _connect(url: str) -> psycopg.Connection:
     where = make_url(url)
     parameters = where.translate_connect_args(username="user", database="dbname") | dict(where.query)
-    with psycopg.connect(make_conninfo("", **parameters), autocommit=True) as connection:
-        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)

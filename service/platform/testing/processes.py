@@ -17,6 +17,8 @@ from wsproto.frame_protocol import CloseReason
 
 SERVICE = (sys.executable, "-m", "service")
 ROOT = Path(__file__).parents[3]
+STAND_INS: dict[str, str] = {}
+"""Variables and values of what must be set; fixtures.py puts them here when the session begins."""
 PATIENCE = 60.0  # seconds until something is taken to hang; on a busy machine a start alone takes ten
 
 
@@ -69,9 +71,9 @@ class Process:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Return this process's environment without any setting of a service, and with these: `bind=...`."""
+    """Return this process's environment without any setting that need not be, and with these: `bind=...`."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("SERVICE_")}
-    return kept | {f"SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | STAND_INS | {f"SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 @contextmanager

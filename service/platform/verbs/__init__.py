@@ -4,6 +4,23 @@ A feature's own verbs are a typer app called `verbs`; what they share with the p
 """
 
 from service.platform.verbs.command_line import run_program
-from service.platform.verbs.program import Program, database_settings, fail, load_or_exit, prepare_logs, program
+from service.platform.verbs.program import (
+    Program,
+    any_database,
+    database_settings,
+    fail,
+    load_or_exit,
+    prepare_logs,
+    program,
+)
 
-__all__ = ["Program", "database_settings", "fail", "load_or_exit", "prepare_logs", "program", "run_program"]
+__all__ = [
+    "Program",
+    "any_database",
+    "database_settings",
+    "fail",
+    "load_or_exit",
+    "prepare_logs",
+    "program",
+    "run_program",
+]

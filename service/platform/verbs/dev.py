@@ -1,22 +1,33 @@
 """`service dev`: the same process as `serve`, with a PostgreSQL of its own and settings for a person at a terminal."""
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 from typing import Any
 
-from service.platform.database.development import for_psql, open_development
-from service.platform.name import TITLE
+import structlog
+
+from service.platform.database import EmbeddedUnavailable
+from service.platform.database.development import DevelopmentDatabaseUnusable, bring_up_to_date
 from service.platform.process.main import Urls
+from service.platform.process.stage import Stage
+from service.platform.reload.breakpoints import breakpoints
+from service.platform.reload.child import Child, NotSupplied
+from service.platform.reload.clock import StoppableClock
+from service.platform.reload.colours import is_coloured
+from service.platform.reload.failure import describe
 from service.platform.settings import PlatformSettings, variable
+from service.platform.verbs.dev_identity import ProviderUnavailable, refuse_another, signing_in_at
+from service.platform.verbs.dev_supplies import Supplies
 from service.platform.verbs.program import tell
 
+ROOT = Path(__file__).parents[3]
 # What differs from `serve` unless somebody set it: nobody routes traffic here, and a person reads the log.
 DEFAULTS: Mapping[str, Any] = {"log_format": "console", "drain_delay": 0.0, "drain_spread": 0.0}
+# Reasons why it cannot run that are one sentence, with what to do.
+UNAVAILABLE = (DevelopmentDatabaseUnusable, EmbeddedUnavailable, NotSupplied, ProviderUnavailable)
 
 
 def development_settings(
@@ -27,40 +38,74 @@ def development_settings(
     return settings.model_copy(update=changed), {**origins, **dict.fromkeys(map(variable, changed), "service dev")}
 
 
-type OnReady = Callable[[Urls], object]
+@dataclass(frozen=True)
+class Surroundings:
+    """Who starts the process: nobody, or a parent that reloads it."""
+
+    database: Callable[[], str]
+    provider: Callable[[], str]
+    terminal: Callable[[], Any]
+    ready: Callable[[Urls, PlatformSettings], object]
+    failed: Callable[[BaseException], object]
+    stage: Stage = field(default_factory=Stage)
+    end: Callable[[int], object] = os._exit
+    clock: StoppableClock = field(default_factory=StoppableClock)
 
 
 @contextmanager
-def development_database(
-    settings: PlatformSettings, data: Path, *, forgetting: bool = False
-) -> Iterator[tuple[PlatformSettings, Callable[[int], object], OnReady]]:
-    """Yield settings that lead to a migrated database, how to end the process at once, and what to say when ready.
+def by_itself(data: Path) -> Iterator[Surroundings]:
+    with ExitStack() as scope:
+        supplies = Supplies(scope, data)
+
+        def end(code: int) -> None:
+            supplies.stop()
+            os._exit(code)
+
+        def ready(urls: Urls, _settings: PlatformSettings) -> None:
+            supplies.welcome(urls.public, urls.management, reloads=False)
+
+        yield Surroundings(supplies.database, supplies.provider, nullcontext, ready, log_crash, end=end)
+
+
+def under_parent(descriptor: int, *, takes_over: bool) -> Surroundings:
+    child = Child(descriptor)
+
+    def ready(urls: Urls, settings: PlatformSettings) -> None:
+        child.tell_ready(urls, settings.drain_bound)
+
+    def failed(error: BaseException) -> None:
+        if child.is_ready:
+            log_crash(error)
+        else:
+            tell(describe(error, ROOT, coloured=is_coloured()), err=True)
+
+    return Surroundings(
+        child.database, child.provider, child.terminal, ready, failed, child.stage(takes_over=takes_over)
+    )
+
+
+@contextmanager
+def surrounded(
+    around: Surroundings,
+    settings: PlatformSettings,
+    origins: Mapping[str, str],
+    *,
+    data: Path,
+    identity: bool,
+    forgetting: bool,
+) -> Iterator[tuple[PlatformSettings, Mapping[str, str]]]:
+    """Yield settings that lead to a migrated database, and to a provider if asked for. Raises one of UNAVAILABLE.
 
     A database that somebody named is theirs: it is used and never migrated, and ended by nobody here.
     """
-    if settings.database_url is not None:
-        yield settings, os._exit, welcome
-        return
-    with open_development(settings, data, forgetting=forgetting) as (migrated, server):
-
-        def end(code: int) -> None:
-            server.stop()
-            os._exit(code)
-
-        psql = "psql" if which("psql") else str(server.bindir / "psql")
-        shell = f"{shlex.quote(psql)} {shlex.quote(for_psql(server.url))}"
-        yield migrated, end, partial(welcome, shell=shell)
+    if identity:
+        refuse_another(settings)
+        settings, origins = signing_in_at(around.provider(), settings, origins)
+    if settings.database_url is None:
+        settings = bring_up_to_date(settings, around.database(), data, forgetting=forgetting)
+    with breakpoints(around.clock, around.terminal):
+        yield settings, origins
 
 
-def welcome(urls: Urls, *, shell: str = "") -> None:
-    """Say what to try, once the service is ready."""
-    commands = [
-        f"curl -s {urls.public}/                or open it in a browser",
-        f"curl -s {urls.public}/openapi.json    what else there is",
-        f"curl -s {urls.management}/healthz         the operator's side",
-    ]
-    if shell:
-        commands.append(shell)
-    last = "Ctrl-C stops it, the database included." if shell else "Ctrl-C stops it."
-    lines = ["", f"  {TITLE} is ready on {urls.public}", "", *(f"    {one}" for one in commands), "", f"  {last}", ""]
-    tell("\n".join(lines))
+def log_crash(error: BaseException) -> None:
+    structlog.get_logger(__name__).critical("crashed", exc_info=error)

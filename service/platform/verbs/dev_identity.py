@@ -25,15 +25,8 @@ class ProviderUnavailable(Exception):
 
 
 @contextmanager
-def development_provider(
-    settings: PlatformSettings, origins: Mapping[str, str]
-) -> Iterator[tuple[PlatformSettings, dict[str, str]]]:
-    """Yield settings that lead to a provider that lives as long as the scope, and the origins to match.
-
-    Raises ProviderUnavailable.
-    """
-    if settings.auth_issuer is not None:
-        raise ProviderUnavailable(f"{variable('auth_issuer')}: is set, and --identity brings a provider of its own")
+def open_provider() -> Iterator[str]:
+    """Yield the address of a provider that lives as long as the scope. Raises ProviderUnavailable."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise ProviderUnavailable(f"--identity needs the package {PACKAGE}: use `make run IDENTITY=dev`")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -41,10 +34,23 @@ def development_provider(
     people = [part for person in PEOPLE for part in ("--user-claims", json.dumps(person))]
     command = [sys.executable, "-m", PACKAGE, "--port", str(port), *people]
     provider = launch(command, output=subprocess.DEVNULL, death=signal.SIGKILL)
-    changed = {"auth_issuer": f"http://127.0.0.1:{port}", "auth_audience": CLIENT, "auth_client_id": CLIENT}
     try:
-        told = dict.fromkeys(map(variable, changed), "service dev --identity")
-        yield settings.model_copy(update=changed), {**origins, **told}
+        yield f"http://127.0.0.1:{port}"
     finally:
         provider.kill()
         provider.wait()
+
+
+def refuse_another(settings: PlatformSettings) -> None:
+    """Raise ProviderUnavailable when the settings name a provider already."""
+    if settings.auth_issuer is not None:
+        raise ProviderUnavailable(f"{variable('auth_issuer')}: is set, and --identity brings a provider of its own")
+
+
+def signing_in_at(
+    issuer: str, settings: PlatformSettings, origins: Mapping[str, str]
+) -> tuple[PlatformSettings, dict[str, str]]:
+    """Return settings that lead to such a provider, and the origins to match."""
+    changed = {"auth_issuer": issuer, "auth_audience": CLIENT, "auth_client_id": CLIENT}
+    told = dict.fromkeys(map(variable, changed), "service dev --identity")
+    return settings.model_copy(update=changed), {**origins, **told}

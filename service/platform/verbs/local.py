@@ -25,8 +25,11 @@ from service.platform.verbs.program import (
 )
 
 if TYPE_CHECKING:
+    from trio.abc import Clock
+
     from service.platform.feature import Feature
     from service.platform.process.main import Urls
+    from service.platform.process.stage import Stage
     from service.platform.settings import PlatformSettings
 
 verbs = typer.Typer()
@@ -35,33 +38,47 @@ FORGET = "Go on from before the migrations that migrations/removed.toml names; t
 
 
 @verbs.command()
-def dev(
+def dev(  # noqa: PLR0917  an option is a parameter
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Data directory of its PostgreSQL server.")] = Path(".data"),
     identity: Annotated[
         bool, typer.Option("--identity", help="Start an identity provider too, at which anybody can sign in.")
     ] = False,
     forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
+    reload: Annotated[bool, typer.Option(help="Start anew at each save, without losing a request.")] = True,
+    under: Annotated[int | None, typer.Option(hidden=True)] = None,
+    takes_over: Annotated[bool, typer.Option("--takes-over", hidden=True)] = False,
 ) -> None:
     """Run the service for development. It starts and migrates its own PostgreSQL unless SERVICE_DATABASE_URL is set.
 
     Example: SERVICE_BIND=127.0.0.1:8001 service dev
     """
-    from service.platform.database import EmbeddedUnavailable
-    from service.platform.database.development import DevelopmentDatabaseUnusable
-    from service.platform.verbs.dev import development_database, development_settings
-    from service.platform.verbs.dev_identity import ProviderUnavailable, development_provider
+    from service.platform.reload.watching import NO_RELOAD, can_watch
 
-    loaded = development_settings(*load_or_exit(context))
-    prepare_logs(context, loaded[0])
-    try:
-        with (
-            development_provider(*loaded) if identity else nullcontext(loaded) as (settings, origins),
-            development_database(settings, data, forgetting=forget) as (settings, end, on_ready),
-        ):
-            process(program(context).features, settings, origins, end=end, on_ready=on_ready)
-    except (DevelopmentDatabaseUnusable, EmbeddedUnavailable, ProviderUnavailable) as error:
-        fail(str(error), WRONG)
+    if reload and under is None and can_watch():
+        from service.platform.verbs.dev_parent import run_parent
+
+        sys.exit(run_parent(sys.argv[1:], data))
+    if reload and under is None:
+        tell(NO_RELOAD, err=True)
+    from service.platform.feature import import_all
+    from service.platform.verbs.dev import UNAVAILABLE, by_itself, development_settings, surrounded, under_parent
+
+    with by_itself(data) if under is None else nullcontext(under_parent(under, takes_over=takes_over)) as around:
+        try:
+            loaded = development_settings(*load_or_exit(context))
+            prepare_logs(context, loaded[0])
+            import_all(program(context).features)  # code that does not load migrates nothing
+            with surrounded(around, *loaded, data=data, identity=identity, forgetting=forget) as (settings, origins):
+                process(
+                    program(context).features, settings, origins, end=around.end, stage=around.stage,
+                    clock=around.clock, on_ready=lambda urls: around.ready(urls, settings), failed=around.failed,
+                )  # fmt: skip
+        except UNAVAILABLE as error:
+            fail(str(error), WRONG)
+        except Exception as error:  # of the code that was just saved, whatever it does
+            around.failed(error)
+            sys.exit(CRASHED)
 
 
 @verbs.command()
@@ -123,7 +140,8 @@ def migrate(
 
     Example: service migrate --wait 300
     """
-    from service.platform.database import MigrationFailed, MigrationRefused, ServerAway, migrate
+    from service.platform.database import MigrationRefused, ServerAway
+    from service.platform.database.migrate import MigrationFailed, migrate
 
     settings, _ = database_settings(context)
     try:
@@ -167,9 +185,11 @@ def check(context: typer.Context) -> None:
     """
     import trio
 
+    from service.platform.feature import import_all
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
+    import_all(program(context).features)  # whose tables are looked at
     found = trio.run(findings, settings)
     for finding in found:
         typer.echo(finding)
@@ -184,28 +204,40 @@ def process(
     public: bool = True,
     end: Callable[[int], object] = os._exit,
     on_ready: "Callable[[Urls], object]" = lambda _: None,
+    stage: "Stage | None" = None,
+    clock: "Clock | None" = None,
+    failed: Callable[[BaseException], object] | None = None,
 ) -> None:
-    """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash."""
+    """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash, which `failed` is told."""
     import structlog
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.feature import import_all
     from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
+    from service.platform.process.stage import ALONE
+    from service.platform.process.start import collect_as_usual
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
 
+    import_all(features)  # ahead of the loop, in which it would be a slow step
+    collect_as_usual()
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
-            trio.run(partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready))
+            run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)
+            trio.run(partial(run, stage=stage or ALONE), clock=clock)
     except* (SettingsError, SeamsError, UndeclaredError) as group:
         fail(sentences(group), WRONG)
     except* (MigrationsWrong, JobsTwice) as group:
         fail(sentences(group), CRASHED)
-    except* Exception:
-        structlog.get_logger(__name__).critical("crashed", exc_info=True)
+    except* Exception as group:
+        if failed is None:
+            structlog.get_logger(__name__).critical("crashed", exc_info=True)
+        else:
+            failed(group)
         sys.exit(CRASHED)
 
 

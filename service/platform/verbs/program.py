@@ -1,12 +1,14 @@
 """What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+from service.platform.process.start import absent
 
 if TYPE_CHECKING:  # a verb that needs none of it starts without it
     from service.platform.feature import Feature
@@ -23,16 +25,16 @@ FAILED = 5  # a migration's own SQL or code failed: a person must mend it
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A service: your settings class and your features."""
+    """A service: your settings class, or its name as a feature's names are, and your features."""
 
-    settings: "type[PlatformSettings]"
+    settings: "type[PlatformSettings] | str"
     features: "Sequence[Feature]"
 
     @property
     def catalogue(self) -> "Catalogue":
-        from service.platform.feature import catalogue
+        from service.platform.feature import catalogue, named
 
-        return catalogue(self.settings, self.features)
+        return catalogue(named(self.settings), self.features)
 
 
 type MakeProgram = Callable[[], Program]
@@ -63,8 +65,24 @@ def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[s
     return settings, origins
 
 
+@contextmanager
+def any_database(context: typer.Context) -> "Iterator[PlatformSettings]":
+    """Yield the same, or without an address settings of the development database, which need not run."""
+    from service.platform.database import EmbeddedUnavailable
+    from service.platform.database.development import with_development_database
+
+    settings, _ = load_or_exit(context)
+    prepare_logs(context, settings)
+    try:
+        with with_development_database(settings) as settings:
+            yield settings
+    except EmbeddedUnavailable as error:
+        fail(str(error), CRASHED)
+
+
 def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
-    import structlog
+    with absent("rich"):  # which is for tracebacks in colours, and ours are not made by structlog
+        import structlog
 
     from service.platform.telemetry.logs import configure_logs
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import trio
 from playwright.sync_api import Page
 
-from service.platform.database import migrate
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import fresh_database
 from service.platform.testing.own_server import OwnServer

@@ -11,7 +11,7 @@ import pytest
 import trio
 from sqlalchemy import make_url
 
-from service.platform.database import migrate
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.chat.system.black_hole import open_black_hole

@@ -6,7 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
-from service.platform.database import MigrationRefused, migrate, open_database
+from service.platform.database import MigrationRefused, open_database
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import conninfo

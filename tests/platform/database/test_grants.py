@@ -16,7 +16,8 @@ from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from service.platform.database import MigrationRefused, migrate
+from service.platform.database import MigrationRefused
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.processes import ready, run_to_end

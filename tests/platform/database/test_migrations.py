@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.platform.database import MigrationRefused, MigrationsWrong, find_migrations, migrate
+from service.platform.database import MigrationRefused, MigrationsWrong, find_migrations
+from service.platform.database.migrate import migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import read_code_schema
 from service.platform.testing.copies import copy_repository, run_in, type_check
@@ -192,7 +193,7 @@ def test_two_heads_are_a_sentence_everywhere_and_what_joins_them_is_migrated_to(
         assert (done.returncode, len(said)) == (code, 1), done.stdout + done.stderr
         assert sentence in said[0]
         assert "Traceback" not in done.stdout + done.stderr
-    collected = run_in(two_heads, "pytest", "--collect-only", "-q", "tests/test_hello.py")
+    collected = run_in(two_heads, "pytest", "--collect-only", "-q", "tests/platform/test_lifecycle.py")
     assert collected.returncode != 0
     assert sentence in collected.stdout + collected.stderr
     assert len((collected.stdout + collected.stderr).splitlines()) < 5

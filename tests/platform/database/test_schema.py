@@ -13,15 +13,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from service.platform.database import (
-    CodeSchema,
-    MigrationFailed,
-    MigrationRefused,
-    SchemaState,
-    ServerAway,
-    migrate,
-    open_database,
-)
+from service.platform.database import CodeSchema, MigrationRefused, SchemaState, ServerAway, open_database
+from service.platform.database.migrate import MigrationFailed, migrate
 from service.platform.database.schema import decide
 from service.platform.settings import PlatformSettings
 from tests.platform.database.migrations import Release, write_migration

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from service.platform.database import Outcome, open_database
-from service.platform.database.slots import Slots
+from service.platform.database.slots import PATIENCE, Slots
 from service.platform.errors import Busy
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.database.units import sleep
@@ -17,7 +17,19 @@ async def hold(slots: Slots, seconds: float) -> None:
     slots.release(seconds)
 
 
-async def test_a_slot_is_refused_after_the_wait(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_promise_is_kept_late_rather_than_broken_late(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever was let in is served, though the unit ahead takes twice the longest wait."""
+    slots = Slots(1, 0.4)
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, slots, 0.8)
+        await trio.testing.wait_all_tasks_blocked()
+        await slots.acquire()
+
+    assert trio.current_time() - started == pytest.approx(0.8)
+
+
+async def test_nobody_waits_for_ever_when_nothing_ends(autojump_clock: trio.testing.MockClock) -> None:
     slots = Slots(1, 0.4)
     await slots.acquire()
     started = trio.current_time()
@@ -25,9 +37,44 @@ async def test_a_slot_is_refused_after_the_wait(autojump_clock: trio.testing.Moc
     with pytest.raises(Busy) as refused:
         await slots.acquire()
 
-    assert trio.current_time() - started == pytest.approx(0.4)
+    assert trio.current_time() - started == pytest.approx(PATIENCE * 0.4)
     assert refused.value.headers == {"Retry-After": "1"}
     assert slots.waiting == 0
+
+
+async def test_newcomers_are_refused_at_once_while_nothing_ends(autojump_clock: trio.testing.MockClock) -> None:
+    """The units so far were quick; the one that is running stands still."""
+    slots = Slots(1, 0.4)
+    for _ in range(50):
+        await hold(slots, 0.01)
+    await slots.acquire()
+    await trio.sleep(0.5)
+    started = trio.current_time()
+
+    with pytest.raises(Busy):
+        await slots.acquire()
+
+    assert trio.current_time() == started
+
+
+async def test_before_the_first_unit_has_ended_not_everybody_is_let_in(autojump_clock: trio.testing.MockClock) -> None:
+    slots = Slots(10, 0.4)
+    refused = 0
+
+    async def ask() -> None:
+        nonlocal refused
+        try:
+            await hold(slots, 0.04)
+        except Busy:
+            refused += 1
+            assert trio.current_time() == started
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(500):
+            nursery.start_soon(ask)
+
+    assert 0 < 500 - refused <= 10 + 10 * 10 + 1  # those with a slot, and as many as end within the wait, as guessed
 
 
 async def test_a_slot_is_refused_at_once_when_the_expected_wait_is_longer(

@@ -5,7 +5,8 @@ import signal
 
 import trio
 
-from service.platform.database import SchemaState, migrate, open_database
+from service.platform.database import SchemaState, open_database
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer

@@ -153,7 +153,10 @@ async def test_a_refusal_says_how_to_sign_in_and_what_is_missing(make_settings: 
 
 
 def test_without_an_issuer_its_packages_are_not_loaded() -> None:
-    code = "import sys, service.__main__, service.features, service.platform.process.main; print(*sys.modules)"
+    code = (
+        "import sys, service.__main__, service.features, service.platform.feature, service.platform.process.main\n"
+        "service.platform.feature.import_all(service.features.FEATURES); print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert "service.platform.identity.opening" in loaded

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.database import migrate
+from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.jobs.checker import check

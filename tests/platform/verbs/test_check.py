@@ -12,7 +12,8 @@ import psycopg
 import pytest
 import trio
 
-from service.platform.database import metadata, migrate
+from service.platform.database import metadata
+from service.platform.database.migrate import migrate
 from service.platform.testing.fixtures import waits_for_a_schema
 from service.platform.testing.issuer import AUDIENCE, CLIENT, open_issuer
 from service.platform.testing.own_server import OwnServer

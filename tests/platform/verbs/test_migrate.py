@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.platform.database import migrate
+from service.platform.database.migrate import migrate
 from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.own_server import OwnServer

@@ -1,0 +1,51 @@
+"""`breakpoint()` in a service that runs: pdb, with the terminal to itself and no time passing meanwhile."""
+
+import os
+import pdb  # noqa: T100  it is what this is about
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from service.platform.reload.clock import StoppableClock
+
+type Terminal = Callable[[], AbstractContextManager[None]]
+
+
+class Debugger(pdb.Pdb):
+    """Pdb that asks for its turn before each prompt. Ctrl-C is not its own: that ends the service."""
+
+    def __init__(self, turn: Terminal) -> None:
+        super().__init__(nosigint=True)
+        self._turn = turn
+
+    def interaction(self, *args: Any, **kwargs: Any) -> None:
+        with self._turn():
+            super().interaction(*args, **kwargs)
+
+
+@contextmanager
+def breakpoints(clock: StoppableClock, terminal: Terminal) -> Iterator[None]:
+    """Let `breakpoint()` open such a debugger inside this scope; whoever has set PYTHONBREAKPOINT gets theirs.
+
+    `terminal` is entered around each prompt, and waits until nobody else is at one.
+    """
+    one_at_a_time = threading.Lock()  # units of work have threads of their own
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with one_at_a_time, terminal(), clock.stopped():
+            yield
+
+    def stop_here(*_: Any, **__: Any) -> None:
+        Debugger(turn).set_trace(sys._getframe(1))
+
+    if os.environ.get("PYTHONBREAKPOINT"):
+        yield
+        return
+    before, sys.breakpointhook = sys.breakpointhook, stop_here
+    try:
+        yield
+    finally:
+        sys.breakpointhook = before

@@ -1,0 +1,46 @@
+"""Who knocks is let in before anybody who came with a crowd is served.
+
+The event loop accepts one connection in each of its turns, and serves in the same turn whatever has been asked
+meanwhile. Of 500 clients who come at one instant the last would be accepted when all the others have been served or
+refused, and a probe that comes with them waits as long. So a connection's first request waits while others wait to be
+accepted; then they go on a few in each turn. Probes are answered ahead of this, when they are read.
+"""
+
+import select
+import socket
+
+import trio
+
+# Requests that go on in one turn of the loop: as long as that takes, nobody is accepted.
+GROUP = 16
+# A first request waits this long at most: a crowd that never ends must not keep everybody waiting.
+PATIENCE = 0.1
+
+
+class Doorway:
+    """Of one listener."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def pass_through(self) -> None:
+        """Return once nobody waits to be accepted; at once, and no checkpoint, when that is so."""
+        if not self._is_crowded():
+            return
+        with trio.move_on_after(PATIENCE):
+            await self._waiting.park()
+        self._waiting.unpark()
+
+    def notice(self) -> None:
+        """Let those go on who wait, if the connection that was just accepted is the last."""
+        if self._waiting and not self._is_crowded():
+            self._waiting.unpark(count=GROUP)
+
+    def _is_crowded(self) -> bool:
+        descriptor = self._listener.fileno()
+        if descriptor < 0:  # it is closed: nobody will come
+            return False
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return any(found & select.POLLIN for _, found in poll.poll(0))

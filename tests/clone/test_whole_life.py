@@ -1,0 +1,136 @@
+"""A clone's life, by the commands that the documents name: a name, a feature, no sample, edits, a newer template.
+
+It is a real clone with an environment of its own, which both orders share, as they share uv's cache.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in
+
+UV = Path(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv")
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        (ROOT / ".template.toml").exists(), reason="tried on the template; this clone has lived already"
+    ),
+    pytest.mark.skipif(not UV.exists(), reason="needs uv"),
+]
+FAST = (
+    *("tests/test_orders.py", "tests/docs/test_docs.py", "tests/platform/settings"),
+    *("tests/platform/test_architecture.py", "tests/platform/test_migrations.py", "tests/platform/test_rooms.py"),
+)
+ORDERS = {
+    "a name first": ("rename", "feature", "without-sample", "edit", "update"),
+    "a newer template first": ("without-sample", "feature", "edit", "update", "without-hello", "rename"),
+}
+
+type Live = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = copy_repository(tmp_path_factory.mktemp("template") / "template")
+    git(copy, "tag", "v0.1.0")
+    for name in git(copy, "ls-files", "service/platform/*.py").split()[:50]:
+        with (copy / name).open("a") as file:
+            file.write("\n# of a later version\n")
+    for name in ("README.md", "docs/capacity.md"):
+        with (copy / name).open("a") as file:
+            file.write("\nA later version says more.\n")
+    base = copy / "service" / "platform" / "settings" / "base.py"
+    added = '    platform_word: str = Field("hello", description="What a test adds.")\n'
+    base.write_text(base.read_text().replace("    bind: Bind = Field(", f"{added}    bind: Bind = Field(", 1))
+    assert run_in(copy, "ruff", "format", "--quiet").returncode == 0
+    assert run_in(copy, "python", "deploy/generate.py").returncode == 0
+    commit(copy)
+    git(copy, "tag", "v0.2.0")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    git(template.parent, "clone", "--quiet", str(template), str(copy := tmp_path_factory.mktemp("life") / "clone"))
+    git(copy, "config", "user.name", "tests")
+    git(copy, "config", "user.email", "tests@example.org")
+    return copy
+
+
+@pytest.fixture
+def live(clone: Path, server_url: str) -> Live:
+    """Return what runs a command in the clone as its owner would, and commits what it made."""
+    path = os.pathsep.join((str(UV.parent), os.environ["PATH"]))
+    kept = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+
+    def do(*command: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=clone,
+            env=kept | {"PATH": path, "TEST_DATABASE_URL": server_url},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        assert "failed; mend this" not in done.stdout
+        if git(clone, "status", "--porcelain"):
+            git(clone, "add", "--all")
+            git(clone, "commit", "--quiet", "-m", " ".join(command))
+        return done.stdout
+
+    return do
+
+
+def edit(clone: Path, live: Live) -> None:
+    with (clone / "helm" / "values.yaml").open("a") as file:
+        file.write("# ours\n")
+    settings = clone / "service" / "settings.py"
+    text = settings.read_text().replace("\nfrom service", "\nfrom pydantic import Field\n\nfrom service", 1)
+    settings.write_text(text + '\n    shop: str = Field(examples=["berlin"], description="Which shop this is.")\n')
+    required = clone / "helm" / "ci" / "required.yaml"
+    required.write_text(required.read_text().replace("\n{}\n", "\nconfig: {SERVICE_SHOP: berlin}\n"))
+    (clone / "tests" / "platform" / "server" / "test_memory.py").unlink()
+    live("make", "generate")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_clone_lives(order: str, clone: Path, live: Live) -> None:
+    git(clone, "checkout", "--quiet", "--force", "-B", order.replace(" ", "-"), "v0.1.0")
+    git(clone, "clean", "--quiet", "-df")
+    steps: dict[str, Callable[[], object]] = {
+        "rename": lambda: live("make", "rename", "NAME=acme-shop", "HOLDER=Example Ltd"),
+        "feature": lambda: live("make", "feature", "NAME=orders"),
+        "without-sample": lambda: live("make", "without-sample"),
+        "without-hello": lambda: live("make", "without-hello"),
+        "edit": lambda: edit(clone, live),
+        "update": lambda: live("make", "update"),
+    }
+    for step in ORDERS[order]:
+        before = _spent()
+        steps[step]()
+        print(f"{step}: {_spent() - before:.1f} s of processor time")
+    for command in (("make", "check"), (".venv/bin/pytest", "-q", *FAST)):
+        before = _spent()
+        live(*command)
+        print(f"{command[-1]}: {_spent() - before:.1f} s of processor time")
+
+    assert (clone / "service" / "platform" / "lifecycle.py").read_text().endswith("# of a later version\n")
+    assert "platform_word" in (clone / "service" / "platform" / "settings" / "base.py").read_text()
+    assert {"SERVICE_SHOP", "SERVICE_PLATFORM_WORD"} <= {
+        line[2:].partition("=")[0] for line in (clone / ".env.example").read_text().splitlines()
+    }
+    assert 'NAME = "acme-shop"' in (clone / "service" / "platform" / "name.py").read_text()
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def _spent() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,71 @@
+"""What a verb may not import: each package costs every start, of each replica and in many tests."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.platform.testing.processes import Process, ready, run_to_end
+
+TIMED = (sys.executable, "-X", "importtime", "-m", "service")
+# Of Alembic, for pages of errors; of structlog, for tracebacks in colours.
+FOR_PEOPLE = {"mako", "pygments", "rich"}
+SERVES = {"quart", "hypercorn", "werkzeug", "quart_schema", "prometheus_client"}
+DATABASE = {"sqlalchemy", "psycopg", "alembic"}
+IDENTITY = {"joserfc", "httpx2", "cryptography"}
+ANY = FOR_PEOPLE | SERVES | DATABASE | IDENTITY | {"pydantic", "pydantic_settings", "trio", "structlog", "asyncio"}
+LATER = "name what serves in your Feature instead of importing it: docs/add-a-feature.md"
+
+
+def imported(lines: str) -> set[str]:
+    """Return the packages of which there is any module; one that was asked for in vain is listed alone."""
+    return {name.partition(".")[0] for name in modules(lines) if "." in name}
+
+
+def modules(lines: str) -> set[str]:
+    """Return what `-X importtime` lists."""
+    return {line.rpartition("|")[2].strip() for line in lines.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (("--help",), ANY),
+        (("migrate", "--help"), ANY - {"pydantic"}),  # typer checks numbers with it
+        (("info", "http://127.0.0.1:9"), ANY - {"pydantic", "trio"}),
+        (("settings",), FOR_PEOPLE | SERVES | IDENTITY | {"alembic", "trio"}),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_a_verb_that_neither_serves_nor_migrates_imports_neither(
+    words: tuple[str, ...], unwanted: set[str], tmp_path: Path
+) -> None:
+    done = run_to_end(tmp_path, *words, command=TIMED)
+
+    assert "service.platform.verbs" in modules(done.stderr)
+    assert imported(done.stderr) & unwanted == set(), LATER
+
+
+def test_what_migrates_does_not_import_what_serves(tmp_path: Path, database_url: str) -> None:
+    done = run_to_end(tmp_path, "migrate", command=TIMED, database_url=database_url)
+
+    assert (done.returncode, "alembic" in imported(done.stderr)) == (0, True), done.stderr
+    assert imported(done.stderr) & (SERVES - {"prometheus_client"} | IDENTITY) == set(), LATER
+
+
+async def test_what_serves_imports_neither_what_migrates_nor_what_was_not_asked_for(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with ready(tmp_path, "serve", command=TIMED, database_url=database_url, drain_delay=0) as service:
+        await ended(service)
+        lines = service.log.read_text()
+
+    assert "quart" in imported(lines)
+    assert imported(lines) & (FOR_PEOPLE | IDENTITY | {"alembic", "opentelemetry"}) == set()
+    assert not {name for name in modules(lines) if name.startswith("service.platform.client")}
+
+
+async def ended(service: Process) -> None:
+    service.send(signal.SIGTERM)
+    assert await service.wait_end() == 0

@@ -1,0 +1,152 @@
+"""`service dev` at a save: the new code answers, no request notices, and code that does not start changes nothing."""
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+import httpx2
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from service.platform.testing.fixtures import HEAD, waits_for_a_schema
+from service.platform.testing.processes import close_code, descendants, open_websocket, run_to_end
+from tests.platform.database.migrations import write_migration
+from tests.system.reloaded import PROBE, Clone, developing, wait_said
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path / "a clone")
+
+
+async def answered(url: str, text: str) -> None:
+    """Wait until a new connection gets this answer."""
+    async with httpx2.AsyncClient(timeout=60) as client:
+        with trio.fail_after(60):
+            while (await client.get(url + "/answer", headers={"Connection": "close"})).text != text:
+                await trio.sleep(0.02)
+
+
+async def ask_on(url: str, seen: Counter[str], *, keep: bool) -> None:
+    """Ask until cancelled, on new connections or on one that is kept."""
+    async with httpx2.AsyncClient(timeout=60) as client:
+        while True:
+            try:
+                response = await client.get(url + "/answer", headers={} if keep else {"Connection": "close"})
+                seen[f"{response.status_code} {response.text}"] += 1
+            except httpx2.HTTPError as error:
+                seen[repr(error)] += 1
+            await trio.sleep(0.005)
+
+
+async def test_a_save_is_answered_by_new_code_and_no_request_notices(clone: Clone) -> None:
+    seen: Counter[str] = Counter()
+    async with developing(clone) as service, trio.open_nursery() as asking:
+        url = service.public
+        asking.start_soon(lambda: ask_on(url, seen, keep=False))
+        asking.start_soon(lambda: ask_on(url, seen, keep=True))
+        async with open_websocket(url, "/wait") as old:
+            assert await old.get_message() == "first"
+            clone.answer("second")
+            with pytest.raises(ConnectionClosed) as told:
+                await old.get_message()
+        await answered(url, "second")
+        async with open_websocket(url, "/wait") as resumed:
+            assert await resumed.get_message() == "second"
+
+        clone.save(PROBE + "\ndef broken(:\n")
+        said = await wait_said(service, "not reloaded")
+        await answered(url, "second")
+        clone.answer("third")
+        await answered(url, "third")
+        asking.cancel_scope.cancel()
+
+    assert close_code(told.value) == 1012
+    where = f"service/probe.py:{PROBE.count('\n') + 2}"
+    assert f"  SyntaxError: invalid syntax\n    {where}\n      def broken(:\n                 ^\n" in said
+    assert "Traceback" not in said
+    assert set(seen) == {"200 first", "200 second", "200 third"}
+
+
+async def test_what_fails_at_its_start_leaves_the_old_one_serving(clone: Clone) -> None:
+    async with developing(clone) as service:
+        clone.save(PROBE + "\nraise LookupError('no such thing')\n")
+        said = await wait_said(service, "not reloaded")
+        await answered(service.public, "first")
+        clone.save(PROBE.replace("    yield routes", "    raise OSError('nothing listens there')\n    yield routes"))
+        said = await wait_said(service, "not reloaded", times=2)
+        await answered(service.public, "first")
+
+    assert "  LookupError: no such thing\n" in said
+    assert f"service/probe.py:{PROBE.count('\n') + 2} in <module>\n" in said
+    assert "  OSError: nothing listens there\n" in said
+    assert "in open_probe\n" in said
+    assert "Traceback" not in said
+
+
+async def test_many_files_at_once_are_one_reload(clone: Clone) -> None:
+    async with developing(clone) as service:
+        for number in range(10):
+            (clone.path / "service" / f"part{number}.py").write_text("")
+        await wait_said(service, "reloaded in")
+        clone.answer("second")
+        await answered(service.public, "second")
+        said = await wait_said(service, "reloaded in", times=2)
+
+    told = [line.split(": ", 1)[1] for line in said.splitlines() if "reloaded in" in line]
+    assert told == ["service/part0.py, service/part1.py, service/part2.py and 7 more", "service/probe.py"]
+
+
+@waits_for_a_schema
+async def test_a_saved_migration_is_applied(clone: Clone) -> None:
+    async with developing(clone) as service, httpx2.AsyncClient() as client:
+        write_migration(clone.path / "migrations", "later", HEAD, serves_from=HEAD, up="CREATE TABLE later ()")
+        await wait_said(service, "reloaded in")
+        schema = (await client.get(service.management + "/info")).json()["schema"]
+
+    assert schema == {"state": "at", "revision": "later", "head": "later"}
+
+
+async def test_settings_are_read_anew(clone: Clone) -> None:
+    async with developing(clone) as service, httpx2.AsyncClient() as client:
+        (clone.path / ".env").write_text("SERVICE_REQUEST_DEADLINE=7\n")
+        await wait_said(service, "reloaded in")
+        shown = (await client.get(service.management + "/settings")).json()
+
+    assert shown["SERVICE_REQUEST_DEADLINE"]["value"] == "7"
+
+
+async def test_one_that_ends_is_started_again_by_the_next_save(clone: Clone) -> None:
+    async with developing(clone) as service:
+        clone.save(PROBE.replace("        return ANSWER", "        import os\n        os._exit(3)"))
+        await wait_said(service, "reloaded in")
+        async with httpx2.AsyncClient() as client:
+            with pytest.raises(httpx2.HTTPError):
+                await client.get(service.public + "/answer")
+        await wait_said(service, "the service has ended with 3; the next save starts it again")
+        clone.answer("third")
+
+        await answered(service.public, "third")
+
+
+async def test_a_first_start_that_fails_says_why_and_ends(clone: Clone) -> None:
+    clone.save(PROBE + "\nraise LookupError('no such thing')\n")
+    done = run_to_end(clone.path, "dev")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "  LookupError: no such thing\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_without_reload_there_is_one_process_and_the_database(clone: Clone) -> None:
+    async with developing(clone, "--no-reload") as service:
+        below = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(service.process.pid)]
+        clone.answer("second")
+        async with httpx2.AsyncClient() as client:
+            text = (await client.get(service.public + "/answer")).text
+        service.send(signal.SIGINT)
+
+        assert await service.wait_end() == 0
+        assert text == "first"
+        assert all(b"postgres" in command for command in below)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients, identity
+from bench import clients, identity, jobs
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -138,6 +138,7 @@ ALL: dict[str, Callable[[], None]] = {
     "stalled": stalled,
     "database": database,
     "units": units.main,
+    "jobs": jobs.main,
 }
 
 

@@ -5,9 +5,11 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from service.platform.testing.processes import descendants
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -36,11 +38,22 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def tree_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process, of those below it, and of those below it that have ended."""
+    total = 0.0
+    for process in [pid, *descendants(pid)]:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15])) / TICKS
+    return total
+
+
 @contextmanager
 def server(name: str, *arguments: str) -> Iterator[Server]:
-    """Run `bench.apps.NAME` for the length of the block."""
+    """Run `bench.apps.NAME` for the length of the block, on one CPU, the same for all; what it logs is written away."""
     command = [sys.executable, "-m", f"bench.apps.{name}", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})  # its threads inherit it: it has none yet
         try:
             assert process.stdout is not None
             yield Server(process.pid, int(process.stdout.readline()))
@@ -59,7 +72,8 @@ def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5
     return statistics.median(ratios), ratios
 
 
-def show(name: str, measured: tuple[float, list[float]], wanted: float) -> None:
+def show(name: str, measured: tuple[float, list[float]], wanted: float | None) -> None:
     """Print one line."""
     median, ratios = measured
-    print(f"{name:<58} {median:5.2f}x  (wanted {wanted:.2f}x; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    goal = "" if wanted is None else f"wanted {wanted:.2f}x; "
+    print(f"{name:<58} {median:5.2f}x  ({goal}{min(ratios):.2f} to {max(ratios):.2f})", flush=True)

@@ -48,8 +48,8 @@ def tracked() -> list[str]:
     return [name for name in run("git", "ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
 
 
-def project_name() -> str:
-    found = re.search(r'^name = "([^"]+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+def project_name(root: Path = ROOT) -> str:
+    found = re.search(r'^name = "([^"]+)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)
     if found is None:
         raise Refused("pyproject.toml names no project")
     return found[1]

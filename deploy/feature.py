@@ -57,10 +57,15 @@ def refuse_bad(name: str) -> None:
     if not GOOD_NAME.fullmatch(name) or keyword.iskeyword(name):
         raise Refused("name it in lower-case letters, digits and _, 2 to 30 of them: make feature NAME=orders")
     taken = [ROOT / "service" / name, ROOT / "service" / f"{name}.py", ROOT / "tests" / f"test_{name}.py"]
-    if there := [str(path.relative_to(ROOT)) for path in taken if path.exists()]:
+    if there := [str(path.relative_to(ROOT)) for path in taken if is_there(path)]:
         raise Refused(f"{there[0]} is there already: choose another name")
     if IMPORT not in (text := FEATURES.read_text()) or text.count(TUPLE) != 1:
         raise Refused("service/features.py has another form than this knows: copy a feature by hand")
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a file or a folder is there; one that holds only bytecode is another branch's."""
+    return path.is_file() or any(one.is_file() and one.suffix != ".pyc" for one in path.rglob("*"))
 
 
 def path_of(name: str) -> str:
@@ -69,7 +74,7 @@ def path_of(name: str) -> str:
 
 def write_files(name: str) -> None:
     folder = ROOT / "service" / name
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     title = name.replace("_", " ").capitalize()
     words = {"name": name, "NAME": name.upper(), "path": path_of(name), "title": title}
     targets = {one: folder / f"{one}.py" for one in ("__init__", "store", "routes")}

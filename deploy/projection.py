@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.clone import ROOT, Refused, run
+from deploy.clone import ROOT, TEMPLATE_DOCS, Refused, project_name, run
 from deploy.origin import Origin
 
 # What a clone counts by itself: its own stands in both versions of the template, so that no update changes it.
@@ -32,7 +32,7 @@ def project(commit: str, origin: Origin) -> str:
     Raises Refused when one of that version's tools does.
     """
     with _work_tree(commit) as tree:
-        if origin.name and _is_there(tree, "deploy/rename.py"):
+        if _is_renamed(tree, origin.name) and _is_there(tree, "deploy/rename.py"):
             _apply(tree, "deploy/rename.py", origin.name, *(("--holder", origin.holder) if origin.holder else ()))
         for what in origin.removed:
             if _is_there(tree, tool := f"deploy/remove_{what}.py"):
@@ -72,6 +72,11 @@ def _apply(tree: Path, tool: str, *arguments: str) -> None:
         raise Refused(f"the template's own {tool} failed: {done.stderr.strip() or done.stdout.strip()}")
     _git(tree, "add", "--all")
     _git(tree, *HOOKLESS, "commit", "--quiet", "--allow-empty", "-m", tool)
+
+
+def _is_renamed(tree: Path, name: str) -> bool:
+    """Return whether the clone was given a name by the command, and has not just a holder of its own."""
+    return project_name(tree) != name or (ROOT / TEMPLATE_DOCS / "README.md").exists()
 
 
 def _keep_version(there: Path, here: Path, pattern: str) -> None:

@@ -18,6 +18,16 @@ find_uv() {
 	fi
 }
 
+# What is made here is .venv, whatever the shell says of another project's; and a home that is missing or may not be
+# written to has no room for what is downloaded.
+unset VIRTUAL_ENV
+export UV_PROJECT_ENVIRONMENT=.venv
+export HOME="${HOME:-$PWD/.uv}"
+cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/uv}
+if ! mkdir -p "$cache" 2>/dev/null || ! [ -w "$cache" ]; then
+	export UV_CACHE_DIR="$PWD/.uv/cache" UV_PYTHON_INSTALL_DIR="$PWD/.uv/python"
+fi
+
 # A Python that runs and is new enough; version managers put stand-ins on PATH that do not run.
 find_python() {
 	for candidate in .venv/bin/python python3 python3.13 python3.14 python3.15 \

@@ -82,7 +82,8 @@ def update(to: str, url: str, base: str) -> None:
         say(f"there is nothing newer at {without_password(url)}: this clone has {describe(target)} already")
         return
     origin = replace(derived(origin, base), url=without_password(url))
-    before = tip()
+    # The branch may be another machine's: its newest commit that was merged goes on being the one before.
+    before = tip() or ask("rev-list", "--max-count=1", "--grep=^Template-Commit: ", "HEAD")
     old = commit(replace(origin, commit=base, version=describe(base)), before)
     new = commit(replace(origin, commit=target, version=describe(target)), old)
     merge(old, new, describe(target))

@@ -1,11 +1,9 @@
 """Our stack, with all that a request passes in production: headers, the log line, who gets in, the deadline."""
 
-import logging
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
 
-import structlog
 import trio
 from quart import Blueprint, request
 from sqlalchemy import Connection, text
@@ -16,7 +14,6 @@ from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.inside.readings import show_server
 from service.platform.lifecycle import Lifecycle
-from service.platform.process.one_cpu import one_cpu
 from service.platform.server import (
     FrameOutbox,
     RateLimits,
@@ -29,6 +26,7 @@ from service.platform.server import (
     websocket,
 )
 from service.platform.settings import PlatformSettings
+from service.platform.telemetry.logs import configure_logs
 from service.platform.telemetry.metrics import Metrics
 
 
@@ -128,7 +126,5 @@ async def main(database_url: str) -> None:
 
 
 if __name__ == "__main__":
-    # FastAPI's side writes no log lines; neither does this one.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with one_cpu():
-        trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))
+    configure_logs("info", "json")  # a line for each request, as in production; the other side writes none
+    trio.run(partial(main, sys.argv[1] if len(sys.argv) > 1 else ""))

@@ -2,6 +2,6 @@
 
 Imports nothing of `service` outside itself. A feature uses what the `__init__` of each package names, `calls`, `errors`
 and `feature`. From below: name; settings, errors, lifecycle, seams; telemetry; calls, database, server; jobs, identity;
-feature; http; inside; process; client; verbs; testing. Start reading at process/main.py: the life of the process, top
-to bottom.
+feature; http; inside; process; reload; client; verbs; testing. Start reading at process/main.py: the life of the
+process, top to bottom.
 """

@@ -17,6 +17,7 @@ from service.platform.inside.management import Inside
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
 from service.platform.process.main import Urls, live
+from service.platform.process.stage import ALONE
 from service.platform.telemetry.logs import LogLevel
 from service.platform.telemetry.metrics import Metrics
 from service.platform.testing.fixtures import MakeSettings
@@ -69,7 +70,7 @@ async def start(make_settings: MakeSettings) -> AsyncIterator[Start]:
             made = make_settings(**quick | settings)
             inside = Inside(Metrics(), LogLevel(made.log_level), Watchdog(made.slow_step))
             nursery.start_soon(
-                partial(live, made, [feature], lifecycle, inside, public=True, origins={}, on_ready=on_ready)
+                partial(live, made, [feature], lifecycle, inside, ALONE, public=True, origins={}, on_ready=on_ready)
             )
             with trio.fail_after(60):
                 await ready.wait()

@@ -1,5 +1,6 @@
 """`make feature`: a feature with a table, routes, a migration and a test, clean and green at once."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_requests_made_up_from_its_declarations_find_nothing(made: Path, server_
         (made / "tests" / "test_made_up.py").unlink()
 
     assert done.returncode == 0, done.stdout
+
+
+def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
+    left = pristine / "service" / "orders" / "__pycache__"
+    left.mkdir(parents=True)
+    (left / "store.cpython-313.pyc").touch()
+    script = "from deploy import feature; feature.refuse_bad('orders')"
+    try:
+        assert run_in(pristine, "python", "-c", script).returncode == 0
+    finally:
+        shutil.rmtree(left.parent)
 
 
 @pytest.mark.parametrize(

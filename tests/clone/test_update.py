@@ -12,14 +12,14 @@ from tests.platform.database.migrations import write_migration
 
 UPDATE = ("python", "deploy/update.py")
 NEWER = "\n# of a later version\n"
-SETTING = '{indent}{name}: str = Field("hello", description="What a test adds.")\n'
-SETTINGS_OF_THE_PLATFORM, FIRST_FIELD = "service/platform/settings/base.py", "    bind: Bind = Field("
+SETTING = '\n    own_word: str = Field("hello", description="What the clone adds.")\n'
+SETTINGS_OF_THE_PLATFORM = "service/platform/settings/base.py"
 NOT_OURS = "tried on the template; this clone has its own name, or less"
 pytestmark = pytest.mark.skipif((ROOT / ".template.toml").exists(), reason=NOT_OURS)
 
 # What the clone edits: two are deleted, and the first and the last one the template edits as well.
 EDITED = ("AGENTS.md", "README.md", "deploy/kind.sh", "helm/values.yaml", "service/settings.py")
-DELETED = (".editorconfig", "tests/platform/server/test_memory.py")
+DELETED = (".editorconfig", "tests/platform/http/test_requests.py")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,7 @@ def release(copy: Path) -> None:
         with (copy / name).open("a") as file:
             file.write("\nA later version says more.\n")
     base = copy / SETTINGS_OF_THE_PLATFORM
-    added = SETTING.format(indent="    ", name="platform_word")
-    base.write_text(base.read_text().replace(FIRST_FIELD, added + FIRST_FIELD, 1))
+    base.write_text(base.read_text().replace("further ones get 503.", "all others get 503."))
     first_line(copy / "AGENTS.md", "# For assistants, as the template says it")
     (copy / "deploy" / "newer.md").write_text("New.\n")
     (copy / ".pre-commit-config.yaml").unlink()
@@ -80,7 +79,7 @@ def lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write("# ours\n")
     settings = (copy / "service" / "settings.py").read_text()
     settings = settings.replace("import PlatformSettings", "import PlatformSettings\nfrom pydantic import Field")
-    (copy / "service" / "settings.py").write_text(settings + "\n" + SETTING.format(indent="    ", name="own_word"))
+    (copy / "service" / "settings.py").write_text(settings + SETTING)
     for name in DELETED:
         (copy / name).unlink()
     pyproject = copy / "pyproject.toml"
@@ -151,7 +150,7 @@ def test_it_ends_with_a_commit_once_that_is_mended(mended: Path, template: Path)
     copy = mended
     assert git(copy, "status", "--porcelain") == ""
     assert run_in(copy, "alembic", "heads").stdout.count("(head)") == 1
-    words = {"SERVICE_PLATFORM_WORD", "SERVICE_OWN_WORD"}
+    words = ("all others get 503.", "SERVICE_OWN_WORD")
     for name in (".env.example", "service/platform/docs/README.md", "helm/values.schema.json"):
         assert all(word in (copy / name).read_text() for word in words), name
         assert "<<<<<<<" not in (copy / name).read_text()

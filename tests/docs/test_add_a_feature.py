@@ -116,6 +116,14 @@ def test_it_is_green_also_for_requests_made_up_from_its_declarations(followed: P
 
 
 @pytest.mark.ci
+def test_the_verb_fills_the_development_database_which_nobody_has_made_yet(followed: Path) -> None:
+    planted, again = [run_in(followed, "service", "seed", "--count", "2") for _ in range(2)]
+
+    assert (planted.returncode, planted.stdout.splitlines()[-1]) == (0, "2 orders are there now"), planted.stderr
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (1, "there are orders already")
+
+
+@pytest.mark.ci
 def test_the_tests_of_settings_chart_and_documents_take_it(followed: Path, server_url: str) -> None:
     commit(followed)
     which = ("tests/platform/settings", "tests/helm/test_values.py", "tests/docs/test_docs.py")

@@ -36,7 +36,8 @@ LAYERS = (
 RESERVED = {
     "trio.to_thread": {"calls", "database"},
     "trio.lowlevel.start_thread_soon": {"database"},
-    "os.environ": {"settings", "database", "testing"},  # database/launch.py hands it on to PostgreSQL's programs
+    # database/launch.py hands it on to PostgreSQL's programs, and reload reads what others have named.
+    "os.environ": {"settings", "database", "reload", "testing"},
     "os.getenv": {"settings"},
     "trio.open_signal_receiver": {"process", "reload"},
     "trio.run": {"verbs"},

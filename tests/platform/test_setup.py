@@ -4,25 +4,47 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
 
 
-def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
-    """`make run` beside `make test` would otherwise take pytest away from it."""
+def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
+    """Run the script with a uv that only says how it was called; return its lines."""
     uv = tmp_path / "uv"
-    uv.write_text('#!/bin/sh\necho "$@"\n')
+    uv.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nenv\n')
     uv.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", "deploy/setup.sh", "--group", "embedded"],
+        ["sh", "deploy/setup.sh", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"} | environment,
         capture_output=True,
         text=True,
         check=True,
     )
+    return done.stdout.splitlines()
 
-    assert {"sync", "--locked", "--inexact", "embedded"} <= set(done.stdout.split())
+
+def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
+    """`make run` beside `make test` would otherwise take pytest away from it."""
+    said = set_up(tmp_path, "--group", "embedded")
+
+    assert {"sync", "--locked", "--inexact", "embedded"} <= set(said)
+
+
+def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
+    said = set_up(tmp_path, VIRTUAL_ENV=str(tmp_path / "gone"), UV_PROJECT_ENVIRONMENT=str(tmp_path / "other"))
+
+    assert "UV_PROJECT_ENVIRONMENT=.venv" in said
+    assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+
+
+@pytest.mark.parametrize("home", ["/proc/none", ""])
+def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: str) -> None:
+    said = set_up(tmp_path, HOME=home, UV_CACHE_DIR="", XDG_CACHE_HOME="")
+    caches = [line.partition("=")[2] for line in said if line.startswith(("UV_CACHE_DIR=", "HOME="))]
+
+    assert any(cache.startswith(f"{ROOT}/.uv") for cache in caches), said
 
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:

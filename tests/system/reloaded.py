@@ -22,12 +22,19 @@ from contextlib import asynccontextmanager
 
 import trio
 from quart import Blueprint, websocket
+from sqlalchemy import Connection
 
 from service.platform.feature import Feature, Resources
 from service.platform.http import unlimited
 from service.platform.identity import anyone
 
 ANSWER = "first"
+
+
+def stop_here(connection: Connection) -> str:
+    seen = "nothing"
+    breakpoint()
+    return seen
 
 
 @asynccontextmanager
@@ -47,6 +54,12 @@ async def open_probe(resources: Resources) -> AsyncIterator[Blueprint]:
         seen = "nothing"
         breakpoint()
         return seen
+
+    @routes.get("/stop-in-a-unit")
+    @anyone
+    @unlimited("a probe of tests")
+    async def stop_in_a_unit() -> str:
+        return await resources.database.run(stop_here)
 
     @routes.websocket("/wait")
     @anyone

@@ -26,15 +26,21 @@ async def developing(clone: Clone, *arguments: str) -> AsyncIterator[tuple[Termi
         yield terminal, url
 
 
-@pytest.mark.parametrize("arguments", [(), ("--no-reload",)], ids=["under a parent", "by itself"])
-async def test_it_is_answered_however_long_somebody_looks(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [("/stop", ()), ("/stop", ("--no-reload",)), ("/stop-in-a-unit", ())],
+    ids=["under a parent", "by itself", "in a unit"],
+)
+async def test_it_is_answered_however_long_somebody_looks(
+    tmp_path: Path, path: str, arguments: tuple[str, ...]
+) -> None:
     clone = Clone(tmp_path / "clone")
     async with developing(clone, *arguments) as (terminal, url), trio.open_nursery() as nursery:
         answers: list[str] = []
 
         async def ask() -> None:
             async with httpx2.AsyncClient(timeout=60) as client:
-                response = await client.get(url + "/stop")
+                response = await client.get(url + path)
                 answers.append(f"{response.status_code} {response.text}")
 
         nursery.start_soon(ask)
@@ -42,7 +48,7 @@ async def test_it_is_answered_however_long_somebody_looks(tmp_path: Path, argume
         await terminal.type(b"import time; time.sleep(2.5); seen = 'enough'\n")  # longer than its deadline
         await terminal.wait_shown("(Pdb) ")
         await terminal.type(b"c\n")
-        await terminal.wait_shown("route=/stop")
+        await terminal.wait_shown(f"route={path}")
 
     assert answers == ["200 enough"]
     assert "event loop held" not in terminal.shown

@@ -5,12 +5,12 @@ function is renamed says `name`, and one whose argument is renamed says `renamed
 """
 
 import inspect
-import json
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Concatenate, Literal, Self, get_type_hints, overload
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -85,7 +85,7 @@ class Job[**P]:
     model: type[BaseModel]
     options: Options = field(default_factory=Options)
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
 
@@ -125,13 +125,13 @@ class Job[**P]:
             raise ArgumentsWrong(f"job {self.name}: its arguments must not hold NUL, which PostgreSQL does not store")
         return text
 
-    def load(self, stored: object) -> dict[str, Any]:
-        """Return the arguments from what was stored, by this release or an older one. Raises ArgumentsWrong."""
+    def load(self, stored: str) -> dict[str, Any]:
+        """Return the arguments from JSON that this release or an older one has stored. Raises ArgumentsWrong."""
         try:
-            parsed = self.model.model_validate_json(json.dumps(stored))
+            parsed = self.model.model_validate_json(stored)
         except ValidationError as error:
             raise ArgumentsWrong(self._explained(error)) from None
-        return {name: getattr(parsed, name) for name in self.model.model_fields}
+        return parsed.__dict__
 
     def pause(self, failures: int) -> float:
         """Return how many seconds to wait before the next attempt, after so many failed ones."""

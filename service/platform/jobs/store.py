@@ -14,6 +14,8 @@ What cannot happen, and why.
   transaction of `finish`, which finds no row then, raises, and takes them back.
 - A rescue that overwrites a finished job: it looks for running rows whose lease is over, skips those that somebody has
   locked, and a finished one is not running.
+- A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
+  is less than a lease. The server ends it then.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
   long as a lease, in which those that live have extended theirs.
 - A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too.
@@ -24,16 +26,18 @@ What cannot happen, and why.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, Concatenate, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, TextClause, text
 
 from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
+from service.platform.jobs.table import CHANNEL
 
 SLACK = 4  # candidates for each job that is wanted, so that workers that come at once each find some
 MOST_ERROR = 500  # characters of an error that are kept
@@ -44,13 +48,12 @@ class ClaimLost(Exception):
     """The job is not this worker's any more: its lease was over and it was rescued, or an operator took it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A job that a worker has for `lease` seconds, unless it extends it."""
 
     id: int
     kind: str
-    arguments: Any
+    arguments: str  # JSON
     claim: int
     failures: int
     key: str
@@ -67,6 +70,24 @@ class Outlook:
     lease: float | None  # the first lease that will be over
     rescued: Mapping[str, int]  # by kind
     now: datetime
+
+
+def brief[**P, T](
+    function: Callable[Concatenate[Connection, P], T],
+) -> Callable[Concatenate[Connection, P], T]:
+    """Return a unit that the server ends soon, within a lease, when its process is frozen or cut off meanwhile."""
+
+    @wraps(function)
+    def unit(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        connection.execute(_BRIEFLY)
+        return function(connection, *args, **kwargs)
+
+    return unit
+
+
+BRIEF = 2_000  # milliseconds between two statements of what holds the lock of a job's row
+_END_SOON = f"set_config('idle_in_transaction_session_timeout', '{BRIEF}', true)"
+_BRIEFLY = text(f"SELECT {_END_SOON}")
 
 
 def insert(connection: Connection, job: Job[...], arguments: str, trace: str | None) -> int:
@@ -125,11 +146,8 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
         "worker": worker,
         "lease": lease,
     }
-    found = [
-        Claimed(row.id, row.kind, row.arguments, row.claim, row.failures, row.key, row.trace, row.waited)
-        for row in connection.execute(_claim(_rounded(most * SLACK)), values)
-    ]
-    return sorted(found, key=lambda one: one.id)
+    found = connection.execute(_claim(_rounded(most * SLACK)), values).all()
+    return [Claimed._make(row[2:]) for row in sorted(found, key=_place)]
 
 
 def _rounded(count: int) -> int:
@@ -174,7 +192,7 @@ def _claim(candidates: int) -> TextClause:
                 ORDER BY run_at, id LIMIT {candidates}
             ) AS found
         ), picked AS (
-            SELECT job.id, job.run_at FROM due JOIN job ON job.id = due.id
+            SELECT job.id, job.run_at, due.nth FROM due JOIN job ON job.id = due.id
             WHERE job.state = 'waiting' AND due.nth <= due.room
             ORDER BY due.priority DESC, due.nth, due.run_at
             LIMIT :most FOR UPDATE OF job SKIP LOCKED
@@ -182,14 +200,18 @@ def _claim(candidates: int) -> TextClause:
         UPDATE job SET state = 'running', claim = claim + 1, worker = :worker,
             leased_until = clock_timestamp() + make_interval(secs => :lease)
         FROM picked WHERE job.id = picked.id
-        RETURNING job.id, kind, arguments, claim, failures, trace,
+        RETURNING job.priority, picked.nth, job.id, kind, CAST(arguments AS text) AS arguments, claim, failures,
             kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
-            CAST(EXTRACT(epoch FROM clock_timestamp() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+
+
+def _place(row: Sequence[Any]) -> tuple[int, int, float, int]:
+    return -row[0], row[1], -row[-1], row[2]  # priority, nth, waited, id
 
 
 def finish(connection: Connection, one: Claimed) -> None:
     """End a claim within the caller's transaction. Raises ClaimLost when it is not the caller's any more."""
-    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).rowcount != 1:
+    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).first() is None:
         raise ClaimLost(f"job {one.kind} {one.id}: claim {one.claim} was lost")
 
 
@@ -202,7 +224,8 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
 _HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
 _UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
-_FINISH = text(f"UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running'")  # noqa: S608  constants
+_FINISH = text(f"""
+    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
 _FINISH_MANY = text(f"UPDATE job SET {_DONE} FROM {_UNNEST} WHERE {_HELD} RETURNING job.id")  # noqa: S608  constants
 
 
@@ -229,7 +252,29 @@ def fail(connection: Connection, one: Claimed, *, error: str, retries: int, paus
 
 def hand_back(connection: Connection, one: Claimed, *, pause: float = 0) -> str:
     """End a claim as if it had never been: no attempt is spent. Raises ClaimLost."""
-    return _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+    state = _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+    if not pause:
+        _tell_others(connection)
+    return state
+
+
+def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
+    """Hand back several claims; return the ids of those that were still held."""
+    held: set[int] = set()
+    for one in claims:
+        with suppress(ClaimLost):
+            _end(connection, one.id, one.claim, error=None, retries=None, pause=0)
+            held.add(one.id)
+    _tell_others(connection)
+    return held
+
+
+def _tell_others(connection: Connection) -> None:
+    """Have the others look at once: within the transaction, as who hands back may be about to end."""
+    connection.execute(_NOTIFY, {"channel": CHANNEL})
+
+
+_NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
 def _end(connection: Connection, id: int, claim: int, *, error: str | None, retries: int | None, pause: float) -> str:  # noqa: A002

@@ -1,8 +1,9 @@
 """The worker: claims jobs, runs them, keeps their leases, and hands back what it cannot end.
 
-Theory of operation. One task claims (`take`), one extends the leases (`beat`), one writes what async jobs have done
-(`note_done`), and each job has a task of its own. All but the last run until the worker is stopped, whatever the
-database does.
+Theory of operation. One task claims (`take`), one extends the leases (`beat`), and one writes what async jobs have done
+(`note_done`). They run until the worker is stopped, whatever the database does. A slot is a task that runs jobs one
+after the other: there are as many as jobs that wait here, and at most `concurrency`. It ends when none waits, or when a
+job has left something in its context, which is none of the next one's.
 
 A job's cancel scope has one deadline, the earlier of two: that of the attempt, and that of the lease as far as this
 process knows. So a worker that is cut off from the database ends a job by itself when another may begin it, and a job
@@ -11,19 +12,21 @@ or by a stop, is handed back and no attempt is spent.
 
 Quick jobs are claimed ahead of the slots that will be free for them, as many as AHEAD seconds are enough for at the
 pace of late: a claim costs as much as several of them. One that then waits longer than PATIENCE for a slot is handed
-back. An async job's slot is free when its function has returned; that it is done is written with others.
+back. An async job's slot is free when its function has returned; that it is done is written with others, LINGER seconds
+later at most. Until then it is held like one that runs, and is run again should this process die.
 
 What is still to be written when the database is away is written when it is back: the row stays in `_running`, so that
 its lease is extended first, as a rescue waits for the time of a lease after a server's start.
 """
 
-import enum
 import math
 import os
 import random
 import secrets
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from datetime import datetime
 from functools import partial
 from typing import Any, Concatenate
@@ -35,7 +38,8 @@ from sqlalchemy import Connection, text
 from service.platform.database import DATABASE_ERRORS, Database
 from service.platform.errors import DatabaseAway, Unavailable
 from service.platform.jobs import store
-from service.platform.jobs.declare import Job, JobContext
+from service.platform.jobs.declare import ArgumentsWrong, Job, JobContext
+from service.platform.jobs.running import Running, Why
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.settings import PlatformSettings
@@ -45,53 +49,16 @@ LEASE = 3.0  # seconds; with IDLE the time after which a worker that is gone is 
 BEAT = 0.75  # seconds between two extensions of all leases
 IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
+LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
 HAND_BACK = 2.0  # seconds for writing what is handed back at the end
 AHEAD = 0.05  # seconds of work that may be claimed ahead
-MOST_AHEAD = 10  # times the concurrency; and as many may wait to be written
-PATIENCE = 1.0  # seconds
+MOST_AHEAD = 20  # times the concurrency; and as many may wait to be written
+LINGER = 0.01  # seconds that what is done waits for more that is, and what is enqueued after a claim for more that is
+SLICE = 0.001  # seconds after which a slot lets others have the loop, though its jobs never wait for anything
 NEWEST = 0.05  # the newest job's share in the mean
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
 
 log = structlog.get_logger(__name__)
-
-
-class Why(enum.StrEnum):
-    """Why a job's scope was cancelled."""
-
-    DEADLINE = "deadline"
-    LEASE = "lease"
-    STOP = "stop"
-
-
-class _Running:
-    """A job that this process has claimed."""
-
-    __slots__ = ("claimed", "ends", "lease", "scope", "wait", "why")
-
-    def __init__(self, claimed: Claimed, lease: float) -> None:
-        self.claimed = claimed
-        self.lease = lease
-        self.ends = math.inf
-        self.wait = trio.CancelScope(deadline=trio.current_time() + PATIENCE)  # for a slot
-        self.scope = trio.CancelScope(deadline=lease)  # of the function
-        self.why: Why | None = None
-
-    def begin(self, deadline: float) -> None:
-        self.ends = trio.current_time() + deadline
-        self.scope.deadline = min(self.ends, self.lease)
-
-    def extend(self, lease: float) -> None:
-        self.lease = lease
-        self.scope.deadline = min(self.ends, lease)
-
-    def cancel(self, why: Why) -> None:
-        self.why = self.why or why
-        self.wait.cancel()
-        self.scope.cancel()
-
-    def reason(self) -> Why:
-        """Return why the scope was cancelled."""
-        return self.why or (Why.LEASE if self.lease < self.ends else Why.DEADLINE)
 
 
 class Worker:
@@ -116,18 +83,21 @@ class Worker:
         self._statistics = statistics
         self._concurrency = concurrency
         self._tracing = tracing
-        self._running: dict[int, _Running] = {}
-        self._slots = trio.Semaphore(concurrency)
+        self._running: dict[int, Running] = {}
+        self._waiting: deque[Running] = deque()  # those of them that have not begun
+        self._slots = 0
+        self._context: Context = copy_context()
+        self._nursery: trio.Nursery  # of `run`
         self._mean = AHEAD  # seconds that a job takes, of late
         self._done: list[Claimed] = []
         self._noting = 0  # jobs whose function has returned, and that are not yet written as done
         self._any_done = trio.Event()
         self._wake = trio.Event()
-        self._changed = trio.Event()
+        self._worth_it = trio.Event()  # another claim is
+        self._empty = trio.Event()
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
-        self._start, self._starts = trio.open_memory_channel[_Running](math.inf)
 
     @property
     def running(self) -> int:
@@ -137,16 +107,17 @@ class Worker:
         """Look for work now: something was enqueued, or a limit is free."""
         self._wake.set()
 
-    async def run(self) -> None:
-        """Run the jobs that `take` claims, each in a task of its own: an error of one is no trouble of the claims."""
-        async with trio.open_nursery() as nursery:
-            async for running in self._starts:
-                one = running.claimed
-                nursery.start_soon(self._perform, running, name=f"job {one.kind} {one.id}")
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Run the jobs that `take` claims, apart from it: an error of one is no trouble of the claims."""
+        async with trio.open_nursery() as self._nursery:
+            self._context = copy_context()
+            task_status.started()
+            await trio.sleep_forever()
 
     def stop_claiming(self) -> None:
         self._stopping = True
         self._wake.set()
+        self._worth_it.set()
 
     async def stop(self, *, within: float) -> None:
         """Claim no more; give what runs so many seconds, and hand back the rest."""
@@ -158,13 +129,15 @@ class Worker:
         for running in self._running.values():
             running.cancel(Why.STOP)
         with trio.move_on_after(HAND_BACK) as late:
+            await self._hand_back_waiting()
             await self._wait_empty()
         if late.cancelled_caught:
             log.warning("jobs not handed back", ids=sorted(self._running), when="their leases end")
 
     async def _wait_empty(self) -> None:
         while self._running:
-            await self._changed.wait()
+            self._empty = trio.Event()
+            await self._empty.wait()
 
     # what runs for ever
 
@@ -181,12 +154,14 @@ class Worker:
             if trio.current_time() >= look_at:
                 ready, look_at = await self._look()
                 woken = woken or ready
-            room = self._room()
+            room = self._room(self._ahead)
             claimed = await self._claim(room) if woken and room else 0
             if woken and claimed == room:
                 self._wake.set()  # there may be more
-                await self._wait_room()
+                await self._wait_room(look_at)
             else:
+                if claimed:
+                    await trio.sleep(LINGER)
                 with trio.move_on_at(look_at):
                     await self._wake.wait()
 
@@ -194,17 +169,22 @@ class Worker:
     def _ahead(self) -> int:
         return int(min(MOST_AHEAD, AHEAD / max(self._mean, 1e-6)) * self._concurrency)
 
-    def _room(self) -> int:
+    def _room(self, ahead: int) -> int:
         """Return how many more may be claimed now."""
         if self._noting > MOST_AHEAD * self._concurrency:
             return 0
-        return max(0, self._concurrency + self._ahead - (len(self._running) - self._noting))
+        return max(0, self._concurrency + ahead - (len(self._running) - self._noting))
 
-    async def _wait_room(self) -> None:
-        """Wait until there is room for one, or for as many as make a claim worth it where slots have work meanwhile."""
-        with trio.move_on_after(IDLE):  # then what others have lost is rescued all the same
-            while self._room() < max(1, self._ahead // 2) and not self._stopping:
-                await self._changed.wait()
+    def _is_worth_it(self) -> bool:
+        """Tell whether there is room for one, or for as many as a claim is worth where slots have work meanwhile."""
+        ahead = self._ahead
+        return self._room(ahead) >= max(1, ahead // 2)
+
+    async def _wait_room(self, look_at: float) -> None:
+        with trio.move_on_at(look_at):  # then what others have lost is rescued all the same
+            while not self._is_worth_it() and not self._stopping:
+                self._worth_it = trio.Event()
+                await self._worth_it.wait()
 
     async def _look(self) -> tuple[bool, float]:
         """Rescue, let turns wait, and return whether something is due, and when to look again."""
@@ -214,7 +194,8 @@ class Worker:
             self._statistics.rescued[kind] += count
             log.warning("jobs rescued", kind=kind, count=count)
         turned, next_turn = await self._take_turns(seen.now)
-        moments = [one + SOON for one in (seen.due, seen.lease, next_turn) if one is not None]
+        lease = None if seen.lease is None else max(seen.lease, LOCKED)  # one that is over is left where it is locked
+        moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
         idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
         pause = max(SOON, min([idle, *moments]))
         return seen.ready or turned or bool(seen.rescued), begun + pause
@@ -239,14 +220,21 @@ class Worker:
             kinds = tuple(self._kinds.values())
             claimed = await self._ask(store.claim, kinds, most=room, worker=self.name, lease=LEASE)
             for one in claimed:
-                running = self._running[one.id] = _Running(one, lease)
-                self._start.send_nowait(running)
+                running = self._running[one.id] = Running(one, lease)
+                self._waiting.append(running)
+            self._fill_slots()
             return len(claimed)
+
+    def _fill_slots(self) -> None:
+        for _ in range(min(len(self._waiting), self._concurrency - self._slots)):
+            self._slots += 1
+            self._context.run(self._nursery.start_soon, self._work)
 
     async def beat(self) -> None:
         """Extend the leases of all that runs; what is not ours any more is cancelled."""
         while True:
             await trio.sleep(BEAT)
+            self._hand_back_impatient()
             held = [running.claimed for running in self._running.values()]
             if not held:
                 continue
@@ -268,6 +256,8 @@ class Worker:
         """Write what async jobs have done, all that there is at once."""
         while True:
             await self._any_done.wait()
+            if len(self._running) > len(self._done):
+                await trio.sleep(LINGER)
             some, self._done, self._any_done = self._done, [], trio.Event()
             try:
                 await self._ask(store.finish_many, some)
@@ -277,7 +267,8 @@ class Worker:
                 raise
             self._noting -= len(some)
             for one in some:
-                self._forget(one)
+                self._drop(one)
+            self._tell_changed()
 
     async def count(self, every: float) -> None:
         while True:
@@ -296,42 +287,52 @@ class Worker:
         """Run a unit about jobs, on a connection that no job can take; a server that does not answer is away."""
         try:
             with trio.fail_after(LEASE):
-                return await self._own.run(function, *args, **kwargs)
+                return await self._own.run(store.brief(function), *args, **kwargs)
         except trio.TooSlowError as error:
             raise DatabaseAway(f"PostgreSQL did not answer within {LEASE:g} s") from error
 
     # one job
 
-    async def _perform(self, running: _Running) -> None:
+    async def _work(self) -> None:
+        """Be a slot."""
+        task, yielded = trio.lowlevel.current_task(), trio.current_time()
+        while self._waiting:
+            running = self._waiting.popleft()
+            now = trio.current_time()
+            if running.may_begin(now):
+                task.name = f"job {running.claimed.kind} {running.claimed.id}"
+                await self._perform(running, now)
+            else:
+                await self._hand_back([running])
+            if copy_context() != self._context:
+                break
+            if trio.current_time() - yielded > SLICE:
+                await trio.lowlevel.checkpoint()
+                yielded = trio.current_time()
+        self._slots -= 1
+        self._fill_slots()
+
+    async def _perform(self, running: Running, begun: float) -> None:
         one, kind = running.claimed, self._kinds[running.claimed.kind]
-        with running.wait:
-            await self._slots.acquire()
-        if running.wait.cancelled_caught:
-            await self._write(one, store.hand_back, "handed back")
-            self._forget(one)
-            return
-        begun = trio.current_time()
         self._statistics.observe_wait(one.waited, one.kind)
         span = self._tracing and self._tracing.begin_job(one.kind, one.trace)
         outcome = "crashed"
         try:
             try:
-                error = await self._execute(running, kind)
+                error = await self._execute(running, kind, begun)
             finally:
                 self._mean += NEWEST * (trio.current_time() - begun - self._mean)
-                self._slots.release()
             outcome = await self._end(running, kind, error)
         finally:
             if self._tracing and span:
                 self._tracing.end_job(span, outcome)
             self._statistics.observe_run(trio.current_time() - begun, one.kind, outcome)
 
-    async def _execute(self, running: _Running, kind: Job[...]) -> BaseException | None:
+    async def _execute(self, running: Running, kind: Job[...], begun: float) -> BaseException | None:
         """Call the job's function; return what it raised."""
         one = running.claimed
         try:
-            with running.scope:
-                running.begin(kind.deadline)
+            with running.begin(begun, kind.deadline):
                 arguments = kind.load(one.arguments)
                 if kind.is_async:
                     context = JobContext(one.key, one.failures + 1, self._database, self._settings)
@@ -342,10 +343,10 @@ class Worker:
             return error
         return None
 
-    async def _end(self, running: _Running, kind: Job[...], error: BaseException | None) -> str:
+    async def _end(self, running: Running, kind: Job[...], error: BaseException | None) -> str:
         """Write how an attempt ended, and return it in a word."""
         one = running.claimed
-        cancelled = running.scope.cancelled_caught or (error is not None and running.why is not None)
+        cancelled = running.cancelled or (error is not None and running.why is not None)
         if error is None and not cancelled and kind.is_async:
             self._note(one)
             return "done"
@@ -369,21 +370,26 @@ class Worker:
         self._tell_changed()
 
     def _forget(self, one: Claimed) -> None:
+        self._drop(one)
+        self._tell_changed()
+
+    def _drop(self, one: Claimed) -> None:
         running = self._running.get(one.id)
         if running is not None and running.claimed is one:
             del self._running[one.id]
-        self._tell_changed()
         if self._kinds[one.kind].concurrency is not None:
             self.wake()
 
     def _tell_changed(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if not self._running:
+            self._empty.set()
+        if self._is_worth_it():
+            self._worth_it.set()
 
     def _timeout(self, kind: Job[...]) -> float | None:
         return kind.deadline if kind.deadline > self._settings.request_deadline else None
 
-    async def _cancelled(self, running: _Running, kind: Job[...]) -> str:
+    async def _cancelled(self, running: Running, kind: Job[...]) -> str:
         if running.reason() is Why.DEADLINE:
             return await self._failed(running.claimed, kind, f"the deadline of {kind.deadline:g} s is over", None)
         if running.reason() is Why.LEASE:
@@ -396,24 +402,57 @@ class Worker:
         tell = log.error if dead else log.warning
         again = None if dead else round(pause, 1)
         tell("job dead" if dead else "job failed", kind=kind.name, id=one.id, attempt=failures, error=why,
-             again_in=again, exc_info=error)  # fmt: skip
+             again_in=again, exc_info=None if isinstance(error, ArgumentsWrong) else error)  # fmt: skip
         fail = partial(store.fail, error=why, retries=kind.retries, pause=pause)
         return await self._write(one, fail, "dead" if dead else "failed")
 
+    async def _hand_back_waiting(self) -> None:
+        """Hand back all that has not begun."""
+        waiting = [*self._waiting]
+        self._waiting.clear()
+        await self._hand_back(waiting)
+
+    def _hand_back_impatient(self) -> None:
+        """Hand back what has waited too long for a slot, or is not ours any more; apart from who extends the leases."""
+        now = trio.current_time()
+        waiting = [one for one in self._waiting if not one.may_begin(now) or one.patient < now]
+        for one in waiting:
+            self._waiting.remove(one)
+        if waiting:
+            self._nursery.start_soon(self._hand_back, waiting)
+
+    async def _hand_back(self, waiting: Sequence[Running]) -> None:
+        if not waiting:
+            return
+        claims = [one.claimed for one in waiting]
+        held = await self._insist(store.hand_back_many, claims)
+        for one in claims:
+            if one.id not in held:
+                self._lost(one)
+            self._forget(one)
+
     async def _write(self, one: Claimed, change: Callable[[Connection, Claimed], str], outcome: str) -> str:
-        """Write how an attempt ended, however long the database is away; what was lost meanwhile is another's."""
+        """Write how an attempt ended; what was lost meanwhile is another's."""
+        try:
+            await self._insist(change, one)
+        except ClaimLost:
+            return self._lost(one)
+        return outcome
+
+    async def _insist[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit about jobs, however long the database is away."""
         tries = 0
         while True:
             try:
-                await self._ask(change, one)
-            except ClaimLost:
-                return self._lost(one)
+                value = await self._ask(function, *args, **kwargs)
             except DATABASE_ERRORS:
                 await trio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                 tries += 1
             else:
                 self._wake.set()
-                return outcome
+                return value
 
     def _lost(self, one: Claimed) -> str:
         self._statistics.lost[one.kind] += 1

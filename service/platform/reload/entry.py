@@ -6,6 +6,7 @@ that is what changes: only this module and the packages above it, which hold nex
 
 import ctypes
 import os
+import runpy
 import signal
 import sys
 from contextlib import suppress
@@ -32,9 +33,7 @@ def main(descriptor: int, parent: int, arguments: list[str]) -> None:
         if "load" in message:
             message, _ = channel.receive()
         sys.argv = ["service", *arguments, UNDER, str(descriptor), *([TAKES_OVER] if message["takes_over"] else [])]
-        from service.__main__ import run  # here: it is the service's own
-
-        run()
+        runpy.run_module(__name__.partition(".")[0], run_name="__main__")
 
 
 def end_with(parent: int) -> None:

@@ -218,9 +218,12 @@ class Parent:
     # what is heard
 
     async def _collect(self, changes: AsyncIterator[set[Path]]) -> None:
-        async for files in changes:
-            self._saved |= files
-            self._save.set()
+        try:
+            async for files in changes:
+                self._saved |= files
+                self._save.set()
+        except OSError as error:  # the kernel watches so many files for each user
+            self._say(YELLOW, f"a save changes nothing: the files cannot be watched: {error}")
 
     def _take_saved(self) -> str:
         """Return the names of the files that were saved, and let the next save be heard."""

@@ -6,6 +6,7 @@ A listener on [::] shows IPv4 clients as ::ffff:192.0.2.1; everybody else means 
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -44,8 +45,13 @@ def endpoint(name: object) -> tuple[str, int] | None:
     """Return address and port of what a socket is named; None when it has none, as of a socket in the file system."""
     match name:
         case (str(host), int(port), *_):
-            return str(parse_address(host) or host), port
+            return _as_meant(host), port
     return None
+
+
+@lru_cache(maxsize=1024)
+def _as_meant(host: str) -> str:
+    return str(parse_address(host) or host)
 
 
 def client_of(scope: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import trio
 # Requests that go on in one turn of the loop: as long as that takes, nobody is accepted.
 GROUP = 16
 # A first request waits this long at most: a crowd that never ends must not keep everybody waiting.
-PATIENCE = 0.1
+PATIENCE = 0.25
 
 
 class Doorway:
@@ -22,6 +22,8 @@ class Doorway:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
         self._waiting = trio.lowlevel.ParkingLot()
 
     async def pass_through(self) -> None:
@@ -38,9 +40,6 @@ class Doorway:
             self._waiting.unpark(count=GROUP)
 
     def _is_crowded(self) -> bool:
-        descriptor = self._listener.fileno()
-        if descriptor < 0:  # it is closed: nobody will come
+        if self._listener.fileno() < 0:  # it is closed: nobody will come, and its number may be another's
             return False
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return any(found & select.POLLIN for _, found in poll.poll(0))
+        return any(found & select.POLLIN for _, found in self._poll.poll(0))

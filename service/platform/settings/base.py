@@ -261,9 +261,9 @@ class PlatformSettings(Frozen):
         description="Seconds after which code that blocks the event loop is logged with its stack; 0 is off.",
     )
     one_cpu: bool = Field(
-        True,
-        description="Whether the process stays on one CPU at a time, which is faster unless threads compute"
-        " outside of Python's lock.",
+        False,
+        description="Whether the process stays on one CPU at a time: units of work take less of it where there are"
+        " CPUs of its own, and far longer where neighbours want them.",
     )
     revision: str = Field(
         "unknown", examples=["4c1d2e7"], description="Commit that is running; container images set it."

@@ -87,6 +87,8 @@ def shown(value: object) -> str:
 
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:
     """Return one line: the variable, its value unless it is a secret, and what it may be."""
+    if error["type"] == "missing":
+        return f"{variable}: must be set ({describe_range(info)})"
     value = "" if is_secret(info) else f"{error['input']!r} "
     return f"{variable}: {value}{error['msg'] if error['type'] == ADDRESS else f'must be {describe_range(info)}'}"
 

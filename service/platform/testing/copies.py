@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.platform.testing.processes import STAND_INS
+
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  # as the Makefile says it
@@ -59,7 +61,7 @@ def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str)
     return subprocess.run(
         [BIN / command[0], *command[1:]],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""} | environment,
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""} | STAND_INS | environment,
         capture_output=True,
         text=True,
         check=False,

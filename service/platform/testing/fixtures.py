@@ -56,14 +56,13 @@ class MakeSettings(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def _what_must_be_set(program: Program) -> None:
-    """Give the processes of tests what your service does not start without."""
+    """Give the processes that tests start what your service does not start without."""
     STAND_INS.update(stand_ins(program.catalogue))
-    os.environ.update(STAND_INS)
 
 
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith((PREFIX_OF_SETTINGS, "PG")) and name not in STAND_INS]:
+    for name in [name for name in os.environ if name.startswith((PREFIX_OF_SETTINGS, "PG"))]:
         monkeypatch.delenv(name)
 
 

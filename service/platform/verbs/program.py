@@ -67,16 +67,24 @@ def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[s
 
 @contextmanager
 def any_database(context: typer.Context) -> "Iterator[PlatformSettings]":
-    """Yield the same, or without an address settings of the development database, which need not run."""
-    from service.platform.database import EmbeddedUnavailable
-    from service.platform.database.development import with_development_database
-
+    """Yield settings with an address: as they are, else of the development database, migrated; it need not run."""
     settings, _ = load_or_exit(context)
     prepare_logs(context, settings)
+    if settings.database_url is not None:
+        yield settings
+        return
+    from service.platform.database import EmbeddedUnavailable
+    from service.platform.database.development import (
+        DevelopmentDatabaseUnusable,
+        bring_up_to_date,
+        with_development_database,
+    )
+
     try:
-        with with_development_database(settings) as settings:
-            yield settings
-    except EmbeddedUnavailable as error:
+        with with_development_database(settings) as found:
+            assert found.database_url is not None  # noqa: S101  that is what it is for
+            yield bring_up_to_date(settings, found.database_url.get_secret_value())
+    except (EmbeddedUnavailable, DevelopmentDatabaseUnusable) as error:
         fail(str(error), CRASHED)
 
 

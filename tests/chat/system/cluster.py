@@ -2,60 +2,38 @@
 
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from service.platform.testing.processes import SERVICE, Process, started
+from service.platform.testing.place import Place
+from service.platform.testing.processes import SERVICE
 
 NOTICE = 0.2  # seconds until a load balancer knows that a replica drains
 
 
-class Replica:
-    """One place in the cluster, and the process that holds it at the moment."""
+class Replica(Place):
+    """One place in the cluster, and whether clients are sent there."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any], command: Sequence[str]) -> None:
-        self._directory = directory
-        self._settings = settings
-        self._command = command
-        self._scope = ExitStack()
-        self._started = 0
-        self.process: Process | None = None
-        self.serving = False
-
-    def launch(self) -> Process:
-        self._started += 1
-        directory = self._directory / str(self._started)
-        directory.mkdir(parents=True)
-        self.process = self._scope.enter_context(started(directory, "serve", command=self._command, **self._settings))
-        return self.process
+    serving = False
 
     async def start(self) -> None:
         await self.launch().wait_ready()
         self.serving = True
 
     async def kill(self) -> None:
-        assert self.process is not None
         self.serving = False
-        self.process.send(signal.SIGKILL)
-        await self.process.wait_end()
+        await self.end(signal.SIGKILL)
 
     async def drain(self) -> int:
         """Ask it to go, as a rollout does; routers take notice a moment later, within the drain's delay."""
         assert self.process is not None
-        self.process.send(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         await trio.sleep(NOTICE)
         self.serving = False
         return await self.process.wait_end(60)
-
-    def close(self) -> None:
-        self._scope.close()
-
-    @property
-    def logs(self) -> list[Path]:
-        return sorted(self._directory.glob("*/*.log"))
 
 
 class Cluster:
@@ -95,7 +73,10 @@ async def open_cluster(
     quick = {"drain_delay": 2 * NOTICE, "drain_spread": 0.5, "log_level": "warning"}
     unlimited = {"rate_per_connection": 0, "rate_per_address": 0}
     defaults = quick | unlimited
-    replicas = [Replica(directory / f"replica{number}", defaults | settings, command) for number in range(count)]
+    replicas = [
+        Replica(directory / f"replica{number}", "serve", command=command, **(defaults | settings))
+        for number in range(count)
+    ]
     with closed(replicas):
         async with trio.open_nursery() as nursery:
             for replica in replicas:

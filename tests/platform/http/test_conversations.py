@@ -1,8 +1,10 @@
 """Conversations over a websocket: a stream that ends in words, the farewell of a drain, and patience with a flood."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -10,14 +12,17 @@ from quart import Blueprint
 
 from service.platform.errors import Busy
 from service.platform.feature import Feature, Resources
-from service.platform.http import Conversation, limited, open_conversations
+from service.platform.http import Conversation, Conversations, Ending, limited, open_conversations
 from service.platform.http.conversations import CALM, FLOOD, MOST_REASON, Patience
 from service.platform.identity import anyone
+from service.platform.lifecycle import Lifecycle
+from service.platform.server import encode_frame
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.wire import CLOSE, Closed, RawWebsocket, open_raw
 
 LIMIT = 30
+MORE = 2_000  # frames, 120 MB: no socket's buffer holds as much
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 
 type Messages = Callable[[], AsyncIterator[str]]
@@ -62,6 +67,92 @@ async def listening(
         async with booted(make_settings(**FREE), [feature]) as urls, open_raw(urls.public, "/feed") as socket:
             assert await socket.receive() == "one"
             yield socket
+
+
+@dataclass
+class Talks:
+    """A feature whose websockets say whether a message was within the rate, and "more" for more than anybody reads."""
+
+    lifecycle: Lifecycle = field(init=False)
+    conversations: Conversations = field(init=False)
+
+    @asynccontextmanager
+    async def open(self, resources: Resources) -> AsyncIterator[Blueprint]:
+        self.lifecycle = resources.lifecycle
+        routes = Blueprint("talks", __name__)
+        async with open_conversations(resources) as self.conversations:
+
+            @routes.websocket("/talk")
+            @anyone
+            @limited()
+            async def talk() -> None:
+                conversation = Conversation(self.conversations)
+                await conversation.run(partial(self.converse, conversation), partial(self.say_bye, conversation))
+
+            yield routes
+
+    async def converse(self, conversation: Conversation, _nursery: trio.Nursery) -> None:
+        while True:
+            said = await conversation.socket.receive()
+            if said == "more":
+                for _ in range(MORE):
+                    conversation.send_frame(encode_frame("x" * 60_000))
+            conversation.send_frame(encode_frame("later" if conversation.take() else "taken"))
+
+    async def say_bye(self, conversation: Conversation, ending: Ending) -> None:
+        conversation.send_frame(encode_frame(f"bye: {ending.reason}"))
+
+
+@asynccontextmanager
+async def talking(make_settings: MakeSettings, talks: Talks, **settings: Any) -> AsyncIterator[str]:
+    with trio.fail_after(LIMIT):
+        async with booted(make_settings(**FREE | settings), [Feature("talks", open=talks.open)]) as urls:
+            yield urls.public
+
+
+async def test_at_the_drain_each_is_told_goodbye_and_when_the_last_has_gone_none_is_left(
+    make_settings: MakeSettings,
+) -> None:
+    talks = Talks()
+    async with talking(make_settings, talks, drain_spread=0.2) as url, AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(8)]
+        for socket in sockets:
+            await socket.send("hello")
+            assert await socket.receive() == "taken"
+        assert len(talks.conversations) == 8
+        talks.lifecycle.start_leaving()
+        for socket in sockets:
+            assert await socket.receive() == "bye: restart"
+            with pytest.raises(Closed, match="1012 restart"):
+                await socket.receive()
+        while len(talks.conversations):  # noqa: ASYNC110  the peer's close is answered before ours is noted
+            await trio.sleep(0.01)
+
+
+async def test_what_is_received_counts_against_the_rate(make_settings: MakeSettings) -> None:
+    async with talking(make_settings, Talks(), rate_per_connection=0.01) as url, open_raw(url, "/talk") as socket:
+        for _ in range(2):
+            await socket.send("hello")
+
+        assert [await socket.receive() for _ in range(2)] == ["taken", "later"]
+
+
+async def receive_all(socket: RawWebsocket, into: list[str]) -> None:
+    while True:
+        into.append(await socket.receive())
+
+
+async def test_who_does_not_read_gets_no_frame_after_the_one_that_found_no_room(make_settings: MakeSettings) -> None:
+    talks = Talks()
+    async with talking(make_settings, talks) as url, open_raw(url, "/talk") as socket:
+        await socket.send("more")
+        received: list[str] = []
+        with pytest.raises(Closed, match="4008 too slow"):
+            await receive_all(socket, received)
+
+    assert 0 < len(received) < MORE
+    assert set(received) == {"x" * 60_000}
+    assert talks.conversations.overflows == 1
 
 
 async def test_a_stream_that_ends_says_so(make_settings: MakeSettings) -> None:

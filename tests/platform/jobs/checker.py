@@ -8,12 +8,14 @@ import os
 import random
 import signal
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 import trio
@@ -26,15 +28,28 @@ from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import Job, enqueue
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.processes import Process, started
+from service.platform.testing.place import Place
 from tests.platform.database.proxy import Proxy, open_proxy
 from tests.platform.jobs import worker_program as program
+from tests.platform.jobs.clocks import Clock, find_library, given_clock
 
 HEAL = 60.0  # seconds for all that waits to be finished, once nothing is broken any more
 PAST_LEASE = 5.0
+WITHIN = 5.0 + 1  # seconds until a worker that is gone is replaced: J4, and a busy machine
+JUMPS = (-3_600, -7, 7, 3_600)  # seconds
+SETTINGS: dict[str, Any] = {
+    "jobs_concurrency": program.PARALLEL,
+    "graceful_timeout": 2,
+    "request_deadline": 2,
+    "drain_delay": 0,
+    "drain_spread": 0,
+}
 MIX = ("quick",) * 6 + ("contended",) * 3 + ("slow", "parent", "outside", "outside", "alone", "hopeless", "hanging")
 UNFINISHED = "SELECT id, kind, state, failures, error FROM job WHERE state IN ('waiting', 'running')"
-FAULTS = ("kill", "freeze", "term", "terminate", "crash", "restart", "rescue", "stop_server", "cut", "mute")
+FAULTS = (
+    "kill", "freeze", "term", "terminate", "crash", "restart", "rescue", "stop_server", "cut", "mute", "jump", "skew",
+)  # fmt: skip
+HELD = "SELECT id FROM job WHERE state = 'running' AND worker LIKE '%%-' || %s || '-%%'"
 
 
 @dataclass
@@ -48,105 +63,128 @@ class Story:
     children: dict[int, list[int]] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
+    replaced: list[float] = field(default_factory=list)  # seconds until what a worker held was another's
 
 
-class Place:
-    """One worker of the cluster, and the process that is it at the moment; behind a proxy of its own."""
+class Worker(Place):
+    """One worker of the cluster, behind a proxy of its own, and under a clock of its own where there can be one."""
 
-    def __init__(self, directory: Path, proxy: Proxy, bug: str) -> None:
-        self._directory, self._scope, self._bug = directory, ExitStack(), bug
+    def __init__(self, directory: Path, proxy: Proxy, bug: str, clock: Clock | None) -> None:
+        prefix = clock.prefix if clock else ()
+        command = (*prefix, sys.executable, "-m", "tests.platform.jobs.worker_program", *([bug] if bug else []))
+        super().__init__(directory, "work", command=command, database_url=proxy.url(), **SETTINGS)
         self.proxy = proxy
-        self.process: Process | None = None
-        self._starts = 0
+        self.clock = clock
 
-    def start(self) -> None:
-        self._starts += 1
-        directory = self._directory / str(self._starts)
-        directory.mkdir(parents=True)
-        command = [sys.executable, "-m", "tests.platform.jobs.worker_program", *([self._bug] if self._bug else [])]
-        settings: dict[str, Any] = {
-            "database_url": self.proxy.url(),
-            "jobs_concurrency": program.PARALLEL,
-            "graceful_timeout": 2,
-            "request_deadline": 2,
-            "drain_delay": 0,
-            "drain_spread": 0,
-        }
-        self.process = self._scope.enter_context(started(directory, "work", command=command, **settings))
-
-    def send(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.process.poll() is None:
-            self.process.send(number)
-
-    async def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.send(number)
-        return await self.process.wait_end(30)
-
-    def close(self) -> None:
-        self._scope.close()
-
-    def logs(self) -> Iterator[str]:
-        for log in sorted(self._directory.glob("*/*.log")):
+    def lines(self) -> Iterator[str]:
+        for log in self.logs:
             yield from log.read_text().splitlines()
 
 
+@dataclass
 class Faults:
-    def __init__(self, server: OwnServer, places: Sequence[Place], chance: random.Random) -> None:
-        self._server, self._places, self._chance = server, places, chance
+    """Done to `workers` and to the server, one after the other."""
+
+    server: OwnServer
+    clock: Clock | None
+    workers: Sequence[Worker]
+    story: Story
+    chance: random.Random
+    thread: Executor
+
+    async def _apart[**P](self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run on a thread that lasts: the kernel stops a server when the thread ends that has started it."""
+        await trio.to_thread.run_sync(lambda: self.thread.submit(function, *args, **kwargs).result())
 
     async def do(self, name: str) -> None:
-        await getattr(self, name)(self._chance.choice(self._places))
+        await getattr(self, name)(self.chance.choice(self.workers))
 
-    async def kill(self, place: Place) -> None:
+    async def kill(self, place: Worker) -> None:
+        await self._others_ready(place)
+        pid = place.pid
         await place.end(signal.SIGKILL)
-        place.start()
+        place.launch()
+        await self._replaced(pid)
 
-    async def term(self, place: Place) -> None:
+    async def term(self, place: Worker) -> None:
         assert place.process is not None
         await place.process.wait_ready()  # else there is nothing to drain
-        code = await place.end(signal.SIGTERM)
+        code = await place.end(signal.SIGTERM, 30)
         assert code == 0, f"a drain ended with {code}"
-        place.start()
+        place.launch()
 
-    async def freeze(self, place: Place) -> None:
+    async def freeze(self, place: Worker) -> None:
+        await self._others_ready(place)
         place.send(signal.SIGSTOP)
-        await trio.sleep(PAST_LEASE)
+        begun = trio.current_time()
+        await self._replaced(place.pid)
+        await trio.sleep(max(0, begun + PAST_LEASE - trio.current_time()))
         place.send(signal.SIGCONT)
 
-    async def terminate(self, _: Place) -> None:
+    async def _others_ready(self, place: Worker) -> None:
+        """Wait until there is somebody to replace one that goes, and a server to say so."""
+        await self._answering()
+        for other in self.workers:
+            if other is not place and other.process is not None:
+                await other.process.wait_ready()
+
+    async def _answering(self) -> None:
+        """Wait until the server has come back from the fault before."""
+        with trio.fail_after(HEAL):
+            while self._answers("SELECT 1") is None:
+                await trio.sleep(0.05)
+
+    async def _replaced(self, pid: int) -> None:
+        """Wait until nothing is held any more by a process that has just gone, and note how long that took."""
+        begun = trio.current_time()
+        with trio.fail_after(HEAL):
+            while self._answers(HELD, pid) != []:
+                await trio.sleep(0.05)
+        self.story.replaced.append(trio.current_time() - begun)
+
+    def _answers(self, query: LiteralString, *values: object) -> list[Any] | None:
+        """Return what a query finds, or None where the server is away just now."""
+        try:
+            with self.connect() as connection:
+                return connection.execute(query, values).fetchall()
+        except psycopg.OperationalError:
+            return None
+
+    async def terminate(self, _: Worker) -> None:
+        await self._answering()
         with self.connect() as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 
-    async def crash(self, _: Place) -> None:
+    async def crash(self, _: Worker) -> None:
         """Kill one of the server's processes: it ends all others and recovers."""
+        await self._answering()
         with self.connect() as connection:
             query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             pids = [row[0] for row in connection.execute(query)]
         if pids:
-            os.kill(self._chance.choice(pids), signal.SIGKILL)
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
 
-    async def restart(self, _: Place) -> None:
-        how: Literal["fast", "immediate"] = self._chance.choice(("fast", "immediate"))
-        await trio.to_thread.run_sync(self._server.restart, how)
+    async def restart(self, _: Worker) -> None:
+        how: Literal["fast", "immediate"] = self.chance.choice(("fast", "immediate"))
+        await self._apart(self.server.restart, how)
 
-    async def rescue(self, place: Place) -> None:
+    async def rescue(self, place: Worker) -> None:
         """Restart the server just when others rescue what a killed worker held."""
         await place.end(signal.SIGKILL)
-        await trio.sleep(self._chance.uniform(2.5, 4.5))
+        await trio.sleep(self.chance.uniform(2.5, 4.5))
         await self.restart(place)
-        place.start()
+        place.launch()
 
-    async def stop_server(self, _: Place) -> None:
-        await trio.to_thread.run_sync(self._server.stop)
-        await trio.sleep(self._chance.uniform(0.5, 4))
-        await trio.to_thread.run_sync(self._server.start)
+    async def stop_server(self, _: Worker) -> None:
+        await self._apart(self.server.stop)
+        await trio.sleep(self.chance.uniform(0.5, 4))
+        await self._apart(self.server.start)
 
-    async def cut(self, place: Place) -> None:
+    async def cut(self, place: Worker) -> None:
         place.proxy.cut()
         await trio.lowlevel.checkpoint()
 
-    async def mute(self, place: Place) -> None:
+    async def mute(self, place: Worker) -> None:
         """A network that swallows everything, for longer than a lease."""
         place.proxy.silent = True
         place.proxy.mute()
@@ -154,8 +192,29 @@ class Faults:
         place.proxy.silent = False
         place.proxy.cut()
 
+    async def jump(self, _: Worker) -> None:
+        """Put the server's clock forward or back, with what waits and what is leased by it; and later right again."""
+        if self.clock is not None:
+            await self._answering()
+            seconds = self.chance.choice(JUMPS)
+            self.clock.jump(seconds)
+            assert abs(seconds - self._ahead()) < 3, f"the server's clock did not jump by {seconds} s"
+            await trio.sleep(PAST_LEASE)
+            self.clock.jump(0)
+
+    def _ahead(self) -> float:
+        """Return by how many seconds the server's clock is ahead."""
+        (row,) = _rows(self.server, "SELECT CAST(EXTRACT(epoch FROM clock_timestamp()) AS float8) AS now")
+        return float(row["now"]) - time.time()
+
+    async def skew(self, place: Worker) -> None:
+        if place.clock is not None:
+            place.clock.jump(self.chance.choice(JUMPS))
+            await trio.sleep(PAST_LEASE)
+            place.clock.jump(0)
+
     def connect(self) -> Connection[Any]:
-        return psycopg.connect(self._server.tcp_url.replace("+psycopg", ""), autocommit=True)
+        return psycopg.connect(self.server.tcp_url.replace("+psycopg", ""), autocommit=True)
 
 
 async def check(
@@ -170,20 +229,24 @@ async def check(
     settings = PlatformSettings(database_url=server.tcp_url)
     async with open_database(settings) as database, trio.open_nursery() as nursery:
         await database.run(program.create_tables)
-        places: list[Place] = []
+        places: list[Worker] = []
+        library = find_library() if {"jump", "skew"} & {*faults} else None
         with ExitStack() as stack:
+            thread = stack.enter_context(ThreadPoolExecutor(1))
+            stack.callback(server.restart)  # by a thread that lasts longer
+            clock = stack.enter_context(given_clock(server, directory, library)) if library else None
             for number in range(workers):
                 proxy = await nursery.start(_proxied, server.port)
-                place = Place(directory / f"worker{number}", proxy, bug)
-                stack.callback(place.close)
-                place.start()
+                own = Clock(directory / f"offset{number}", library) if library else None
+                place = stack.enter_context(closing(Worker(directory / f"worker{number}", proxy, bug, own)))
+                place.launch()
                 places.append(place)
             async with trio.open_nursery() as telling:
                 telling.start_soon(_ask_for, database, story, chance, jobs, mix)
                 await trio.sleep(2)
                 todo = [*faults]
                 chance.shuffle(todo)
-                doing = Faults(server, places, chance)
+                doing = Faults(server, clock, places, story, chance, thread)
                 for fault in todo:
                     print(f"{trio.current_time():.1f} {fault}")
                     await doing.do(fault)
@@ -191,7 +254,10 @@ async def check(
                     await trio.sleep(chance.uniform(0, 2))
             problems = await _settled(server, heal)
             problems += list(_violations(server, story))
-            problems += [line for place in places for line in place.logs() if '"crashed"' in line]
+            late = [seconds for seconds in story.replaced if seconds > WITHIN]
+            problems += [f"J4: what a worker held was another's after {seconds:.1f} s" for seconds in late]
+            problems += [line for place in places for line in place.lines() if '"crashed"' in line]
+            print("replaced after", ", ".join(f"{seconds:.1f} s" for seconds in story.replaced))
         nursery.cancel_scope.cancel()
     return problems
 

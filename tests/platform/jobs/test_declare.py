@@ -16,7 +16,7 @@ def charge(connection: Connection, *, order: int, note: str = "", at: datetime |
 
 def test_arguments_go_to_json_and_back() -> None:
     at = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    stored = charge.model.model_validate_json(charge.dump({"order": 7, "at": at})).model_dump(mode="json")
+    stored = charge.dump({"order": 7, "at": at})
 
     assert charge.load(stored) == {"order": 7, "note": "", "at": at}
     assert charge.name == "charge"
@@ -42,14 +42,14 @@ def charge_now(connection: Connection, *, order: int, currency: str = "EUR") -> 
 
 
 def test_an_older_release_s_arguments_fit_a_renamed_one_and_one_that_was_added() -> None:
-    assert charge_now.load({"order_id": 7}) == {"order": 7, "currency": "EUR"}
-    assert charge_now.load({"order": 7, "currency": "CHF"}) == {"order": 7, "currency": "CHF"}
+    assert charge_now.load('{"order_id": 7}') == {"order": 7, "currency": "EUR"}
+    assert charge_now.load('{"order": 7, "currency": "CHF"}') == {"order": 7, "currency": "CHF"}
     assert '"order":7' in charge_now.dump({"order": 7})
 
 
 def test_what_an_older_release_stored_and_nobody_takes_any_more_is_told() -> None:
     with pytest.raises(ArgumentsWrong, match="job charge: coupon"):
-        charge_now.load({"order": 7, "coupon": "x"})
+        charge_now.load('{"order": 7, "coupon": "x"}')
 
 
 def test_repeats_wait_twice_as_long_each_time_and_are_spread() -> None:

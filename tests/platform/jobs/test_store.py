@@ -1,5 +1,7 @@
 """What may happen to a job's row: who gets it, in which order, and whose end counts."""
 
+import json
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +11,10 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.errors import NotFound
+from service.platform.errors import DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, store
 from service.platform.jobs.store import Claimed, ClaimLost
+from service.platform.jobs.table import CHANNEL
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
 from tests.platform.jobs.kinds import note, states, tell
@@ -39,7 +42,7 @@ async def claim(database: Database, *used: Job[...], most: int = 10, lease: floa
 
 
 def numbers(claimed: list[Claimed]) -> list[int]:
-    return [one.arguments["number"] for one in claimed]
+    return [json.loads(one.arguments)["number"] for one in claimed]
 
 
 async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: Database) -> None:
@@ -49,8 +52,43 @@ async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: D
     await database.run(enqueue, note.with_options(delay=60), number=9)
 
     assert numbers(await claim(database, most=1)) == [2]
-    assert numbers(await claim(database)) == [0, 1]
+    assert numbers(await claim(database)) == [1, 0]
     assert await claim(database) == []
+
+
+async def test_a_worker_that_freezes_before_its_commit_holds_the_row_for_less_than_a_lease(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
+    one, other = await claim(database)
+
+    def freeze_at_the_end(connection: Connection) -> None:
+        store.finish(connection, one)
+        time.sleep(LEASE)
+
+    def freeze_while_extending(connection: Connection) -> None:
+        store.brief(store.extend)(connection, [other], lease=LEASE)
+        time.sleep(LEASE)
+
+    for frozen in (freeze_at_the_end, freeze_while_extending):
+        with pytest.raises((DatabaseAway, OutcomeUnknown)):
+            await database.run(frozen)
+
+    assert await database.read(states) == {"running": 2}
+
+
+async def test_what_is_handed_back_is_told_to_other_workers(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    one, *others = await claim(database)
+    async with database.listen(CHANNEL) as wakeups:
+        heard = aiter(wakeups)
+        await anext(heard)  # that it listens
+        await database.run(store.hand_back, one)
+        with trio.fail_after(10):
+            await anext(heard)
+        await database.run(store.hand_back_many, others)
+        with trio.fail_after(10):
+            await anext(heard)
+
+    assert await database.read(states) == {"waiting": 3}
 
 
 async def test_kinds_take_turns_however_many_wait_of_one(database: Database) -> None:

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import pytest
 import trio
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.jobs import Job, Jobs, enqueue, open_jobs
+from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, store, worker
 from service.platform.telemetry import Metrics
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
 
+left = ContextVar("left", default="nothing")
 LIMIT = 60  # seconds until something is taken to hang
 ALL = (kinds.note, kinds.tell, kinds.fail, kinds.sleep, kinds.wait)
 
@@ -77,3 +79,81 @@ async def test_a_stop_hands_back_what_runs(make_settings: MakeSettings) -> None:
 
         assert trio.current_time() - begun < 5
         assert await database.read(kinds.states) == {"waiting": 2}
+
+
+async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings: MakeSettings) -> None:
+    looked = trio.Event()
+
+    def note_look(unit: str, *_: object) -> None:
+        if unit == "look":
+            looked.set()
+
+    settings = make_settings(jobs_concurrency=1)
+    async with open_database(settings, on_unit=note_look) as database:
+        await database.run(kinds.create_tables)
+        async with open_jobs(database, (kinds.wait,), settings, Metrics()):
+            await database.run(enqueue, kinds.wait, number=1, seconds=0.5)
+            await until(database, kinds.states, {"done": 1})  # it is slow, so no other is claimed ahead
+            for number in range(3):
+                await database.run(enqueue, kinds.wait, number=number, seconds=50.0)
+            await until(database, kinds.states, {"done": 1, "running": 1, "waiting": 2})
+            looked = trio.Event()
+            with trio.fail_after(LIMIT):
+                await looked.wait()
+            await database.run(enqueue, kinds.note, number=9)
+            lease = worker.IDLE + 1  # it is over between the two looks after the next
+            (lost,) = await database.run(store.claim, (kinds.note,), most=1, worker="gone", lease=lease)
+            begun = trio.current_time()
+            with trio.fail_after(LIMIT):
+                while (await database.read(store.select_one, lost.id))["state"] == "running":
+                    await trio.sleep(0.05)
+
+    print(f"rescued {trio.current_time() - begun - lease:.2f} s after the lease")
+    assert trio.current_time() - begun < lease + worker.IDLE / 2
+
+
+async def test_what_waits_too_long_for_a_slot_is_handed_back(make_settings: MakeSettings) -> None:
+    def claimed_again(connection: Connection) -> bool:
+        query = "SELECT bool_and(claim > 1 AND failures = 0) FROM job WHERE kind = 'tell'"
+        return bool(connection.execute(text(query)).scalar())
+
+    async with world(make_settings, concurrency=1) as (database, _):
+        await database.run(enqueue_many, kinds.tell, [{"number": number} for number in range(100)])
+        await until(database, kinds.states, {"done": 100})  # they are quick, so others are claimed ahead
+        with_long = [{"number": 1, "seconds": 50.0}]
+        await database.run(enqueue_many, kinds.wait.with_options(priority="high"), with_long)
+        await database.run(enqueue_many, kinds.tell, [{"number": 1}])
+        await until(database, kinds.states, {"done": 100, "running": 2})
+        await database.run(lambda connection: connection.execute(text("DELETE FROM job WHERE state = 'done'")))
+        await until(database, claimed_again, True)
+
+
+async def test_what_a_job_leaves_in_its_context_is_gone_for_the_next(make_settings: MakeSettings) -> None:
+    seen: list[str] = []
+
+    @job()
+    async def leave(context: JobContext, *, number: int) -> None:
+        seen.append(left.get())
+        left.set(f"by {number}")
+
+    async with world(make_settings, leave, concurrency=1) as (database, _):
+        await database.run(enqueue_many, leave, [{"number": number} for number in range(5)])
+        await until(database, kinds.states, {"done": 5})
+
+    assert seen == ["nothing"] * 5
+
+
+async def test_arguments_that_do_not_fit_are_one_line(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world(make_settings) as (database, _):
+        await database.run(enqueue, kinds.note, number=1)
+        await until(database, kinds.states, {"done": 1})
+        stale = "UPDATE job SET arguments = '{\"nummer\": 1}', state = 'waiting', finished_at = NULL, failures = 3"
+        await database.run(lambda connection: connection.execute(text(stale)))
+        await database.run(enqueue, kinds.tell, number=2)  # wakes the worker
+        await until(database, kinds.states, {"dead": 1, "done": 1})
+
+    said = capsys.readouterr().out
+    assert "job note: number: Field required" in said
+    assert "Traceback" not in said

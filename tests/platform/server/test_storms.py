@@ -4,6 +4,7 @@ Short forms here; the long forms, with the figures that are promised, are drills
 """
 
 import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,24 @@ async def test_probes_stay_quick_while_500_slow_requests_are_on(tmp_path: Path) 
         print(f"probes during 500 slow requests: p99 {latencies[int(len(latencies) * 0.99)] * 1000:.1f} ms")
 
         assert latencies[int(len(latencies) * 0.99)] < LATENCY
+
+
+@pytest.mark.parametrize("most", [BUSY_LATENCY, pytest.param(LATENCY, marks=pytest.mark.drill)])
+async def test_500_connections_at_one_instant_leave_a_probe_on_a_new_one_quick(tmp_path: Path, most: float) -> None:
+    """Most of them are refused. They all knock before the probe does, and none is answered before its turn."""
+    async with child("safe", tmp_path / "log", max_requests=20) as server, contextlib.AsyncExitStack() as stack:
+        await _ask(server, get("/livez"))
+        crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(500)]
+        for peer in crowd:
+            peer.sendall(get("/slow/0.2"))
+        started = trio.current_time()
+        await _ask(server, get("/livez"))
+        took = trio.current_time() - started
+        answers = [await trio.to_thread.run_sync(peer.recv, 12) for peer in crowd]
+        print(f"a probe behind 500 connections: {took * 1000:.0f} ms")
+
+        assert set(answers) == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        assert took < most
 
 
 async def test_coming_and_going_leaves_nothing_behind(tmp_path: Path) -> None:

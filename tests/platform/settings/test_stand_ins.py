@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, HttpUrl, SecretStr
 
-from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings
+from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, SettingsError
 from service.platform.settings.types import DatabaseURL, HttpsAddress, Names, Seconds
 from service.platform.testing.settings import settings_of, stand_ins
 
@@ -55,6 +55,14 @@ def test_its_values_are_taken_from_the_environment_as_well(monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
 
     assert catalogue.load()[0].of(OrderSettings).below < -5
+
+
+def test_what_is_not_set_and_must_be_is_named_with_what_it_may_be() -> None:
+    with pytest.raises(SettingsError) as wrong:
+        Catalogue(Settings, {"orders": OrderSettings}).load()
+
+    assert "SERVICE_SHOP: must be set (such as berlin)" in wrong.value.problems
+    assert all(": must be set (" in problem for problem in wrong.value.problems)
 
 
 def test_what_takes_none_of_them_asks_for_an_example() -> None:

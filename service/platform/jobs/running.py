@@ -1,0 +1,58 @@
+"""A job that this process has claimed: until when it may go on, and why it was told to end."""
+
+import enum
+import math
+
+import trio
+
+from service.platform.jobs.store import Claimed
+
+PATIENCE = 1.0  # seconds that a job may wait here for a slot
+
+
+class Why(enum.StrEnum):
+    """Why a job was cancelled."""
+
+    DEADLINE = "deadline"
+    LEASE = "lease"
+    STOP = "stop"
+
+
+class Running:
+    """Times are the event loop's: `lease` is how long the claim holds as far as this process knows."""
+
+    __slots__ = ("claimed", "ends", "lease", "patient", "scope", "why")
+
+    def __init__(self, claimed: Claimed, lease: float) -> None:
+        self.claimed = claimed
+        self.lease = lease
+        self.patient = trio.current_time() + PATIENCE
+        self.ends = math.inf
+        self.scope: trio.CancelScope | None = None  # of the function, once it has begun
+        self.why: Why | None = None
+
+    def begin(self, now: float, deadline: float) -> trio.CancelScope:
+        self.ends = now + deadline
+        self.scope = trio.CancelScope(deadline=min(self.ends, self.lease))
+        return self.scope
+
+    def extend(self, lease: float) -> None:
+        self.lease = lease
+        if self.scope is not None:
+            self.scope.deadline = min(self.ends, lease)
+
+    def cancel(self, why: Why) -> None:
+        self.why = self.why or why
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def may_begin(self, now: float) -> bool:
+        return self.why is None and now < self.lease
+
+    @property
+    def cancelled(self) -> bool:
+        return self.scope is not None and self.scope.cancelled_caught
+
+    def reason(self) -> Why:
+        """Return why the scope was cancelled."""
+        return self.why or (Why.LEASE if self.lease < self.ends else Why.DEADLINE)

@@ -23,6 +23,7 @@ from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import CLIENT, open_issuer
 from service.platform.testing.processes import ready
+from tests.platform.identity.test_tokens import ATTACKS
 from tests.platform.identity.world import DOORS, FREE, World, auth, upgrade, world
 
 FORM = "application/x-www-form-urlencoded"
@@ -122,12 +123,27 @@ async def test_without_an_issuer_every_route_answers_and_everybody_is_a_guest(ma
     assert "identity" not in checks
 
 
-async def test_the_operators_listener_asks_for_no_token(make_settings: MakeSettings) -> None:
-    async with world(make_settings) as here, httpx2.AsyncClient(base_url=here.urls.management) as client:
-        paths = ("/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/info", "/settings", "/tasks", "/loglevel")
-        answers = {path: (await client.get(path, headers={"Authorization": "Bearer x"})).status_code for path in paths}
+async def test_the_operators_listener_asks_for_no_token_and_minds_none(make_settings: MakeSettings) -> None:
+    """Whatever is sent, it answers as it does to nobody: 200 from this machine, and 403 by another name."""
+    here_only = ("/settings", "/tasks", "/loglevel", "/jobs", "/jobs/list")
+    paths = ("/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/info", *here_only)
+    async with (
+        open_issuer() as foreign,
+        world(make_settings) as here,
+        httpx2.AsyncClient(base_url=here.urls.management) as client,
+    ):
+        tokens = {attack: make(here.issuer) for attack, make in ATTACKS.items()}
+        tokens |= {"foreign": foreign.token(), "good": here.issuer.token()}
+        strange = set()
+        for name, token in tokens.items():
+            headers = {"Authorization": f"Bearer {token}"}
+            answers = {path: (await client.get(path, headers=headers)).status_code for path in paths}
+            strange |= {(name, path, status) for path, status in answers.items() if status != 200}
+        others = {"Authorization": f"Bearer {here.issuer.token()}", "Host": "service.example"}
+        from_elsewhere = {path: (await client.get(path, headers=others)).status_code for path in here_only}
 
-    assert answers == dict.fromkeys(paths, 200)
+    assert strange == set()
+    assert from_elsewhere == dict.fromkeys(here_only, 403)
 
 
 async def test_a_refusal_says_how_to_sign_in_and_what_is_missing(make_settings: MakeSettings) -> None:

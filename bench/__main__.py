@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients, jobs, starts
+from bench import clients, identity, jobs, starts
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -159,6 +159,7 @@ def idle() -> None:
 ALL: dict[str, Callable[[], None]] = {
     "start": start,
     "price": price,
+    "identity": identity.main,
     "probes": probes,
     "http": http,
     "fanout": fanout,

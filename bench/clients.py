@@ -4,7 +4,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 UPGRADE = (
@@ -39,6 +39,20 @@ def requests(port: int, request: bytes, number: int, connections: int = 16) -> f
     for client in sockets:
         client.close()
     return took
+
+
+def each(port: int, requests: Sequence[bytes], connections: int = 8) -> None:
+    """Send each of the requests once, over as many connections."""
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    for first in range(0, len(requests), connections):
+        asking = list(zip(sockets, requests[first : first + connections], strict=False))
+        for client, request in asking:
+            client.sendall(request)
+        for client, _ in asking:
+            answer = _response(client)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+    for client in sockets:
+        client.close()
 
 
 def latencies(port: int, request: bytes, number: int) -> list[float]:

@@ -26,7 +26,7 @@ NEXT = """
 service/{name}, tests/test_{name}.py, {migration} and a line in service/features.py are there, and tried. Next:
   make run                   # curl -s -d '{{"text": "one"}}' -H 'Content-Type: application/json' http://127.0.0.1:8000/api/{path}
   docs/add-a-feature.md      # what each part is for
-Its routes are for @anyone; docs/identity.md says who else there is."""
+Its routes are for @anyone; docs/identity.md says who else there is, and how routes are limited."""
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from quart_schema import validate_querystring
 from sqlalchemy import Connection, text
 
 from service.platform.feature import Resources
+from service.platform.http import unlimited
 from service.platform.identity import anyone
 
 
@@ -38,11 +39,13 @@ def create_routes(resources: Resources) -> Blueprint:
 
     @routes.get("/")
     @anyone
+    @unlimited("a constant")
     async def index() -> dict[str, str]:
         return {"message": "hello", "try": "/api/hello?name=you"}
 
     @routes.get("/api/hello")
     @anyone
+    @unlimited("one read of no table")
     @validate_querystring(Question)
     async def hello(query_args: Question) -> Greeting:
         """Greet somebody, and tell the database's time."""

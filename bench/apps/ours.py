@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.inside.readings import show_server
 from service.platform.lifecycle import Lifecycle
@@ -47,11 +48,13 @@ def create_routes(database: Database | None) -> Blueprint:
 
     @routes.get("/hello")
     @anyone
+    @unlimited("measured")
     async def hello() -> dict[str, str]:
         return {"message": "hello"}
 
     @routes.get("/much")
     @anyone
+    @unlimited("measured")
     async def much() -> bytes:
         return bytes(4 << 20)
 
@@ -59,17 +62,20 @@ def create_routes(database: Database | None) -> Blueprint:
 
         @routes.get("/items/<int:number>")
         @anyone
+        @unlimited("measured")
         async def get_item(number: int) -> dict[str, object]:
             return await database.read(select_item, number=number)
 
         @routes.post("/items")
         @anyone
+        @unlimited("measured")
         async def post_item() -> tuple[dict[str, int], int]:
             posted = await request.get_json()
             return {"id": await database.run(insert_item, words=posted["text"])}, 201
 
     @routes.websocket("/ws")
     @anyone
+    @unlimited("measured")
     async def room() -> None:
         await websocket.accept()
         outbox = websocket.outbox

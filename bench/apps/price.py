@@ -16,6 +16,7 @@ from quart_trio import QuartTrio
 from bench.apps.ours import select_item
 from service.platform.database import Database, open_database
 from service.platform.http.app import create_app, surround
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.inside.readings import show_database, show_server
 from service.platform.lifecycle import Lifecycle
@@ -30,11 +31,13 @@ def create_routes(database: Database | None) -> Blueprint:
 
     @routes.get("/hello")
     @anyone
+    @unlimited("measured")
     async def hello() -> dict[str, str]:
         return {"message": "hello"}
 
     @routes.get("/items/<int:number>")
     @anyone
+    @unlimited("measured")
     async def get_item(number: int) -> dict[str, object]:
         assert database is not None
         return await database.read(select_item, number=number)

@@ -16,7 +16,7 @@ from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomNam
 from service.chat.store import Draft
 from service.platform.database import Database
 from service.platform.errors import Conflict, Forbidden, Unavailable
-from service.platform.http import caller, replies
+from service.platform.http import caller, limited, replies, unlimited
 from service.platform.identity import signed_in
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
@@ -52,6 +52,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
 
     @blueprint.get("/api/rooms/<room>/messages")
     @signed_in
+    @unlimited("a read of one page, by its index")
     @validate_querystring(Question)
     @replies(Page)
     @replies(Forbidden)
@@ -65,6 +66,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
 
     @blueprint.post("/api/rooms/<room>/messages")
     @signed_in
+    @limited()
     @document_request(Post)
     @replies(Ack, 200, 201)
     @replies(Conflict)

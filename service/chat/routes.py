@@ -24,7 +24,7 @@ from service.chat.statistics import ChatStatistics, show, show_delivery
 from service.chat.writer import Writer
 from service.platform.errors import Invalid
 from service.platform.feature import Resources
-from service.platform.http import HEARTBEAT, open_conversations
+from service.platform.http import HEARTBEAT, limited, open_conversations
 from service.platform.identity import signed_in
 from service.platform.server import Websocket
 
@@ -65,6 +65,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
 
     @blueprint.websocket("/ws")
     @signed_in
+    @limited()  # and what is sent by SERVICE_RATE_PER_CONNECTION, in the conversation
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
         socket = cast(Websocket, websocket._get_current_object())

@@ -9,6 +9,7 @@ from quart import Blueprint
 
 from service.chat import CHAT
 from service.platform.feature import Feature, Resources
+from service.platform.http import unlimited
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -23,6 +24,7 @@ async def open_other(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/")
     @anyone
+    @unlimited("a constant")
     async def index() -> dict[str, str]:
         return {"message": "other"}
 

@@ -8,6 +8,7 @@ from tests.helm.charts import CHART, render
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
 TRIAL = {"database": {"trial": {"enabled": True}}}
+POLICY = {"networkPolicy": {"enabled": True}}
 RULES = {"monitoring": {"rules": True}}
 
 
@@ -51,6 +52,31 @@ def test_an_ingress_leads_the_paths_it_is_told() -> None:
     assert len(rules) == 2
     for rule in rules:
         assert [(one["path"], one["pathType"]) for one in rule["http"]["paths"]] == [("/api", "Exact"), ("/", "Prefix")]
+
+
+@pytest.mark.parametrize(
+    ("config", "ports"),
+    [
+        ({}, []),
+        ({"ISSUER": "https://login.example.org/realms/main"}, [443]),
+        ({"ISSUER": "https://login.example.org:8443/realms/main"}, [8443]),
+        ({"ISSUER": "https://login.example.org/a:80/b"}, [443]),
+        ({"ISSUER": "https://[fd00::1]:8443/realms/main"}, [8443]),
+        ({"ISSUER": "https://[fd00::1]/realms/main"}, [443]),
+        ({"ISSUER": "https://login.example.org", "JWKS_URL": "https://keys.example.org:9443/keys"}, [443, 9443]),
+    ],
+)
+def test_pods_may_reach_the_identity_provider(config: dict[str, str], ports: list[int]) -> None:
+    given = {f"SERVICE_AUTH_{name}": value for name, value in config.items()}
+    audience = {"SERVICE_AUTH_AUDIENCE": "orders"} if given else {}
+    values = {"networkPolicy": {"enabled": True}, "config": given | audience}
+
+    without, policies = (render(CHART, OUTSIDE | one).of("NetworkPolicy") for one in (POLICY, values))
+
+    rules = next(one["spec"]["egress"] for one in policies if one["spec"]["podSelector"].get("matchLabels"))
+    before = next(one["spec"]["egress"] for one in without if one["spec"]["podSelector"].get("matchLabels"))
+    assert [rule["ports"][0]["port"] for rule in rules if rule not in before] == ports
+    assert rules[: len(before)] == before
 
 
 def test_a_route_carries_filters() -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http.app import no_deadline
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from tests.platform.server.child import add_routes
 
@@ -30,6 +31,7 @@ async def open_plain(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/plain")
     @anyone
+    @unlimited("a test's")
     async def plain() -> dict[str, int]:
         return {"one": await resources.database.read(select_one)}
 
@@ -48,12 +50,14 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/slow")
     @anyone
+    @unlimited("a test's")
     async def slow() -> str:
         await trio.sleep(float(request.args["seconds"]))
         return "done"
 
     @routes.get("/stream")
     @anyone
+    @unlimited("a test's")
     @no_deadline
     async def stream() -> AsyncIterator[bytes]:
         await trio.sleep(float(request.args["seconds"]))
@@ -66,16 +70,19 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/refuse")
     @anyone
+    @unlimited("a test's")
     async def refuse() -> str:
         raise Invalid("seconds: must be a number")
 
     @routes.get("/crash")
     @anyone
+    @unlimited("a test's")
     async def crash() -> str:
         raise Planted("postgresql://me:hunter2@h/db")
 
     @routes.get("/crash-group")
     @anyone
+    @unlimited("a test's")
     async def crash_group() -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_refuse)
@@ -84,6 +91,7 @@ async def open_slow(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.websocket("/wait")
     @anyone
+    @unlimited("a test's")
     async def wait() -> None:
         await websocket.accept()
         await websocket.send("waiting")
@@ -104,6 +112,7 @@ async def open_crashing(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.post("/light")
     @anyone
+    @unlimited("a test's")
     async def light() -> str:
         fuse.set()
         return "lit"
@@ -137,24 +146,28 @@ async def open_holding(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/hold")
     @anyone
+    @unlimited("a test's")
     async def hold() -> str:
         time.sleep(float(request.args["seconds"]))  # noqa: ASYNC251  what this is for
         return "held"
 
     @routes.get("/compute")
     @anyone
+    @unlimited("a test's")
     async def compute() -> str:
         sum(range(int(request.args["count"])))  # one call of C, which lets no other thread run
         return "computed"
 
     @routes.get("/hang")
     @anyone
+    @unlimited("a test's")
     async def hang() -> str:
         await trio.Event().wait()
         return ""
 
     @routes.get("/slow-unit")
     @anyone
+    @unlimited("a test's")
     async def slow_unit() -> str:
         await resources.database.read(select_slowly)
         return ""
@@ -179,18 +192,21 @@ async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/traced/<name>")
     @anyone
+    @unlimited("a test's")
     async def traced(name: str) -> str:
         await resources.database.read(select_traced)
         return name
 
     @routes.get("/broken")
     @anyone
+    @unlimited("a test's")
     async def broken() -> str:
         await resources.database.run(select_nothing_there)
         return ""
 
     @routes.websocket("/traced")
     @anyone
+    @unlimited("a test's")
     async def talk() -> None:
         while True:
             said = await websocket.receive()
@@ -234,16 +250,22 @@ LINGERING = Feature("lingering", open=open_lingering)
 
 @asynccontextmanager
 async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
-    """Yield routes of which two do not say who may use them."""
+    """Yield routes of which two do not say who may use them, and three not how they are limited."""
     routes = Blueprint("undeclared", __name__)
 
     @routes.get("/declared")
     @anyone
+    @unlimited("a test's")
     async def declared() -> str:
         return ""
 
     @routes.post("/orders")
     async def order() -> str:
+        return ""
+
+    @routes.get("/orders")
+    @anyone
+    async def orders() -> str:
         return ""
 
     @routes.websocket("/feed")

@@ -25,6 +25,7 @@ from quart import Blueprint, websocket
 from sqlalchemy import Connection
 
 from service.platform.feature import Feature, Resources
+from service.platform.http import unlimited
 from service.platform.identity import anyone
 
 ANSWER = "first"
@@ -42,11 +43,13 @@ async def open_probe(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/answer")
     @anyone
+    @unlimited("a probe of tests")
     async def answer() -> str:
         return ANSWER
 
     @routes.get("/stop")
     @anyone
+    @unlimited("a probe of tests")
     async def stop() -> str:
         seen = "nothing"
         breakpoint()
@@ -54,11 +57,13 @@ async def open_probe(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/stop-in-a-unit")
     @anyone
+    @unlimited("a probe of tests")
     async def stop_in_a_unit() -> str:
         return await resources.database.run(stop_here)
 
     @routes.websocket("/wait")
     @anyone
+    @unlimited("a probe of tests")
     async def wait() -> None:
         await websocket.accept()
         await websocket.send(ANSWER)

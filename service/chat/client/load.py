@@ -163,7 +163,7 @@ class Load(Part):
         since = self.checker.since(number, room)
         resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
         with trio.fail_after(ANSWER_LIMIT):
-            await line.request(f"/ws?name=load-{number}", subprotocol="chat.v1")
+            await line.request(f"/ws?name=load-{number}", subprotocol="chat.v1", token=self.plan.token)
             await _wait_for(line, "hello")
             await line.send({"type": "join", "room": room, "ref": "load", **resume})
             joined = await _wait_for(line, "joined")

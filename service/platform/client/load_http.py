@@ -76,9 +76,10 @@ class HttpLoad(Part):
             try:
                 async with open_stream(self._plan.url) as stream:
                     client = HttpClient(stream, self._plan.sent_host)
+                    headers = {"Authorization": f"Bearer {token}"} if (token := self._plan.token) else {}
                     while due is not None and client.usable:
                         with trio.fail_after(PATIENCE):
-                            answer = await client.ask(self._path)
+                            answer = await client.ask(self._path, headers=headers)
                         self.statuses[str(answer.status)] += 1
                         self.seconds.append(trio.current_time() - due)
                         answers += 1

@@ -13,6 +13,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,12 @@ class Plan:
     url: str
     duration: float
     host: str = ""
+    token_file: Path | None = None  # an access token; whoever renews it writes it there
+
+    @property
+    def token(self) -> str:
+        """What is sent as an access token now; nothing without a file."""
+        return self.token_file.read_text().strip() if self.token_file is not None else ""
 
     @property
     def sent_host(self) -> str:
@@ -110,7 +117,7 @@ class Report:
             plan |= part.asked()
             figures |= part.figures()
         seconds = {name: percentiles(values) for name, values in self.times().items()}
-        return json.dumps({"plan": plan, **figures, "seconds": seconds, "kept": self.kept})
+        return json.dumps({"plan": plan, **figures, "seconds": seconds, "kept": self.kept}, default=str)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from service.platform.http.bodies import read_json
 from service.platform.http.callers import caller, wait_signed_out
 from service.platform.http.conversations import HEARTBEAT, Conversation, Conversations, Ending, open_conversations
 from service.platform.http.idempotency import idempotent, run_once
+from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import (
     SCHEME,
     Media,
@@ -38,6 +39,7 @@ __all__ = [
     "create_app",
     "idempotent",
     "json_schema",
+    "limited",
     "no_deadline",
     "open_conversations",
     "read_json",
@@ -45,5 +47,6 @@ __all__ = [
     "run_once",
     "security_scheme",
     "surround",
+    "unlimited",
     "wait_signed_out",
 ]

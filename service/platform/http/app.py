@@ -1,6 +1,7 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import structlog
@@ -16,6 +17,7 @@ from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
+from service.platform.http.limits import Limiter, limit_of, without_limit
 from service.platform.http.openapi import PathParts, explain
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
@@ -26,12 +28,22 @@ from service.platform.identity import (
     TICKETS,
     Identity,
     Stay,
-    check_declared,
+    UndeclaredError,
     declared,
     split_tickets,
+    undeclared,
 )
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, Context, Document, RateLimits, ServerStatistics, forwarded, guard
+from service.platform.server import (
+    Application,
+    Context,
+    Document,
+    RateLimits,
+    Request,
+    ServerStatistics,
+    forwarded,
+    guard,
+)
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
@@ -44,15 +56,23 @@ def no_deadline[F: Callable[..., object]](view: F) -> F:
     return view
 
 
-def create_app(blueprints: Iterable[Blueprint], settings: PlatformSettings, identity: Identity = NOBODY) -> Application:
-    """Return the application that serves `blueprints`, to whom they declare.
+def create_app(
+    blueprints: Iterable[Blueprint],
+    settings: PlatformSettings,
+    identity: Identity = NOBODY,
+    limits: RateLimits | None = None,
+) -> Application:
+    """Return the application that serves `blueprints`, to whom they declare and as much as they declare.
 
-    Raises UndeclaredError when a route does not say who may.
+    Raises UndeclaredError when a route does not say who may, or how it is limited.
     """
-    app = _App(__name__, settings=settings, identity=identity, static_folder=None)
+    limits = RateLimits(settings.rate_per_address) if limits is None else limits
+    app = _App(__name__, settings=settings, identity=identity, limits=limits, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    check_declared((_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules())
+    views = [(_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
+    if lines := [*undeclared(views), *without_limit(views)]:
+        raise UndeclaredError("\n".join(lines))
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
     app.register_error_handler(RequestSchemaValidationError, reply_to_refused_schema)
@@ -87,8 +107,12 @@ def surround(
 class _App(Application):
     request_class = JsonRequest
 
-    def __init__(self, name: str, *, settings: PlatformSettings, identity: Identity, static_folder: None) -> None:
+    def __init__(
+        self, name: str, *, settings: PlatformSettings, identity: Identity, limits: RateLimits, static_folder: None
+    ) -> None:
         super().__init__(name, settings=settings, static_folder=static_folder)
+        self._addresses, self._by_rate = limits, settings.rate_per_address > 0
+        self._limiters: dict[str, Limiter | None] = {}
         self.extensions[CALLERS] = self._gate = identity.gate
         self._statistics = identity.statistics
         self._request_deadline = settings.request_deadline
@@ -102,8 +126,11 @@ class _App(Application):
             self._parts.declare(rule, endpoint or view_func.__name__, view_func)
 
     async def preprocess_request(self, ctx: AppContext) -> ResponseReturnValue | None:
-        context = cast(Context, ctx)
-        await self._let_in(context.rule, context.scope)  # ahead of a feature's own hooks
+        context = cast(Context, ctx)  # ahead of a feature's own hooks
+        limiter = self._limit(context.rule, context.scope)
+        if limiter is not None and limiter.body:
+            cast(Request, context.request).bound_body(limiter.body)
+        await self._let_in(context.rule, context.scope)
         return await super().preprocess_request(ctx)
 
     async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
@@ -119,8 +146,16 @@ class _App(Application):
         scope = cast(dict[str, Any], ctx.websocket.scope)
         offered = ctx.websocket.requested_subprotocols
         offered[:], scope[TICKETS] = split_tickets(offered)  # no handler is to see them, or to choose one
+        self._limit(ctx.websocket.url_rule, scope)
         await self._let_in(ctx.websocket.url_rule, scope)
         return await super().preprocess_websocket(ctx)
+
+    def _limit(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> Limiter | None:
+        """Return what limits a route, which an address may have asked too often: then it raises RateLimited."""
+        limiter = None if rule is None else self._limiter(rule.endpoint)
+        if limiter is not None:
+            limiter.enter(scope)
+        return limiter
 
     async def _let_in(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> None:
         """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
@@ -132,10 +167,26 @@ class _App(Application):
             if may.signed_in:
                 may.check(await self._gate.identify(scope))
 
+    def _limiter(self, endpoint: str) -> Limiter | None:
+        """Return what limits a route, None for one that says why nothing does."""
+        if endpoint not in self._limiters:
+            limit = limit_of(self.view_functions[endpoint])
+            if limit is None or limit.why_none:
+                self._limiters[endpoint] = None
+            else:
+                self._limiters[endpoint] = Limiter(limit, self._addresses, by_rate=self._by_rate)
+        return self._limiters[endpoint]
+
     async def dispatch_request(self, ctx: AppContext) -> ResponseReturnValue:
         context = cast(Context, ctx)
         rule = context.check_matched()
         self._parts.hold(rule, context.view_args)
+        if (limiter := self._limiter(rule.endpoint)) is None:
+            return await self._dispatch(ctx, rule)
+        with limiter.places:
+            return await self._dispatch(ctx, rule)
+
+    async def _dispatch(self, ctx: AppContext, rule: Rule) -> ResponseReturnValue:
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
         # move_on_after does the same, and checks a number that the settings have checked
@@ -178,8 +229,9 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             self._parts.hold(rule, ctx.websocket.view_args)
+        limiter = None if rule is None else self._limiters[rule.endpoint]
         stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
-        with stay.scope:
+        with nullcontext() if limiter is None else limiter.places, stay.scope:
             return await super().dispatch_websocket(ctx)
         await websocket.close(SIGNED_OUT, stay.reason)
         return None

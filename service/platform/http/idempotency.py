@@ -2,6 +2,7 @@
 
     @routes.post("/api/orders")
     @signed_in
+    @limited()
     @idempotent
     async def order() -> Response:
         return await run_once(database, lambda number: ({"number": number}, 201), store.place_order, item=item)

@@ -11,6 +11,7 @@ from quart_schema import validate_querystring
 from service.platform.database import Database
 from service.platform.errors import Conflict, Invalid
 from service.platform.http.callers import caller
+from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import Media, replies
 from service.platform.identity import (
     TICKET_SECONDS,
@@ -67,6 +68,7 @@ def create_identity_routes(identity: Identity, database: Database) -> Blueprint:
 def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
     @routes.post("/auth/ticket")
     @signed_in
+    @limited(rate=50, body=1_024)
     @replies(Ticket, 201)
     @replies(Conflict)
     async def ticket() -> tuple[Ticket, int]:
@@ -79,6 +81,7 @@ def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
 
     @routes.get("/auth/me")
     @anyone
+    @unlimited("sent from memory, and from a row now and then")
     @replies(Me)
     @replies(Unauthenticated)
     async def me() -> Me:
@@ -96,6 +99,7 @@ def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
 def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     @routes.get("/auth/sign-in")
     @anyone
+    @limited(rate=10, concurrency=50)
     @validate_querystring(Target)
     @replies(Media(), 303)
     @replies(Conflict)
@@ -106,6 +110,7 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
 
     @routes.get("/auth/callback")
     @anyone
+    @limited(rate=10, concurrency=20)  # each asks the provider, and may begin a session
     @validate_querystring(Answer)
     @replies(Media(), 303)
     @replies(Unauthenticated)
@@ -123,6 +128,7 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
 
     @routes.post("/auth/sign-out")
     @anyone
+    @limited()
     @replies(SignedOut)
     @replies(Conflict)
     async def sign_out() -> Response:
@@ -134,6 +140,7 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
 
     @routes.post(LOGOUT)
     @anyone
+    @limited(rate=50, concurrency=10, body=16_384)  # the provider is one address; a token has 12 kB at most
     @replies(Media(), 200)
     @replies(Conflict)
     async def backchannel_logout() -> Response:

@@ -13,11 +13,11 @@ from service.platform.identity.may import (
     Rule,
     UndeclaredError,
     anyone,
-    check_declared,
     declared,
     only,
     scope,
     signed_in,
+    undeclared,
 )
 from service.platform.identity.opening import NOBODY, Identity, open_identity
 from service.platform.identity.stay import SIGNED_OUT, Stay
@@ -44,7 +44,6 @@ __all__ = [
     "UndeclaredError",
     "anyone",
     "caller_of",
-    "check_declared",
     "cookies",
     "declared",
     "make_ticket",
@@ -53,4 +52,5 @@ __all__ = [
     "scope",
     "signed_in",
     "split_tickets",
+    "undeclared",
 ]

@@ -76,7 +76,8 @@ class Gate:
     async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
         try:
             if (token := bearer(scope["headers"])) is not None:
-                return await self._verify(token)
+                digest = sha256(token).digest()
+                return self._recall(digest) or await self._verify(token.decode("latin-1"), digest)
         except Unauthenticated as refused:
             self._statistics.tokens[str(refused.flaw)] += 1
             raise
@@ -122,14 +123,18 @@ class Gate:
             refuse("the token is signed with a key that the issuer does not have", Flaw.KEY)
         return key
 
-    async def _verify(self, token: str) -> Caller:
-        digest = sha256(token.encode()).digest()
-        if (caller := self._remembered.get(digest)) is not None:
-            if self._now() < caller.expires:
-                self._remembered.move_to_end(digest)
-                self._statistics.remembered += 1
-                return caller
+    def _recall(self, digest: bytes) -> Caller | None:
+        """Return whose a token is that was verified before and holds still. Each request passes here: be quick."""
+        if (caller := self._remembered.get(digest)) is None:
+            return None
+        if self._now() >= caller.expires:
             del self._remembered[digest]
+            return None
+        self._remembered.move_to_end(digest)
+        self._statistics.remembered += 1
+        return caller
+
+    async def _verify(self, token: str, digest: bytes) -> Caller:
         header = read_header(token, self._rules)
         key = await self._key(header.kid)
         verified = verify(token, header, key, self._rules, now=self._now())
@@ -148,15 +153,17 @@ class Gate:
         return hmac.new(self._log_key, subject.encode(), sha256).hexdigest()[:16]
 
 
-def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return the token in `Authorization: Bearer`, None without one. Raises Unauthenticated for more than one."""
-    given = [value for name, value in headers if name.lower() == b"authorization"]
+    given = [value for name, value in headers if name == b"authorization"]  # ASGI has names in lower case
+    if not given:
+        return None
     tokens = [value[7:].strip() for value in given if value[:7].lower() == b"bearer "]
     if not tokens:
         return None
     if len(given) > 1:
         refuse("more than one Authorization", Flaw.FORM)
-    return tokens[0].decode("latin-1")
+    return tokens[0]
 
 
 def session_cookie(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

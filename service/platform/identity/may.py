@@ -7,7 +7,7 @@
 A route that declares nothing stops the start. A declaration is data and a pure check; who asks is found elsewhere.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ _ATTRIBUTE = "may"
 
 
 class UndeclaredError(Exception):
-    """Routes do not say who may use them; a line for each."""
+    """Routes do not say who may use them, or how they are limited; a line for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,12 @@ def declared(view: Any) -> May | None:
     return found if isinstance(found, May) else None
 
 
-def check_declared(routes: Iterable[tuple[str, Any]]) -> None:
-    """Raise UndeclaredError for routes, each a name and its view, that do not say who may use them."""
-    lines = [
-        f"{name}: does not declare who may use it; put @anyone, @signed_in, @scope(…) or @only(…) below its path"
-        for name, view in routes
-        if declared(view) is None
-    ]
-    if lines:
-        raise UndeclaredError("\n".join(lines))
+def undeclared(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a line for each of some routes, each a name and its view, that does not say who may use it."""
+    for name, view in routes:
+        if declared(view) is None:
+            ways = "@anyone, @signed_in, @scope(…) or @only(…)"
+            yield f"{name}: does not declare who may use it; put {ways} below its path"
 
 
 def _declare[F: Callable[..., object]](view: F, may: May) -> F:

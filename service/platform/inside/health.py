@@ -12,6 +12,7 @@ import structlog
 from quart import Blueprint, Response
 
 from service.platform.database import Database
+from service.platform.http.limits import unlimited
 from service.platform.http.openapi import replies, unguarded
 from service.platform.identity import anyone
 from service.platform.inside.watchdog import Watchdog
@@ -130,6 +131,7 @@ def create_routes(health: Health, probes: Mapping[str, Probe], *, in_full: bool)
 
     @routes.get("/healthz")
     @anyone
+    @unlimited("one look at a time, whoever asks")
     @replies(Checks, 200, 503)
     async def healthz() -> Response:
         checks = await health.check()
@@ -145,6 +147,7 @@ def _add_probe(routes: Blueprint, path: str, probe: Probe) -> None:
     """Make a probe's path known to the framework too: for its document, and for methods that a probe does not have."""
 
     @anyone
+    @unlimited("a probe: answered ahead of the framework, from memory")
     @unguarded
     @replies(ProbeAnswer, 200, 503)
     async def answer() -> Response:

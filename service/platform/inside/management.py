@@ -16,6 +16,7 @@ from quart import Blueprint, Response, request
 
 from service.platform.database import Database
 from service.platform.errors import Forbidden, Invalid, cut
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
@@ -43,6 +44,7 @@ def loopback_only[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaita
     """
 
     @anyone
+    @unlimited("for operators on this machine")
     @functools.wraps(view)
     async def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         if not may_inspect(client_of(request.scope), request.headers.get("Host", "")):
@@ -88,6 +90,7 @@ def create_routes(
 
     @routes.get("/info")
     @anyone
+    @unlimited("for operators, on a listener of their own")
     async def info() -> dict[str, Any]:
         seen = database.condition
         return {
@@ -102,6 +105,7 @@ def create_routes(
 
     @routes.get(METRICS)
     @anyone
+    @unlimited("for operators, on a listener of their own")
     async def metrics() -> Response:
         return Response(inside.metrics.text(), content_type=CONTENT_TYPE)
 

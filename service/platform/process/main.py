@@ -193,7 +193,7 @@ async def live(
                 health.add("identity", identity.condition)
                 probes = public_probes(health)
                 own = [create_identity_routes(identity, database), create_health(health, probes, in_full=False)]
-                app = create_app([*blueprints, *own], settings, identity)
+                app = create_app([*blueprints, *own], settings, identity, limits)
                 await add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,

@@ -8,7 +8,7 @@ from service.platform.server.body import Request
 from service.platform.server.config import Probe
 from service.platform.server.context import Context
 from service.platform.server.documents import Document
-from service.platform.server.entry import Headers, refusal
+from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
 from service.platform.server.guard import guard
@@ -25,6 +25,7 @@ from service.platform.server.worker import serve
 
 __all__ = [
     "ALWAYS",
+    "SAFE_METHODS",
     "SEAMS",
     "TRIED",
     "WEBSOCKET",

@@ -38,6 +38,12 @@ class Body(TrioBody):
     _patience = math.inf
     _size = 0
 
+    def bound(self, most: int, expected: int | None) -> None:
+        """Take no more than `most` bytes. Raises RequestEntityTooLarge when the client says that it sends more."""
+        self._max_content_length = most if self._max_content_length is None else min(most, self._max_content_length)
+        if (expected or 0) > most:
+            raise RequestEntityTooLarge(f"a body has at most {most} bytes here")
+
     def pull_from(self, receive: Callable[[], Awaitable[ASGIReceiveEvent]], *, patience: float) -> None:
         """Read from `receive`, and wait `patience` seconds for the client in all; then RequestTimeout."""
         self._receive = receive
@@ -95,6 +101,10 @@ class Body(TrioBody):
 class Request(TrioRequest):
     body_class = Body
     body: Body
+
+    def bound_body(self, most: int) -> None:
+        """Take a body of so many bytes at most. Raises RequestEntityTooLarge when it says that it is larger."""
+        self.body.bound(most, self.content_length)
 
     @property
     def blueprints(self) -> list[str]:

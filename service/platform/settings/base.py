@@ -173,7 +173,7 @@ class PlatformSettings(Frozen):
         ge=0,
         le=1_000_000,
         description="Most POSTs, messages and upgrades per second from one client address (IPv6: one /64),"
-        " with a burst of two seconds; 0 is no limit.",
+        " with a burst of two seconds; 0 is no limit, and turns off the rates of single routes too.",
     )
 
     allowed_origins: Origins = Field(

@@ -40,14 +40,20 @@ class Issuer:
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
         self.omits_id_token = False
         self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
-        self.keys = [make_key("key-1"), make_key("key-2")]  # the one it signs with, and the next, shown ahead
+        self.sign_with("ES256")
+
+    def sign_with(self, algorithm: str) -> None:
+        """Sign by this algorithm from now on, with keys of its kind."""
+        self.algorithm = algorithm
+        # the one it signs with, and the next, shown ahead
+        self.keys = [make_key("key-1", algorithm), make_key("key-2", algorithm)]
 
     def rotate(self) -> None:
         """Sign with the next key from now on; the one before it is gone."""
-        self.keys = [self.keys[1], make_key(f"key-{int(str(self.keys[1].kid)[4:]) + 1}")]
+        self.keys = [self.keys[1], make_key(f"key-{int(str(self.keys[1].kid)[4:]) + 1}", self.algorithm)]
 
     @property
-    def key(self) -> jwk.ECKey:
+    def key(self) -> Any:
         return self.keys[0]
 
     @property
@@ -65,7 +71,7 @@ class Issuer:
 
     def token(self, *, header: dict[str, Any] | None = None, key: Any = None, **claims: Any) -> str:
         """Return a signed token whose header and claims are those of a good one but for these."""
-        made = {"alg": "ES256", "typ": "at+jwt", "kid": self.kid} | (header or {})
+        made = {"alg": self.algorithm, "typ": "at+jwt", "kid": self.kid} | (header or {})
         given = {name: value for name, value in made.items() if value is not None}
         return sign(given, self.claims(**claims), key or self.key)
 
@@ -105,8 +111,11 @@ class Issuer:
         }
 
 
-def make_key(kid: str) -> jwk.ECKey:
-    return jwk.ECKey.generate_key("P-256", {"kid": kid, "use": "sig", "alg": "ES256"})
+def make_key(kid: str, algorithm: str) -> jwk.Key:
+    about: Any = {"kid": kid, "use": "sig", "alg": algorithm}
+    if algorithm in {"Ed25519", "EdDSA"}:
+        return jwk.OKPKey.generate_key("Ed25519", about)
+    return jwk.ECKey.generate_key("P-256", about) if algorithm == "ES256" else jwk.RSAKey.generate_key(2048, about)
 
 
 def sign(header: dict[str, Any], claims: dict[str, Any] | bytes, key: Any) -> str:
@@ -118,6 +127,10 @@ def sign(header: dict[str, Any], claims: dict[str, Any] | bytes, key: Any) -> st
 class _Anything(JWSRegistry):
     def check_header(self, header: Any) -> None:
         """A test may put anything there."""
+
+    def get_alg(self, name: str) -> Any:
+        """Do not warn of the old name of Ed25519, which most issuers use."""
+        return self.algorithms[name]
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import fields
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -104,6 +105,10 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         path: Annotated[str, typer.Option(help="Path that they ask for.")] = "/openapi.json",
         duration: Annotated[float, typer.Option(min=0.1, help="Length of the run in seconds.")] = 10,
         host: Annotated[str, typer.Option(help="Host header to send, for a service with SERVICE_ALLOWED_HOSTS.")] = "",
+        token_file: Annotated[
+            Path | None,
+            typer.Option(exists=True, dir_okay=False, help="File with an access token, read for each connection."),
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
         **given: Any,
     ) -> None:
@@ -114,7 +119,7 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         from service.platform.client.load_plan import Plan, Report
         from service.platform.client.load_report import bars, text
 
-        plan = Plan(url=url, duration=duration, host=host)
+        plan = Plan(url=url, duration=duration, host=host, token_file=token_file)
         of_features = [
             module.Load(plan, module.Options(**{one.name: given[one.name] for one in fields(module.Options)}))
             for module in modules

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from quart import Blueprint
 
 from service.platform.feature import Feature, Resources
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.settings import PlatformSettings
 from service.platform.verbs import Program, run_program
@@ -18,6 +19,7 @@ async def open_queries(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/query/<float:seconds>")
     @anyone
+    @unlimited("a test's")
     async def query(seconds: float) -> str:
         await resources.database.run(sleep, seconds)
         return "done"

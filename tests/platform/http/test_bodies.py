@@ -12,6 +12,7 @@ from quart_schema import validate_request
 
 from service.platform.feature import Feature, Resources
 from service.platform.http import read_json
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -39,12 +40,14 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.post("/declared")
     @anyone
+    @unlimited("a test's")
     @validate_request(Told)
     async def declared(data: Told) -> dict[str, Any]:
         return {"text": data.text, "anything": data.anything}
 
     @routes.post("/plain")
     @anyone
+    @unlimited("a test's")
     async def plain() -> dict[str, Any]:
         return {"body": await request.get_json()}
 

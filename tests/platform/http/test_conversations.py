@@ -12,7 +12,7 @@ from quart import Blueprint
 
 from service.platform.errors import Busy
 from service.platform.feature import Feature, Resources
-from service.platform.http import Conversation, Conversations, Ending, open_conversations
+from service.platform.http import Conversation, Conversations, Ending, limited, open_conversations
 from service.platform.http.conversations import CALM, FLOOD, MOST_REASON, Patience
 from service.platform.identity import anyone
 from service.platform.lifecycle import Lifecycle
@@ -51,6 +51,7 @@ async def open_feed(resources: Resources, *, messages: Messages, heartbeat: floa
 
         @routes.websocket("/feed")
         @anyone
+        @limited()
         async def feed() -> None:
             await Conversation(conversations).stream(messages())
 
@@ -83,6 +84,7 @@ class Talks:
 
             @routes.websocket("/talk")
             @anyone
+            @limited()
             async def talk() -> None:
                 conversation = Conversation(self.conversations)
                 await conversation.run(partial(self.converse, conversation), partial(self.say_bye, conversation))

@@ -17,6 +17,7 @@ from service.platform.database import open_database
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http import idempotency_store, idempotent, replies, run_once
+from service.platform.http.limits import unlimited
 from service.platform.identity import signed_in
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -53,6 +54,7 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.post("/orders")
     @signed_in
+    @unlimited("a test's")
     @idempotent
     @validate_request(Order)
     @replies(Number, 201)

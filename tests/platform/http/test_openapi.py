@@ -15,6 +15,7 @@ from quart_schema import validate_querystring, validate_request
 
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
+from service.platform.http.limits import unlimited
 from service.platform.http.openapi import replies
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
@@ -61,11 +62,13 @@ async def open_lying(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/number")
     @anyone
+    @unlimited("a test's")
     async def number() -> Wrong:
         return {"nombre": 1}  # type: ignore[typeddict-item, typeddict-unknown-key]  # the lie
 
     @routes.get("/status")
     @anyone
+    @unlimited("a test's")
     @replies(Wrong)
     async def status() -> tuple[Wrong, int]:
         return {"number": 1}, 202
@@ -98,12 +101,14 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/asked/<item>")
     @anyone
+    @unlimited("a test's")
     @validate_querystring(Asked)
     async def asked(item: Small, query_args: Asked) -> dict[str, int]:
         return {str(item): query_args.needed}
 
     @routes.post("/told")
     @anyone
+    @unlimited("a test's")
     @validate_request(Asked)
     async def told(data: Asked) -> dict[str, int]:
         return {"needed": data.needed}

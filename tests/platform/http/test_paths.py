@@ -19,6 +19,7 @@ from quart.views import MethodView
 from werkzeug.routing import BaseConverter
 
 from service.platform.feature import Feature, Resources
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
@@ -53,6 +54,7 @@ class OpaqueConverter(BaseConverter):
 
 
 @anyone
+@unlimited("a test's")
 class Items(MethodView):
     """A class of views."""
 
@@ -70,57 +72,68 @@ async def open_parts(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/name/<name>")
     @anyone
+    @unlimited("a test's")
     async def of_name(name: Name) -> dict[str, str]:
         return {"name": name}
 
     @routes.get("/small/<small>")
     @anyone
+    @unlimited("a test's")
     async def of_small(small: Small) -> dict[str, int]:
         return {"one more": small + 1}
 
     @routes.get("/kind/<kind>")
     @anyone
+    @unlimited("a test's")
     async def of_kind(kind: Literal["a", "b"]) -> dict[str, str]:
         return {"kind": kind}
 
     @routes.get("/either/<name>", defaults={"small": 9})
     @routes.get("/either/<name>/<int:small>")
     @anyone
+    @unlimited("a test's")
     async def of_either(name: Name, small: Small) -> dict[str, int]:
         return {name: small}
 
     @routes.get("/<shop>/orders/<int:seq>")
     @anyone
+    @unlimited("a test's")
     async def of_order(shop: str, seq: int) -> dict[str, int]:
         return {shop: seq}
 
     @routes.get("/<string(length=2):country>/<float(signed=True):x>-<float:y>/<int(min=5, max=9):zoom>")
     @anyone
+    @unlimited("a test's")
     async def of_map(country: str, x: float, y: float, zoom: Small) -> str:
         return ""
 
     @routes.get('/any/<any("a:b>c", d):one>/<uuid:id>/<int(fixed_digits=4):year>')
     @anyone
+    @unlimited("a test's")
     async def of_any(one: str, id: UUID, year: int) -> str:
         return f"{one} {id.hex} {year}"
 
     @routes.get("/day/<day:day>/<opaque:thing>/<path:rest>")
     @anyone
+    @unlimited("a test's")
     async def of_day(day: date, thing: Opaque, rest: str) -> str:
         return f"{day.year} {type(thing).__name__} {rest}"
 
     @routes.route("/same/<one>", methods=["PUT", "DELETE"])
     @anyone
+    @unlimited("a test's")
     async def of_same(one: str) -> str:
         return one
 
     @routes.get("/same/<int:other>")
     @anyone
+    @unlimited("a test's")
     async def of_other(other: int) -> str:
         return str(other)
 
     @routes.websocket("/ws/<name>")
     @anyone
+    @unlimited("a test's")
     async def talk(name: Name) -> None:
         await websocket.accept()
         await websocket.send(name)

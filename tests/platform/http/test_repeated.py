@@ -13,6 +13,7 @@ from quart import Blueprint, request
 from quart_schema import validate_querystring, validate_request
 
 from service.platform.feature import Feature, Resources
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
@@ -49,29 +50,34 @@ async def open_repeating(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.post("/declared")
     @anyone
+    @unlimited("a test's")
     @validate_request(Told)
     async def declared(data: Told) -> dict[str, Any]:
         return {}
 
     @routes.post("/plain")
     @anyone
+    @unlimited("a test's")
     async def plain() -> dict[str, Any]:
         await request.get_json()
         return {}
 
     @routes.get("/query")
     @anyone
+    @unlimited("a test's")
     @validate_querystring(Query)
     async def query(query_args: Query) -> dict[str, Any]:
         return {}
 
     @routes.get("/part/<part>")
     @anyone
+    @unlimited("a test's")
     async def part(part: Annotated[str, Field(pattern="^[0-9]+$")]) -> dict[str, Any]:
         return {}
 
     @routes.get("/number/<int:number>")
     @anyone
+    @unlimited("a test's")
     async def number(number: int) -> dict[str, Any]:
         return {}
 

@@ -83,12 +83,21 @@ def test_a_route_declares_once_and_in_the_words_of_the_standard() -> None:
             scope(*wrong)
 
 
-async def test_a_route_that_does_not_say_who_may_stops_the_start(tmp_path: Path, database_url: str) -> None:
+async def test_a_route_that_says_not_who_may_or_how_it_is_limited_stops_the_start(
+    tmp_path: Path, database_url: str
+) -> None:
     with started(tmp_path, "UNDECLARED", command=WITH_FEATURES, database_url=database_url) as service:
         assert await service.wait_end() == 2
 
     said = service.log.read_text()
     assert "POST /orders (undeclared.order): does not declare who may use it" in said
     assert "websocket /feed (undeclared.feed): does not declare" in said
+    for route in (
+        "POST /orders (undeclared.order",
+        "GET /orders (undeclared.orders",
+        "websocket /feed (undeclared.feed",
+    ):
+        assert f"{route}): does not say how it is limited; put @limited" in said
+    assert "(undeclared.orders): does not declare" not in said
     assert "/declared" not in said
     assert "Traceback" not in said

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -14,13 +15,18 @@ from quart import Blueprint, request
 
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
+from service.platform.http.identity_routes import LOGOUT
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.issuer import open_issuer
+from service.platform.testing.issuer import CLIENT, open_issuer
 from service.platform.testing.processes import ready
+from tests.platform.identity.test_tokens import ATTACKS
 from tests.platform.identity.world import DOORS, FREE, World, auth, upgrade, world
+
+FORM = "application/x-www-form-urlencoded"
 
 
 async def statuses(client: httpx2.AsyncClient, token: str | None) -> dict[str, int]:
@@ -73,6 +79,36 @@ async def test_every_route_is_closed_to_whom_it_says(make_settings: MakeSettings
     assert document["components"]["securitySchemes"]["identity"]["openIdConnectUrl"].startswith(issuer.url)
 
 
+async def test_every_route_holds_the_limit_that_it_says(make_settings: MakeSettings) -> None:
+    """One without numbers counts by address, where it changes something, or says why it needs none: else no start."""
+    async with open_issuer() as issuer:
+        settings = make_settings(
+            **FREE | {"rate_per_address": 100_000}, **auth(issuer), auth_client_id=CLIENT, log_level="error"
+        )
+        async with booted(settings, [*FEATURES, DOORS]) as urls, httpx2.AsyncClient(base_url=urls.public) as client:
+            paths = (await client.get("/openapi.json")).json()["paths"]
+            operations = {(path, method): one for path in paths for method, one in paths[path].items()}
+            found = {route: one["x-limits"] for route, one in operations.items() if "x-limits" in one}
+            held: dict[tuple[str, str], set[str]] = {}
+            for (path, method), limits in found.items():
+                ask = partial(
+                    client.request,
+                    method.upper(),
+                    path,
+                    headers={"Content-Type": FORM if path == LOGOUT else "application/json"},
+                )
+                held[path, method] = {"concurrency"} & limits.keys()
+                if "body" in limits and (await ask(content=b"x" * (limits["body"] + 1))).status_code == 413:
+                    held[path, method].add("body")
+                for _ in range(int(4 * limits.get("rate", 0)) + 20):
+                    if (await ask()).status_code == 429:
+                        held[path, method].add("rate")
+                        break
+
+    assert {"/auth/sign-in", "/auth/callback", "/auth/ticket", LOGOUT} <= {path for path, _ in found}
+    assert held == {route: set(limits) for route, limits in found.items()}
+
+
 async def test_without_an_issuer_every_route_answers_and_everybody_is_a_guest(make_settings: MakeSettings) -> None:
     async with booted(make_settings(**FREE), [*FEATURES, DOORS]) as urls, Client(urls.public) as client:
         document = (await client.get("/openapi.json")).json()
@@ -87,12 +123,27 @@ async def test_without_an_issuer_every_route_answers_and_everybody_is_a_guest(ma
     assert "identity" not in checks
 
 
-async def test_the_operators_listener_asks_for_no_token(make_settings: MakeSettings) -> None:
-    async with world(make_settings) as here, httpx2.AsyncClient(base_url=here.urls.management) as client:
-        paths = ("/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/info", "/settings", "/tasks", "/loglevel")
-        answers = {path: (await client.get(path, headers={"Authorization": "Bearer x"})).status_code for path in paths}
+async def test_the_operators_listener_asks_for_no_token_and_minds_none(make_settings: MakeSettings) -> None:
+    """Whatever is sent, it answers as it does to nobody: 200 from this machine, and 403 by another name."""
+    here_only = ("/settings", "/tasks", "/loglevel", "/jobs", "/jobs/list")
+    paths = ("/livez", "/readyz", "/startupz", "/healthz", "/metrics", "/info", *here_only)
+    async with (
+        open_issuer() as foreign,
+        world(make_settings) as here,
+        httpx2.AsyncClient(base_url=here.urls.management) as client,
+    ):
+        tokens = {attack: make(here.issuer) for attack, make in ATTACKS.items()}
+        tokens |= {"foreign": foreign.token(), "good": here.issuer.token()}
+        strange = set()
+        for name, token in tokens.items():
+            headers = {"Authorization": f"Bearer {token}"}
+            answers = {path: (await client.get(path, headers=headers)).status_code for path in paths}
+            strange |= {(name, path, status) for path, status in answers.items() if status != 200}
+        others = {"Authorization": f"Bearer {here.issuer.token()}", "Host": "service.example"}
+        from_elsewhere = {path: (await client.get(path, headers=others)).status_code for path in here_only}
 
-    assert answers == dict.fromkeys(paths, 200)
+    assert strange == set()
+    assert from_elsewhere == dict.fromkeys(here_only, 403)
 
 
 async def test_a_refusal_says_how_to_sign_in_and_what_is_missing(make_settings: MakeSettings) -> None:
@@ -149,11 +200,13 @@ async def test_who_may_not_reaches_no_hook_of_a_feature(make_settings: MakeSetti
 
         @routes.get("/closed")
         @signed_in
+        @unlimited("a test's")
         async def shut() -> str:
             return ""
 
         @routes.get("/open")
         @anyone
+        @unlimited("a test's")
         async def unlocked() -> str:
             return ""
 

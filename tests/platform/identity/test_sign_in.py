@@ -77,9 +77,12 @@ class Site:
 
 
 @asynccontextmanager
-async def sites(make_settings: MakeSettings, count: int = 1, **changes: Any) -> AsyncIterator[list[Site]]:
+async def sites(
+    make_settings: MakeSettings, count: int = 1, sign_with: str = "ES256", **changes: Any
+) -> AsyncIterator[list[Site]]:
     """Yield replicas of a service that is a client of one provider."""
     async with open_issuer() as issuer, AsyncExitStack() as stack:
+        issuer.sign_with(sign_with)
         client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
         settings = make_settings(**FREE, **auth(issuer) | client | changes)
         found = []
@@ -110,6 +113,22 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (members.status_code, subject) == (200, "u-1")
     assert out.json()["to"].startswith(f"{site.issuer.url}/end?client_id={CLIENT}")
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"])
+async def test_a_provider_signs_by_any_allowed_algorithm(make_settings: MakeSettings, algorithm: str) -> None:
+    """Its tokens, its ID tokens and its logout tokens; by one that is not allowed none of them."""
+    for allowed in (algorithm, "ES384"):
+        async with sites(make_settings, auth_algorithms=allowed, sign_with=algorithm) as [site]:
+            browser, headers = site.browser(), {"Authorization": f"Bearer {site.issuer.token()}"}
+            by_token = (await site.client.get("/members", headers=headers)).status_code
+            by_browser = (await browser.sign_in(sub="u-1")).status_code
+            form = {"logout_token": logout(site)}
+            by_provider = (await site.client.post("/auth/backchannel-logout", data=form)).status_code
+            signed_in = (await browser.me())["signed_in"]
+        held = allowed == algorithm
+        assert (by_token, by_browser, by_provider) == ((200, 303, 200) if held else (401, 401, 400))
+        assert not signed_in
 
 
 async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) -> None:

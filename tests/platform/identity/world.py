@@ -10,6 +10,7 @@ from quart import Blueprint, websocket
 
 from service.platform.feature import Feature, Resources
 from service.platform.http import caller, replies, wait_signed_out
+from service.platform.http.limits import unlimited
 from service.platform.identity import Unauthenticated, anyone, only, scope, signed_in
 from service.platform.process.main import Urls
 from service.platform.testing.booting import booted
@@ -32,11 +33,13 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/open")
     @anyone
+    @unlimited("a test's")
     async def open_to_all() -> dict[str, str]:
         return {"subject": ""}
 
     @routes.get("/me")
     @anyone
+    @unlimited("a test's")
     @replies(Subject)
     @replies(Unauthenticated)
     async def me() -> Subject:
@@ -44,21 +47,25 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/members")
     @signed_in
+    @unlimited("a test's")
     async def members() -> dict[str, str]:
         return {"subject": (await caller()).subject}
 
     @routes.post("/orders/<int:number>")
     @scope("orders:write")
+    @unlimited("a test's")
     async def order(number: int) -> dict[str, str]:
         return {"subject": (await caller()).subject}
 
     @routes.get("/not-ada")
     @only(not_ada)
+    @unlimited("a test's")
     async def anybody_else() -> dict[str, str]:
         return {"subject": (await caller()).subject}
 
     @routes.websocket("/feed")
     @signed_in
+    @unlimited("a test's")
     async def feed() -> None:
         await websocket.accept()
         await websocket.send((await caller()).subject)
@@ -67,6 +74,7 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.websocket("/last-words")
     @signed_in
+    @unlimited("a test's")
     async def last_words() -> None:
         await websocket.accept()
         await websocket.send(await wait_signed_out())
@@ -74,6 +82,7 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.websocket("/stubborn")
     @signed_in
+    @unlimited("a test's")
     async def stubborn() -> None:
         await websocket.accept()
         await wait_signed_out()
@@ -81,6 +90,7 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.websocket("/subprotocols")
     @anyone
+    @unlimited("a test's")
     async def subprotocols() -> None:
         await websocket.accept(subprotocol="feed.v1")
         await websocket.send(",".join(websocket.requested_subprotocols))

@@ -17,6 +17,7 @@ from quart import Blueprint, abort, request, websocket
 from quart_trio import QuartTrio
 from wsproto.frame_protocol import CloseReason
 
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 
 if TYPE_CHECKING:
@@ -39,43 +40,51 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
 
     @app.get("/")
     @anyone
+    @unlimited("a test's")
     async def hello() -> str:
         return "hello"
 
     @app.get("/livez")
     @anyone
+    @unlimited("a test's")
     async def live() -> str:
         return "{}"
 
     @app.get("/slow/<float:seconds>")
     @anyone
+    @unlimited("a test's")
     async def slow(seconds: float) -> str:
         await trio.sleep(seconds)
         return "done"
 
     @app.get("/tasks")
     @anyone
+    @unlimited("a test's")
     async def tasks() -> str:
         return str(trio.lowlevel.current_statistics().tasks_living)
 
     @app.post("/read")
     @anyone
+    @unlimited("a test's")
     async def read() -> str:
         return str(len(await request.get_data(cache=True, as_text=False, parse_form_data=False)))
 
     @app.post("/ignore")
     @anyone
+    @unlimited("a test's")
     async def ignore() -> str:
         await trio.sleep(1)
         return "ignored"
 
     @app.get("/big")
     @anyone
+    @unlimited("a test's")
     async def big() -> bytes:
         return bytes(16 << 20)
 
     @app.get("/stream")
     @anyone
+    @unlimited("a test's")
     async def stream() -> AsyncIterator[bytes]:
         async def chunks() -> AsyncIterator[bytes]:
             while True:
@@ -85,11 +94,13 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
 
     @app.get("/error")
     @anyone
+    @unlimited("a test's")
     async def error() -> str:
         raise RuntimeError("meant")
 
     @app.get("/group")
     @anyone
+    @unlimited("a test's")
     async def group() -> str:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_not_found)
@@ -98,46 +109,54 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
 
     @app.websocket("/echo")
     @anyone
+    @unlimited("a test's")
     async def echo() -> None:
         while True:
             await websocket.send(await websocket.receive())
 
     @app.websocket("/deaf")
     @anyone
+    @unlimited("a test's")
     async def deaf() -> None:
         await websocket.accept()
         await trio.sleep_forever()
 
     @app.websocket("/pump")
     @anyone
+    @unlimited("a test's")
     async def pump() -> None:
         while True:
             await websocket.send(CHUNK)
 
     @app.websocket("/talk")
     @anyone
+    @unlimited("a test's")
     async def talk() -> None:
         while True:
             await websocket.send("x")
 
     @app.websocket("/fail")
     @anyone
+    @unlimited("a test's")
     async def fail() -> None:
         await websocket.accept()
         raise RuntimeError("meant")
 
     @app.websocket("/return")
     @anyone
+    @unlimited("a test's")
     async def return_() -> None:
         await websocket.accept()
 
     @app.websocket("/subprotocol")
     @anyone
+    @unlimited("a test's")
     async def subprotocol() -> None:
         await websocket.accept(subprotocol="not.offered")
 
     @app.websocket("/abort")
     @anyone
+    @unlimited("a test's")
     async def refuse() -> None:
         abort(403)
 

@@ -3,6 +3,7 @@
 import pytest
 from quart import Blueprint
 
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.server.routing import _encode_host
@@ -19,11 +20,13 @@ def guarded(app: Application) -> Application:
 
     @routes.route("/api/hello", methods=["GET", "POST"])
     @anyone
+    @unlimited("a test's")
     async def hello() -> str:
         return "let in"
 
     @routes.get("/files/<path:name>")
     @anyone
+    @unlimited("a test's")
     async def files(name: str) -> str:
         return name
 
@@ -85,6 +88,7 @@ async def test_a_path_and_a_method_are_what_they_are_written_as(guarded: Applica
 async def test_the_authority_of_an_absolute_target_is_the_host(app: Application) -> None:
     @app.get("/host")
     @anyone
+    @unlimited("a test's")
     async def host() -> str:
         from quart import request
 

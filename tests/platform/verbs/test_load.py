@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.verbs import Program, run_program
 from tests.platform.features import PLAIN, SLOW
+from tests.platform.identity.world import world
 
 
 async def test_every_answer_is_counted_and_timed(make_settings: MakeSettings) -> None:
@@ -35,6 +37,23 @@ async def test_every_answer_is_counted_and_timed(make_settings: MakeSettings) ->
     assert len(set(shown)) > 2
     assert "statuses          40 × 200" in text(report)
     assert json.loads(report.json())["seconds"]["http"]["p50"] > 0
+
+
+async def test_a_token_is_read_for_each_connection_and_sent(make_settings: MakeSettings, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    async with world(make_settings) as here:
+        found = {}
+        for name, token in {"good": here.issuer.token(), "bad": "x"}.items():
+            file.write_text(token + "\n")
+            asking = HttpLoad(Plan(url=here.urls.public, duration=0.5, token_file=file), rate=20, path="/members")
+            report = Report(asking._plan, [asking])
+            with trio.fail_after(30):
+                await run_load(report, lambda *_: None)
+            found[name] = set(asking.statuses)
+        told = report.json()
+
+    assert found == {"good": {"200"}, "bad": {"401"}}
+    assert json.loads(told)["plan"]["token_file"] == str(file)
 
 
 async def test_gets_come_at_the_asked_rate_however_slow_the_answers_are(make_settings: MakeSettings) -> None:

@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from quart import Blueprint, Quart, Response, request
 
+from service.platform.http.limits import unlimited
 from service.platform.http.openapi.declarations import Media, replies
 from service.platform.identity import anyone
 
@@ -15,6 +16,7 @@ def add_document(routes: Quart | Blueprint, path: str, body: bytes, headers: Map
     sent = {"Cache-Control": "no-cache", "ETag": f'"{sha256(body).hexdigest()[:20]}"'} | dict(headers)
 
     @anyone
+    @unlimited("sent from memory")
     @replies(Media(sent["Content-Type"].partition(";")[0]))
     @replies(Media(), 304)
     async def send() -> Response:

@@ -17,6 +17,7 @@ from werkzeug.routing import BaseConverter, Rule
 
 from service.platform import errors
 from service.platform.errors import PROBLEM_JSON, Invalid, Problem, ServiceError, Unavailable
+from service.platform.http.limits import Limit, limit_of
 from service.platform.http.openapi.declarations import Media, is_error
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
@@ -108,7 +109,12 @@ class _Provider(OpenAPIProvider):
             needed = may if may is not None and may.signed_in and self._issuer is not None else None
             if needed is not None:
                 operation["security"] = security(needed)
-            _complete(operation, method, guarded=not getattr(view, "unguarded", False), closed=needed is not None)
+            limit = limit_of(view)
+            if limit is not None and (told := limit.document()):
+                operation["x-limits"] = told
+            _complete(
+                operation, method, guarded=not getattr(view, "unguarded", False), closed=needed is not None, limit=limit
+            )
         return {path: operations}, components
 
     def _path(self, rule: str) -> tuple[str, dict[str, str]]:
@@ -172,11 +178,11 @@ def _describe_parts(
     return described, found
 
 
-def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: bool) -> None:
+def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: bool, limit: Limit | None) -> None:
     """Add the answers that come from outside of the route, and what belongs to every answer."""
     declared = operation["responses"] or {"default": {"description": "not declared"}}
     responses = {str(status): dict(response) for status, response in declared.items()}
-    for kind in _surrounding(operation, method, closed=closed) if guarded else ():
+    for kind in _surrounding(operation, method, closed=closed, limit=limit) if guarded else ():
         known = responses.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.__name__}"})
         if "content" in known:
             known["content"] |= _answer(kind)["content"]
@@ -189,12 +195,18 @@ def _told(status: str, response: dict[str, Any], headers: dict[str, Any]) -> dic
     return response if "$ref" in response else {"description": phrase, "headers": headers} | response
 
 
-def _surrounding(operation: Mapping[str, Any], method: str, *, closed: bool) -> Iterator[type[ServiceError]]:
+def _surrounding(
+    operation: Mapping[str, Any], method: str, *, closed: bool, limit: Limit | None
+) -> Iterator[type[ServiceError]]:
     yield from _ALWAYS
     if closed:
         yield from (Unauthenticated, errors.Forbidden)
     if method not in _SAFE:
         yield from _CHANGING
+    if limit is not None and limit.may_be_too_many:
+        yield errors.RateLimited
+    if limit is not None and limit.body:
+        yield errors.TooLarge
     if "requestBody" in operation:
         yield from _WITH_BODY
     if any(parameter["in"] == "path" for parameter in operation["parameters"]):

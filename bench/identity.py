@@ -1,0 +1,77 @@
+"""What a request costs more that says who asks: CPU of the server, over that of the same route for anyone.
+
+A token that is remembered, in short turns of the two; and one that is seen for the first time, by its kind of key.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench import clients
+from bench.price import Side
+
+TURNS, REQUESTS, COLD = 100, 100, 20  # turns, requests of a turn, turns of new tokens
+
+
+def get(path: str, token: str = "") -> bytes:
+    line = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{line}\r\n".encode()
+
+
+@contextmanager
+def service() -> Iterator[tuple[Side, dict[str, Any]]]:
+    """Yield a service of its own process, and tokens that it takes."""
+    command = [sys.executable, "-m", "bench.apps.identity", str(COLD * REQUESTS)]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            yield Side(process.pid, told["port"]), told
+        finally:
+            process.kill()
+
+
+def compare(name: str, mine: Callable[[int], float], base: Callable[[int], float], turns: int, most: float = 0) -> None:
+    """Print by how much mine costs more than base: the median over pairs of turns, either of which comes first."""
+    pairs = []
+    for turn in range(turns):
+        first, second = (mine, base) if turn % 2 else (base, mine)
+        measured = first(turn), second(turn)
+        pairs.append(measured if turn % 2 else measured[::-1])
+    more = [(theirs / ours - 1) * 100 for theirs, ours in pairs]
+    low, median, high = statistics.quantiles(more, n=4)
+    wanted = f"at most {most:.0f} %; " if most else ""
+    cost = statistics.median(theirs - ours for theirs, ours in pairs)
+    print(
+        f"{name:<58} {median:+5.1f} %  ({wanted}quartiles {low:+.1f} to {high:+.1f}; {cost:+.0f} µs "
+        f"on {statistics.median(ours for _, ours in pairs):.0f} µs)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    with service() as (side, told):
+
+        def plain(_: int) -> float:
+            return side.cost(get("/open"))
+
+        remembered = get("/closed", told["token"])
+        for _ in range(5):
+            side.cost(remembered)
+            plain(0)
+        compare("a request with a remembered token, over an open one", lambda _: side.cost(remembered), plain, TURNS, 5)
+        for kind, tokens in told["tokens"].items():
+
+            def new(turn: int, tokens: list[str] = tokens) -> float:
+                these = [get("/closed", token) for token in tokens[turn * REQUESTS : (turn + 1) * REQUESTS]]
+                return side.cost_of(lambda: clients.each(side.port, these), REQUESTS)
+
+            compare(f"a request with a new token by {kind}, over an open one", new, plain, COLD)

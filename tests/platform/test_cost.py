@@ -13,7 +13,7 @@ from quart import Blueprint
 from sqlalchemy import Connection, text
 
 from service.platform.feature import Feature, Resources
-from service.platform.http import Conversation, open_conversations
+from service.platform.http import Conversation, open_conversations, unlimited
 from service.platform.identity import anyone
 from service.platform.server import encode_frame, websocket
 from service.platform.telemetry.logs import configure_logs
@@ -43,11 +43,13 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/small")
     @anyone
+    @unlimited("counted, and by nobody else")
     async def small() -> dict[str, str]:
         return {"message": "hello"}
 
     @routes.get("/unit")
     @anyone
+    @unlimited("counted, and by nobody else")
     async def unit() -> dict[str, int]:
         return {"one": await resources.database.run(select_one)}
 
@@ -55,6 +57,7 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
 
         @routes.websocket("/ws")
         @anyone
+        @unlimited("counted, and by nobody else")
         async def room() -> None:
             await websocket.accept()
             conversation = Conversation(conversations)

@@ -3,27 +3,30 @@
     python -m bench [NAME...]      NAME as in ALL, below, or a feature's
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
-does not tilt it much; PostgreSQL's own time is not counted.
+does not tilt it much; PostgreSQL's own time is not counted. The ratios are kept in build/ratios.json.
 """
 
+import resource
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients, identity, jobs
+from bench import clients, identity, jobs, starts
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
 from service.platform.database import open_embedded
 
 MEMBERS = 1_000
+IDLE = 1_000
 MESSAGES = 60
 TEXT = b"a message of a usual length, as people write them to each other in a room"
 LIVE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -125,17 +128,43 @@ def stalled() -> None:
                 return late()
 
         median, ratios = ratio(late_beside_stalled, late)
-        name = "p99 of others while 50 peers do not read, to without"
-        print(f"{name:<58} {median:5.2f}x  (at most 1.50x; {min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+        show("p99 of others while 50 peers do not read, to without", (median, ratios), 1.5, at_most=True)
+
+
+def start() -> None:
+    """From exec to the first answer of /readyz, on a migrated database, in time and in processor time."""
+    with postgres() as url:
+        starts.main(url)
+
+
+def idle() -> None:
+    """The memory of a websocket that says nothing: of IDLE more, in turns of the two servers."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with server("ours") as ours, server("fastapi_") as fastapi, ExitStack() as stack:
+
+        def grow(measured: Server) -> float:
+            before = measured.pss
+            stack.callback(clients.Members(measured.port, IDLE).close)
+            time.sleep(1)
+            return (measured.pss - before) / IDLE
+
+        grow(ours), grow(fastapi)  # what is loaded and allocated for the first ones
+        each = [(grow(ours), grow(fastapi)) for _ in range(3)]
+        ratios = [one / other for one, other in each]
+        show("memory of an idle websocket, to FastAPI", (statistics.median(ratios), ratios), 1.0, at_most=True)
+        print(f"{'':<58} {statistics.median(one for one, _ in each):.1f} KiB")
 
 
 ALL: dict[str, Callable[[], None]] = {
+    "start": start,
     "price": price,
     "identity": identity.main,
     "probes": probes,
     "http": http,
     "fanout": fanout,
     "stalled": stalled,
+    "idle": idle,
     "database": database,
     "units": units.main,
     "jobs": jobs.main,

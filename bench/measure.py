@@ -1,16 +1,20 @@
 """Servers in processes of their own, the processor time they use, and ratios as medians of interleaved pairs."""
 
+import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.platform.testing.processes import descendants
 
+RATIOS = Path(__file__).parents[1] / "build" / "ratios.json"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,6 +34,11 @@ class Server:
         """Resident memory in MB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    @property
+    def pss(self) -> float:
+        """Memory of its own, and its share of what is shared, in KiB."""
+        return int(Path(f"/proc/{self.pid}/smaps_rollup").read_text().partition("Pss:")[2].split()[0])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -72,8 +81,19 @@ def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5
     return statistics.median(ratios), ratios
 
 
-def show(name: str, measured: tuple[float, list[float]], wanted: float | None) -> None:
-    """Print one line."""
+def show(name: str, measured: tuple[float, list[float]], wanted: float | None, *, at_most: bool = False) -> None:
+    """Print one line, and keep it in RATIOS; `wanted` is the least, or with `at_most` the most, or nothing."""
     median, ratios = measured
-    goal = "" if wanted is None else f"wanted {wanted:.2f}x; "
+    bound = "at most" if at_most else "wanted"
+    goal = "" if wanted is None else f"{bound} {wanted:.2f}x; "
     print(f"{name:<58} {median:5.2f}x  ({goal}{min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    keep(name, {"median": median, "least": min(ratios), "greatest": max(ratios), bound: wanted})
+
+
+def keep(name: str, figures: Mapping[str, float | None]) -> None:
+    """Put the figures of one ratio into RATIOS, beside those of the same run and of earlier ones."""
+    known = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
+    rounded = {what: round(figure, 3) for what, figure in figures.items() if figure is not None}
+    known[name] = {**rounded, "python": platform.python_version(), "at": time.strftime("%Y-%m-%d %H:%M")}
+    RATIOS.parent.mkdir(exist_ok=True)
+    RATIOS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")

@@ -81,6 +81,8 @@ def find_psql() -> str | None:
 
 
 def run_python(settings: PlatformSettings) -> None:
+    import service.platform.verbs.tables  # noqa: F401  here: psql does without
+
     import_all(FEATURES)  # their tables register with metadata
     engine = create_engine(url_of(settings))
     with engine.connect() as connection:

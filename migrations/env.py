@@ -33,6 +33,8 @@ def connect() -> Iterator[Connection]:
         yield given
         return
 
+    import service.platform.verbs.tables  # noqa: F401  here: who migrates does without
+
     import_all(FEATURES)
     try:
         settings, _ = catalogue(Settings, FEATURES).load()

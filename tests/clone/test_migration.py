@@ -1,5 +1,6 @@
 """`make migration`: what the models say becomes a migration that says whom it serves, and that was tried."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def give_table(copy: Path, more: str) -> None:
 def written(copy: Path, name: str) -> str:
     [file] = (copy / "migrations" / "versions").glob(f"*_{name}.py")
     return file.read_text()
+
+
+def test_no_table_of_the_platform_is_dropped_where_no_feature_needs_it(clone: Path, writable_database_url: str) -> None:
+    (clone / "service" / "features.py").write_text("FEATURES = ()\n")
+    names = "import service.platform.verbs.tables as one; print(*one.service.platform.jobs.table.metadata.tables)"
+    tables = set(run_in(clone, "python", "-c", names).stdout.split())
+    done = run_in(clone, "alembic", "check", SERVICE_DATABASE_URL=writable_database_url)
+
+    assert "job" in tables
+    assert not tables & set(re.findall(r"remove_table', Table\('(\w+)'", done.stdout + done.stderr))
 
 
 @pytest.mark.ci

@@ -59,7 +59,7 @@ async def open_jobs(
         nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)
         nursery.start_soon(database.keep_running, worker.sweep, SWEEP_EVERY, settings.jobs_retention)
         if concurrency:
-            await nursery.start(worker.run)
+            await nursery.start(worker.run_jobs)
             nursery.start_soon(database.keep_running, worker.listen, CHANNEL)
             nursery.start_soon(database.keep_running, worker.take)
             nursery.start_soon(database.keep_running, worker.beat)

@@ -107,7 +107,7 @@ class Worker:
         """Look for work now: something was enqueued, or a limit is free."""
         self._wake.set()
 
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+    async def run_jobs(self, task_status: trio.TaskStatus[None]) -> None:
         """Run the jobs that `take` claims, apart from it: an error of one is no trouble of the claims."""
         async with trio.open_nursery() as self._nursery:
             self._context = copy_context()

@@ -30,9 +30,20 @@ class Doorway:
         """Return once nobody waits to be accepted; at once, and no checkpoint, when that is so."""
         if not self._is_crowded():
             return
-        with trio.move_on_after(PATIENCE):
+        try:
+            if self._waiting:
+                await self._waiting.park()
+            else:
+                await self._wait_first()
+        finally:
+            self._waiting.unpark()  # also when whoever waited has gone: each lets the next go on
+
+    async def _wait_first(self) -> None:
+        """Wait, and keep the time for those who come to wait behind."""
+        with trio.move_on_after(PATIENCE) as patience:
             await self._waiting.park()
-        self._waiting.unpark()
+        if patience.cancelled_caught:
+            self._waiting.unpark(count=GROUP)
 
     def notice(self) -> None:
         """Let those go on who wait, if the connection that was just accepted is the last."""

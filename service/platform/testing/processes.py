@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,11 @@ def run_to_end(
 
 def descendants(pid: int) -> list[int]:
     """Return the pids below a process, from /proc."""
-    parents: Mapping[int, int] = {
-        int(entry.name): int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and (entry / "stat").exists()
-    }
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
     found, wave = [], [pid]
     while wave:
         wave = [child for child, parent in parents.items() if parent in wave]

@@ -61,11 +61,33 @@ async def test_requests_wait_until_the_last_who_knocked_is_let_in_and_then_go_on
 async def test_a_crowd_that_never_ends_keeps_nobody_for_long(
     listener: socket.socket, autojump_clock: trio.testing.MockClock
 ) -> None:
+    doorway = Doorway(listener)
     with listener, knock(listener, 1)[0]:
         started = trio.current_time()
-        await Doorway(listener).pass_through()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * GROUP):
+                nursery.start_soon(doorway.pass_through)
 
     assert trio.current_time() - started == pytest.approx(PATIENCE)
+
+
+async def test_those_behind_go_on_when_the_first_who_waits_has_gone(
+    listener: socket.socket, autojump_clock: trio.testing.MockClock
+) -> None:
+    doorway, first = Doorway(listener), trio.CancelScope()
+
+    async def wait_first() -> None:
+        with first:
+            await doorway.pass_through()
+
+    with listener, knock(listener, 1)[0], trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_first)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                nursery.start_soon(doorway.pass_through)
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel()
 
 
 async def test_behind_a_closed_listener_nobody_waits(listener: socket.socket) -> None:

@@ -154,7 +154,7 @@ def test_an_issuer_is_kept_as_it_was_given(monkeypatch: pytest.MonkeyPatch, issu
     monkeypatch.setenv("SERVICE_AUTH_ISSUER", issuer)
     monkeypatch.setenv("SERVICE_AUTH_AUDIENCE", "orders")
 
-    assert KNOWN.load()[0].auth_issuer == issuer
+    assert PLATFORM.load()[0].auth_issuer == issuer
 
 
 def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,90 @@
+"""How long a start takes: from exec to the first answer of /readyz that says yes, beside the same of FastAPI."""
+
+import http.client
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.measure import cpu_seconds, show
+from service.platform.database.migrate import migrate
+from service.platform.settings import PlatformSettings, SecretURL
+
+BIN = Path(sys.executable).parent
+ROUNDS = 7
+MOST = 1.2
+POLL = 0.005  # seconds between two questions; of each side the same
+
+type Started = tuple[float, float]  # seconds, and of processor time
+
+
+def main(url: str) -> None:
+    migrate(PlatformSettings(database_url=SecretURL(url)))
+
+    def ours() -> Started:
+        port, management = free_port(), free_port()
+        return started(
+            [BIN / "service", "serve"],
+            port,
+            {
+                "SERVICE_DATABASE_URL": url,
+                "SERVICE_BIND": f"127.0.0.1:{port}",
+                "SERVICE_MANAGEMENT_BIND": f"127.0.0.1:{management}",
+            },
+        )
+
+    def theirs() -> Started:
+        port = free_port()
+        native = url.replace("postgresql+psycopg", "postgresql+asyncpg")
+        command = [BIN / "uvicorn", "bench.apps.fastapi_ready:app", "--port", str(port), "--log-level", "error"]
+        return started(command, port, {"DATABASE_URL": native})
+
+    ours(), theirs()  # files are read for the first time
+    pairs = [in_turns(ours, theirs, number) for number in range(ROUNDS)]
+    for index, what in enumerate(("start to readyz", "processor time of it")):
+        ratios = [mine[index] / other[index] for mine, other in pairs]
+        show(f"{what}, to FastAPI on uvicorn", (statistics.median(ratios), ratios), MOST, at_most=True)
+
+
+def in_turns(ours: Callable[[], Started], theirs: Callable[[], Started], number: int) -> tuple[Started, Started]:
+    """Measure both, each of them first every other time."""
+    if number % 2:
+        other, mine = theirs(), ours()
+    else:
+        mine, other = ours(), theirs()
+    return mine, other
+
+
+def started(command: list[Path | str], port: int, settings: Mapping[str, str]) -> Started:
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | dict(settings), stderr=subprocess.DEVNULL)
+    try:
+        while not is_ready(port):
+            assert process.poll() is None, f"{command[0]} has ended"
+            time.sleep(POLL)
+        return time.perf_counter() - begun, cpu_seconds(process.pid)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def is_ready(port: int) -> bool:
+    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        asked.request("GET", "/readyz")
+        return asked.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

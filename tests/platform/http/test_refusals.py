@@ -1,0 +1,77 @@
+"""Errors are answered without the framework's response where nobody sees it, and are the same answers."""
+
+from collections.abc import Iterable
+
+import pytest
+from quart import Blueprint, Response
+
+from service.platform.errors import Busy, ServiceError
+from service.platform.http.app import create_app
+from service.platform.identity import anyone
+from service.platform.server import Application
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import Reader, get
+
+
+def create_routes() -> Blueprint:
+    routes = Blueprint("refusals", __name__)
+
+    @routes.get("/busy")
+    @anyone
+    async def busy() -> str:
+        raise Busy("all are in use", retry_after=3)
+
+    @routes.get("/folder/")
+    @anyone
+    async def folder() -> str:
+        return "here"
+
+    return routes
+
+
+async def answers(app: Application, requests: Iterable[bytes]) -> list[tuple[int, set[bytes], bytes]]:
+    """Return status, headers but for the date, and body of each answer."""
+    found = []
+    async with running(app) as server, await server.connect() as client:
+        reader = Reader(client)
+        for request in requests:
+            await client.send_all(request)
+            status, headers, body = await reader.response()
+            lines = {line.strip() for line in headers.lower().split(b"\r\n") if line.strip()}
+            found.append((status, {line for line in lines if not line.startswith((b"date:", b"http/"))}, body))
+    return found
+
+
+REQUESTS = [get("/busy"), get("/nowhere"), get("/busy").replace(b"GET", b"PUT"), get("/folder"), get("/busy?a=b")]
+
+
+async def test_who_sees_responses_sees_the_same_as_is_sent_without_them(make_settings: MakeSettings) -> None:
+    seen: list[int] = []
+    plain = create_app([create_routes()], make_settings())
+    watched = create_app([create_routes()], make_settings())
+
+    @watched.after_request
+    async def watch(response: Response) -> Response:
+        seen.append(response.status_code)
+        return response
+
+    without, with_hook = await answers(plain, REQUESTS), await answers(watched, REQUESTS)
+
+    assert without == with_hook
+    assert [status for status, _, _ in without] == seen == [503, 404, 405, 308, 503]
+    assert b"retry-after: 3" in without[0][1]
+    assert any(line.startswith(b"allow: ") for line in without[2][1])
+
+
+@pytest.mark.parametrize("kind", [ServiceError, Busy])
+async def test_a_features_own_handler_is_asked_first(make_settings: MakeSettings, kind: type[ServiceError]) -> None:
+    routes = create_routes()
+
+    @routes.errorhandler(kind)
+    async def handle(_: ServiceError) -> tuple[str, int]:
+        return "own words", 418
+
+    ((status, _, body),) = await answers(create_app([routes], make_settings()), REQUESTS[:1])
+
+    assert (status, body) == (418, b"own words")

@@ -106,7 +106,7 @@ class Conversation:
         self.address = self.socket.remote_addr or ""
         self._all = conversations
         self._send_nowait = self.socket.outbox.send_nowait  # looked up once: a fan-out calls it for each message
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None  # the nursery's, while there is one
         self._ending: Ending | None = None
         self._overflowed = False
         self._bucket = conversations.limits.connection()
@@ -126,7 +126,8 @@ class Conversation:
     def end(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
-            self._scope.cancel()
+            if self._scope is not None:
+                self._scope.cancel()
 
     def take(self, bucket: TokenBucket | None = None) -> float:
         """Take a token for what was received, of its address's bucket too, or of another bucket alone.
@@ -150,8 +151,7 @@ class Conversation:
         """
         self._all.add(self)
         try:
-            with self._scope:
-                await self._converse(receive)
+            await self._converse(receive)
             if self._ending is not None:
                 if not self._overflowed:
                     await say_goodbye(self._ending)
@@ -182,22 +182,24 @@ class Conversation:
         else:
             self.end(COMPLETE)
 
-    async def _watch_sign_out(self) -> None:
-        self.end(Ending(SIGNED_OUT, await wait_signed_out()))
-
     async def _converse(self, receive: Callable[[trio.Nursery], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._heartbeat)
-            nursery.start_soon(self._watch_sign_out)
+            self._scope = nursery.cancel_scope
+            if self._ending is not None:
+                self._scope.cancel()
+            nursery.start_soon(self._watch)
             with suppress(ClientDisconnectedError):  # how most conversations end
                 await receive(nursery)
             nursery.cancel_scope.cancel()
 
-    async def _heartbeat(self) -> None:
+    async def _watch(self) -> None:
+        """Ping, and end it when nothing comes or nobody is signed in: one task, as each takes kilobytes."""
         heartbeat, silence = self._all.heartbeat, SILENCE * self._all.heartbeat
         next_ping = trio.current_time() + heartbeat
         while True:
-            await trio.sleep_until(min(next_ping, self.socket.last_received + silence))
+            with trio.move_on_at(min(next_ping, self.socket.last_received + silence)):
+                self.end(Ending(SIGNED_OUT, await wait_signed_out()))
+                return
             now = trio.current_time()
             if now >= self.socket.last_received + silence:
                 self.end(SILENT)

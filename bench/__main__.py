@@ -53,9 +53,15 @@ def probes() -> None:
 
 
 def http() -> None:
-    with server("ours") as ours, server("bare") as bare, server("fastapi_") as fastapi:
+    with (
+        server("ours") as ours,
+        server("bare") as bare,
+        server("fastapi_") as fastapi,
+        server("fastapi_", "", "httptools") as quick,
+    ):
         show("GET of a few bytes of JSON, to the stack as it comes", _compare(ours, bare, HELLO), 1.0)
         show("GET of a few bytes of JSON, to FastAPI on uvicorn", _compare(ours, fastapi, HELLO), 1.0)
+        show("GET of a few bytes of JSON, to that with httptools", _compare(ours, quick, HELLO), 0.6)
 
 
 def _compare(ours: Server, theirs: Server, request: bytes) -> tuple[float, list[float]]:

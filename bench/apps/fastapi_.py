@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import uvicorn
 from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
@@ -62,14 +62,14 @@ async def room(websocket: WebSocket) -> None:
         members.discard(websocket)
 
 
-async def main(database_url: str) -> None:
+async def main(database_url: str, parser: Literal["h11", "httptools"]) -> None:
     global sessions  # noqa: PLW0603  # as its tutorials do
     if database_url:
         engine = create_async_engine(database_url, pool_size=10, max_overflow=0)
         sessions = async_sessionmaker(engine)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(app, log_level="error", access_log=False, ws="websockets", lifespan="off")
+    config = uvicorn.Config(app, http=parser, log_level="error", access_log=False, ws="websockets", lifespan="off")
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
@@ -77,4 +77,5 @@ if __name__ == "__main__":
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+        url, *parser = sys.argv[1:] or [""]
+        runner.run(main(url, "httptools" if "httptools" in parser else "h11"))

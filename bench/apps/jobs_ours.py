@@ -10,7 +10,8 @@ import trio
 from sqlalchemy import Connection
 
 from bench.apps.jobs_task import CONCURRENCY, POLL, PORTION, SETTLE, Task, numbers
-from service.platform.database import Database, migrate, open_database
+from service.platform.database import Database, open_database
+from service.platform.database.migrate import migrate
 from service.platform.jobs import Job, JobContext, enqueue, enqueue_many, job, open_jobs
 from service.platform.process.one_cpu import one_cpu
 from service.platform.settings import PlatformSettings

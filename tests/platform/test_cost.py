@@ -43,13 +43,13 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.get("/small")
     @anyone
-    @unlimited("counted, and by nobody else")
+    @unlimited("a test's")
     async def small() -> dict[str, str]:
         return {"message": "hello"}
 
     @routes.get("/unit")
     @anyone
-    @unlimited("counted, and by nobody else")
+    @unlimited("a test's")
     async def unit() -> dict[str, int]:
         return {"one": await resources.database.run(select_one)}
 
@@ -57,7 +57,7 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
 
         @routes.websocket("/ws")
         @anyone
-        @unlimited("counted, and by nobody else")
+        @unlimited("a test's")
         async def room() -> None:
             await websocket.accept()
             conversation = Conversation(conversations)

@@ -1,5 +1,6 @@
 """Signing in and out on the page, with a real identity provider beside it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,22 @@ def open_as(browser: Browser, url: str, **options: Any) -> Page:
 
 
 def test_a_person_signs_in_chats_and_signs_out(browser: Browser, service: Process, tmp_path: Path) -> None:
+    """Each state is pictured, on a desktop and on a phone, in TEST_PICTURES or the test's own directory."""
+    pictures = Path(os.environ.get("TEST_PICTURES", tmp_path))
     url = service.public.replace("127.0.0.1", "localhost")
     ada, bob = open_as(browser, f"{url}/#harbour"), open_as(browser, f"{url}/#harbour", **PHONE)
     ada.wait_for_selector("#status[data-state=stranger]")
     assert not ada.is_visible("#composer")
-    ada.screenshot(path=tmp_path / "desktop-1-stranger.png")
-    bob.screenshot(path=tmp_path / "phone-1-stranger.png")
+    ada.screenshot(path=pictures / "desktop-1-stranger.png")
+    bob.screenshot(path=pictures / "phone-1-stranger.png")
     ada.click("#status-action")
     ada.wait_for_load_state()
-    ada.screenshot(path=tmp_path / "desktop-2-provider.png")
+    ada.screenshot(path=pictures / "desktop-2-provider.png")
     ada.go_back()
+    bob.click("#status-action")
+    bob.wait_for_load_state()
+    bob.screenshot(path=pictures / "phone-2-provider.png")
+    bob.go_back()
     sign_in(ada, "ada")
     sign_in(bob, "bob")
     write(ada, "who am I?")
@@ -64,16 +71,22 @@ def test_a_person_signs_in_chats_and_signs_out(browser: Browser, service: Proces
     assert ada.url.endswith("#harbour")
     assert (ada.input_value("#name"), ada.is_disabled("#name")) == ("Ada Lovelace", True)
     assert bob.locator("#log .who bdi.verified").first.text_content() == "Ada Lovelace"
-    ada.screenshot(path=tmp_path / "desktop-3-signed-in.png")
-    bob.screenshot(path=tmp_path / "phone-3-signed-in.png")
+    ada.screenshot(path=pictures / "desktop-3-signed-in.png")
+    bob.screenshot(path=pictures / "phone-3-signed-in.png")
     other_window = ada.context.new_page()
     other_window.goto(f"{url}/#harbour")
     other_window.wait_for_selector("#status[data-state=open]")
     ada.click("#sign-out")
     other_window.wait_for_selector("#status[data-state=stranger]")
     assert other_window.text_content("#status-text") == "You are signed out."
-    other_window.screenshot(path=tmp_path / "desktop-4-signed-out.png")
+    other_window.screenshot(path=pictures / "desktop-4-signed-out.png")
     assert bob.get_attribute("#status", "data-state") == "open"
+    bob.click("[data-open=sidebar]")
+    with bob.expect_navigation():
+        bob.click("#sign-out")
+    bob.goto(f"{url}/#harbour")
+    bob.wait_for_selector("#status[data-state=stranger]")
+    bob.screenshot(path=pictures / "phone-4-signed-out.png")
     for page in (ada, bob):
         page.context.close()
-    print(tmp_path)
+    print(pictures)

@@ -6,7 +6,9 @@ import pytest
 from quart import Blueprint, Response
 
 from service.platform.errors import Busy, ServiceError
+from service.platform.http import unlimited
 from service.platform.http.app import create_app
+from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.testing.fixtures import MakeSettings
@@ -19,11 +21,13 @@ def create_routes() -> Blueprint:
 
     @routes.get("/busy")
     @anyone
+    @unlimited("a test's")
     async def busy() -> str:
         raise Busy("all are in use", retry_after=3)
 
     @routes.get("/folder/")
     @anyone
+    @unlimited("a test's")
     async def folder() -> str:
         return "here"
 

@@ -1,6 +1,7 @@
-"""A session with a thousand websockets ends: soon, and without the others' noticing."""
+"""What comes in thousands: websockets of a session that ends, and tokens by keys that nobody has."""
 
 import json
+import secrets
 import statistics
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 import trio
 
+from service.platform.identity.keys import QUIET
 from service.platform.testing.contract import Client
 from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
 from service.platform.testing.processes import ROOT, started
@@ -20,6 +23,7 @@ from tests.platform.identity.test_sign_in import SESSION, Browser
 from tests.platform.identity.world import auth
 
 COUNT = 1_000
+MADE_UP, PORTION = 10_000, 1_000
 DOORS = (sys.executable, "-m", "tests.platform.identity.doors")
 HOLDERS = (sys.executable, "-m", "tests.platform.identity.holders")
 
@@ -85,3 +89,58 @@ async def one_run(url: str, issuer: Issuer) -> float:
     )
     assert told["codes"] == {"4401": COUNT}
     return p99(during) / p99(before)
+
+
+@pytest.mark.drill
+async def test_ten_thousand_made_up_keys_cost_others_no_more_than_good_tokens(
+    tmp_path: Path, database_url: str
+) -> None:
+    """The same number of requests beside a user, with tokens that hold and with tokens by keys of random names."""
+    async with open_issuer() as issuer:
+        settings = auth(issuer) | {"rate_per_address": 0, "log_level": "error"}
+        with started(tmp_path, command=DOORS, database_url=database_url, **settings) as service:
+            await service.wait_ready()
+            good = [issuer.token()] * PORTION
+            made_up = [issuer.token(header={"kid": secrets.token_urlsafe(9)}) for _ in range(MADE_UP)]
+            user = issuer.token(sub="user")
+            await beside(service.public, user, good)
+            fetches, begun = issuer.fetches, time.monotonic()
+            base, attacked = list[float](), list[float]()
+            for first in range(0, MADE_UP, PORTION):
+                base += await beside(service.public, user, good)
+                attacked += await beside(service.public, user, made_up[first : first + PORTION])
+            fetched, seconds = issuer.fetches - fetches, time.monotonic() - begun
+
+    ratio = p99(attacked) / p99(base)
+    print(
+        f"{MADE_UP} made-up keys in {seconds:.0f} s: {fetched} fetches; a user's p99 is {ratio:.2f} of beside good ones"
+    )
+    assert fetched <= seconds / QUIET + 1
+    assert ratio <= 1.2
+
+
+async def beside(url: str, user: str, tokens: list[str]) -> list[float]:
+    """Return how long a user's requests took, while so many with these tokens were asked by others."""
+    taken: list[float] = []
+    left = iter(tokens)
+    async with httpx2.AsyncClient(base_url=url, verify=False) as client, trio.open_nursery() as nursery:
+
+        async def get(token: str) -> int:
+            return (await client.get("/members", headers={"Authorization": f"Bearer {token}"})).status_code
+
+        async def ask() -> None:
+            while True:
+                began = time.perf_counter()
+                assert await get(user) == 200
+                taken.append(time.perf_counter() - began)
+
+        async def others() -> None:
+            for token in left:
+                await get(token)
+
+        nursery.start_soon(ask)
+        async with trio.open_nursery() as asking:
+            for _ in range(4):
+                asking.start_soon(others)
+        nursery.cancel_scope.cancel()
+    return taken

@@ -123,14 +123,14 @@ def test_what_readers_have_differed_over_is_left_to_h11(data: bytes) -> None:
     assert read_at_a_glance(data) is None
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=2_000, deadline=None)
 @given(REQUESTS)
 @example(PLAIN)
 def test_random_requests_are_what_h11_reads_in_them(data: bytes) -> None:
     agree(data)
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=2_000, deadline=None)
 @given(st.integers(0, len(PLAIN) - 1), st.binary(max_size=3), st.integers(0, 3))
 def test_a_plain_request_with_a_change_anywhere_is_what_h11_reads_in_it(where: int, put: bytes, taken: int) -> None:
     agree(PLAIN[:where] + put + PLAIN[where + taken :])

@@ -1,7 +1,7 @@
 """Addresses in settings: nothing given is dropped, what can never match is refused, and no password is repeated."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -60,6 +60,7 @@ def test_what_libpq_takes_is_taken(url: str) -> None:
     assert database_url(url).get_backend_name() == "postgresql"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1))
 def test_a_password_arrives_at_libpq_as_it_was_given(password: str) -> None:
     from urllib.parse import quote

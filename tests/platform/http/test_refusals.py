@@ -8,7 +8,6 @@ from quart import Blueprint, Response
 from service.platform.errors import Busy, ServiceError
 from service.platform.http import unlimited
 from service.platform.http.app import create_app
-from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.testing.fixtures import MakeSettings

@@ -185,6 +185,8 @@ def of_features() -> dict[str, Callable[[], None]]:
 
 def main() -> None:
     every = ALL | of_features()
+    if wrong := [name for name in sys.argv[1:] if name not in every]:
+        sys.exit(f"there is no benchmark {wrong[0]!r}; there are {', '.join(every)}")
     for name in sys.argv[1:] or every:
         every[name]()
 

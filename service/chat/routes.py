@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import trio
-from quart import Blueprint, websocket
+from quart import Blueprint
+from quart.globals import app_ctx
 
 from service.chat import relay
 from service.chat.asyncapi import add_asyncapi
@@ -68,7 +69,7 @@ def create_routes(resources: Resources, chat: Chat) -> Blueprint:
     @limited()  # and what is sent by SERVICE_RATE_PER_CONNECTION, in the conversation
     async def converse() -> None:
         """Speak the mode that the client offers; a bad offer or name is a 400 before the upgrade."""
-        socket = cast(Websocket, websocket._get_current_object())
+        socket = cast(Websocket, app_ctx.websocket)
         author = await identify(socket)
         if not socket.requested_subprotocols:
             await SimpleConversation(chat, socket, author).run()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import trio
-from quart import websocket
+from quart.globals import app_ctx
 from quart.wrappers.base import ClientDisconnectedError
 
 from service.platform.errors import Unavailable
@@ -102,7 +102,7 @@ class Conversation:
 
     def __init__(self, conversations: Conversations, socket: Websocket | None = None) -> None:
         """Be about a websocket; in a handler that is the current one."""
-        self.socket = socket or cast(Websocket, websocket._get_current_object())
+        self.socket = socket or cast(Websocket, app_ctx.websocket)
         self.address = self.socket.remote_addr or ""
         self._all = conversations
         self._send_nowait = self.socket.outbox.send_nowait  # looked up once: a fan-out calls it for each message

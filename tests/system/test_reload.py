@@ -103,6 +103,7 @@ async def test_a_saved_migration_is_applied(clone: Clone) -> None:
     async with developing(clone) as service, httpx2.AsyncClient() as client:
         write_migration(clone.path / "migrations", "later", HEAD, serves_from=HEAD, up="CREATE TABLE later ()")
         await wait_said(service, "reloaded in")
+        await wait_said(service, "stopped")  # until then the old one answers operators too
         schema = (await client.get(service.management + "/info")).json()["schema"]
 
     assert schema == {"state": "at", "revision": "later", "head": "later"}
@@ -112,6 +113,7 @@ async def test_settings_are_read_anew(clone: Clone) -> None:
     async with developing(clone) as service, httpx2.AsyncClient() as client:
         (clone.path / ".env").write_text("SERVICE_REQUEST_DEADLINE=7\n")
         await wait_said(service, "reloaded in")
+        await wait_said(service, "stopped")
         shown = (await client.get(service.management + "/settings")).json()
 
     assert shown["SERVICE_REQUEST_DEADLINE"]["value"] == "7"

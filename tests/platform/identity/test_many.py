@@ -23,7 +23,8 @@ from tests.platform.identity.test_sign_in import SESSION, Browser
 from tests.platform.identity.world import auth
 
 COUNT = 1_000
-MADE_UP, PORTION = 10_000, 1_000
+ADDED = 0.002  # seconds at most that a member waits longer, at p99, while the others end
+MADE_UP, PORTION = 10_000, 250
 DOORS = (sys.executable, "-m", "tests.platform.identity.doors")
 HOLDERS = (sys.executable, "-m", "tests.platform.identity.holders")
 
@@ -41,10 +42,9 @@ async def test_a_thousand_websockets_of_a_session_end_and_others_do_not_notice(
         settings = auth(issuer) | client | {"rate_per_address": 0, "rate_per_connection": 0}
         with started(tmp_path, command=DOORS, database_url=database_url, **settings) as service:
             await service.wait_ready()
-            ratios = [await one_run(service.public, issuer) for _ in range(5)]
+            added = [await one_run(service.public, issuer) for _ in range(5)]
 
-    print("p99 of another member, while they end to before:", [f"{ratio:.2f}" for ratio in ratios])
-    assert statistics.median(ratios) <= 1.5
+    assert statistics.median(added) <= ADDED
 
 
 def holding(command: list[str]) -> subprocess.Popen[str]:
@@ -52,6 +52,7 @@ def holding(command: list[str]) -> subprocess.Popen[str]:
 
 
 async def one_run(url: str, issuer: Issuer) -> float:
+    """Return how much longer, in seconds, another member waits at p99 while they end."""
     where = urlsplit(url)
     async with Client(url) as http:
         browser = Browser(http, issuer)
@@ -88,7 +89,7 @@ async def one_run(url: str, issuer: Issuer) -> float:
         f"{p99(during) * 1000:.2f} ms while they end ({len(during)} turns)"
     )
     assert told["codes"] == {"4401": COUNT}
-    return p99(during) / p99(before)
+    return p99(during) - p99(before)
 
 
 @pytest.mark.drill

@@ -1,5 +1,6 @@
 """`make update`: a clone that was renamed, stripped and edited takes a newer template, and only real conflicts stay."""
 
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -48,11 +49,19 @@ def release(copy: Path) -> None:
     (copy / ".pre-commit-config.yaml").unlink()
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('version = "0.1.0"', 'version = "0.2.0"', 1))
-    write_migration(copy / "migrations", "later", HEAD, serves_from=HEAD or "later", up="SELECT 1")
+    write_migration(copy / "migrations", "later", HEAD, serves_from=served_from(copy, HEAD), up="SELECT 1")
     assert run_in(copy, "ruff", "format", "--quiet").returncode == 0
     assert run_in(copy, "python", "deploy/generate.py").returncode == 0
     commit(copy)
     git(copy, "tag", "v0.2.0")
+
+
+def served_from(copy: Path, revision: str | None) -> str:
+    """Return what an addition after a revision says: what that one says itself."""
+    texts = (file.read_text() for file in (copy / "migrations" / "versions").glob("*.py"))
+    said = next(text for text in texts if f'revision = "{revision}"\n' in text)
+    found: list[str] = re.findall(r'^serves_from = "(\w+)"', said, re.MULTILINE)
+    return found[0]
 
 
 def first_line(path: Path, line: str) -> None:
@@ -85,7 +94,7 @@ def lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('version = "0.1.0"', 'version = "7.0.0"', 1))
     [before] = tomllib.loads((copy / "migrations" / "removed.toml").read_text()).values()
-    write_migration(copy / "migrations", "own", before, serves_from=before, up="SELECT 1")
+    write_migration(copy / "migrations", "own", before, serves_from=served_from(copy, before), up="SELECT 1")
     assert run_in(copy, "ruff", "check", "--fix", "--quiet", "service/settings.py").returncode == 0
     assert run_in(copy, "ruff", "format", "--quiet").returncode == 0
     assert run_in(copy, "python", "deploy/generate.py").returncode == 0

@@ -1,6 +1,7 @@
 """`deploy/setup.sh`, which every target of the Makefile begins with; and what else the Makefile says twice."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,13 +11,17 @@ from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
 
 
 def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
-    """Run the script with a uv that only says how it was called; return its lines."""
-    uv = tmp_path / "uv"
-    uv.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nenv\n')
-    uv.chmod(0o755)
+    """Run the script in a place of its own, with a uv that only says how it was called; return its lines."""
+    for path, says in (("uv", 'printf "%s\\n" "$@"; env'), (".venv/bin/python", "exit 0")):
+        program = tmp_path / path
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{says}\n")
+        program.chmod(0o755)
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
     done = subprocess.run(
         ["sh", "deploy/setup.sh", *arguments],
-        cwd=ROOT,
+        cwd=tmp_path,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"} | environment,
         capture_output=True,
         text=True,
@@ -44,7 +49,7 @@ def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: st
     said = set_up(tmp_path, HOME=home, UV_CACHE_DIR="", XDG_CACHE_HOME="")
     caches = [line.partition("=")[2] for line in said if line.startswith(("UV_CACHE_DIR=", "HOME="))]
 
-    assert any(cache.startswith(f"{ROOT}/.uv") for cache in caches), said
+    assert any(cache.startswith(f"{tmp_path}/.uv") for cache in caches), said
 
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:

@@ -30,7 +30,7 @@ The message is shown to the client: what was wrong, the offending value, what wo
 import http
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NotRequired, TypedDict
 
@@ -203,3 +203,12 @@ def make_reply(status: int, detail: str, headers: Mapping[str, str], *, instance
         document["request_id"] = request_id
     always = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store"}
     return Reply(status, {**headers, **always}, json.dumps(document).encode())
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of a group, however deep they lie; one that is no group is all there is."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from leaves(member)
+    else:
+        yield error

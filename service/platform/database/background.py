@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from service.platform.database.sqlstate import DATABASE_ERRORS, kind, one_line
-from service.platform.errors import Busy
+from service.platform.errors import Busy, leaves
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between two runs; each is drawn from half of it to all
 PROBATION = 2.5  # seconds without an error after which a task is well; with the pause, less than 5
@@ -143,11 +143,3 @@ def name_of(function: Callable[..., object]) -> str:
         function = function.func
     module = getattr(function, "__module__", "") or ""
     return f"{module.rpartition('.')[2]}.{getattr(function, '__qualname__', type(function).__name__)}"
-
-
-def leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

@@ -1,9 +1,9 @@
 """Why a start failed, in a few lines for whoever has just saved a file: what, in which file and line, and the code."""
 
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
+from service.platform.errors import leaves
 from service.platform.reload.colours import BOLD, DIM, PLAIN, RED
 
 # How many of the calls that led to an error are shown: the innermost ones of one's own code.
@@ -21,15 +21,6 @@ def describe(error: BaseException, root: Path, *, coloured: bool) -> str:
             lines += [f"    {bold}{place}{plain}", *(f"      {dim}{line}{plain}" for line in code)]
         lines += [""]
     return "\n".join(lines)
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group, however deep they lie; one that is no group is all there is."""
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from leaves(part)
-    else:
-        yield error
 
 
 def places(error: BaseException, root: Path) -> list[tuple[str, list[str]]]:

@@ -1,6 +1,6 @@
 """QuartTrio on our connections: the base of every app that `serve` is given."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import structlog
@@ -13,7 +13,7 @@ from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import ServiceError
+from service.platform.errors import ServiceError, leaves
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json
@@ -122,13 +122,13 @@ class Application(QuartTrio):
         """Answer with the first error of a group, if every error in it is an answer; else the whole group is a 500."""
         if not isinstance(error, BaseExceptionGroup):
             return await super().handle_user_exception(ctx, error)
-        leaves = [leaf for leaf in _leaves(error) if not isinstance(leaf, ClientDisconnectedError)]
-        if leaves and all(isinstance(leaf, ANSWERS) for leaf in leaves):
-            return await super().handle_user_exception(ctx, cast(Exception, leaves[0]))
+        real = [leaf for leaf in leaves(error) if not isinstance(leaf, ClientDisconnectedError)]
+        if real and all(isinstance(leaf, ANSWERS) for leaf in real):
+            return await super().handle_user_exception(ctx, cast(Exception, real[0]))
         raise error
 
     async def handle_websocket_exception(self, ctx: AppContext, error: Exception) -> ResponseTypes | None:
-        if all(isinstance(leaf, ClientDisconnectedError) for leaf in _leaves(error)):
+        if all(isinstance(leaf, ClientDisconnectedError) for leaf in leaves(error)):
             return None  # how every conversation ends
         return await super().handle_websocket_exception(ctx, error)
 
@@ -139,11 +139,3 @@ def _real_errors(group: BaseExceptionGroup) -> Exception:
     if not isinstance(errors, Exception):
         raise group
     return errors
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _leaves(member)
-    else:
-        yield error

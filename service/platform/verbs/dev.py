@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from service.platform.database import EmbeddedUnavailable
 from service.platform.database.development import DevelopmentDatabaseUnusable, bring_up_to_date
 from service.platform.process.main import Urls
@@ -21,6 +19,7 @@ from service.platform.reload.failure import describe
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.dev_identity import ProviderUnavailable, refuse_another, signing_in_at
 from service.platform.verbs.dev_supplies import Supplies
+from service.platform.verbs.local import log_crash
 from service.platform.verbs.program import tell
 
 ROOT = Path(__file__).parents[3]
@@ -105,7 +104,3 @@ def surrounded(
         settings = bring_up_to_date(settings, around.database(), data, forgetting=forgetting)
     with breakpoints(around.clock, around.terminal):
         yield settings, origins
-
-
-def log_crash(error: BaseException) -> None:
-    structlog.get_logger(__name__).critical("crashed", exc_info=error)

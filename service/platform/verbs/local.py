@@ -196,6 +196,12 @@ def check(context: typer.Context) -> None:
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
 
 
+def log_crash(error: BaseException) -> None:
+    import structlog
+
+    structlog.get_logger(__name__).critical("crashed", exc_info=error)
+
+
 def process(
     features: "Sequence[Feature]",
     settings: "PlatformSettings",
@@ -206,13 +212,13 @@ def process(
     on_ready: "Callable[[Urls], object]" = lambda _: None,
     stage: "Stage | None" = None,
     clock: "Clock | None" = None,
-    failed: Callable[[BaseException], object] | None = None,
+    failed: Callable[[BaseException], object] = log_crash,
 ) -> None:
     """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash, which `failed` is told."""
-    import structlog
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.errors import leaves
     from service.platform.feature import import_all
     from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
@@ -230,17 +236,9 @@ def process(
             run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)
             trio.run(partial(run, stage=stage or ALONE), clock=clock)
     except* (SettingsError, SeamsError, UndeclaredError) as group:
-        fail(sentences(group), WRONG)
+        fail("\n".join(map(str, leaves(group))), WRONG)
     except* (MigrationsWrong, JobsTwice) as group:
-        fail(sentences(group), CRASHED)
+        fail("\n".join(map(str, leaves(group))), CRASHED)
     except* Exception as group:
-        if failed is None:
-            structlog.get_logger(__name__).critical("crashed", exc_info=True)
-        else:
-            failed(group)
+        failed(group)
         sys.exit(CRASHED)
-
-
-def sentences(error: BaseException) -> str:
-    """Return what the errors of a group say, a line each, however deep they lie."""
-    return "\n".join(map(sentences, error.exceptions)) if isinstance(error, BaseExceptionGroup) else str(error)

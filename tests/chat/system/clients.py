@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from service.platform.errors import leaves
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused
 from tests.chat.frames import open_raw
 from tests.chat.system.checker import Acked, Got, History, Joined
@@ -165,11 +166,3 @@ class Member:
 
 async def send(line: RawWebsocket, **frame: Any) -> None:
     await line.send(frame)
-
-
-def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]

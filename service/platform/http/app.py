@@ -152,17 +152,16 @@ class _App(Application):
 
     def _limit(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> Limiter | None:
         """Return what limits a route, which an address may have asked too often: then it raises RateLimited."""
-        limiter = None if rule is None else self._limiter(rule.endpoint)
-        if limiter is not None:
+        if rule is None:
+            return None
+        scope["route"] = rule.rule  # for the log line and the metrics
+        if (limiter := self._limiter(rule.endpoint)) is not None:
             limiter.enter(scope)
         return limiter
 
     async def _let_in(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> None:
         """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
-        if rule is None:
-            return
-        scope["route"] = rule.rule  # for the log line
-        if self._gate is not None:
+        if rule is not None and self._gate is not None:
             may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
             if may.signed_in:
                 may.check(await self._gate.identify(scope))
@@ -229,7 +228,7 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             self._parts.hold(rule, ctx.websocket.view_args)
-        limiter = None if rule is None else self._limiters[rule.endpoint]
+        limiter = None if rule is None else self._limiter(rule.endpoint)
         stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
         with nullcontext() if limiter is None else limiter.places, stay.scope:
             return await super().dispatch_websocket(ctx)

@@ -97,6 +97,16 @@ async def test_a_rate_holds_for_its_route_and_an_address(make_settings: MakeSett
         assert int(refused.headers["Retry-After"]) >= 1
 
 
+async def test_what_is_refused_is_counted_for_its_route(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE, rate_per_address=0.01), [LIMITED]) as urls, Client(urls.public) as client:
+        answers = await statuses(client, "/by-address", 2)
+        async with httpx2.AsyncClient(base_url=urls.management) as operator:
+            metrics = (await operator.get("/metrics")).text
+
+    assert 429 in answers
+    assert 'http_response_status_code="429",http_route="/by-address"' in metrics
+
+
 async def test_what_counts_by_address_counts_together_with_all_that_changes_something(
     make_settings: MakeSettings,
 ) -> None:

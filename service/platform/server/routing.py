@@ -43,13 +43,10 @@ class Routes(QuartMap):
         known = self._known.get((method, raw_path))
         if known is not None:
             return known, {}
-        if is_ambiguous(raw_path):
-            raise NotFound
-        path = "/" + scope["path"].lstrip("/")
-        adapter = MapAdapter(
-            self, host, scope.get("root_path", ""), "", scope["scheme"], path, method, scope["query_string"].decode()
-        )
-        rule, parts = adapter.match(method=method if method.isupper() else _NO_METHOD, return_rule=True)
+        path, query = "/" + scope["path"].lstrip("/"), scope["query_string"].decode()
+        root = scope.get("root_path", "")
+        adapter = _Adapter(self, host, root, "", scope["scheme"], path, method, query, scope=scope)
+        rule, parts = adapter.match(return_rule=True)
         if not rule.arguments and rule.rule.encode() == raw_path:
             self._known[method, raw_path] = rule
         return rule, dict(parts)

@@ -13,14 +13,20 @@ def find_base(given: str, recorded: str, target: str) -> str:
     a download or "use this template". Raises Refused when that is none.
     """
     if given:
-        for name in (f"{FETCHED}/tags/{given}", f"{FETCHED}/heads/{given}", given):
-            if (found := ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")) and _is_template_s(found):
-                return found
+        if found := find_version(given):
+            return found
         raise Refused(f"the template has no {given}: BASE is the version that this clone came from")
     if recorded and _is_template_s(recorded):
         return recorded
     shared = ask("merge-base", "HEAD", target)
     return shared or most_alike()
+
+
+def find_version(given: str) -> str:
+    """Return the template's commit that a tag, a branch or a commit names, in this order; "" when it has none."""
+    names = (f"{FETCHED}/tags/{given}", f"{FETCHED}/heads/{given}", given)
+    commits = (ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") for name in names)
+    return next((found for found in commits if found and _is_template_s(found)), "")
 
 
 def most_alike() -> str:

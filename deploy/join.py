@@ -5,7 +5,6 @@ serves what both serve. Then it is linted, and databases of each release come to
 """
 
 import argparse
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -30,15 +29,7 @@ def join() -> Path:
     heads = find_heads()
     if len(heads) < 2:
         raise Refused("the migrations have one head: there is nothing to join" if heads else "there is no migration")
-    before = set(migration.VERSIONS.glob("*.py"))
-    arguments = ("merge", "heads", "-m", f"join {' and '.join(heads)}")
-    done = subprocess.run(
-        [migration.BIN / "alembic", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Refused(f"alembic failed:\n{done.stdout}{done.stderr}")
-    [written] = set(migration.VERSIONS.glob("*.py")) - before
-    return written
+    return migration.let_alembic_write("merge", "heads", "-m", f"join {' and '.join(heads)}")
 
 
 def find_heads() -> list[str]:

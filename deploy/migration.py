@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
-from deploy.clone import ROOT, Refused, command, say  # after the path above
+from deploy.clone import ROOT, Refused, attempt, command, say  # after the path above
 
 GOOD_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 VERSIONS = ROOT / "migrations" / "versions"
@@ -51,29 +51,28 @@ def write(name: str) -> Path:
     from service.platform.settings import SecretURL, SettingsError
     from service.settings import Settings
 
-    before = set(VERSIONS.glob("*.py"))
     try:
         settings, _ = catalogue(Settings, FEATURES).load()
         with tempfile.TemporaryDirectory() as scratch, open_embedded(Path(scratch) / "data", durable=False) as server:
             migrate(settings.model_copy(update={"database_url": SecretURL(server.url), "database_direct_url": None}))
-            run_alembic(name, server.url)
+            given = {"SERVICE_DATABASE_URL": server.url, "SERVICE_DATABASE_DIRECT_URL": ""}
+            written = let_alembic_write("revision", "--autogenerate", "-m", name.replace("_", " "), **given)
     except (EmbeddedUnavailable, MigrationFailed, MigrationRefused, SettingsError) as error:
         raise Refused(str(error)) from error
-    [written] = set(VERSIONS.glob("*.py")) - before
     if body(written.read_text(), "upgrade").strip() == "pass":
         written.unlink()
         raise Refused("the tables that the features name are those that the migrations make: change a table first")
     return written
 
 
-def run_alembic(name: str, url: str) -> None:
-    environment = {**os.environ, "SERVICE_DATABASE_URL": url, "SERVICE_DATABASE_DIRECT_URL": ""}
-    arguments = ("revision", "--autogenerate", "-m", name.replace("_", " "))
-    done = subprocess.run(
-        [BIN / "alembic", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+def let_alembic_write(*arguments: str, **environment: str) -> Path:
+    """Run a command of Alembic's that writes one migration; return its file."""
+    before = set(VERSIONS.glob("*.py"))
+    done = attempt(str(BIN / "alembic"), *arguments, environment=os.environ | environment)
     if done.returncode:
         raise Refused(f"alembic failed:\n{done.stdout}{done.stderr}")
+    [written] = set(VERSIONS.glob("*.py")) - before
+    return written
 
 
 def body(source: str, function: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
-from deploy.base import find_base  # after the path above
+from deploy.base import FETCHED, find_base, find_version  # after the path above
 from deploy.clone import (
     ROOT,
     Refused,
@@ -35,7 +35,6 @@ from deploy.origin import RECORD, Origin, without_password
 from deploy.projection import project
 
 BRANCH = "refs/heads/template"
-FETCHED = "refs/template"
 RELEASE = re.compile(rf"{FETCHED}/tags/v?(\d+)\.(\d+)\.(\d+)")
 
 NEXT = """
@@ -113,11 +112,8 @@ def fetch(url: str) -> None:
 
 def pick(to: str, url: str) -> str:
     """Return the commit to update to. Raises Refused when there is none, or when it is no template's."""
-    names = (f"{FETCHED}/tags/{to}", f"{FETCHED}/heads/{to}", to) if to else (newest(), f"{FETCHED}/HEAD")
-    found = next(
-        filter(None, (name and ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") for name in names)), ""
-    )
-    if not found or not ask("for-each-ref", "--contains", found, "--count=1", FETCHED):
+    found = find_version(to or newest() or f"{FETCHED}/HEAD")
+    if not found:
         raise Refused(f"the template has no {to}; its tags are {tags() or 'none'}")
     if ask("ls-tree", "--name-only", found, RECORD):
         raise Refused(f"{without_password(url)} is a clone and not the template: make update FROM=https://…")

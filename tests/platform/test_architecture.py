@@ -18,7 +18,7 @@ PLATFORM = "service.platform"
 # package or a module of service/platform.
 LAYERS = (
     {"name"},
-    {"settings", "errors", "lifecycle", "seams"},
+    {"declarations", "settings", "errors", "lifecycle", "seams"},
     {"telemetry"},
     {"calls", "database", "server"},
     {"identity", "jobs"},

@@ -13,6 +13,7 @@ from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException, Rule
 
+from service.platform.declarations import UndeclaredError
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
@@ -28,7 +29,6 @@ from service.platform.identity import (
     TICKETS,
     Identity,
     Stay,
-    UndeclaredError,
     declared,
     split_tickets,
     undeclared,

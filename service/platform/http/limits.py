@@ -14,17 +14,17 @@ A route that declares neither stops the start. Whatever is declared, these hold 
 deadline, SERVICE_MAX_BODY_BYTES, and SERVICE_RATE_PER_ADDRESS for what changes something and for upgrades.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from service.platform.declarations import Declaration
 from service.platform.errors import RateLimited, Unavailable
 from service.platform.server import SAFE_METHODS, RateLimits, client_of
 
 RETRY_AFTER = 1  # seconds
 
-_ATTRIBUTE = "limit"
 _EVERYBODY: AbstractContextManager[None] = nullcontext()
 
 
@@ -49,6 +49,14 @@ class Limit:
         return {name: value for name, value in given.items() if value}
 
 
+LIMITS = Declaration(
+    Limit,
+    missing='does not say how it is limited; put @limited(…) or @unlimited("why") below its path',
+    twice="says twice how it is limited",
+)
+limit_of, without_limit = LIMITS.of, LIMITS.missing
+
+
 def limited[F: Callable[..., object]](
     *, rate: float | None = None, concurrency: int | None = None, body: int | None = None
 ) -> Callable[[F], F]:
@@ -61,34 +69,14 @@ def limited[F: Callable[..., object]](
     if any(one <= 0 for one in given):
         raise ValueError("a limit is more than 0")
     limit = Limit(rate=rate or 0, by_address=not given, concurrency=concurrency or 0, body=body or 0)
-    return lambda view: _declare(view, limit)
+    return lambda view: LIMITS.put(view, limit)
 
 
 def unlimited[F: Callable[..., object]](why: str) -> Callable[[F], F]:
     """Declare that a route needs no limit beside those that hold for all, and why."""
     if not why.strip():
         raise ValueError("say why a route needs no limit")
-    return lambda view: _declare(view, Limit(why_none=why))
-
-
-def limit_of(view: Any) -> Limit | None:
-    """Return what a view declares, or the class that it was made of; None for nothing."""
-    found = getattr(view, _ATTRIBUTE, None) or getattr(getattr(view, "view_class", None), _ATTRIBUTE, None)
-    return found if isinstance(found, Limit) else None
-
-
-def without_limit(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
-    """Yield a line for each of some routes, each a name and its view, that does not say how it is limited."""
-    for name, view in routes:
-        if limit_of(view) is None:
-            yield f'{name}: does not say how it is limited; put @limited(…) or @unlimited("why") below its path'
-
-
-def _declare[F: Callable[..., object]](view: F, limit: Limit) -> F:
-    if limit_of(view) is not None:
-        raise ValueError(f"{getattr(view, '__qualname__', view)}: says twice how it is limited")
-    setattr(view, _ATTRIBUTE, limit)
-    return view
+    return lambda view: LIMITS.put(view, Limit(why_none=why))
 
 
 class Places:

@@ -7,20 +7,14 @@
 A route that declares nothing stops the start. A declaration is data and a pure check; who asks is found elsewhere.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from service.platform.declarations import Declaration
 from service.platform.identity.caller import Caller, InsufficientScope, Unauthenticated
 
 # A rule of one's own: raises Forbidden, whose message says what is missing, for a caller who is signed in.
 type Rule = Callable[[Caller], object]
-
-_ATTRIBUTE = "may"
-
-
-class UndeclaredError(Exception):
-    """Routes do not say who may use them, or how they are limited; a line for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +41,31 @@ class May:
 ANYONE = May(signed_in=False)
 SIGNED_IN = May()
 
+DECLARED = Declaration(
+    May,
+    missing="does not declare who may use it; put @anyone, @signed_in, @scope(…) or @only(…) below its path",
+    twice="declares who may use it twice",
+)
+declared, undeclared = DECLARED.of, DECLARED.missing
+
 
 def anyone[F: Callable[..., object]](view: F) -> F:
     """Declare that everybody may, and that nobody is asked who he is."""
-    return _declare(view, ANYONE)
+    return DECLARED.put(view, ANYONE)
 
 
 def signed_in[F: Callable[..., object]](view: F) -> F:
     """Declare that whoever has signed in may."""
-    return _declare(view, SIGNED_IN)
+    return DECLARED.put(view, SIGNED_IN)
 
 
 def scope[F: Callable[..., object]](*scopes: str) -> Callable[[F], F]:
     """Declare that whoever's token has all these scopes may."""
     if not scopes or any(not one or not one.isascii() or set(one) & set(' "\\') for one in scopes):
         raise ValueError(f"a scope is ASCII without spaces, quotes and backslashes (RFC 6749, 3.3); not {scopes!r}")
-    return lambda view: _declare(view, May(scopes=scopes))
+    return lambda view: DECLARED.put(view, May(scopes=scopes))
 
 
 def only[F: Callable[..., object]](rule: Rule) -> Callable[[F], F]:
     """Declare that whoever has signed in may, unless a rule of one's own raises Forbidden."""
-    return lambda view: _declare(view, May(rule=rule))
-
-
-def declared(view: Any) -> May | None:
-    """Return what a view declares, or the class that it was made of; None for nothing."""
-    found = getattr(view, _ATTRIBUTE, None) or getattr(getattr(view, "view_class", None), _ATTRIBUTE, None)
-    return found if isinstance(found, May) else None
-
-
-def undeclared(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
-    """Yield a line for each of some routes, each a name and its view, that does not say who may use it."""
-    for name, view in routes:
-        if declared(view) is None:
-            ways = "@anyone, @signed_in, @scope(…) or @only(…)"
-            yield f"{name}: does not declare who may use it; put {ways} below its path"
-
-
-def _declare[F: Callable[..., object]](view: F, may: May) -> F:
-    if declared(view) is not None:
-        raise ValueError(f"{getattr(view, '__qualname__', view)}: declares who may use it twice")
-    setattr(view, _ATTRIBUTE, may)
-    return view
+    return lambda view: DECLARED.put(view, May(rule=rule))

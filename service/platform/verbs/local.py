@@ -218,9 +218,9 @@ def process(
     import trio
 
     from service.platform.database import MigrationsWrong
+    from service.platform.declarations import UndeclaredError
     from service.platform.errors import leaves
     from service.platform.feature import import_all
-    from service.platform.identity import UndeclaredError
     from service.platform.jobs import JobsTwice
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu

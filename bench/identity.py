@@ -10,9 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import batched
 from typing import Any
 
 from bench import clients
+from bench.measure import in_turns
 from bench.price import Side
 
 TURNS, REQUESTS, COLD = 100, 100, 20  # turns, requests of a turn, turns of new tokens
@@ -39,13 +41,9 @@ def service() -> Iterator[tuple[Side, dict[str, Any]]]:
             process.kill()
 
 
-def compare(name: str, mine: Callable[[int], float], base: Callable[[int], float], turns: int, most: float = 0) -> None:
+def compare(name: str, mine: Callable[[], float], base: Callable[[], float], turns: int, most: float = 0) -> None:
     """Print by how much mine costs more than base: the median over pairs of turns, either of which comes first."""
-    pairs = []
-    for turn in range(turns):
-        first, second = (mine, base) if turn % 2 else (base, mine)
-        measured = first(turn), second(turn)
-        pairs.append(measured if turn % 2 else measured[::-1])
+    pairs = list(in_turns(mine, base, turns))
     more = [(theirs / ours - 1) * 100 for theirs, ours in pairs]
     low, median, high = statistics.quantiles(more, n=4)
     wanted = f"at most {most:.0f} %; " if most else ""
@@ -60,18 +58,19 @@ def compare(name: str, mine: Callable[[int], float], base: Callable[[int], float
 def main() -> None:
     with service() as (side, told):
 
-        def plain(_: int) -> float:
+        def plain() -> float:
             return side.cost(get("/open"))
 
         remembered = get("/closed", told["token"])
         for _ in range(5):
             side.cost(remembered)
-            plain(0)
-        compare("a request with a remembered token, over an open one", lambda _: side.cost(remembered), plain, TURNS, 5)
+            plain()
+        compare("a request with a remembered token, over an open one", lambda: side.cost(remembered), plain, TURNS, 5)
         for kind, tokens in told["tokens"].items():
+            portions = batched(tokens, REQUESTS, strict=True)
 
-            def new(turn: int, tokens: list[str] = tokens) -> float:
-                these = [get("/closed", token) for token in tokens[turn * REQUESTS : (turn + 1) * REQUESTS]]
+            def new(portions: Iterator[tuple[str, ...]] = portions) -> float:
+                these = [get("/closed", token) for token in next(portions)]
                 return side.cost_of(lambda: clients.each(side.port, these), REQUESTS)
 
             compare(f"a request with a new token by {kind}, over an open one", new, plain, COLD)

@@ -73,12 +73,19 @@ def server(name: str, *arguments: str) -> Iterator[Server]:
 def ratio(ours: Callable[[], float], theirs: Callable[[], float], pairs: int = 5) -> tuple[float, list[float]]:
     """Return the median of `ours / theirs` over pairs of runs, which side goes first alternating, and all of them."""
     ours(), theirs()  # the first run of each pays for what is imported and cached
-    ratios = []
-    for number in range(pairs):
-        first, second = (ours, theirs) if number % 2 else (theirs, ours)
-        one, other = first(), second()
-        ratios.append(one / other if number % 2 else other / one)
+    ratios = [one / other for one, other in in_turns(ours, theirs, pairs)]
     return statistics.median(ratios), ratios
+
+
+def in_turns[T](ours: Callable[[], T], theirs: Callable[[], T], pairs: int) -> Iterator[tuple[T, T]]:
+    """Yield what each gave in a pair of runs, ours first; in every other pair it also runs first."""
+    for number in range(pairs):
+        if number % 2:
+            one = ours()
+            yield one, theirs()
+        else:
+            other = theirs()
+            yield ours(), other
 
 
 def show(name: str, measured: tuple[float, list[float]], wanted: float | None, *, at_most: bool = False) -> None:

@@ -3,17 +3,17 @@
 import http.client
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from bench.measure import cpu_seconds, show
+from bench.measure import cpu_seconds, in_turns, show
 from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings, SecretURL
+from service.platform.testing.own_server import free_port
 
 BIN = Path(sys.executable).parent
 ROUNDS = 7
@@ -45,19 +45,10 @@ def main(url: str) -> None:
         return started(command, port, {"DATABASE_URL": native})
 
     ours(), theirs()  # files are read for the first time
-    pairs = [in_turns(ours, theirs, number) for number in range(ROUNDS)]
+    pairs = list(in_turns(ours, theirs, ROUNDS))
     for index, what in enumerate(("start to readyz", "processor time of it")):
         ratios = [mine[index] / other[index] for mine, other in pairs]
         show(f"{what}, to FastAPI on uvicorn", (statistics.median(ratios), ratios), MOST, at_most=True)
-
-
-def in_turns(ours: Callable[[], Started], theirs: Callable[[], Started], number: int) -> tuple[Started, Started]:
-    """Measure both, each of them first every other time."""
-    if number % 2:
-        other, mine = theirs(), ours()
-    else:
-        mine, other = ours(), theirs()
-    return mine, other
 
 
 def started(command: list[Path | str], port: int, settings: Mapping[str, str]) -> Started:
@@ -82,9 +73,3 @@ def is_ready(port: int) -> bool:
         return False
     finally:
         asked.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

@@ -4,12 +4,13 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
 from sqlalchemy import Connection
 
-from bench.apps.jobs_task import CONCURRENCY, POLL, PORTION, SETTLE, Task, numbers
+from bench.apps.jobs_task import CONCURRENCY, PORTION, Task, numbers
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
 from service.platform.jobs import Job, JobContext, enqueue, enqueue_many, job, open_jobs
@@ -64,24 +65,12 @@ async def main() -> None:
     )
     kind = KINDS[task.kind]
     async with open_database(settings) as database, working(database, settings):
-        await trio.sleep(2)
-        if task.name == "run":
-            for name, put in (("many", enqueue_many_of), ("singly", enqueue_singly)):
-                for count in (task.warm_up, task.count):
-                    with task.measured(name, count):
-                        await put(database, kind, count)
-                        while task.left:  # noqa: ASYNC110  it is counted on threads, too
-                            await trio.sleep(POLL)
-                        await trio.sleep(SETTLE)
-        elif task.name == "start":
-            for number in range(task.count):
-                task.started(number)
-                await database.run(enqueue, kind, number=number)
-                await trio.sleep(task.pause())
-        else:
-            task.begin_idle()
-            await trio.sleep(task.count)
-            task.end_idle()
+        await task.perform(
+            trio.sleep,
+            many=partial(enqueue_many_of, database, kind),
+            singly=partial(enqueue_singly, database, kind),
+            one=lambda number: database.run(enqueue, kind, number=number),
+        )
 
 
 if __name__ == "__main__":

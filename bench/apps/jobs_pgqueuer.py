@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from functools import partial
 
 import asyncpg
 import uvloop
@@ -10,7 +11,7 @@ from pgqueuer import PgQueuer, Queries
 from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.models import Job
 
-from bench.apps.jobs_task import CONCURRENCY, POLL, PORTION, SETTLE, Task, numbers
+from bench.apps.jobs_task import CONCURRENCY, PORTION, Task, numbers
 
 task = Task()
 BATCHES = {"pgqueuer": 10, "pgqueuer, batches of 100": 100}  # jobs that it takes at once; 10 is its own choice
@@ -49,24 +50,12 @@ async def main() -> None:
         await Queries(driver).install()
         queuer = queue(driver)
         worker = asyncio.create_task(queuer.run(batch_size=BATCHES[task.kind]))
-        await asyncio.sleep(2)
-        if task.name == "run":
-            for name, put in (("many", enqueue_many), ("singly", enqueue_singly)):
-                for count in (task.warm_up, task.count):
-                    with task.measured(name, count):
-                        await put(driver, count)
-                        while task.left:
-                            await asyncio.sleep(POLL)
-                        await asyncio.sleep(SETTLE)
-        elif task.name == "start":
-            for number in range(task.count):
-                task.started(number)
-                await Queries(driver).enqueue("empty", b"%d" % number, 0)
-                await asyncio.sleep(task.pause())
-        else:
-            task.begin_idle()
-            await asyncio.sleep(task.count)
-            task.end_idle()
+        await task.perform(
+            asyncio.sleep,
+            many=partial(enqueue_many, driver),
+            singly=partial(enqueue_singly, driver),
+            one=lambda number: Queries(driver).enqueue("empty", b"%d" % number, 0),
+        )
         queuer.shutdown.set()
         await worker
 

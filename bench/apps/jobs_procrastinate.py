@@ -7,7 +7,7 @@ import sys
 import procrastinate
 import uvloop
 
-from bench.apps.jobs_task import CONCURRENCY, POLL, PORTION, SETTLE, Task, numbers
+from bench.apps.jobs_task import CONCURRENCY, PORTION, Task, numbers
 
 task = Task()
 task.read(sys.argv)
@@ -36,24 +36,12 @@ async def main() -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
         worker = asyncio.create_task(app.run_worker_async(concurrency=CONCURRENCY, install_signal_handlers=False))
-        await asyncio.sleep(2)
-        if task.name == "run":
-            for name, put in (("many", enqueue_many), ("singly", enqueue_singly)):
-                for count in (task.warm_up, task.count):
-                    with task.measured(name, count):
-                        await put(count)
-                        while task.left:
-                            await asyncio.sleep(POLL)
-                        await asyncio.sleep(SETTLE)
-        elif task.name == "start":
-            for number in range(task.count):
-                task.started(number)
-                await empty.defer_async(number=number)
-                await asyncio.sleep(task.pause())
-        else:
-            task.begin_idle()
-            await asyncio.sleep(task.count)
-            task.end_idle()
+        await task.perform(
+            asyncio.sleep,
+            many=enqueue_many,
+            singly=enqueue_singly,
+            one=lambda number: empty.defer_async(number=number),
+        )
         task.tell()
         worker.cancel()
 

@@ -5,7 +5,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ CONCURRENCY = 10
 PORTION = 1_000  # jobs that are enqueued at once
 POLL = 0.05  # seconds between two looks whether all have run
 SETTLE = 0.5  # seconds in which the last ends are written
+
+type Sleep = Callable[[float], Awaitable[object]]  # of Trio or of asyncio
+type Enqueue = Callable[[int], Awaitable[object]]
 
 
 def numbers(count: int, portion: int) -> Iterator[range]:
@@ -64,20 +67,26 @@ class Task:
         with self._lock:  # SQL jobs are on threads
             self.left -= 1
 
-    def started(self, number: int) -> None:
-        """Note that a job is about to be enqueued."""
-        self._began[number] = time.perf_counter()
-
-    def pause(self) -> float:
-        return random.uniform(0.1, 0.3)
-
-    # transactions while nothing is to do
-
-    def begin_idle(self) -> None:
-        self._before = self._transactions()
-
-    def end_idle(self) -> None:
-        self.told["transactions a minute"] = (self._transactions() - self._before) * 60 / self.count
+    async def perform(self, sleep: Sleep, *, many: Enqueue, singly: Enqueue, one: Enqueue) -> None:
+        """Do what was asked for. `many` and `singly` enqueue so many jobs, `one` the job of a number."""
+        await sleep(2)
+        if self.name == "run":
+            for name, put in (("many", many), ("singly", singly)):
+                for count in (self.warm_up, self.count):
+                    with self.measured(name, count):
+                        await put(count)
+                        while self.left:  # it is counted on threads, too
+                            await sleep(POLL)
+                        await sleep(SETTLE)
+        elif self.name == "start":
+            for number in range(self.count):
+                self._began[number] = time.perf_counter()
+                await one(number)
+                await sleep(random.uniform(0.1, 0.3))
+        else:
+            before = self._transactions()
+            await sleep(self.count)
+            self.told["transactions a minute"] = (self._transactions() - before) * 60 / self.count
 
     def _transactions(self) -> int:
         with psycopg.connect(self.conninfo, dbname="postgres") as connection:

@@ -1,6 +1,5 @@
 """The chat measured, in ratios: `python -m tests.chat.bench [throughput fanout stall idle storm]`."""
 
-import socket
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from service.chat.writer import Writer
 from service.platform.database import open_database, open_embedded
 from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import ready
 from service.platform.testing.wire import RawWebsocket
 from tests.chat.system.audience import compare, deliver
@@ -252,12 +252,6 @@ async def measure_storm(url: str, directory: Path, *, members: int = 2_000, miss
         since = {"epoch": joined["epoch"], "seq": joined["from"]}
         returns = await come_back(again, members=members, since=since, missed=missed)
         tell(f"{members} resumes of {missed} messages: over in {returns.seconds:.1f} s, {dict(returns.answers)}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def wait_open(url: str) -> None:

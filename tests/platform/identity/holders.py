@@ -1,7 +1,7 @@
-"""`python -m tests.platform.identity.holders HOST PORT COUNT COOKIE`: many websockets of one session, in a process
+"""`python -m tests.platform.identity.holders HOST PORT COUNT COOKIE`: many websockets of one session.
 
-of their own: they must not take the processor from whoever measures. Prints a line when all are open, and at the end
-of all of them their codes and when each ended, by the system's monotonic clock.
+In a process of their own, as they must not take the processor from whoever measures. Prints a line when all are open,
+and at the end of all of them their codes and when each ended, by the system's monotonic clock.
 """
 
 import json

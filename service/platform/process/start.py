@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 USUAL = gc.get_threshold()
-SELDOM = 20_000  # objects more than before, of those that may be in a cycle
+SELDOM = 400_000  # objects more than before, of those that may be in a cycle: twice what a start makes
 
 # A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
 ECHO = 0.5
@@ -52,7 +52,7 @@ def absent(package: str) -> Iterator[None]:
 
 
 def collect_seldom() -> None:
-    """Look for garbage a tenth as often: what is imported is none, and there is much of it."""
+    """Look for garbage when a start is long over: what is imported is none, and each look goes through all of it."""
     gc.set_threshold(SELDOM, *USUAL[1:])
 
 

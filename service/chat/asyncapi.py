@@ -19,8 +19,11 @@ SIMPLE = "Without a subprotocol: a member of the room lobby. Each text frame is 
 
 def add_asyncapi(blueprint: Blueprint, issuer: str | None) -> None:
     """Add the document; with an issuer it says that a token is needed."""
-    body = BODY if issuer is None else json.dumps(secured(json.loads(BODY), issuer)).encode()
-    add_document(blueprint, "/asyncapi.json", body, {"Content-Type": "application/json"})
+
+    async def make() -> bytes:
+        return json.dumps(document() if issuer is None else secured(document(), issuer)).encode()
+
+    add_document(blueprint, "/asyncapi.json", make, {"Content-Type": "application/json"})
 
 
 def secured(document: dict[str, Any], issuer: str) -> dict[str, Any]:
@@ -95,6 +98,3 @@ def _operation(action: str, channel: str, messages: Iterable[Mapping[str, Any]])
         "channel": {"$ref": f"#/channels/{channel}"},
         "messages": [{"$ref": f"#/channels/{channel}/messages/{message['name']}"} for message in messages],
     }
-
-
-BODY = json.dumps(document()).encode()  # made as this is imported, when nobody waits for the event loop

@@ -194,7 +194,7 @@ async def live(
                 probes = public_probes(health)
                 own = [create_identity_routes(identity, database), create_health(health, probes, in_full=False)]
                 app = create_app([*blueprints, *own], settings, identity, limits)
-                await add_openapi(app, settings.auth_issuer)
+                add_openapi(app, settings.auth_issuer)
                 served = surround(
                     app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits,
                     observe=observe, tracing=inside.tracing,

@@ -16,7 +16,7 @@ from quart_schema import validate_querystring, validate_request
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
 from service.platform.http.limits import unlimited
-from service.platform.http.openapi import replies
+from service.platform.http.openapi import add_document, replies
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
@@ -164,3 +164,40 @@ async def test_what_refuses_a_request_ahead_of_its_route_is_described_too(make_s
     assert [answer.status_code for answer in fast].count(429) >= 1
     assert (crowded.status_code, late.status_code) == (503, 504)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in (fast[-1], crowded, late))
+
+
+async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settings: MakeSettings) -> None:
+    made: list[int] = []
+
+    async def make() -> bytes:
+        made.append(len(made))
+        await trio.sleep(0.05)
+        if len(made) == 1:
+            raise ValueError("the first time it cannot be made")
+        return b"{}"
+
+    @asynccontextmanager
+    async def open_documented(_: Resources) -> AsyncIterator[Blueprint]:
+        routes = Blueprint("documented", __name__)
+        add_document(routes, "/made.json", make, {"Content-Type": "application/json"})
+        yield routes
+
+    documented = Feature("documented", open=open_documented)
+    async with (
+        booted(make_settings(**FREE), [documented]) as urls,
+        httpx2.AsyncClient(base_url=urls.public) as client,
+    ):
+        before = len(made)
+        failed = await client.get("/made.json")
+        answers: list[httpx2.Response] = []
+
+        async def ask() -> None:
+            answers.append(await client.get("/made.json"))
+
+        async with trio.open_nursery() as asking:
+            for _ in range(8):
+                asking.start_soon(ask)
+
+    assert (before, failed.status_code, len(made)) == (0, 500, 2)
+    assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"{}")}
+    assert len({answer.headers["etag"] for answer in answers}) == 1

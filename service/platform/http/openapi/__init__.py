@@ -1,4 +1,4 @@
-"""`/openapi.json`: what the routes say of themselves, made into one document when the service starts.
+"""`/openapi.json`: what the routes say of themselves, made into one document when it is first asked for.
 
 Features declare by their annotations, with quart-schema's decorators and with `replies`; what every route can answer is
 added here. Whoever has a document of its own to send uses `add_document`.

@@ -1,27 +1,52 @@
 """Documents that never change while the process lives: sent from memory, and not again to who has them."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 
+import trio
 from quart import Blueprint, Quart, Response, request
 
 from service.platform.http.limits import unlimited
 from service.platform.http.openapi.declarations import Media, replies
 from service.platform.identity import anyone
 
+type Make = Callable[[], Awaitable[bytes]]
 
-def add_document(routes: Quart | Blueprint, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-    """Add a route for `body`, for anyone; `headers` have its Content-Type at least."""
-    # Asked for each time: nobody meets the document of another release for long.
-    sent = {"Cache-Control": "no-cache", "ETag": f'"{sha256(body).hexdigest()[:20]}"'} | dict(headers)
+
+def add_document(routes: Quart | Blueprint, path: str, body: bytes | Make, headers: Mapping[str, str]) -> None:
+    """Add a route for `body`, for anyone; `headers` have its Content-Type at least.
+
+    A function that makes the body is called when somebody first asks for it: no start waits for that.
+    """
+    document = _Document(body)
 
     @anyone
     @unlimited("sent from memory")
-    @replies(Media(sent["Content-Type"].partition(";")[0]))
+    @replies(Media(headers["Content-Type"].partition(";")[0]))
     @replies(Media(), 304)
     async def send() -> Response:
-        response = Response(body, headers=sent)
+        body, tag = await document.get()
+        # Asked for each time: nobody meets the document of another release for long.
+        response = Response(body, headers={"Cache-Control": "no-cache", "ETag": tag} | dict(headers))
         await response.make_conditional(request)
         return response
 
     routes.add_url_rule(path, path.strip("/").replace(".", "_") or "index", send)
+
+
+class _Document:
+    """A body and its tag; made once, however many ask for it at the same time."""
+
+    def __init__(self, body: bytes | Make) -> None:
+        self._source = body
+        self._made: tuple[bytes, str] | None = None
+        self._making = trio.Lock()
+
+    async def get(self) -> tuple[bytes, str]:
+        if self._made is not None:
+            return self._made
+        async with self._making:
+            if self._made is None:
+                body = self._source if isinstance(self._source, bytes) else await self._source()
+                self._made = body, f'"{sha256(body).hexdigest()[:20]}"'
+            return self._made

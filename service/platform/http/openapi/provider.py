@@ -45,13 +45,17 @@ _ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log
 _RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
 
 
-async def add_openapi(app: Quart, issuer: str | None = None) -> None:
+def add_openapi(app: Quart, issuer: str | None = None) -> None:
     """Add the document of all the routes that `app` has by now; with an issuer it says who may."""
     provider = _Provider(app, issuer)
-    for rule in provider.generate_rules():
-        provider.build_paths(rule)
-        await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have things to do meanwhile
-    add_document(app, PATH, json.dumps(provider.schema()).encode(), {"Content-Type": "application/json"})
+
+    async def make() -> bytes:
+        for rule in provider.generate_rules():
+            provider.build_paths(rule)
+            await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have their turn
+        return json.dumps(provider.schema()).encode()
+
+    add_document(app, PATH, make, {"Content-Type": "application/json"})
 
 
 class _Provider(OpenAPIProvider):
@@ -67,6 +71,7 @@ class _Provider(OpenAPIProvider):
         self._paths: dict[str, str] = {}
         self._answering: dict[tuple[str, str], str] = {}
         self._identifiers: dict[str, tuple[str, str]] = {}
+        self._rules = [rule for rule in super().generate_rules() if self.generate_methods(rule)]
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
@@ -77,7 +82,8 @@ class _Provider(OpenAPIProvider):
         return document
 
     def generate_rules(self) -> Iterable[Rule]:
-        return [rule for rule in super().generate_rules() if self.generate_methods(rule)]
+        """Return those that were there when this was made: the document's own comes later."""
+        return self._rules
 
     def generate_methods(self, rule: Rule) -> list[str]:
         """Of two routes with the same path and method the first is the one that is described."""

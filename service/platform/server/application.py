@@ -18,7 +18,7 @@ from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json
 from service.platform.server.http import HttpConnection
-from service.platform.server.routing import Routes, is_async
+from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
 from service.platform.settings import PlatformSettings
 
@@ -40,6 +40,7 @@ class Application(QuartTrio):
     request_class = Request
     websocket_class = Websocket
     url_map_class = Routes
+    url_rule_class = Route  # type: ignore[assignment]  # as Quart's own, to which Flask's type is not true
 
     def __init__(self, import_name: str, *, settings: PlatformSettings, **kwargs: Any) -> None:
         super().__init__(import_name, **kwargs)

@@ -88,6 +88,19 @@ async def test_the_request_is_as_the_framework_makes_it(app: Application) -> Non
     assert body == b'["GET","/it","b","b","d","/it",{},"http://x/it?a=b","it","/it",{}]\n'
 
 
+async def test_urls_are_built_from_their_parts_and_the_rest_is_the_query(app: Application) -> None:
+    @app.get("/shops/<shop>/orders/<int:number>")
+    async def order(shop: str, number: int) -> dict[str, str]:
+        return {}
+
+    async def view() -> list[str]:
+        return [url_for("order", shop="a b", number=7), url_for("order", shop="ö", number=8, page="2 3")]
+
+    _, _, body = await answer(app, view)
+
+    assert body == b'["/shops/a%20b/orders/7","/shops/%C3%B6/orders/8?page=2+3"]\n'
+
+
 async def test_what_the_view_asks_to_do_with_the_response_is_done(app: Application) -> None:
     async def view() -> dict[str, str]:
         @after_this_request

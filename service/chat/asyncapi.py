@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from quart import Blueprint
 
-from service.chat.protocol import CLIENT_FRAMES, MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, Close, Name
+from service.chat.protocol import MAX_TEXT, SERVER_FRAMES, SUBPROTOCOL, ClientFrame, Close, Name, adapter_of
 from service.platform.http import SCHEME, SparseSchema, add_document, json_schema, security_scheme
 
 STRUCTURED = "One JSON object per text frame. The first frame is the service's hello; then a client joins rooms."
@@ -38,7 +38,7 @@ def document() -> dict[str, Any]:
     """Return the AsyncAPI 3 document."""
     schemas: dict[str, Any] = {}
     received = _client_messages(schemas)
-    sent = [_server_message(adapter, schemas) for adapter in SERVER_FRAMES.values()]
+    sent = [_server_message(adapter_of(kind), schemas) for kind in SERVER_FRAMES]
     text = {"name": "text", "contentType": "text/plain", "payload": {"type": "string", "maxLength": MAX_TEXT}}
     return {
         "asyncapi": "3.0.0",
@@ -60,7 +60,7 @@ def document() -> dict[str, Any]:
 
 def _client_messages(schemas: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what may come in, in the words of the one adapter that takes it; add the schemas that it refers to."""
-    union, definitions = json_schema(CLIENT_FRAMES)
+    union, definitions = json_schema(adapter_of(ClientFrame))
     payloads = [definitions.pop(branch["$ref"].rpartition("/")[2]) for branch in union["oneOf"]]
     schemas |= definitions
     # Its default is for our own code.

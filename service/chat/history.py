@@ -12,7 +12,7 @@ from service.chat import pages
 from service.chat.authors import identify
 from service.chat.connection import Chat
 from service.chat.parsing import parse_post
-from service.chat.protocol import BIGGEST, PAGE, Ack, Error, Page, Post, RoomName, encode
+from service.chat.protocol import BIGGEST, Ack, Error, Page, Post, RoomName, adapter_of, encode
 from service.chat.store import Draft
 from service.platform.database import Database
 from service.platform.errors import Conflict, Forbidden, Unavailable
@@ -62,7 +62,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         An unknown room is empty.
         """
         chat.rule(await caller(), room, "read")
-        return json_response(PAGE.dump_json(await read_page(database, room, query_args), by_alias=True))
+        return json_response(adapter_of(Page).dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
     @signed_in

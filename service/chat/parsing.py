@@ -11,11 +11,10 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from service.chat.protocol import (
-    CLIENT_FRAMES,
     MAX_LABEL,
     MAX_NAME,
     MAX_TEXT,
-    POST,
+    ClientFrame,
     Code,
     Error,
     Join,
@@ -24,6 +23,7 @@ from service.chat.protocol import (
     Pong,
     Post,
     Send,
+    adapter_of,
 )
 from service.platform.errors import Invalid, cut
 
@@ -52,7 +52,7 @@ def parse(data: str | bytes) -> Join | Send | Leave | Ping | Pong | Error:
     if isinstance(data, bytes):
         return _bad_frame("frame: must be text; this one is binary")
     try:
-        frame = CLIENT_FRAMES.validate_json(data)
+        frame: Join | Send | Leave | Ping | Pong = adapter_of(ClientFrame).validate_json(data)
     except ValidationError:
         return _explain(data)  # parsed once more, the slow way, which can name the field
     if isinstance(frame, Join) and frame.since is not None and frame.since.seq and frame.since.epoch is None:
@@ -63,7 +63,7 @@ def parse(data: str | bytes) -> Join | Send | Leave | Ping | Pong | Error:
 def parse_post(document: object) -> Post:
     """Return the body of a POST, its author's name made canonical. Raises Invalid, naming the field."""
     try:
-        post = POST.validate_python(document)
+        post: Post = adapter_of(Post).validate_python(document)
     except ValidationError as error:
         raise Invalid(_first_problem(error)[1]) from None
     return post if post.author is None else replace(post, author=parse_name(post.author, field="from"))
@@ -111,7 +111,7 @@ def _explain(data: str) -> Error:
         return _bad_frame(f"frame: must be a JSON object, not {_shown(document)}")
     id_, ref = _label(document.get("id")), _label(document.get("ref"))
     try:
-        CLIENT_FRAMES.validate_python(document)
+        adapter_of(ClientFrame).validate_python(document)
     except ValidationError as error:
         code, message = _first_problem(error, skip=1)
         return Error(code=code, message=message, id=id_, ref=ref)

@@ -6,6 +6,7 @@ and JSON Schema is made from them. No sockets, no SQL, no clock.
 
 import enum
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
@@ -243,14 +244,16 @@ class Bye:
 
 type ServerFrame = Hello | Joined | Ack | Message | Left | Presence | Error | Ping | Pong | Bye
 
-CLIENT_FRAMES: TypeAdapter[Join | Send | Leave | Ping | Pong] = TypeAdapter(ClientFrame)
-SERVER_FRAMES: dict[type[Any], TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Hello, Joined, Ack, Message, Left, Presence, Error, Ping, Pong, Bye)
-}
-POST: TypeAdapter[Post] = TypeAdapter(Post)
-PAGE: TypeAdapter[Page] = TypeAdapter(Page)
+SERVER_FRAMES = (Hello, Joined, Ack, Message, Left, Presence, Error, Ping, Pong, Bye)
+
+
+@cache
+def adapter_of(kind: Any) -> TypeAdapter[Any]:
+    """Return what reads and writes frames of a kind; it is made for the first one, as it takes a start's time."""
+    return TypeAdapter(kind)
 
 
 def encode(frame: ServerFrame) -> bytes:
     """Return a frame as JSON in UTF-8, without the fields that are None."""
-    return SERVER_FRAMES[type(frame)].dump_json(frame, by_alias=True, exclude_none=True)
+    kind: Any = type(frame)
+    return adapter_of(kind).dump_json(frame, by_alias=True, exclude_none=True)

@@ -18,7 +18,11 @@ _STREAM = "self, app, config, context, task_group, ssl, client, server, send, st
 
 SEAMS = (
     Seam("hypercorn.trio.run:TCPServer"),  # in whose place worker.py puts ours
-    Seam(f"{_TCP}.__init__", "self, app, config, context, state, stream", sets=("app", "config", "context", "state")),
+    Seam(
+        f"{_TCP}.__init__",
+        "self, app, config, context, state, stream",
+        sets=("app", "config", "context", "state", "stream"),
+    ),
     Seam(f"{_TCP}.run", "self"),
     Seam(f"{_TCP}.protocol_send", "self, event"),
     Seam(f"{_TCP}._read_data", "self"),
@@ -54,6 +58,7 @@ SEAMS = (
     Seam("quart.asgi:ASGIHTTPConnection._create_request_from_scope", "self, send"),
     Seam("quart.asgi:ASGIHTTPConnection._send_response", "self, send, response"),
     Seam("quart.asgi:ASGIWebsocketConnection._create_websocket_from_scope", "self, send"),
+    Seam("werkzeug.routing.rules:Rule._compile_builder", "self, append_unknown"),
     Seam("quart.routing:QuartMap.bind_to_request", "self, request, subdomain, server_name"),
     Seam("quart.app:Quart.full_dispatch_request", "self, ctx"),
     Seam("quart.app:Quart.full_dispatch_websocket", "self, ctx"),

@@ -230,8 +230,11 @@ class _App(Application):
             self._parts.hold(rule, ctx.websocket.view_args)
         limiter = None if rule is None else self._limiter(rule.endpoint)
         stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
-        with nullcontext() if limiter is None else limiter.places, stay.scope:
-            return await super().dispatch_websocket(ctx)
+        with nullcontext() if limiter is None else limiter.places:
+            if self._gate is None:  # nobody is signed in, and so nobody's stay ends
+                return await super().dispatch_websocket(ctx)
+            with stay.scope:
+                return await super().dispatch_websocket(ctx)
         await websocket.close(SIGNED_OUT, stay.reason)
         return None
 

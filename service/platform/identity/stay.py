@@ -14,16 +14,22 @@ EXPIRED = "the token has expired"
 LAST_WORDS = 2.0  # seconds
 
 
+def _nothing() -> None:
+    pass
+
+
 class Stay:
     """Of one websocket. `scope` is around its handler."""
+
+    __slots__ = ("_ended", "_grace", "_until", "on_gone", "reason", "scope")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.reason = EXPIRED
-        self.on_gone: Callable[[], object] = lambda: None  # called when the websocket is gone
+        self.on_gone: Callable[[], object] = _nothing  # called when the websocket is gone
         self._until = math.inf
         self._grace = 0.0
-        self._ended = trio.Event()
+        self._ended: trio.Event | None = None  # of whoever waits for it
 
     @property
     def over(self) -> bool:
@@ -40,6 +46,8 @@ class Stay:
         self._grace = LAST_WORDS
         self.scope.deadline = self._until + self._grace
         with trio.CancelScope(deadline=self._until):
+            if self._ended is None:
+                self._ended = trio.Event()
             await self._ended.wait()
         return self.reason
 
@@ -47,4 +55,5 @@ class Stay:
         """Let it end now."""
         self.reason = reason
         self.limit(0)
-        self._ended.set()
+        if self._ended is not None:
+            self._ended.set()

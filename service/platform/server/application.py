@@ -49,6 +49,9 @@ class Application(QuartTrio):
         self.config["BODY_TIMEOUT"] = None  # ours counts only the waiting
         self.config["RESPONSE_TIMEOUT"] = None  # it would cut a stream in silence; a peer that stops reading is dropped
 
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # type: ignore[override]  # no frame more
+        return self.asgi_app(scope, receive, send)
+
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 

@@ -50,7 +50,12 @@ class ServerConnection(TCPServer):
         state: LifespanState,
         stream: trio.SocketStream,
     ) -> None:
-        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # typed for TLS alone
+        # Hypercorn's own constructor also makes two locks and a task's handle, all of which have no use here.
+        self.app = app
+        self.config = config
+        self.context = context  # type: ignore[assignment]  # a protocol, of which Trio's is one
+        self.stream = stream  # type: ignore[assignment]  # typed for TLS alone
+        self.state = state
         self.read_scope = trio.CancelScope()
         self._tasks = ConnectionTasks()
         self.outbox = Outbox(

@@ -4,7 +4,7 @@ A refusal made inside the framework proved too dear on a busy core; here it cost
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,13 +72,12 @@ class Guard:
         self._websockets = 0
         self._websockets_of: Counter[str] = Counter()
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> Awaitable[None]:
         if scope["type"] == "http":
-            await self._pass_request(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._pass_websocket(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self._pass_request(scope, receive, send)
+        if scope["type"] == "websocket":
+            return self._pass_websocket(scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def _pass_request(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if (error := self._refuse_request(scope)) is not None:

@@ -179,6 +179,8 @@ class Protocol(H11Protocol):
         if isinstance(event, Response) and event.status_code >= 200 and self._must_close:
             event.headers.append((b"connection", b"close"))
         await super().stream_send(event)
+        if isinstance(event, Response) and event.status_code == 101 and isinstance(self.connection, H11WSConnection):
+            self.connection.h11_connection = None  # type: ignore[assignment]  # HTTP is over, and frames are not its own
         if isinstance(event, EndBody):
             await self.flush()
 

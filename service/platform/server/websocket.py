@@ -32,8 +32,10 @@ class Websocket(TrioWebsocket):
     _closed = False
 
     def attach(self, stream: WebsocketStream, receive: Callable[[], Awaitable[ASGIReceiveEvent]]) -> None:
+        """Converse by a stream; Quart's own buffer, a channel of trio's, is not needed then."""
         self._stream = stream
         self._receive = receive
+        del self.buffer
 
     @property
     def outbox(self) -> FrameOutbox:

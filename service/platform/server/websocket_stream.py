@@ -30,6 +30,7 @@ What cannot happen, and why:
 """
 
 import contextlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -58,6 +59,8 @@ LAST_MESSAGES = 1.0
 UNTAKEN_TIMEOUT = 10.0
 # A packet may hold ten thousand frames; after so many of them others have their turn.
 FRAMES_IN_A_ROW = 32
+# What is asked of a handshake when it is over; what the client has sent in its own is not kept.
+ACCEPTED: Any = SimpleNamespace(accepted=True)
 
 
 class WebsocketStream(WSStream):
@@ -69,7 +72,8 @@ class WebsocketStream(WSStream):
     def __init__(self, *args: Any, transport: "ServerConnection") -> None:
         super().__init__(*args)
         self.transport = transport
-        self._peer_closed = trio.Event()
+        self._peer_closed = False
+        self._waited_for: trio.Event | None = None  # by whoever has closed: the peer's close
         self._deaf = False
         self.frames_sent = 0
         self.close_code = 0  # 0 while it is open
@@ -98,8 +102,10 @@ class WebsocketStream(WSStream):
         if self.state is not ASGIWebsocketState.CONNECTED:
             return
         self._say_close(code, reason)
-        with trio.move_on_after(CLOSE_WAIT):
-            await self._peer_closed.wait()
+        if not self._peer_closed:
+            self._waited_for = trio.Event()
+            with trio.move_on_after(CLOSE_WAIT):
+                await self._waited_for.wait()
 
     async def answer_close(self) -> None:
         """Answer the peer's close: the handler has had all that came before it."""
@@ -162,7 +168,7 @@ class WebsocketStream(WSStream):
 
     def _end(self) -> None:
         """Tell the app. After a clean close it may handle what came before; otherwise it is cancelled at once."""
-        clean = self._peer_closed.is_set()
+        clean = self._peer_closed
         self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
             self._note_close(CloseReason.ABNORMAL_CLOSURE)
@@ -187,6 +193,7 @@ class WebsocketStream(WSStream):
         # Without an offer there is no permessage-deflate: a frame of 509 KiB would become 500 MB.
         self.handshake.extensions = None
         await super()._accept(message)
+        self.handshake = ACCEPTED
         self.config.websockets.add(self)
         self.config.statistics.websockets_open += 1
 
@@ -242,7 +249,9 @@ class WebsocketStream(WSStream):
         if self.connection.state is ConnectionState.OPEN:  # no close frame: wsproto found a fault
             await self._reject(event.code, event.reason or "")
             return
-        self._peer_closed.set()
+        self._peer_closed = True
+        if self._waited_for is not None:
+            self._waited_for.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
             self._note_close(event.code, by_peer=True)
             self._goodbye = event.response()

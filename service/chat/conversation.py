@@ -72,10 +72,10 @@ class RoomsConversation:
         self._socket = socket
         self._memberships: dict[str, Membership] = {}
         self._unanswered: Counter[str] = Counter()
-        self._all_answered = trio.Event()
+        self._all_answered: trio.Event | None = None  # while a goodbye waits for it
         self._strikes = Strikes()
         self._others = chat.conversations.limits.connection()  # joins, pings, nonsense
-        self._catching_up = trio.Lock()
+        self._catching_up: trio.Lock | None = None  # made by the first that has missed something
 
     async def run(self) -> None:
         self._send(hello(self._chat, self._session))
@@ -165,7 +165,7 @@ class RoomsConversation:
         self._unanswered[answer.id] -= 1
         if not self._unanswered[answer.id]:
             del self._unanswered[answer.id]
-        if not self._unanswered:
+        if not self._unanswered and self._all_answered is not None:
             self._all_answered.set()
         self._send(answer)
 
@@ -217,6 +217,8 @@ class RoomsConversation:
         """Send what the seat has missed, no faster than the peer reads; live messages wait behind."""
         while not seat.live:
             entries = await self._chat.rooms.next_entries(seat)
+            if self._catching_up is None:
+                self._catching_up = trio.Lock()
             async with self._catching_up:  # one room at a time: together they could fill the outbox
                 for number, entry in enumerate(entries, 1):
                     if not seat.advance(entry):
@@ -232,6 +234,7 @@ class RoomsConversation:
     async def _say_goodbye(self, ending: Ending) -> None:
         """Answer what was read, then say why, and when to come back."""
         if ending.code == Close.RESTART and self._unanswered:
+            self._all_answered = trio.Event()
             with trio.move_on_after(LAST_ANSWERS):
                 await self._all_answered.wait()
         for id_ in list(self._unanswered):

@@ -23,6 +23,11 @@ async def caller() -> Caller:
     return GUEST if gate is None else await gate.identify(cast(dict[str, Any], asked.scope))
 
 
+def may_be_signed_out() -> bool:
+    """Whether the current task's websocket may have to end, as `wait_signed_out` tells: not without a provider."""
+    return current_app.extensions.get(CALLERS) is not None
+
+
 async def wait_signed_out() -> str:
     """Return why the current task's websocket has to end, once it has to: whoever asked is no longer signed in.
 

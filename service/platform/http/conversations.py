@@ -4,6 +4,7 @@ Whatever ends one ends all of its tasks, and the goodbye comes after that. At th
 own. What is said in between is the feature's.
 """
 
+import heapq
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from quart.wrappers.base import ClientDisconnectedError
 
 from service.platform.errors import Unavailable
 from service.platform.feature import Resources
-from service.platform.http.callers import wait_signed_out
+from service.platform.http.callers import may_be_signed_out, wait_signed_out
 from service.platform.identity import SIGNED_OUT
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import CloseReason, Frame, RateLimits, TokenBucket, TooSlowError, Websocket
@@ -25,6 +26,7 @@ HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for 
 SILENCE = 2.5  # heartbeats without a sign of life
 MOST_REASON = 123  # bytes of a close frame that are left for it
 FLOOD = 10.0  # seconds beyond the rate before a conversation is ended
+LOOKS = 32  # at conversations in a row; then others have their turn
 CALM = 2.0  # seconds without a refusal after which that time counts anew
 
 
@@ -48,6 +50,19 @@ SILENT = Ending(4408, "silent")
 FLOODING = Ending(4429, "too many messages", (10_000, 30_000))
 
 
+class Look:
+    """When a conversation is looked at next; None once it is over, as what is in the middle of a heap stays there."""
+
+    __slots__ = ("at", "conversation")
+
+    def __init__(self, conversation: "Conversation", at: float) -> None:
+        self.conversation: Conversation | None = conversation
+        self.at = at
+
+    def __lt__(self, other: "Look") -> bool:
+        return self.at < other.at
+
+
 class Conversations:
     """Those of one feature in this process. `open_conversations` makes it."""
 
@@ -58,18 +73,21 @@ class Conversations:
         self.overflows = 0  # let go as they read too slowly; only rises
         self._lifecycle = lifecycle
         self._spread = spread
-        self._open: set[Conversation] = set()
+        self._open: dict[Conversation, Look] = {}
+        self._looks: list[Look] = []  # a heap
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, conversation: "Conversation") -> None:
-        self._open.add(conversation)
+        look = self._open[conversation] = Look(conversation, trio.current_time() + self.heartbeat)
+        heapq.heappush(self._looks, look)
         if self._lifecycle.leaving:
             conversation.end(RESTART)  # it was let in a moment before
 
     def discard(self, conversation: "Conversation") -> None:
-        self._open.discard(conversation)
+        if (look := self._open.pop(conversation, None)) is not None:
+            look.conversation = None
 
     async def run(self) -> None:
         """At the drain, end each at a random moment, so that they do not all come back at once."""
@@ -80,6 +98,28 @@ class Conversations:
             await trio.sleep_until(moment)
             conversation.end(RESTART)
 
+    async def watch(self) -> None:
+        """Ping each, and end who is silent: one task for all, as a task and its scope take 4 KiB of a websocket's 30.
+
+        None that comes meanwhile has to be looked at before the first that is here, or within a heartbeat.
+        """
+        while True:
+            await trio.sleep_until(self._looks[0].at if self._looks else trio.current_time() + self.heartbeat)
+            for _ in range(LOOKS):
+                now = trio.current_time()
+                if not self._looks or self._looks[0].at > now:
+                    break
+                self._look(now)
+
+    def _look(self, now: float) -> None:
+        look = self._looks[0]
+        again = None if look.conversation is None else look.conversation.look(now)
+        if again is None:
+            heapq.heappop(self._looks)
+        else:
+            look.at = again
+            heapq.heapreplace(self._looks, look)
+
 
 @asynccontextmanager
 async def open_conversations(resources: Resources, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[Conversations]:
@@ -89,6 +129,7 @@ async def open_conversations(resources: Resources, *, heartbeat: float = HEARTBE
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(opened.run)
+        nursery.start_soon(opened.watch)
         yield opened
         nursery.cancel_scope.cancel()
 
@@ -108,6 +149,7 @@ class Conversation:
         self._send_nowait = self.socket.outbox.send_nowait  # looked up once: a fan-out calls it for each message
         self._scope: trio.CancelScope | None = None  # the nursery's, while there is one
         self._ending: Ending | None = None
+        self._next_ping = trio.current_time() + conversations.heartbeat
         self._overflowed = False
         self._bucket = conversations.limits.connection()
         self._patience = Patience()
@@ -128,6 +170,19 @@ class Conversation:
             self._ending = ending
             if self._scope is not None:
                 self._scope.cancel()
+
+    def look(self, now: float) -> float | None:
+        """Ping when it is time to, and end it when it has been silent; return when to look again, if ever."""
+        if self._ending is not None:
+            return None
+        silent_at = self.socket.last_received + SILENCE * self._all.heartbeat
+        if now >= silent_at:
+            self.end(SILENT)
+            return None
+        if now >= self._next_ping:
+            self._next_ping = now + self._all.heartbeat
+            self.socket.ping_nowait()
+        return min(self._next_ping, silent_at)
 
     def take(self, bucket: TokenBucket | None = None) -> float:
         """Take a token for what was received, of its address's bucket too, or of another bucket alone.
@@ -187,25 +242,14 @@ class Conversation:
             self._scope = nursery.cancel_scope
             if self._ending is not None:
                 self._scope.cancel()
-            nursery.start_soon(self._watch)
+            if may_be_signed_out():
+                nursery.start_soon(self._end_signed_out)
             with suppress(ClientDisconnectedError):  # how most conversations end
                 await receive(nursery)
             nursery.cancel_scope.cancel()
 
-    async def _watch(self) -> None:
-        """Ping, and end it when nothing comes or nobody is signed in: one task, as each takes kilobytes."""
-        heartbeat, silence = self._all.heartbeat, SILENCE * self._all.heartbeat
-        next_ping = trio.current_time() + heartbeat
-        while True:
-            with trio.move_on_at(min(next_ping, self.socket.last_received + silence)):
-                self.end(Ending(SIGNED_OUT, await wait_signed_out()))
-                return
-            now = trio.current_time()
-            if now >= self.socket.last_received + silence:
-                self.end(SILENT)
-            if now >= next_ping:
-                next_ping = now + heartbeat
-                await self.socket.ping()
+    async def _end_signed_out(self) -> None:
+        self.end(Ending(SIGNED_OUT, await wait_signed_out()))
 
 
 class Patience:

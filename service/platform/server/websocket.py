@@ -53,6 +53,10 @@ class Websocket(TrioWebsocket):
         await self._stream.ping()
         await trio.lowlevel.checkpoint()
 
+    def ping_nowait(self) -> None:
+        """Send a ping frame once it is accepted, behind what waits; one for which there is no room is not sent."""
+        self._stream.ping_nowait()
+
     async def receive(self) -> str | bytes:
         """Return the next message; raises ClientDisconnectedError when there will be none."""
         await self.accept()

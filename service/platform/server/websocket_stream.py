@@ -97,6 +97,12 @@ class WebsocketStream(WSStream):
         if self.state is ASGIWebsocketState.CONNECTED:
             await self._send_wsproto_event(Ping())
 
+    def ping_nowait(self) -> None:
+        """Write or queue a ping, or drop it where too much waits; nothing before the accept and after the close."""
+        if self.state is ASGIWebsocketState.CONNECTED:
+            with contextlib.suppress(LocalProtocolError):  # closing
+                self.transport.outbox.send_nowait(self.connection.send(Ping()), droppable=True)
+
     async def close(self, code: int, reason: str = "") -> None:
         """Close, and wait at most CLOSE_WAIT seconds for the peer's close."""
         if self.state is not ASGIWebsocketState.CONNECTED:

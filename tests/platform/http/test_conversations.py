@@ -1,5 +1,6 @@
 """Conversations over a websocket: a stream that ends in words, the farewell of a drain, and patience with a flood."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,13 @@ from quart import Blueprint
 from service.platform.errors import Busy
 from service.platform.feature import Feature, Resources
 from service.platform.http import Conversation, Conversations, Ending, limited, open_conversations
-from service.platform.http.conversations import CALM, FLOOD, MOST_REASON, Patience
+from service.platform.http.conversations import CALM, FLOOD, LOOKS, MOST_REASON, Patience
 from service.platform.identity import anyone
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import encode_frame
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.wire import CLOSE, Closed, RawWebsocket, open_raw
+from service.platform.testing.wire import CLOSE, PING, PONG, Closed, RawWebsocket, open_raw
 
 LIMIT = 30
 MORE = 2_000  # frames, 120 MB: no socket's buffer holds as much
@@ -73,6 +74,7 @@ async def listening(
 class Talks:
     """A feature whose websockets say whether a message was within the rate, and "more" for more than anybody reads."""
 
+    heartbeat: float = 20
     lifecycle: Lifecycle = field(init=False)
     conversations: Conversations = field(init=False)
 
@@ -80,7 +82,7 @@ class Talks:
     async def open(self, resources: Resources) -> AsyncIterator[Blueprint]:
         self.lifecycle = resources.lifecycle
         routes = Blueprint("talks", __name__)
-        async with open_conversations(resources) as self.conversations:
+        async with open_conversations(resources, heartbeat=self.heartbeat) as self.conversations:
 
             @routes.websocket("/talk")
             @anyone
@@ -184,6 +186,31 @@ async def test_who_does_not_even_pong_is_let_go(make_settings: MakeSettings) -> 
             opcode, payload = await socket._receive_frame()
 
     assert payload == (4408).to_bytes(2) + b"silent"
+
+
+async def test_each_is_pinged_and_only_who_is_silent_is_let_go(make_settings: MakeSettings) -> None:
+    talks, pings = Talks(heartbeat=0.3), Counter[int]()
+
+    async def answer(number: int, socket: RawWebsocket) -> None:
+        while True:
+            opcode, payload = await socket._receive_frame()
+            assert opcode == PING, payload
+            pings[number] += 1
+            await socket.send_frame(PONG, payload)
+
+    async with talking(make_settings, talks, rate_per_address=0) as url, AsyncExitStack() as stack:
+        answering = [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(LOOKS + 8)]
+        silent = [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            for number, socket in enumerate(answering):
+                nursery.start_soon(answer, number, socket)
+            for socket in silent:
+                while (await socket._receive_frame())[0] != CLOSE:
+                    pass
+            nursery.cancel_scope.cancel()
+
+    assert len(pings) == len(answering)
+    assert min(pings.values()) >= 2
 
 
 def test_a_flood_is_ended_after_ten_seconds() -> None:

@@ -348,6 +348,28 @@ async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, 
     assert seconds < 6.5
 
 
+@pytest.mark.parametrize("payload", ["", "hello", "abc", "é", "00" * 31, "0" * 7_998])
+async def test_what_others_notify_ends_nothing(
+    make_settings: MakeSettings, writable_database_url: str, payload: str
+) -> None:
+    async with sites(make_settings, database_url=writable_database_url) as [site]:
+        browser = site.browser()
+        await browser.sign_in()
+        async with site.socket(browser) as socket:
+            await socket.receive()
+            with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute("SELECT pg_notify('identity', %s)", (payload,))
+                connection.execute("SELECT pg_notify('identity', %s)", (payload + " ",))
+            await socket.send("still there")
+            assert await socket.receive() == "still there"
+            began = trio.current_time()
+            await browser.ask("/auth/sign-out", "POST")
+            code, reason, seconds = await ended(socket, began)
+
+    assert (code, reason) == (4401, "signed out")
+    assert seconds < 1, "heard, not found out by the poll"
+
+
 def logout(site: Site, **changes: Any) -> str:
     claims = {"aud": CLIENT, "events": {LOGOUT_EVENT: {}}, "sub": "u-1", "name": None, "scope": None} | changes
     return site.issuer.token(header={"typ": "logout+jwt"}, **claims)

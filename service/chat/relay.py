@@ -18,6 +18,7 @@ from service.platform.database import Database
 
 TICK = 1.0  # seconds
 ROOMS_AT_ONCE = 1_000
+MOST_DIGITS = 18  # of a seq; a notification may be anybody's who has the database
 TOLD = 1_000  # members told of a new count in a tick: a room of 10,000 in which people come and go hears each 10 s
 
 log = structlog.get_logger(__name__)
@@ -32,7 +33,7 @@ async def listen(database: Database, rooms: Rooms, presence: Presence) -> None:
                 name, _, seq = payload.partition(":")
                 if payload.startswith(MARK):
                     presence.take(payload, trio.current_time())
-                elif seq.isascii() and seq.isdecimal():
+                elif seq.isascii() and seq.isdecimal() and len(seq) <= MOST_DIGITS:
                     rooms.note_head(name, int(seq))
 
 

@@ -2,7 +2,11 @@
 
 import trio
 
+from service.chat import relay, store
 from service.chat.presence import FORGET, MAX_PAYLOAD, REPEAT, Presence
+from service.chat.rooms import Rooms
+from service.platform.database import open_database
+from service.platform.testing.fixtures import MakeSettings
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
 
@@ -30,6 +34,18 @@ def test_totals_add_up_what_others_tell_until_they_fall_silent() -> None:
     presence.take("@you elsewhere=9", 3)
     assert presence.changes({"one": 1}, 4) == {"one": 5}
     assert presence.changes({"one": 1}, 4 + FORGET) == {"one": 1}
+
+
+async def test_nonsense_of_others_is_heard_out(make_settings: MakeSettings) -> None:
+    nonsense = ["hello", ":", "one:", "one:-1", "one:x", "one:" + "9" * 5_000, "@", "@you", "@you one=x", "é:é"]
+    presence = Presence("me")
+    async with open_database(make_settings()) as database, trio.open_nursery() as nursery:
+        nursery.start_soon(relay.listen, database, Rooms(database, readers=1), presence)
+        with trio.fail_after(30):
+            while presence.changes({"one": 1}, trio.current_time()) != {"one": 4}:
+                await database.run(store.notify, [*nonsense, "@you one=3"])
+                await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
 
 
 def test_many_rooms_are_told_in_payloads_that_postgresql_takes() -> None:

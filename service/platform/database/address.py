@@ -24,6 +24,8 @@ LOCK_SHARE, LOCK_MOST = 0.5, 5.0
 
 # Of the database, and of each session whatever its role's default is: in another, text comes back as bytes, or never.
 ENCODING = "UTF8"
+# Likewise: the driver reads times and intervals in these forms alone. A pooler refuses them; set them on its role.
+FORMS = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
 
 # A silent network is noticed in about half a minute without a query; the URL may say otherwise.
 DEFAULTS = {
@@ -64,10 +66,10 @@ class Address:
         arguments = _connect_arguments(make_url(url.get_secret_value()))
         parameters = DEFAULTS | {name: str(value) for name, value in arguments.items()}
         parameters["client_encoding"] = ENCODING
-        if options:
-            # ours first: what an operator writes into the URL wins
-            ours = " ".join(f"-c {name}={value}" for name, value in options.items())
-            parameters["options"] = f"{ours} {parameters.get('options', '')}".strip()
+        if prepares:  # past every pooler
+            # between ours: what an operator writes into the URL wins over a limit, and not over a form
+            all_of_them = [_words(options), parameters.get("options", ""), _words(FORMS)]
+            parameters["options"] = " ".join(filter(None, all_of_them))
         return cls(parameters, settings.database_password_file, prepares)
 
     @property
@@ -76,6 +78,10 @@ class Address:
         if self._password_file is None:
             return dict(self._parameters)
         return {**self._parameters, "password": _read_password(self._password_file)}
+
+
+def _words(options: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in options.items())
 
 
 def _read_password(file: Path) -> str:

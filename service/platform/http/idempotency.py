@@ -35,7 +35,7 @@ from service.platform.http.idempotency_store import Kept, Once
 HEADER = "Idempotency-Key"
 SWEEP = 600.0  # seconds between two looks for rows that are too old
 # Visible ASCII without quote and backslash; the draft of the standard has it as a quoted string.
-_FORM = re.compile(r'"?([!#-\[\]-~]{1,255})"?')
+_FORM = re.compile(r'("?)([!#-\[\]-~]{1,255})\1')
 _IN_SCOPE = "once"
 
 
@@ -44,7 +44,7 @@ def idempotent[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable
 
     @wraps(view)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        if (given := request.headers.get(HEADER)) is not None:
+        if given := request.headers.getlist(HEADER):
             cast(dict[str, Any], request.scope)[_IN_SCOPE] = await _read(given)
         return await view(*args, **kwargs)
 
@@ -93,14 +93,16 @@ async def sweep(database: Database) -> None:
             pass
 
 
-async def _read(given: str) -> Once:
+async def _read(given: list[str]) -> Once:
     """Return the key as this caller's, with the hash of the request. Raises Invalid."""
-    if (found := _FORM.fullmatch(given)) is None:
+    if len(given) > 1:
+        raise Invalid(f"{HEADER}: must be given once; another on the way may take another of them")
+    if (found := _FORM.fullmatch(given[0])) is None:
         raise Invalid(f"{HEADER}: must be 1 to 255 visible ASCII characters without quotes and backslashes")
     who = await caller()
     asked = f"{request.method}\0{request.path}\0{request.query_string.decode('latin-1')}\0".encode()
     body = cast(bytes, await request.get_data(as_text=False))
-    return Once(key=sha256(f"{who.subject}\0{found[1]}".encode()).digest(), fingerprint=sha256(asked + body).digest())
+    return Once(key=sha256(f"{who.subject}\0{found[2]}".encode()).digest(), fingerprint=sha256(asked + body).digest())
 
 
 def _kept(answered: tuple[Any, int]) -> Kept:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from service.platform.errors import Unavailable
+from service.platform.errors import MAX_DETAIL, Unavailable, cut
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +149,7 @@ class Keys[Key]:
             self._on_change()
 
     def _note(self, error: str) -> None:
+        error = cut(error, MAX_DETAIL)  # a provider's own words may be in there
         self.statistics.failures += bool(error)
         if error != self.error:
             if error:

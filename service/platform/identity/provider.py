@@ -66,21 +66,21 @@ class Provider:
         url = await self.endpoint("token_endpoint")
         sent = dict(form) | {"grant_type": "authorization_code", "client_id": client}
         basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe="")) if secret else None
-        request = self._client.build_request("POST", url, data=sent, headers={"Accept": "application/json"})
-        document, _ = await self._send(request, auth=basic)
+        document, _ = await self._send("POST", url, sent, auth=basic)
         return document
 
     async def _get(self, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
-        return await self._send(self._client.build_request("GET", url, headers={"Accept": "application/json"}))
+        return await self._send("GET", url)
 
     async def _send(
-        self, request: httpx2.Request, auth: httpx2.Auth | None = None
+        self, method: str, address: str, form: Mapping[str, Any] | None = None, *, auth: httpx2.Auth | None = None
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
-        url = str(request.url).partition("?")[0]
+        url = address.partition("?")[0]
         try:
+            request = self._client.build_request(method, address, data=form, headers={"Accept": "application/json"})
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
-                if 400 <= response.status_code < 500 and request.method == "POST":
+                if 400 <= response.status_code < 500 and method == "POST":
                     raise CodeRefused(f"the identity provider answers {response.status_code} to the code")
                 if response.status_code != 200:
                     raise ProviderAway(f"{url} answers {response.status_code}")

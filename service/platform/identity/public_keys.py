@@ -11,7 +11,7 @@ from joserfc import jwk
 from joserfc.errors import JoseError
 
 MOST_KEYS = 100
-SHORTEST_RSA = 2048  # bits
+SHORTEST_RSA, LONGEST_RSA = 2048, 16_384  # bits; OpenSSL verifies with none that is longer
 _PARTS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _ALGORITHMS = {
     "RSA": frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
@@ -44,7 +44,7 @@ def public_keys(document: Mapping[str, Any]) -> dict[str, PublicKey]:
 
 def _read(given: Mapping[str, Any]) -> PublicKey | None:
     kind = given.get("kty")
-    if kind not in _PARTS or given.get("use", "sig") != "sig":
+    if not isinstance(kind, str) or kind not in _PARTS or given.get("use", "sig") != "sig":
         return None
     parts = {"kty": kind} | {name: given.get(name) for name in _PARTS[kind]}
     if not all(isinstance(value, str) for value in parts.values()):
@@ -52,8 +52,8 @@ def _read(given: Mapping[str, Any]) -> PublicKey | None:
     algorithms = _ALGORITHMS.get("RSA" if kind == "RSA" else str(parts["crv"]), frozenset())
     if "alg" in given:
         algorithms &= {given["alg"]} if isinstance(given["alg"], str) else set()
-    if not algorithms or (kind == "RSA" and 6 * len(str(parts["n"])) < SHORTEST_RSA):  # 6 bits a character
-        return None
+    if not algorithms or (kind == "RSA" and not SHORTEST_RSA <= 6 * len(str(parts["n"])) <= LONGEST_RSA + 6):
+        return None  # 6 bits a character
     try:
         key = jwk.import_key({name: str(value) for name, value in parts.items()})
         _ = key.public_key  # made now, as the numbers are checked only then

@@ -1,5 +1,6 @@
 """The sessions of browsers: plain functions of a connection. Their ids are stored as hashes alone."""
 
+import re
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from service.platform.identity.caller import Caller
 from service.platform.identity.tables import session_table
 
 CHANNEL = "identity"  # NOTIFY carries a hash in hexadecimal there: that session has ended
+_TELLING = re.compile(r"[0-9a-f]{64}")
 MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
 
 
@@ -64,6 +66,11 @@ def end_sessions(connection: Connection, *which: sa.ColumnElement[bool]) -> int:
     for digest in ended:
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, bytes(digest).hex())))
     return len(ended)
+
+
+def read_telling(payload: str) -> bytes | None:
+    """Return which session a notification says has ended; None for nonsense: any role of the database may notify."""
+    return bytes.fromhex(payload) if _TELLING.fullmatch(payload) else None
 
 
 def delete_old_sessions(connection: Connection) -> int:

@@ -111,7 +111,8 @@ class Sessions:
                 if payloads is None:
                     await self._look()
                 for payload in payloads or ():
-                    await self._end(bytes.fromhex(payload))
+                    if (digest := store.read_telling(payload)) is not None:
+                        await self._end(digest)
 
     async def poll(self) -> None:
         """Look at the table, for ever."""

@@ -58,9 +58,10 @@ def read_pending(cookie: str, state: str) -> Pending:
     """Return the sign-in that this browser began, if its state came back. Raises Unauthenticated."""
     try:
         pending = Pending(**json.loads(urlsafe_b64decode(cookie)))
-        same = hmac.compare_digest(pending.state.encode(), state.encode())
+        ours = all(isinstance(one, str) and one.isascii() for one in asdict(pending).values())
+        same = ours and hmac.compare_digest(pending.state.encode(), state.encode())
         check_target(pending.target)
-    except (ValueError, TypeError, AttributeError, Invalid):
+    except (ValueError, TypeError, AttributeError, RecursionError, Invalid):
         same = False
     if not same:
         refuse("this sign-in did not begin in this browser, or was ended before; begin anew", Flaw.SIGN_IN)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ SKEW = 60.0  # seconds that the issuer's clock and ours may differ
 MOST_CHARACTERS = 12_288  # with hundreds of groups a token has some thousand; all headers together have 16 kB
 MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # An access token, or one that does not say; not one made for something else, such as a sign-out (RFC 8725, 3.11).
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
@@ -114,18 +115,39 @@ def refuse(why: str, flaw: Flaw) -> NoReturn:
 
 
 def _json_object(segment: str) -> dict[str, Any]:
-    """Return what a part of a token holds; a name given twice would mean one thing here and another elsewhere."""
+    """Return what a part of a token holds; a name given twice would mean one thing here and another elsewhere.
+
+    Nor does it hold what no database stores: half of a character, a NUL, a number without end.
+    """
     try:
-        read = json.loads(
-            urlsafe_b64decode(segment + "=" * (-len(segment) % 4)),
-            object_pairs_hook=_once,
-            parse_constant=lambda _: refuse("the token is no signed JWT", Flaw.FORM),
-        )
+        text = urlsafe_b64decode(segment + "=" * (-len(segment) % 4)).decode()
+        read = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+        if "\\u" in text and any(map(_UNSTORABLE.search, _texts(read))):
+            refuse("the token holds what is no text", Flaw.FORM)
     except (ValueError, RecursionError):
         refuse("the token is no signed JWT", Flaw.FORM)
     if not isinstance(read, dict):
         refuse("the token is no signed JWT", Flaw.FORM)
     return read
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        refuse("the token holds what is no number", Flaw.FORM)
+    return number
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield each name and text of a document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

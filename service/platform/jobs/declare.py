@@ -23,6 +23,7 @@ from service.platform.settings import PlatformSettings
 MOST_BYTES = 65_536  # of a job's arguments as JSON: what is larger belongs into a table of yours
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 3_600.0  # seconds before a repeat; doubled each time, and spread by a quarter
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,62}")
+_NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")  # as JSON writes it; behind an escaped backslash it is five characters
 _PRIORITIES = {"high": 1, "normal": 0, "low": -1}
 
 type Priority = Literal["high", "normal", "low"]
@@ -121,7 +122,7 @@ class Job[**P]:
             raise ArgumentsWrong(self._explained(error)) from None
         if len(text.encode()) > MOST_BYTES:
             raise ArgumentsWrong(f"job {self.name}: its arguments are over {MOST_BYTES} bytes; put them into a table")
-        if "\\u0000" in text:
+        if _NUL.search(text):
             raise ArgumentsWrong(f"job {self.name}: its arguments must not hold NUL, which PostgreSQL does not store")
         return text
 

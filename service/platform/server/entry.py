@@ -86,7 +86,10 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
         return True
     if allowed := tuple(allowed):
         return origin.lower() in allowed
-    parts = urlsplit(origin.lower())
+    try:
+        parts = urlsplit(origin.lower())
+    except ValueError:  # no origin at all, such as an IPv6 address that does not end
+        return False
     if parts.scheme not in DEFAULT_PORTS:
         return False
     port = f":{DEFAULT_PORTS[parts.scheme]}"

@@ -18,7 +18,12 @@ MAX_BYTES = 131_072
 
 
 class Exchange:
-    """An inbox with a bound, and the scope in which the app runs."""
+    """An inbox with a bound, and the scope in which the app runs.
+
+    `invite` is called once, when the app first waits for a client that wants to be asked for its body.
+    """
+
+    invite: Callable[[], Awaitable[None]] | None = None
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -41,6 +46,9 @@ class Exchange:
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next message; after `close`, and what had come before it, the last one again and again."""
+        if self.invite is not None:
+            invite, self.invite = self.invite, None
+            await invite()
         if not self._messages and self._last is None:
             self._arrived = trio.Event()
             await self._arrived.wait()

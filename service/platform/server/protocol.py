@@ -65,6 +65,11 @@ class H11Connection(h11.Connection):
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
 
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Never, to Hypercorn, which would say 100 before anybody has looked at the request; see `Protocol.invite`."""
+        return False
+
 
 class Protocol(H11Protocol):
     """See README.md: A5, B5, C5."""
@@ -238,7 +243,7 @@ class Protocol(H11Protocol):
             headers = [(name, b"websocket" if name == b"upgrade" else value) for name, value in headers]
             kind = WebsocketStream
             self.connection = H11WSConnection(cast(h11.Connection, self.connection))
-        self.stream = self._make_stream(kind)
+        self.stream = stream = self._make_stream(kind)
         self.keep_alive_requests += 1
         await self.stream.handle(
             StreamRequest(
@@ -250,6 +255,18 @@ class Protocol(H11Protocol):
                 state=self.connection_state,
             )
         )
+        if isinstance(stream, HttpStream) and self._they_wait:
+            stream.app_put.invite = self.invite
+
+    @property
+    def _they_wait(self) -> bool:
+        """Whether the client waits for a 100 before it sends its body (RFC 9110, 10.1.1)."""
+        return isinstance(self.connection, H11Connection) and self.connection.client_is_waiting_for_100_continue
+
+    async def invite(self) -> None:
+        """Say 100, as somebody wants the body: who is refused by his headers alone is not asked for it first."""
+        if self._they_wait:
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     def _make_stream[S: HttpStream | WebsocketStream](self, kind: type[S]) -> S:
         return kind(

@@ -64,6 +64,8 @@ def refused_handshake(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, Head
     fields = [(name, value.strip()) for name, value in headers]
     if [value for name, value in fields if name == b"sec-websocket-version"] != [VERSION]:
         return 426, [(b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")]
+    if not all(value.isascii() for name, value in fields if name in _LISTS):  # of tokens (RFC 9110, 5.6.2)
+        return 400, []
     keys = [value for name, value in fields if name == b"sec-websocket-key"]
     return None if len(keys) == 1 and _is_key(keys[0]) else (400, [])
 

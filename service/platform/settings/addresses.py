@@ -145,11 +145,12 @@ def https_address(text: str) -> str:
     """Return an address at which something trusted answers: https, or http on this machine."""
     right = "must be an https address, such as https://login.example.org/realms/main"
     parts = urlsplit(text)
-    if parts.scheme not in DEFAULT_PORTS or not parts.netloc or any(character <= " " for character in text):
-        raise ValueError(right)
+    if parts.scheme not in DEFAULT_PORTS or not parts.netloc or not all("!" <= character <= "~" for character in text):
+        raise ValueError(right)  # an address is ASCII: a name in other letters is written as xn--
     if parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{right}; leave out what stands before an @ or behind a #")
     name, _ = _host_and_port(parts.netloc.lower(), right)
+    _ = _ipv6(name[1:-1], right) if name.startswith("[") else _name(name, right)
     if parts.scheme == "http" and not _is_loopback(name.strip("[]")):
         raise ValueError("must begin with https: whoever is on the way could answer with keys of his own")
     return text

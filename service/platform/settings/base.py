@@ -217,6 +217,7 @@ class PlatformSettings(Frozen):
     )
     auth_client_secret: SecretStr | None = Field(
         None,
+        min_length=1,
         description="Secret of that client, as a file in `SERVICE_SECRETS_DIR`; unset for a public client.",
     )
     auth_scopes: Scopes = Field(

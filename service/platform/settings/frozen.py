@@ -25,8 +25,12 @@ class Frozen(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _words_in_any_case(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take `INFO` for `info` where a field may be one of some words."""
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take `INFO` for `info` where a field may be one of some words, and leave out the blanks around any text.
+
+        `echo secret | base64` puts a newline into a Secret; files of secrets are read without it as well.
+        """
+        value = value.strip() if isinstance(value, str) else value
         annotation = cls.model_fields[info.field_name or ""].annotation
         if get_origin(annotation) is Literal and isinstance(value, str):
             return next((word for word in get_args(annotation) if str(word).lower() == value.lower()), value)

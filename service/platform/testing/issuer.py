@@ -40,6 +40,7 @@ class Issuer:
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
         self.omits_id_token = False
         self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
+        self.odd: dict[str, Any] = {}  # what its discovery document says in place of the truth
         self.sign_with("ES256")
 
     def sign_with(self, algorithm: str) -> None:
@@ -106,7 +107,8 @@ class Issuer:
                 "authorization_endpoint": f"{self.url}/authorize",
                 "token_endpoint": f"{self.url}/token",
                 "end_session_endpoint": f"{self.url}/end",
-            },
+            }
+            | self.odd,
             "/keys": {"keys": keys},
         }
 

@@ -1,6 +1,7 @@
-"""Databases and sessions that are not in UTF-8: text would come back as bytes, or not go in at all."""
+"""Databases with ways of their own: text that is not in UTF-8, and times in forms that the driver does not read."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -51,6 +52,26 @@ async def test_another_encoding_of_the_database_is_refused_with_what_to_do(
 async def test_another_encoding_of_the_session_does_not_matter(make_database: MakeDatabase) -> None:
     async with open_database(make_database("UTF8")) as database:
         assert await database.read(echo, "a snowman ☃") == "a snowman ☃"
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+async def test_how_a_role_writes_times_does_not_matter(make_database: MakeDatabase, style: str) -> None:
+    settings = make_database("UTF8")
+    with psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", "")) as administrator:  # type: ignore[union-attr]  # it is set
+        administrator.execute(f"ALTER DATABASE other SET DateStyle = {style}".encode())
+        administrator.execute(b"ALTER DATABASE other SET IntervalStyle = iso_8601")
+    migrate(settings, wait=0)
+    async with open_database(settings) as database:
+        assert await database.read(times) == (
+            datetime(2026, 2, 1, 12, tzinfo=UTC),
+            timedelta(hours=25),
+            date(2026, 2, 1),
+        )
+
+
+def times(connection: Connection) -> tuple[object, ...]:
+    statement = "SELECT timestamptz '2026-02-01T12:00:00Z', interval '25 hours', date '2026-02-01'"
+    return tuple(connection.execute(text(statement)).one())
 
 
 def echo(connection: Connection, said: str) -> str:

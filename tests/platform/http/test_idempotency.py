@@ -159,6 +159,17 @@ async def test_a_key_that_is_none_is_refused(make_settings: MakeSettings, orders
     assert response.json()["detail"].startswith("Idempotency-Key: must be")
 
 
+async def test_two_keys_are_none(make_settings: MakeSettings, orders_url: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        answers = [
+            await client.post("/orders", json={"item": "tea"}, headers=[("Idempotency-Key", key) for key in keys])
+            for keys in (["a", "b"], ["a", ""], ["a", "a"], ['"a'], ['a"'])
+        ]
+
+    assert [answer.status_code for answer in answers] == [400] * 5
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(0,)]
+
+
 async def test_a_key_belongs_to_who_has_signed_in(make_settings: MakeSettings, orders_url: str) -> None:
     async with open_issuer() as issuer:
         settings = make_settings(**FREE, database_url=orders_url, auth_issuer=issuer.url, auth_audience=AUDIENCE)

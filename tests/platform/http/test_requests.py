@@ -100,6 +100,17 @@ async def test_one_line_at_the_end_and_never_the_query_string() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [f"00-{'0' * 32}-{'cd' * 8}-01", f"00-{'ab' * 16}-{'0' * 16}-01", f"ff-{'ab' * 16}-{'cd' * 8}-01", "00-AB", ""],
+)
+async def test_what_is_no_traceparent_is_no_trace(wrong: str) -> None:
+    with capture_logs() as lines:
+        await exchange(answer, scope(traceparent=wrong))
+
+    assert ["trace_id" in line for line in lines] == [False]
+
+
 async def test_a_request_that_ends_without_an_answer_is_logged_as_aborted() -> None:
     async def gone(scope: Scope, receive: Receive, send: Send) -> None:
         raise ConnectionError

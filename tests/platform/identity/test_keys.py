@@ -9,9 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from service.platform.calls import open_client
 from service.platform.errors import Unavailable
 from service.platform.identity.keys import MOST_WAITING, PATIENCE, Fetched, Keys, ProviderAway
+from service.platform.identity.provider import Provider
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.issuer import open_issuer
 from tests.platform.identity.world import World, world
 
 
@@ -233,3 +236,35 @@ async def test_a_provider_that_is_away_at_the_start_holds_up_neither_start_nor_r
     assert (status, check["ok"]) == (503, False)
     assert "away, no keys yet" in check["state"]
     assert "answers 503" in check["state"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [None, 7, {}, "", "https://", "https://h/\x7f", "https://h/\ud800", "https://h/é", "https://a\u2024b/", "https://[::1",
+     "https://h:99999/", "https://a..b/", f"https://{'a' * 64}/", "http://127.0.0.1:1/" + "a" * 70_000,
+     "http://127.0.0.1:1/", "https://\u2100/"],
+)  # fmt: skip
+async def test_an_odd_address_in_the_discovery_document_is_a_provider_that_is_away(address: Any) -> None:
+    async with open_issuer() as issuer, open_client() as client:
+        provider = Provider(client, issuer.url, None)
+        issuer.odd = {"jwks_uri": address}
+        with pytest.raises(ProviderAway):
+            await provider.fetch_keys()
+        issuer.odd = {"token_endpoint": address}
+        assert (await provider.fetch_keys()).keys
+        with pytest.raises(ProviderAway):
+            await provider.exchange({}, client="c", secret="s")
+
+
+async def test_a_providers_own_words_are_shown_cut(make_settings: MakeSettings) -> None:
+    async with world(make_settings, away=True) as here:
+        here.issuer.odd = {"issuer": "x" * 100_000}
+        here.issuer.away = False
+
+        async def another_reason() -> bool:
+            return "is of the issuer" in (await healthz(here))[1]["state"]
+
+        await until(another_reason)
+        _, check = await healthz(here)
+
+    assert len(check["state"]) < 2_000

@@ -1,6 +1,8 @@
 """Browsers: signing in by the code flow, out again on every replica, and what is sent in place of an honest answer."""
 
+import json
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,8 +16,9 @@ import pytest
 import trio
 
 from service.platform.errors import Invalid
+from service.platform.identity import Unauthenticated
 from service.platform.identity.session_store import MOST_SESSIONS
-from service.platform.identity.sign_in import LOGOUT_EVENT, check_target
+from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -156,6 +159,27 @@ async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) ->
     assert end.status_code == 200
 
 
+def pending(**changes: Any) -> str:
+    begun = {"state": "s", "nonce": "n", "verifier": "v", "target": "/"} | changes
+    return urlsafe_b64encode(json.dumps(begun).encode()).decode()
+
+
+ODD_COOKIES = {
+    "no JSON": "e30x", "a list": "W10=", "not Base64": "!", "nested deeply": urlsafe_b64encode(b"[" * 11_000).decode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [*ODD_COOKIES.values(), pending(verifier=7), pending(nonce=None), pending(nonce=["n"]), pending(target=["/"]),
+     pending(state=1), pending(verifier={"a": 1}), pending(more=""), pending(nonce="\ud800"), pending(state="\ud800")],
+)  # fmt: skip
+def test_a_cookie_that_began_no_sign_in_is_none(cookie: str) -> None:
+    assert read_pending(pending(), "s").verifier == "v"
+    with pytest.raises(Unauthenticated):
+        read_pending(cookie, "s")
+
+
 async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSettings) -> None:
     statuses: dict[str, int] = {}
     async with sites(make_settings) as [site], open_issuer() as foreign:
@@ -210,7 +234,7 @@ async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSetti
         browser, url = await begun()
         await attempt("an access token in place of an ID token", browser, site.issuer.approve(url))
         site.issuer.omits_id_token = False
-        for name, cookie in {"no JSON": "e30x", "a list": "W10=", "not Base64": "!"}.items():
+        for name, cookie in ODD_COOKIES.items():
             browser, url = await begun()
             browser.cookies[PENDING] = cookie
             await attempt(name, browser, site.issuer.approve(url))
@@ -348,6 +372,28 @@ async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, 
     assert seconds < 6.5
 
 
+@pytest.mark.parametrize("payload", ["", "hello", "abc", "é", "00" * 31, "0" * 7_998])
+async def test_what_others_notify_ends_nothing(
+    make_settings: MakeSettings, writable_database_url: str, payload: str
+) -> None:
+    async with sites(make_settings, database_url=writable_database_url) as [site]:
+        browser = site.browser()
+        await browser.sign_in()
+        async with site.socket(browser) as socket:
+            await socket.receive()
+            with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute("SELECT pg_notify('identity', %s)", (payload,))
+                connection.execute("SELECT pg_notify('identity', %s)", (payload + " ",))
+            await socket.send("still there")
+            assert await socket.receive() == "still there"
+            began = trio.current_time()
+            await browser.ask("/auth/sign-out", "POST")
+            code, reason, seconds = await ended(socket, began)
+
+    assert (code, reason) == (4401, "signed out")
+    assert seconds < 1, "heard, not found out by the poll"
+
+
 def logout(site: Site, **changes: Any) -> str:
     claims = {"aud": CLIENT, "events": {LOGOUT_EVENT: {}}, "sub": "u-1", "name": None, "scope": None} | changes
     return site.issuer.token(header={"typ": "logout+jwt"}, **claims)
@@ -388,6 +434,8 @@ async def test_the_provider_ends_sessions(make_settings: MakeSettings) -> None:
             "of another issuer": logout(here, sub="u-2", iss="https://evil.example"),
             "an old one": logout(here, sub="u-2", iat=time.time() - 600),
             "of nobody": logout(here, sub=None),
+            "of a subject that no database stores": logout(here, sub="u-2\0"),
+            "of half a character": logout(here, sub=None, sid="\ud800"),
             "none": "",
         }
         answers = {name: await tell(token) for name, token in refused.items()}

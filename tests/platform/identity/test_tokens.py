@@ -122,6 +122,14 @@ ATTACKS: dict[str, Callable[[Issuer], str]] = {
     "padding": lambda issuer: issuer.token() + "=",
     "a blank inside": lambda issuer: issuer.token().replace(".", ". ", 1),
     "a header given twice": lambda issuer: f"{part(b'{"alg":"none","alg":"ES256","kid":"key-1"}')}.{part({})}.AAAA",
+    "a subject that no database stores": changed(sub="a\0b"),
+    "half a character for a subject": changed(sub="\ud800"),
+    "half a character in a claim": changed(groups=[{"\udfff": 1}]),
+    "a NUL in a claim": changed(address={"street": "\0"}),
+    "a number beyond all": lambda issuer: sign(
+        {"alg": "ES256", "kid": issuer.kid}, json.dumps(issuer.claims(x=7e7)).replace("70000000.0", "1e999").encode(),
+        issuer.key,
+    ),
     "13 kB": changed(padding="x" * 9_500),
 }  # fmt: skip
 
@@ -179,6 +187,24 @@ def test_of_a_providers_keys_only_those_for_signatures_are_taken() -> None:
     assert usable(good | {"use": "enc"}, good | {"alg": "HS256"}, good | {"n": 7}, good | {"n": "!"}, {}) == set()
     assert public_keys({"keys": [good | {"alg": "PS256"}]})["good"].algorithms == {"PS256"}
     assert public_keys({"keys": {}}) == public_keys({}) == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kty": ["RSA"]}, {"kty": {}}, {"kty": None}, {"kty": "EC", "crv": ["P-256"], "x": "AQ", "y": "AQ"},
+        {"kty": "EC", "crv": "P-256", "x": "AQ" * 22, "y": "AQ" * 22}, {"kty": "EC", "crv": "P-256", "x": "", "y": ""},
+        {"kty": "EC", "crv": "P-256", "x": "\ud800", "y": "é"}, {"kty": "EC", "crv": "secp256k1", "x": "AQ", "y": "AQ"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "AQ" * 500}, {"kty": "OKP", "crv": "X25519", "x": "A" * 43},
+        {"kty": "RSA", "n": "_" * 400, "e": ""}, {"kty": "RSA", "n": "_" * 400, "e": "_" * 400},
+        {"kty": "RSA", "n": "A" * 400, "e": "AQAB"}, {"kty": "RSA", "n": "_" * 400, "e": "AQAB", "use": ["sig"]},
+        {"kty": "RSA", "n": "_" * 40_000, "e": "AQAB"}, 7, None, [],
+    ],
+)  # fmt: skip
+def test_an_odd_key_is_left_out_and_the_others_are_taken(odd: Any) -> None:
+    good = jwk.OKPKey.generate_key("Ed25519", {"kid": "good"}).as_dict(private=False)
+
+    assert usable(odd, good) == {"good"}
 
 
 def test_a_key_is_used_with_its_own_algorithm_alone() -> None:

@@ -37,6 +37,14 @@ def test_wrong_arguments_are_told_by_name(given: dict[str, Any], words: str) -> 
         charge.dump(given)
 
 
+@pytest.mark.parametrize("note", ["\\u0000", "\\\\u0000", "\\\\\\u0000", "\\\\x00", "\\ud800"])
+def test_what_only_looks_like_a_nul_goes_in(note: str) -> None:
+    assert charge.load(charge.dump({"order": 7, "note": note}))["note"] == note
+    for nul in (note + "\0", "\\\0" + note):
+        with pytest.raises(ArgumentsWrong, match="must not hold NUL"):
+            charge.dump({"order": 7, "note": nul})
+
+
 @job(name="charge", renamed={"order": "order_id"})
 def charge_now(connection: Connection, *, order: int, currency: str = "EUR") -> None: ...
 

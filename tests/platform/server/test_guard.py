@@ -166,3 +166,34 @@ async def test_while_leaving_new_websockets_are_503_and_requests_are_served_and_
         assert (status, b"retry-after: 1\r\n" in head) == (503, True)
         for path in ("/", "/livez", "/nowhere"):
             assert b"connection: close" in (await ask(server, get(path)))[1].lower()
+
+
+EXPECTING = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+JSON = b"application/json"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (EXPECTING % (b"/read", b"text/plain", 2), 415),
+        (EXPECTING % (b"/read", JSON, 1 << 30), 413),
+        (EXPECTING % (b"/nowhere", JSON, 2), 404),
+        (EXPECTING.replace(b"Host: x", b"Host: bad host") % (b"/read", JSON, 2), 400),
+    ],
+)
+async def test_who_is_refused_by_the_headers_is_not_asked_for_the_body(
+    safe_app: Application, request_: bytes, status: int
+) -> None:
+    async with guarded(safe_app) as (server, *_):
+        assert (await ask(server, request_))[0] == status
+
+
+async def test_a_body_is_asked_for_once_somebody_wants_it(safe_app: Application) -> None:
+    async with guarded(safe_app) as (server, *_), await server.connect() as client:
+        reader = Reader(client)
+        for _ in range(2):
+            await client.send_all(EXPECTING % (b"/read", JSON, 2))
+            assert (await reader.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            await client.send_all(b"{}")
+            status, _, body = await reader.response()
+            assert (status, body) == (200, b"2")

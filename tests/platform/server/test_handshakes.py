@@ -96,3 +96,18 @@ async def test_a_missing_version_names_the_right_one_too(talking: Application) -
 )
 async def test_a_key_is_one_and_sixteen_bytes(talking: Application, keys: bytes) -> None:
     assert (await shake(talking, UPGRADE, keys, VERSION))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Sec-WebSocket-Protocol: one, \xff",
+        b"Sec-WebSocket-Extensions: \xc3\xa9",
+        b"Connection: \xff",
+        b"Upgrade: \xff",
+    ],
+)
+async def test_a_list_that_holds_no_tokens_is_answered_400(talking: Application, line: bytes) -> None:
+    status, _ = await shake(talking, UPGRADE, KEY, VERSION, line + b"\r\n")
+
+    assert status == 400

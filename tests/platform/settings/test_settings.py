@@ -135,6 +135,9 @@ def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: 
         "https://login.example.org/#x",
         "https://login.example.org/?tenant=x",
         "https://login.example.org/two words",
+        "https://login.example.org/\x7f",
+        "https://bücher.example",
+        "https://login..example.org",
         "http://10.0.0.1/realms/main",
         "http://localhost.example.org/",
     ],
@@ -155,6 +158,36 @@ def test_an_issuer_is_kept_as_it_was_given(monkeypatch: pytest.MonkeyPatch, issu
     monkeypatch.setenv("SERVICE_AUTH_AUDIENCE", "orders")
 
     assert PLATFORM.load()[0].auth_issuer == issuer
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {} ", "\t{}\r\n"])
+def test_blanks_around_a_value_are_none_of_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    given = {
+        "BIND": "127.0.0.1:8001", "READY_FILE": "/run/ready", "LOG_LEVEL": "debug", "ONE_CPU": "true",
+        "MAX_REQUESTS": "7", "DATABASE_URL": "postgresql://a:b@c/d", "MIGRATION_GRANT_TO": "app",
+        "AUTH_ISSUER": "https://login.example.org/", "AUTH_AUDIENCE": "orders", "AUTH_CLIENT_ID": "web",
+        "AUTH_CLIENT_SECRET": "a secret",
+    }  # fmt: skip
+    read = []
+    for form in ("{}", around):
+        for name, value in given.items():
+            monkeypatch.setenv(f"SERVICE_{name}", form.format(value))
+        read.append(PLATFORM.load()[0])
+
+    assert read[0] == read[1]
+    assert read[0].auth_audience == "orders"
+
+
+@pytest.mark.parametrize("name", ["AUTH_AUDIENCE", "AUTH_CLIENT_ID", "AUTH_CLIENT_SECRET", "MIGRATION_GRANT_TO"])
+def test_blanks_alone_are_no_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (problem,) = problems(monkeypatch, **{f"SERVICE_{name}": " \n"})
+    monkeypatch.delenv(f"SERVICE_{name}")
+    (tmp_path / f"SERVICE_{name}").write_text("\n")
+    (of_file,) = problems(monkeypatch, SERVICE_SECRETS_DIR=str(tmp_path))
+
+    assert problem == of_file
+    assert problem.startswith(f"SERVICE_{name}: ")
+    assert "character" in problem
 
 
 def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

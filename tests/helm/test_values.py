@@ -177,7 +177,7 @@ def test_every_setting_is_in_config_or_has_its_place_in_the_values() -> None:
 
 @pytest.mark.parametrize("path", [path.relative_to(CHART) for path in outputs()], ids=str)
 def test_generated_files_agree_with_their_sources(path: Path) -> None:
-    assert (CHART / path).read_text() == outputs()[CHART / path], "run: python helm/generate.py"
+    assert (CHART / path).read_text() == outputs()[CHART / path], "run: make generate"
 
 
 def test_a_new_value_without_words_is_seen() -> None:

@@ -68,7 +68,7 @@ def lint_migration(migrations: Path, revision: str, directory: Path) -> subproce
 
 
 def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
-    assert not drift(database_url), "run: alembic revision --autogenerate"
+    assert not drift(database_url), "run: make migration NAME=…"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

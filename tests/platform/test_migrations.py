@@ -51,7 +51,7 @@ def drift(url: str) -> list[object]:
 
 def lint(file: Path, sql: str, meant: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     file.write_text(sql)
-    arguments = ["--pg-version", "14", "--exclude", ",".join((*NOT_OURS, *meant)), str(file)]
+    arguments = ["--pg-version", "15", "--exclude", ",".join((*NOT_OURS, *meant)), str(file)]
     return subprocess.run([SQUAWK, *arguments], capture_output=True, text=True, check=False)
 
 

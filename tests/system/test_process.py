@@ -328,7 +328,8 @@ def test_a_taken_port_names_its_setting(tmp_path: Path, database_url: str, setti
         done = run_to_end(tmp_path, "serve", database_url=database_url, **binds)
 
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"SERVICE_{setting.upper()}: {address} is already in use"
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"SERVICE_{setting.upper()}: {address} is already in use; choose another")
 
 
 def test_the_password_appears_in_no_output(tmp_path: Path) -> None:

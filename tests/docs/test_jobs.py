@@ -41,6 +41,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def create_tables(connection: Connection) -> None:
+    connection.execute(text("DROP TABLE IF EXISTS orders, mail, report CASCADE"))  # a clone may have its own
     for columns in (
         "orders (id serial PRIMARY KEY, customer text, total int, placed_at timestamptz DEFAULT now())",
         "mail (key text PRIMARY KEY, customer text, total int)",

@@ -75,9 +75,8 @@ def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
 def test_the_sql_of_a_migration_is_safe_to_apply(revision: str, tmp_path: Path) -> None:
     done = lint_migration(MIGRATIONS, revision, tmp_path)
 
-    assert done.returncode == 0, (
-        f"{done.stdout}{done.stderr}\ndocs/evolve-a-table.md has the steps; a drop that is meant says so: meant = ('ban-drop-...',)"
-    )
+    advice = "docs/evolve-a-table.md has the steps; a drop that is meant says so: meant = ('ban-drop-...',)"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{advice}"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -59,8 +59,8 @@ def _unusable(data: Path, error: Exception) -> DevelopmentDatabaseUnusable:
 
 
 def _anew(data: Path) -> str:
-    where = shlex.quote(str(data))
-    return f"To begin anew, without what is in it: `rm -r {where}`; to keep it: `service dev --data` with another directory"
+    anew = f"To begin anew, without what is in it: `rm -r {shlex.quote(str(data))}`"
+    return f"{anew}; to keep it: `service dev --data` with another directory"
 
 
 @contextmanager

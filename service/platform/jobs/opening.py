@@ -54,7 +54,7 @@ async def open_jobs(
     of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
     own = database.beside(OWN, queue_wait=QUEUE_WAIT) if kinds else database
     worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
-    show_jobs(metrics, statistics, lambda: worker.running)
+    show_jobs(metrics, statistics, lambda: worker.running, lambda: worker.overdue)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)
         nursery.start_soon(database.keep_running, worker.sweep, SWEEP_EVERY, settings.jobs_retention)

@@ -24,7 +24,7 @@ import os
 import random
 import secrets
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime
@@ -105,6 +105,12 @@ class Worker:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def overdue(self) -> Counter[str]:
+        """Return how many of each kind have not ended though their deadline is over: each has a slot for itself."""
+        now = trio.current_time()
+        return Counter(one.claimed.kind for one in self._running.values() if one.is_overdue(now))
 
     def wake(self) -> None:
         """Look for work now: something was enqueued, or a limit is free."""
@@ -238,6 +244,7 @@ class Worker:
         while True:
             await trio.sleep(BEAT)
             self._hand_back_impatient()
+            self._tell_overdue()
             held = [running.claimed for running in self._running.values()]
             if not held:
                 continue
@@ -245,6 +252,15 @@ class Worker:
             still = await self._ask(store.extend, held, lease=LEASE)
             for claimed in held:
                 self._extend(claimed, lease if claimed.id in still else None)
+
+    def _tell_overdue(self) -> None:
+        """Tell once of each job that cannot be cancelled: on a thread, or shielded, it waits for nobody knows what."""
+        now = trio.current_time()
+        for one in self._running.values():
+            if one.is_overdue(now) and not one.told:
+                one.told = True
+                log.warning("job does not end", kind=one.claimed.kind, id=one.claimed.id,
+                            deadline=self._kinds[one.claimed.kind].deadline)  # fmt: skip
 
     def _extend(self, claimed: Claimed, lease: float | None) -> None:
         running = self._running.get(claimed.id)
@@ -333,6 +349,7 @@ class Worker:
             try:
                 error = await self._execute(running, kind, begun)
             finally:
+                running.returned()
                 self._mean += NEWEST * (trio.current_time() - begun - self._mean)
             outcome = await self._end(running, kind, error)
         finally:

@@ -193,6 +193,31 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
     assert [said in error for error in errors] == [True], errors
 
 
+async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_on = trio.Event()
+
+    @job(retries=0, deadline=0.1)
+    async def shielded(context: JobContext) -> None:
+        with trio.CancelScope(shield=True):
+            await go_on.wait()
+
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database, open_jobs(database, (shielded,), settings, metrics):
+            await database.run(enqueue, shielded)
+            while b'jobs_overdue{kind="shielded"} 1.0' not in metrics.text():
+                await trio.sleep(0.05)
+            await trio.sleep(2 * worker.BEAT)
+            go_on.set()
+            await until(database, kinds.states, {"done": 1})
+            after = metrics.text()
+
+    assert capsys.readouterr().out.count("job does not end") == 1
+    assert b'jobs_overdue{kind="shielded"}' not in after
+
+
 async def test_a_lock_of_somebody_else_spends_no_attempt_and_is_told(make_settings: MakeSettings) -> None:
     def seen(connection: Connection) -> tuple[int, bool]:
         row = connection.execute(text("SELECT failures, error FROM job")).one()

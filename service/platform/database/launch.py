@@ -72,7 +72,7 @@ def run_to_end(command: Sequence[str]) -> None:
 
 
 def reason(output: str) -> str:
-    """Return the line of a program of PostgreSQL's that says why it failed; after it come others, of what it removes."""
+    """Return the line of a program of PostgreSQL's that says why it failed, which need not be the last."""
     lines = output.strip().splitlines() or ["it said nothing"]
     return next((line for line in lines if any(word in line for word in REASONS)), lines[-1])
 

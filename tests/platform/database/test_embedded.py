@@ -271,7 +271,7 @@ def test_root_without_user_namespaces_is_told_why_it_cannot_run(directory: Path)
     ("output", "why"),
     [
         (
-            "selecting default time zone ... UTC\nbootstrap ... FATAL:  could not write to file: No space left on device\n"
+            "selecting time zone ... UTC\nbootstrap ... FATAL:  could not write to file: No space left on device\n"
             'child process exited with exit code 1\ninitdb: removing data directory "/d"\n',
             "bootstrap ... FATAL:  could not write to file: No space left on device",
         ),

@@ -253,9 +253,10 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
 def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
     command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")
     env = environment() | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=30)
 
     assert done.returncode == 1
+    assert done.stderr == ("" if "2>&1" in streams else "the output cannot be written: No space left on device\n")
 
 
 async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_url: str) -> None:

@@ -22,7 +22,7 @@ class Why(enum.StrEnum):
 class Running:
     """Times are the event loop's: `lease` is how long the claim holds as far as this process knows."""
 
-    __slots__ = ("claimed", "ends", "lease", "patient", "scope", "told", "why")
+    __slots__ = ("claimed", "ends", "has_returned", "lease", "patient", "scope", "told", "why")
 
     def __init__(self, claimed: Claimed, lease: float) -> None:
         self.claimed = claimed
@@ -31,6 +31,7 @@ class Running:
         self.ends = math.inf
         self.scope: trio.CancelScope | None = None  # of the function, once it has begun
         self.why: Why | None = None
+        self.has_returned = False  # the function; what is still to be written is bound by no deadline
         self.told = False  # that it does not end
 
     def begin(self, now: float, deadline: float) -> trio.CancelScope:
@@ -48,12 +49,8 @@ class Running:
         if self.scope is not None:
             self.scope.cancel()
 
-    def returned(self) -> None:
-        """Note that the function has ended: what is still to be written of it is bound by no deadline."""
-        self.ends = math.inf
-
     def is_overdue(self, now: float) -> bool:
-        return now > self.ends + OVERDUE
+        return not self.has_returned and now > self.ends + OVERDUE
 
     def may_begin(self, now: float) -> bool:
         return self.why is None and now < self.lease

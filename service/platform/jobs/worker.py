@@ -349,7 +349,7 @@ class Worker:
             try:
                 error = await self._execute(running, kind, begun)
             finally:
-                running.returned()
+                running.has_returned = True
                 self._mean += NEWEST * (trio.current_time() - begun - self._mean)
             outcome = await self._end(running, kind, error)
         finally:

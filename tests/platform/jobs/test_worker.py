@@ -163,6 +163,10 @@ def too_slow(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(50)"))
 
 
+async def endless(context: JobContext) -> None:
+    await trio.sleep_forever()
+
+
 async def exits(context: JobContext) -> None:
     raise SystemExit(3)
 
@@ -175,6 +179,7 @@ async def exits(context: JobContext) -> None:
         (mistaken, 'column "totl" does not exist'),
         (too_slow, "SQLSTATE 57014"),
         (exits, "SystemExit: 3"),
+        (endless, "the deadline of 0.5 s is over"),
     ],
 )
 async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
@@ -183,7 +188,7 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
     def dead(connection: Connection) -> list[str]:
         return list(connection.execute(text("SELECT error FROM job WHERE state = 'dead'")).scalars())
 
-    kind = job(retries=0)(function)
+    kind = job(retries=0, deadline=0.5)(function)
     async with world(make_settings, kind) as (database, _):
         await database.run(enqueue, kind)
         with trio.fail_after(10):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
@@ -59,8 +60,21 @@ def refuse_bad(name: str) -> None:
     taken = [ROOT / "service" / name, ROOT / "service" / f"{name}.py", ROOT / "tests" / f"test_{name}.py"]
     if there := [str(path.relative_to(ROOT)) for path in taken if is_there(path)]:
         raise Refused(f"{there[0]} is there already: choose another name")
+    if name in tables():
+        raise Refused(f"there is a table {name} already: choose another name")
     if IMPORT not in (text := FEATURES.read_text()) or text.count(TUPLE) != 1:
         raise Refused("service/features.py has another form than this knows: copy a feature by hand")
+
+
+def tables() -> Container[str]:
+    """Return the names of the tables of the platform and of all features."""
+    import service.platform.verbs.tables  # noqa: F401  here: a bad name is refused at once
+    from service.features import FEATURES
+    from service.platform.database import metadata
+    from service.platform.feature import import_all
+
+    import_all(FEATURES)
+    return metadata.tables
 
 
 def is_there(path: Path) -> bool:

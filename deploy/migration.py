@@ -95,7 +95,7 @@ def say_what_breaks(written: Path, changes: list[str], breaking: str) -> None:
     if not breaking:
         say(
             f"{', '.join(changes)}: does the code that runs now do without? If not, set `breaking` and `serves_from` "
-            "in the file; BREAKING='what stops working' at the next run writes both"
+            "in the file; or remove it and run this again with BREAKING='what stops working', which writes both"
         )
         return
     text = written.read_text()

@@ -53,7 +53,7 @@ PLACES: dict[str, tuple[str, ...]] = {
             "{name}.conf",
             "{name}.git",
         ),
-        *("/{name}.git", "={name}\n", "={title}", "u {name} ", '"{title}"', "//{name}@/{name}?"),
+        *("/{name}.git", "={name}\n", "={title}", "u {name} ", "id={name} ", '"{title}"', "//{name}@/{name}?"),
         *("createuser {name}", "--owner {name} ", "template0 {name}", "-u {name} ", "restart {name}", "start {name}"),
     ),
     "deploy/trial.sh": ("{name}-trial", "demo-{name}"),

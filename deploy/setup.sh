@@ -28,6 +28,12 @@ if ! mkdir -p "$cache" 2>/dev/null || ! [ -w "$cache" ]; then
 	export UV_CACHE_DIR="$PWD/.uv/cache" UV_PYTHON_INSTALL_DIR="$PWD/.uv/python"
 fi
 
+# Programs in .venv name the place that they were made for: in a folder that was moved they are made anew, from uv's cache.
+place=.venv/made-for
+if [ -f "$place" ] && [ "$(cat "$place")" != "$(pwd -P)" ]; then
+	rm -rf .venv
+fi
+
 # A Python that runs and is new enough; version managers put stand-ins on PATH that do not run.
 find_python() {
 	for candidate in .venv/bin/python python3 python3.13 python3.14 python3.15 \
@@ -58,4 +64,5 @@ fi
 # Bytecode is compiled once here, of the service too, rather than by whoever starts first, or at each start where
 # PYTHONDONTWRITEBYTECODE is set. Inexact: what another target has installed stays, for that one may be running.
 "$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+pwd -P >"$place"
 exec .venv/bin/python -m compileall -q service migrations

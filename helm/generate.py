@@ -161,7 +161,7 @@ def make_settings_template(known: Catalogue) -> str:
         "config": [name for name in known.variables if name not in OWNED and name not in hidden],
         "secrets": hidden,
     }
-    note = "{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}"
+    note = "{{/* What the templates know of service/platform/settings/base.py. Made by `make generate`. */}}"
     return f'{note}\n{{{{- define "service.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
 
 

@@ -1,4 +1,4 @@
-{{/* What the templates know of service/platform/settings/base.py. Made by `python helm/generate.py`. */}}
+{{/* What the templates know of service/platform/settings/base.py. Made by `make generate`. */}}
 {{- define "service.settings" -}}
 {
   "drain_margin": 5.0,

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from service.platform.verbs import database_settings, fail
+from service.platform.verbs import database_settings, fail, public_url
 
 verbs = typer.Typer()
 
 
 @verbs.command()
 def chat(
-    url: Annotated[str, typer.Argument(help="URL of the public listener.")] = "http://127.0.0.1:8000",
+    context: typer.Context,
+    url: Annotated[str | None, typer.Argument(help="URL of the public listener; else where SERVICE_BIND says.")] = None,
     room: Annotated[str, typer.Option(help="Room to join: 1 to 64 of a-z, 0-9 and -.")] = "lobby",
     name: Annotated[str, typer.Option(help="Name to use without a token; nobody checks it.")] = "terminal",
     token_file: Annotated[
@@ -32,7 +33,7 @@ def chat(
     from service.chat.client.chat import chat
 
     try:
-        unstored = trio.run(partial(chat, url, room=room, name=name, token_file=token_file))
+        unstored = trio.run(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     if unstored:

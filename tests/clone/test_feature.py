@@ -16,7 +16,7 @@ from tests.platform.http.test_contract import find
 
 
 async def test_made_up_requests_find_nothing(tmp_path: Path, database_url: str) -> None:
-    assert "Selected: 3" in await find(tmp_path, database_url, examples=60, seed=1, paths="^/api/order-lines")
+    assert "Selected: 3" in await find(tmp_path, database_url, examples=60, seed=1, paths="^/api/tried-lines")
 '''
 MAKE = ("python", "deploy/feature.py")
 
@@ -29,7 +29,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
     copy = copy_repository(tmp_path_factory.mktemp("feature") / "clone")
-    done = run_in(copy, *MAKE, "order_lines", TEST_DATABASE_URL=server_url)
+    done = run_in(copy, *MAKE, "tried_lines", TEST_DATABASE_URL=server_url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all well" in done.stdout
     return copy
@@ -37,13 +37,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Path:
 
 def test_it_is_new_files_and_its_line(made: Path) -> None:
     changed = git(made, "status", "--porcelain", "--untracked-files=all").splitlines()
-    [migration] = (made / "migrations" / "versions").glob("*_add_order_lines.py")
+    [migration] = (made / "migrations" / "versions").glob("*_add_tried_lines.py")
 
     assert set(changed) == {
         " M service/features.py",
         f"?? {migration.relative_to(made)}",
-        *(f"?? service/order_lines/{name}.py" for name in ("__init__", "routes", "store")),
-        "?? tests/test_order_lines.py",
+        *(f"?? service/tried_lines/{name}.py" for name in ("__init__", "routes", "store")),
+        "?? tests/test_tried_lines.py",
     }
     assert git(made, "diff", "--numstat", "service/features.py").split()[:2] == ["2", "0"]
 
@@ -61,7 +61,7 @@ def test_it_fits_together(made: Path) -> None:
 
 
 def test_it_keeps_to_the_rules(made: Path, server_url: str) -> None:
-    run = ("pytest", "-q", "-p", "no:cacheprovider", "tests/platform/test_architecture.py", "-k", "order_lines")
+    run = ("pytest", "-q", "-p", "no:cacheprovider", "tests/platform/test_architecture.py", "-k", "tried_lines")
     done = run_in(made, *run, TEST_DATABASE_URL=server_url)
 
     assert done.returncode == 0, done.stdout
@@ -80,10 +80,10 @@ def test_requests_made_up_from_its_declarations_find_nothing(made: Path, server_
 
 
 def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
-    left = pristine / "service" / "orders" / "__pycache__"
+    left = pristine / "service" / "left_behind" / "__pycache__"
     left.mkdir(parents=True)
     (left / "store.cpython-313.pyc").touch()
-    script = "from deploy import feature; feature.refuse_bad('orders')"
+    script = "from deploy import feature; feature.refuse_bad('left_behind')"
     try:
         assert run_in(pristine, "python", "-c", script).returncode == 0
     finally:
@@ -98,6 +98,7 @@ def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
         ("class", "make feature NAME=orders"),
         ("platform", "is there already"),
         ("settings", "is there already"),
+        ("job", "there is a table job already"),
     ],
 )
 def test_a_bad_name_is_refused_in_a_sentence(pristine: Path, name: str, said: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import commit, copy_repository, git, run_in, type_check
+from service.platform.testing.copies import commit, copy_repository, git, run_in, strip_features, type_check
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add-a-feature.md").read_text()
 MADE = re.findall(r"^```python\n# (\S+), as made\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -51,6 +51,9 @@ WHICH = (
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy with what `make feature` makes; tests/clone tries that by itself."""
     copy = copy_repository(tmp_path_factory.mktemp("feature") / "clone")
+    strip_features(copy, keep_template_s=True)  # a clone may have orders of its own
+    call(copy, "import deploy.generate; deploy.generate.main()")
+    commit(copy)
     call(copy, "from deploy.feature import make; make('orders')")
     return copy
 

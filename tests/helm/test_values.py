@@ -177,7 +177,7 @@ def test_every_setting_is_in_config_or_has_its_place_in_the_values() -> None:
 
 @pytest.mark.parametrize("path", [path.relative_to(CHART) for path in outputs()], ids=str)
 def test_generated_files_agree_with_their_sources(path: Path) -> None:
-    assert (CHART / path).read_text() == outputs()[CHART / path], "run: python helm/generate.py"
+    assert (CHART / path).read_text() == outputs()[CHART / path], "run: make generate"
 
 
 def test_a_new_value_without_words_is_seen() -> None:
@@ -232,6 +232,7 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "no TLS"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
         (OUTSIDE | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
+        (OUTSIDE | {"config": {"SERVICE_JOBS_CONCURRENCY": 0}}, "Nobody runs jobs"),
         (OUTSIDE | {"migration": {"mode": "off"}}, "once somebody has run `service migrate`"),
     ],
 )
@@ -240,8 +241,10 @@ def test_the_notes_say_what_to_do_and_what_is_unsafe(values: dict[str, Any], sai
 
 
 def test_the_notes_do_not_warn_of_what_is_safe() -> None:
-    notes = render(CHART, OUTSIDE | {"networkPolicy": {"enabled": True}}).notes
+    workers = {"config": {"SERVICE_JOBS_CONCURRENCY": 0}, "workers": {"enabled": True}}
+    notes = render(CHART, OUTSIDE | workers | {"networkPolicy": {"enabled": True}}).notes
 
+    assert "Nobody runs jobs" not in notes
     assert "trial" not in notes
     assert "replicas" not in notes
     assert "9000: networkPolicy" not in notes

@@ -51,7 +51,7 @@ def drift(url: str) -> list[object]:
 
 def lint(file: Path, sql: str, meant: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     file.write_text(sql)
-    arguments = ["--pg-version", "14", "--exclude", ",".join((*NOT_OURS, *meant)), str(file)]
+    arguments = ["--pg-version", "15", "--exclude", ",".join((*NOT_OURS, *meant)), str(file)]
     return subprocess.run([SQUAWK, *arguments], capture_output=True, text=True, check=False)
 
 
@@ -68,14 +68,15 @@ def lint_migration(migrations: Path, revision: str, directory: Path) -> subproce
 
 
 def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
-    assert not drift(database_url), "run: alembic revision --autogenerate"
+    assert not drift(database_url), "run: make migration NAME=…"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_the_sql_of_a_migration_is_safe_to_apply(revision: str, tmp_path: Path) -> None:
     done = lint_migration(MIGRATIONS, revision, tmp_path)
 
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\na drop that is meant says so: meant = ('ban-drop-...',)"
+    advice = "docs/evolve-a-table.md has the steps; a drop that is meant says so: meant = ('ban-drop-...',)"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{advice}"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -1,7 +1,6 @@
 """Deleting every feature leaves a service that runs and a platform that passes its tests."""
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -9,30 +8,26 @@ import httpx2
 import pytest
 import trio
 
-from service.platform.testing.copies import SIDE_BY_SIDE, commit, copy_repository, run_in, type_check
+from service.platform.testing.copies import SIDE_BY_SIDE, commit, copy_repository, run_in, strip_features, type_check
 from service.platform.testing.processes import ready, run_to_end
 
-PLATFORM = {"platform"}
-YOURS = {"__init__.py", "__main__.py", "features.py", "settings.py"}
-EMPTY = '''"""Yours: the table of contents, one line a feature."""
-
-from service.platform.feature import Feature
-
-FEATURES: tuple[Feature, ...] = ()
-'''
+# What `make migration NAME=add_total` and a second file of tests leave, neither of which names its feature.
+MIGRATION = 'revision = "add_total"\ndown_revision = "add_orders"\nserves_from = "add_orders"\nbreaking = None\n'
+OF_A_FEATURE = {
+    "service/orders/__init__.py": "",
+    "migrations/versions/5eed5eed5eed_add_total.py": MIGRATION,
+    "tests/test_totals.py": "import service.orders\n",
+}
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the repository without any feature, its tests and its migration."""
     copy = copy_repository(tmp_path_factory.mktemp("bare") / "clone")
-    for feature in sorted({path.name for path in (copy / "service").iterdir()} - PLATFORM - YOURS):
-        name = feature.removesuffix(".py")
-        for gone in (copy / "service" / feature, copy / "tests" / name, copy / "tests" / f"test_{name}.py"):
-            shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
-        for migration in (copy / "migrations" / "versions").glob(f"*_{name}*.py"):
-            migration.unlink()
-    (copy / "service" / "features.py").write_text(EMPTY)
+    for name, text in OF_A_FEATURE.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(text)
+    strip_features(copy, keep_template_s=False)
     done = run_in(copy, "python", "deploy/generate.py")
     assert done.returncode == 0, done.stderr
     commit(copy)

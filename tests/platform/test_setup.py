@@ -12,12 +12,13 @@ from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
 
 def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
     """Run the script in a place of its own, with a uv that only says how it was called; return its lines."""
-    for path, says in (("uv", 'printf "%s\\n" "$@"; env'), (".venv/bin/python", "exit 0")):
+    made = "mkdir -p .venv/bin; cp python .venv/bin"
+    for path, says in (("uv", f'printf "%s\\n" "$@"; env; {made}'), ("python", "exit 0")):
         program = tmp_path / path
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(f"#!/bin/sh\n{says}\n")
         program.chmod(0o755)
-    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy").mkdir(exist_ok=True)
     shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
     done = subprocess.run(
         ["sh", "deploy/setup.sh", *arguments],
@@ -42,6 +43,21 @@ def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
 
     assert "UV_PROJECT_ENVIRONMENT=.venv" in said
     assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+
+
+def test_in_a_folder_that_was_moved_all_programs_are_made_anew(tmp_path: Path) -> None:
+    """Each names the Python of the place that it was made for, and uv leaves those that it has installed before."""
+    before, after = tmp_path / "before", tmp_path / "mon défi"
+    before.mkdir()
+    set_up(before)
+    (before / ".venv" / "bin" / "alembic").touch()
+    set_up(before)
+    stays = (before / ".venv" / "bin" / "alembic").exists()
+    before.rename(after)
+    set_up(after)
+
+    assert stays
+    assert not (after / ".venv" / "bin" / "alembic").exists()
 
 
 @pytest.mark.parametrize("home", ["/proc/none", ""])

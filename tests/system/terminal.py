@@ -32,6 +32,12 @@ class Terminal:
         """Return how the terminal is set: its echo, for one."""
         return termios.tcgetattr(self._terminal)
 
+    def hang_up(self) -> None:
+        """Be gone, as a window that is closed."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, self._controller)
+        os.close(nothing)
+
     async def type(self, keys: bytes) -> None:
         await trio.lowlevel.wait_writable(self._controller)
         os.write(self._controller, keys)

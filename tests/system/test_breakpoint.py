@@ -12,6 +12,7 @@ import trio
 from service.platform.testing.processes import ROOT, SERVICE, descendants, environment
 from tests.system.reloaded import Clone
 from tests.system.terminal import CTRL_C, Terminal, open_terminal
+from tests.system.test_dev import wait_gone
 
 
 @asynccontextmanager
@@ -101,3 +102,19 @@ async def test_ctrl_c_in_a_terminal_drains_and_leaves_nothing(tmp_path: Path) ->
         assert await terminal.wait_end() == 0
         assert terminal.shown.count("stopped") == 1
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+async def test_a_terminal_that_is_closed_over_make_leaves_nothing(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "clone")
+    (clone.path / "run.mk").write_text(f"run:\n\t@exec {' '.join(SERVICE)} dev\n")
+    settings = environment(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    under_make = ["make", "-f", "run.mk", "run"]
+    with open_terminal(under_make, clone.path, settings | {"PYTHONPATH": str(ROOT)}) as terminal:
+        await terminal.wait_shown("is ready on ")
+        below = descendants(terminal.process.pid)
+        terminal.hang_up()
+        with trio.fail_after(60):
+            while terminal.process.poll() is None:
+                await trio.sleep(0.05)
+
+        await wait_gone(below)

@@ -141,6 +141,30 @@ def test_data_of_another_history_are_one_sentence_with_the_command_that_mends_it
     assert "`rm -r .data`" in line
 
 
+def test_two_heads_are_no_fault_of_the_data(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    for name in ("one", "two"):
+        write_migration(clone / "migrations", name, "platform_jobs", serves_from="platform_jobs")
+    done = run_to_end(clone, "dev", "--no-reload")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "`make join`" in line
+    assert "rm -r" not in line
+
+
+@waits_for_a_schema
+def test_a_migration_that_fails_is_to_be_mended_before_the_data_are_thrown_away(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    write_migration(clone / "migrations", "wrong", HEAD, serves_from=HEAD, up="ALTER TABLE jobb ADD x int")
+    done = run_to_end(clone, "dev", "--no-reload")
+
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert 'relation "jobb" does not exist' in line
+    assert line.index("Mend the migration") < line.index("rm -r")
+
+
 @waits_for_a_schema
 def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path) -> None:
     clone = copy_repository(tmp_path / "clone")

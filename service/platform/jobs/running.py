@@ -8,6 +8,7 @@ import trio
 from service.platform.jobs.store import Claimed
 
 PATIENCE = 1.0  # seconds that a job may wait here for a slot
+OVERDUE = 5.0  # seconds after its deadline from which a job is said not to end
 
 
 class Why(enum.StrEnum):
@@ -21,7 +22,7 @@ class Why(enum.StrEnum):
 class Running:
     """Times are the event loop's: `lease` is how long the claim holds as far as this process knows."""
 
-    __slots__ = ("claimed", "ends", "lease", "patient", "scope", "why")
+    __slots__ = ("claimed", "ends", "has_returned", "lease", "patient", "scope", "told", "why")
 
     def __init__(self, claimed: Claimed, lease: float) -> None:
         self.claimed = claimed
@@ -30,6 +31,8 @@ class Running:
         self.ends = math.inf
         self.scope: trio.CancelScope | None = None  # of the function, once it has begun
         self.why: Why | None = None
+        self.has_returned = False  # the function; what is still to be written is bound by no deadline
+        self.told = False  # that it does not end
 
     def begin(self, now: float, deadline: float) -> trio.CancelScope:
         self.ends = now + deadline
@@ -45,6 +48,9 @@ class Running:
         self.why = self.why or why
         if self.scope is not None:
             self.scope.cancel()
+
+    def is_overdue(self, now: float) -> bool:
+        return not self.has_returned and now > self.ends + OVERDUE
 
     def may_begin(self, now: float) -> bool:
         return self.why is None and now < self.lease

@@ -20,8 +20,11 @@ class JobStatistics:
         self.observe_wait: Callable[..., None] = lambda *_: None  # seconds, kind
 
 
-def show_jobs(metrics: Metrics, seen: JobStatistics, running: Callable[[], int]) -> None:
+def show_jobs(
+    metrics: Metrics, seen: JobStatistics, running: Callable[[], int], overdue: Callable[[], Mapping[str, int]]
+) -> None:
     metrics.gauge("jobs_in_process", "Jobs that this process is running.", running)
+    metrics.gauge("jobs_overdue", "Jobs of this process that do not end at their deadline.", overdue, label="kind")
     metrics.gauge("jobs_waiting", "Jobs that wait, by kind.", lambda: _of(seen, "waiting"), label="kind")
     metrics.gauge("jobs_running", "Jobs that run in the whole cluster.", lambda: _of(seen, "running"), label="kind")
     metrics.gauge("jobs_dead", "Jobs that no retry is left for.", lambda: _of(seen, "dead"), label="kind")

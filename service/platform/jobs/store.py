@@ -33,9 +33,8 @@ from datetime import datetime
 from functools import cache, wraps
 from typing import Any, Concatenate, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
-from service.platform.errors import NotFound
 from service.platform.jobs.declare import Job
 from service.platform.jobs.table import CHANNEL
 
@@ -250,9 +249,9 @@ def fail(connection: Connection, one: Claimed, *, error: str, retries: int, paus
     return _end(connection, one.id, one.claim, error=error, retries=retries, pause=pause)
 
 
-def hand_back(connection: Connection, one: Claimed, *, pause: float = 0) -> str:
-    """End a claim as if it had never been: no attempt is spent. Raises ClaimLost."""
-    state = _end(connection, one.id, one.claim, error=None, retries=None, pause=pause)
+def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: str | None = None) -> str:
+    """End a claim as if it had never been: no attempt is spent, and `why` is kept to be looked at. Raises ClaimLost."""
+    state = _end(connection, one.id, one.claim, error=why, retries=None, pause=pause, spent=0)
     if not pause:
         _tell_others(connection)
     return state
@@ -263,7 +262,7 @@ def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int
     held: set[int] = set()
     for one in claims:
         with suppress(ClaimLost):
-            _end(connection, one.id, one.claim, error=None, retries=None, pause=0)
+            _end(connection, one.id, one.claim, error=None, retries=None, pause=0, spent=0)
             held.add(one.id)
     _tell_others(connection)
     return held
@@ -277,13 +276,23 @@ def _tell_others(connection: Connection) -> None:
 _NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
-def _end(connection: Connection, id: int, claim: int, *, error: str | None, retries: int | None, pause: float) -> str:  # noqa: A002
+def _end(
+    connection: Connection,
+    id: int,  # noqa: A002
+    claim: int,
+    *,
+    error: str | None,
+    retries: int | None,
+    pause: float,
+    spent: int = 1,
+) -> str:
     values = {
         "id": id,
         "claim": claim,
         "error": None if error is None else error[:MOST_ERROR].replace("\0", ""),
         "retries": retries,
         "pause": pause,
+        "spent": spent,
     }
     state: str | None = connection.execute(_END, values).scalar()
     if state is None:
@@ -291,11 +300,11 @@ def _end(connection: Connection, id: int, claim: int, *, error: str | None, retr
     return state
 
 
-# An error is an attempt that was spent. One that another waits for under the same key is over: that one stands for it.
+# One that another waits for under the same key is over: that one stands for it.
 _END = text("""
     UPDATE job SET
         state = next.state, claim = job.claim, leased_until = NULL, worker = NULL,
-        failures = job.failures + next.spent, error = COALESCE(:error, job.error),
+        failures = job.failures + next.spent, error = COALESCE(CAST(:error AS text), job.error),
         run_at = CASE WHEN :pause > 0 THEN clock_timestamp() + make_interval(secs => :pause) ELSE job.run_at END,
         finished_at = CASE WHEN next.state <> 'waiting' THEN clock_timestamp() END
     FROM (
@@ -306,7 +315,7 @@ _END = text("""
             ) THEN 'done'
             ELSE 'waiting' END AS state
         FROM (
-            SELECT id, kind, key, failures, CASE WHEN CAST(:error AS text) IS NULL THEN 0 ELSE 1 END AS spent FROM job
+            SELECT id, kind, key, failures, CAST(:spent AS bigint) AS spent FROM job
             WHERE id = :id AND claim = :claim AND state = 'running' FOR UPDATE
         ) AS mine
     ) AS next
@@ -419,55 +428,3 @@ _COUNTS = text(
         for state in ("waiting", "running", "dead")
     )
 )
-COLUMNS = """id, kind, state, priority, run_at, failures, claim, worker, leased_until, key, turn, error, enqueued_at,
-    finished_at"""
-
-
-def select_some(
-    connection: Connection, *, state: str | None, kind: str | None, most: int, before: int
-) -> list[RowMapping]:
-    """Return jobs of a state or a kind, the newest first, with ids below `before`."""
-    values = {"state": state, "kind": kind, "most": most, "before": before}
-    return list(connection.execute(_SELECT_SOME, values).mappings())
-
-
-_SELECT_SOME = text(f"""
-    SELECT {COLUMNS} FROM job
-    WHERE id < :before AND (CAST(:state AS text) IS NULL OR state = :state)
-        AND (CAST(:kind AS text) IS NULL OR kind = :kind)
-    ORDER BY id DESC LIMIT :most""")  # noqa: S608  constants
-
-
-def select_one(connection: Connection, id: int) -> RowMapping:  # noqa: A002  the column's name
-    """Return a job with its arguments. Raises NotFound."""
-    query = text(f"SELECT {COLUMNS}, arguments FROM job WHERE id = :id")  # noqa: S608  constants
-    return _found(connection.execute(query, {"id": id}).mappings().one_or_none(), id)
-
-
-def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
-    """Let a dead or discarded job wait again, with all its retries. Raises NotFound."""
-    return _change(
-        connection, id, "state = 'waiting', failures = 0, run_at = now(), finished_at = NULL", "dead discarded"
-    )
-
-
-def discard(connection: Connection, id: int) -> RowMapping:  # noqa: A002
-    """End a job that waits or is dead. Raises NotFound."""
-    return _change(connection, id, "state = 'discarded', finished_at = clock_timestamp()", "waiting dead")
-
-
-def run_now(connection: Connection, id: int) -> RowMapping:  # noqa: A002
-    """Make a job due that waits for its time. Raises NotFound."""
-    return _change(connection, id, "run_at = LEAST(run_at, now())", "waiting")
-
-
-def _change(connection: Connection, id: int, change: str, states: str) -> RowMapping:  # noqa: A002
-    query = text(f"UPDATE job SET {change} WHERE id = :id AND state = ANY(:states) RETURNING {COLUMNS}, arguments")  # noqa: S608
-    return _found(connection.execute(query, {"id": id, "states": states.split()}).mappings().one_or_none(), id, states)
-
-
-def _found(row: RowMapping | None, id: int, states: str = "") -> RowMapping:  # noqa: A002
-    if row is None:
-        which = f" that is {' or '.join(states.split())}" if states else ""
-        raise NotFound(f"there is no job {id}{which}")
-    return row

@@ -24,7 +24,7 @@ import os
 import random
 import secrets
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime
@@ -36,9 +36,10 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import DATABASE_ERRORS, Database
-from service.platform.errors import DatabaseAway, Unavailable
+from service.platform.errors import DatabaseAway
 from service.platform.jobs import store
 from service.platform.jobs.declare import ArgumentsWrong, Job, JobContext
+from service.platform.jobs.faults import describe, is_the_databases
 from service.platform.jobs.running import Running, Why
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
@@ -56,6 +57,7 @@ MOST_AHEAD = 20  # times the concurrency; and as many may wait to be written
 LINGER = 0.01  # seconds that what is done waits for more that is, and what is enqueued after a claim for more that is
 SLICE = 0.001  # seconds after which a slot lets others have the loop, though its jobs never wait for anything
 NEWEST = 0.05  # the newest job's share in the mean
+MISFITS = 8  # retries at least of a job whose arguments do not fit: some four minutes
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
 
 log = structlog.get_logger(__name__)
@@ -96,12 +98,19 @@ class Worker:
         self._worth_it = trio.Event()  # another claim is
         self._empty = trio.Event()
         self._turns: dict[str, datetime] = {}
+        self._unknown: set[str] = set()  # kinds that have been told
         self._claiming = trio.Lock()
         self._stopping = False
 
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def overdue(self) -> Counter[str]:
+        """Return how many of each kind have not ended though their deadline is over: each has a slot for itself."""
+        now = trio.current_time()
+        return Counter(one.claimed.kind for one in self._running.values() if one.is_overdue(now))
 
     def wake(self) -> None:
         """Look for work now: something was enqueued, or a limit is free."""
@@ -235,6 +244,7 @@ class Worker:
         while True:
             await trio.sleep(BEAT)
             self._hand_back_impatient()
+            self._tell_overdue()
             held = [running.claimed for running in self._running.values()]
             if not held:
                 continue
@@ -242,6 +252,15 @@ class Worker:
             still = await self._ask(store.extend, held, lease=LEASE)
             for claimed in held:
                 self._extend(claimed, lease if claimed.id in still else None)
+
+    def _tell_overdue(self) -> None:
+        """Tell once of each job that cannot be cancelled: on a thread, or shielded, it waits for nobody knows what."""
+        now = trio.current_time()
+        for one in self._running.values():
+            if one.is_overdue(now) and not one.told:
+                one.told = True
+                log.warning("job does not end", kind=one.claimed.kind, id=one.claimed.id,
+                            deadline=self._kinds[one.claimed.kind].deadline)  # fmt: skip
 
     def _extend(self, claimed: Claimed, lease: float | None) -> None:
         running = self._running.get(claimed.id)
@@ -273,7 +292,16 @@ class Worker:
     async def count(self, every: float) -> None:
         while True:
             self._statistics.table = await self._ask(store.counts)
+            self._tell_unknown()
             await trio.sleep(every)
+
+    def _tell_unknown(self) -> None:
+        """Tell once of each kind that is due and that no feature here names; who enqueues cannot know."""
+        for one in self._statistics.table:
+            if one.state == "waiting" and one.due and one.kind not in self._kinds and one.kind not in self._unknown:
+                self._unknown.add(one.kind)
+                log.warning("jobs wait that this release does not know", kind=one.kind, count=one.due,
+                            hint="a feature names them in `jobs`, or another release enqueued them")  # fmt: skip
 
     async def sweep(self, every: float, age: float) -> None:
         while True:
@@ -321,6 +349,7 @@ class Worker:
             try:
                 error = await self._execute(running, kind, begun)
             finally:
+                running.has_returned = True
                 self._mean += NEWEST * (trio.current_time() - begun - self._mean)
             outcome = await self._end(running, kind, error)
         finally:
@@ -350,16 +379,16 @@ class Worker:
         if error is None and not cancelled and kind.is_async:
             self._note(one)
             return "done"
-        if error is None and not cancelled:
-            outcome = "done"  # with its own writes
-        elif isinstance(error, ClaimLost):
+        if isinstance(error, ClaimLost):
             outcome = self._lost(one)
         elif cancelled:
             outcome = await self._cancelled(running, kind)
-        elif isinstance(error, Unavailable):  # the database's trouble, not the job's
-            outcome = await self._write(one, partial(store.hand_back, pause=kind.pause(1)), "handed back")
+        elif error is None:
+            outcome = "done"  # with its own writes
+        elif is_the_databases(error):
+            outcome = await self._kept_from(one, kind, error)
         else:
-            outcome = await self._failed(one, kind, f"{type(error).__name__}: {error}", error)
+            outcome = await self._failed(one, kind, describe(error), error)
         self._forget(one)
         return outcome
 
@@ -396,14 +425,22 @@ class Worker:
             log.warning("job cut off", kind=kind.name, id=running.claimed.id)
         return await self._write(running.claimed, store.hand_back, "handed back")
 
+    async def _kept_from(self, one: Claimed, kind: Job[...], error: BaseException) -> str:
+        """Hand back a job that the database had no room for now."""
+        pause, why = kind.pause(1), describe(error)
+        log.warning("job handed back", kind=kind.name, id=one.id, error=why, again_in=round(pause, 1))
+        return await self._write(one, partial(store.hand_back, pause=pause, why=why), "handed back")
+
     async def _failed(self, one: Claimed, kind: Job[...], why: str, error: BaseException | None) -> str:
+        # What was never begun may be another release's: it is repeated through a rollout, whatever its retries.
+        retries = max(kind.retries, MISFITS) if isinstance(error, ArgumentsWrong) else kind.retries
         failures = one.failures + 1
-        dead, pause = failures > kind.retries, kind.pause(failures)
+        dead, pause = failures > retries, kind.pause(failures)
         tell = log.error if dead else log.warning
         again = None if dead else round(pause, 1)
         tell("job dead" if dead else "job failed", kind=kind.name, id=one.id, attempt=failures, error=why,
              again_in=again, exc_info=None if isinstance(error, ArgumentsWrong) else error)  # fmt: skip
-        fail = partial(store.fail, error=why, retries=kind.retries, pause=pause)
+        fail = partial(store.fail, error=why, retries=retries, pause=pause)
         return await self._write(one, fail, "dead" if dead else "failed")
 
     async def _hand_back_waiting(self) -> None:

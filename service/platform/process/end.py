@@ -5,6 +5,7 @@ when the last words cannot be written: on a full disk, or when nobody reads them
 """
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -26,9 +27,12 @@ def ending() -> Iterator[None]:
         yield
     except SystemExit as asked:
         code = asked.code
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        code = CRASHED
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            code = f"the output cannot be written: {error.strerror}"
+        else:
+            sys.excepthook(*sys.exc_info())
+            code = CRASHED
     if isinstance(code, str):
         with suppress(OSError, ValueError):
             print(code, file=sys.stderr)  # noqa: T201  as the interpreter does

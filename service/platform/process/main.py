@@ -251,7 +251,7 @@ def explained(field: str, address: str) -> Iterator[None]:
     except (OSError, UnicodeError) as error:
         reason = f"cannot be used: {error.strerror if isinstance(error, OSError) else 'it is no host name'}"
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            reason = "is already in use"
+            reason = "is already in use; choose another, in the environment or .env, or end what has it"
         raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
 
 

@@ -3,12 +3,10 @@
 A child that fails leaves the old one serving. Sockets and database are the parent's, so that no request notices.
 """
 
-import contextlib
 import signal
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from service.platform.process.start import ECHO
 from service.platform.reload.channel import Message
 from service.platform.reload.colours import GREEN, PLAIN, YELLOW
 from service.platform.reload.offspring import Answer, Offspring, start
+from service.platform.reload.terminal import end_without_terminal, tidy_terminal
 from service.platform.reload.watching import new_settings, saves
 
 NAMED = 3  # of the files that were saved, so many are named
@@ -64,6 +63,7 @@ class Parent:
                 tidy_terminal(),
             ):
                 self._nursery.start_soon(self._pass_on, questions)
+                self._nursery.start_soon(end_without_terminal)
                 self._nursery.start_soon(self._collect, saves(self._root))
                 self._nursery.start_soon(self._collect, new_settings(Path.cwd()))
                 code = await self._loop_until(signals)
@@ -258,19 +258,3 @@ async def first_of(*waits: Callable[[], Any]) -> None:
 def packages_changed() -> int:
     """Return when a package was last installed or removed, in nanoseconds."""
     return Path(trio.__file__).parents[1].stat().st_mtime_ns
-
-
-@contextlib.contextmanager
-def tidy_terminal() -> Iterator[None]:
-    """Leave the terminal as it was found: a child that is killed at a prompt leaves it without echo."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(sys.stdin)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  # as the Makefile says it
 CACHE = ROOT / ".mypy_cache"
+MARK = re.compile(r"# (sample|hello)$")
+NO_FEATURES = {"__init__", "__main__", "features", "platform", "settings"}
+TESTS = {"__init__.py", "conftest.py", "clone", "docs", "helm", "platform", "system"}
+BEGIN = (
+    '"""Yours: the table of contents, one line a feature."""',
+    "",
+    "from service.platform.feature import Feature",
+    "",
+    "FEATURES: tuple[Feature, ...] = (",
+    "    # a line for each, also when it is the only one",
+)
 
 
 def template_page(name: str) -> Path:
@@ -34,6 +46,31 @@ def copy_repository(to: Path) -> Path:
     git(to, "init", "--quiet")
     commit(to)
     return to
+
+
+def strip_features(copy: Path, *, keep_template_s: bool) -> None:
+    """Take the features out, with their tests and migrations, and commit it; the template's own may stay.
+
+    Those have a mark at the end of their lines in features.py. What a clone wrote itself may be called as something is
+    that a test is going to write.
+    """
+    features = copy / "service" / "features.py"
+    marked = [line for line in features.read_text().splitlines() if MARK.search(line)] if keep_template_s else []
+    kept = {name for line in marked for name in re.findall(r"service\.(\w+)", line)}
+    versions = copy / "migrations" / "versions"
+    migrations = re.compile(rf"\d{{4}}_({'|'.join(('platform_.*', *kept))})\.py")
+    tests = TESTS | kept | {f"test_{name}.py" for name in kept}
+    for gone in (
+        *(path for path in (copy / "service").iterdir() if path.name.removesuffix(".py") not in NO_FEATURES | kept),
+        *(path for path in (copy / "tests").iterdir() if path.name not in tests),
+        *(path for path in versions.iterdir() if not migrations.fullmatch(path.name)),
+        versions.parent / "rows",
+    ):
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+    imports = [line for line in marked if line.startswith("from ")]
+    lines = [line for line in marked if line.startswith(" ")]
+    features.write_text("\n".join([*BEGIN[:2], *imports, *BEGIN[2:], *lines, ")", ""]))
+    commit(copy)
 
 
 def commit(copy: Path) -> None:

@@ -13,6 +13,7 @@ from service.platform.verbs.program import (
     prepare_logs,
     program,
 )
+from service.platform.verbs.where import management_url, public_url
 
 __all__ = [
     "Program",
@@ -20,7 +21,9 @@ __all__ = [
     "database_settings",
     "fail",
     "load_or_exit",
+    "management_url",
     "prepare_logs",
     "program",
+    "public_url",
     "run_program",
 ]

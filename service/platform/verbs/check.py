@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import service.platform.verbs.tables  # noqa: F401  whose rights are looked at, also where no feature needs them
 from service.platform.errors import DatabaseAway
+from service.platform.jobs.opening import OWN
 from service.platform.settings import PlatformSettings
 from service.platform.verbs.finding import Finding
+from service.platform.verbs.where import local_url
 
 # Descriptors that a process needs beside its sockets: files, pipes, the database's connections.
 SPARE_DESCRIPTORS = 100
@@ -18,8 +20,8 @@ ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
 
 
-async def findings(settings: PlatformSettings) -> list[Finding]:
-    """Return every finding, in the order in which an operator would look."""
+async def findings(settings: PlatformSettings, *, has_jobs: bool) -> list[Finding]:
+    """Return every finding, in the order in which an operator would look; features with jobs take more connections."""
     management = await port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind, running_service)
     runs = management.seen.endswith(ITS_OWN)
     here = [
@@ -31,7 +33,8 @@ async def findings(settings: PlatformSettings) -> list[Finding]:
     ]
     if settings.database_url is None:
         return [*here, Finding("database", "no address", "set SERVICE_DATABASE_URL, or use `service dev`", failed=True)]
-    return [*here, *await database(settings)]
+    of_jobs = settings.jobs_concurrency + OWN if has_jobs else 0
+    return [*here, *await database(settings, of_jobs)]
 
 
 async def port(name: str, variable: str, bind: str, whose: Callable[[str], Awaitable[str]]) -> Finding:
@@ -47,12 +50,6 @@ async def port(name: str, variable: str, bind: str, whose: Callable[[str], Await
     if found := await whose(local_url(bind)):
         return Finding(name, f"{bind} is taken by {found}, {ITS_OWN}")
     return Finding(name, f"{bind} is taken", f"choose another {variable}, or end what has it", failed=True)
-
-
-def local_url(bind: str) -> str:
-    """Return the URL under which a listener of this address is reached from here."""
-    host, _, number = bind.rpartition(":")
-    return f"http://{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{number}"  # noqa: S104
 
 
 async def running_service(url: str) -> str:
@@ -94,7 +91,7 @@ async def identity(settings: PlatformSettings) -> list[Finding]:
     return await ask_provider(settings, settings.auth_issuer)
 
 
-async def database(settings: PlatformSettings) -> list[Finding]:
+async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
     from service.platform.database.doctor import ask
 
     started = time.monotonic()
@@ -102,7 +99,7 @@ async def database(settings: PlatformSettings) -> list[Finding]:
         facts = await ask(settings)
     except DatabaseAway as error:
         return [Finding("database", str(error), "is SERVICE_DATABASE_URL right, and the server up?", failed=True)]
-    needed = settings.database_connections + OTHER_CONNECTIONS
+    needed = settings.database_connections + OTHER_CONNECTIONS + of_jobs
     old = facts.version_number < OLDEST
     crowded = needed > facts.max_connections
     return [
@@ -111,7 +108,9 @@ async def database(settings: PlatformSettings) -> list[Finding]:
         Finding(
             "connections",
             f"{needed} for each replica, of {facts.max_connections} that the server has",
-            "lower SERVICE_DATABASE_CONNECTIONS or raise max_connections" if crowded else "",
+            "lower SERVICE_DATABASE_CONNECTIONS or SERVICE_JOBS_CONCURRENCY, or raise max_connections"
+            if crowded
+            else "",
             crowded,
         ),
         Finding(

@@ -5,26 +5,35 @@ from urllib.parse import urlencode
 
 import typer
 
-from service.platform.verbs.remote import LOCAL, tell
+from service.platform.verbs.program import WRONG, fail
+from service.platform.verbs.remote import tell
+from service.platform.verbs.where import management_url
 
 verbs = typer.Typer(no_args_is_help=False)
 
-Url = Annotated[str, typer.Option("--url", help="The management listener: this machine's, or a port-forward to it.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="The management listener, or a port-forward to it; else where SERVICE_MANAGEMENT_BIND says."
+    ),
+]
 Id = Annotated[int, typer.Argument(min=1, help="The job's id.")]
+IdOrNone = Annotated[int | None, typer.Argument(min=1, help="The job's id.")]
+Kind = Annotated[str | None, typer.Option(help="In the place of an id: all dead ones of this kind.")]
 State = Literal["waiting", "running", "done", "dead", "discarded"]
 
 
 @verbs.callback(invoke_without_command=True)
-def jobs(context: typer.Context, url: Url = LOCAL) -> None:
+def jobs(context: typer.Context, url: Url = None) -> None:
     """Print how many jobs wait, run and are dead, by kind; or list them, show one, and act on it.
 
     Example: service jobs list --state dead
     """
-    context.obj = url
     if context.invoked_subcommand is None:
         from service.platform.verbs.jobs_report import counts
 
-        tell(lambda: counts(url))
+        where = management_url(context, url)
+        tell(lambda: counts(where))
 
 
 @verbs.command("list")
@@ -42,7 +51,8 @@ def list_(
 
     given = {"state": state, "kind": kind, "limit": limit}
     query = urlencode({name: value for name, value in given.items() if value is not None})
-    tell(lambda: some(context.obj, query))
+    where = _where(context)
+    tell(lambda: some(where, query))
 
 
 @verbs.command()
@@ -55,21 +65,21 @@ def show(context: typer.Context, id: Id) -> None:  # noqa: A002  what the argume
 
 
 @verbs.command()
-def retry(context: typer.Context, id: Id) -> None:  # noqa: A002
-    """Let a dead or discarded job wait again, with all its retries.
+def retry(context: typer.Context, id: IdOrNone = None, kind: Kind = None) -> None:  # noqa: A002
+    """Let a dead or discarded job wait again, with all its retries; or all that are dead of a kind.
 
-    Example: service jobs retry 7
+    Example: service jobs retry --kind charge
     """
-    _about(context, id, "retry")
+    _about_some(context, id, kind, "retry")
 
 
 @verbs.command()
-def discard(context: typer.Context, id: Id) -> None:  # noqa: A002
-    """End a job that waits or is dead; it is kept for SERVICE_JOBS_RETENTION.
+def discard(context: typer.Context, id: IdOrNone = None, kind: Kind = None) -> None:  # noqa: A002
+    """End a job that waits or is dead, or all that are dead of a kind; they are kept for SERVICE_JOBS_RETENTION.
 
     Example: service jobs discard 7
     """
-    _about(context, id, "discard")
+    _about_some(context, id, kind, "discard")
 
 
 @verbs.command()
@@ -84,4 +94,22 @@ def run(context: typer.Context, id: Id) -> None:  # noqa: A002
 def _about(context: typer.Context, id: int, change: str = "") -> None:  # noqa: A002
     from service.platform.verbs.jobs_report import one
 
-    tell(lambda: one(context.obj, id, change))
+    where = _where(context)
+    tell(lambda: one(where, id, change))
+
+
+def _about_some(context: typer.Context, id: int | None, kind: str | None, change: str) -> None:  # noqa: A002
+    from service.platform.verbs.jobs_report import dead_ones
+
+    if (id is None) == (kind is None):
+        fail("name one job by its id, or a kind by --kind", WRONG)
+    if id is not None:
+        _about(context, id, change)
+    else:
+        query, where = urlencode({"kind": kind}), _where(context)
+        tell(lambda: dead_ones(where, query, change))
+
+
+def _where(context: typer.Context) -> str:
+    """Return the management listener that `jobs` was told of; here, so that `--help` needs none."""
+    return management_url(context, context.parent.params["url"] if context.parent else None)

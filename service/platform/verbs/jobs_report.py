@@ -34,6 +34,13 @@ async def one(url: str, id: int, change: str) -> str:  # noqa: A002  what the ar
     return "\n".join(f"{name:<13} {value}" for name, value in lines)
 
 
+async def dead_ones(url: str, query: str, change: str) -> str:
+    """Return what became of the dead jobs of a kind. Raises AskError."""
+    found = await ask_json(url, f"/jobs/{change}?{query}", method="POST", body={})
+    what = {"retry": "wait again", "discard": "discarded"}[change]
+    return f"{found['kind']}: {found['changed']} {what}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows))

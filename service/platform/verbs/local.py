@@ -189,8 +189,9 @@ def check(context: typer.Context) -> None:
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
-    import_all(program(context).features)  # whose tables are looked at
-    found = trio.run(findings, settings)
+    features = program(context).features
+    import_all(features)  # whose tables are looked at
+    found = trio.run(partial(findings, settings, has_jobs=any(feature.jobs for feature in features)))
     for finding in found:
         typer.echo(finding)
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)

@@ -10,27 +10,31 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from service.platform.verbs.program import CRASHED, fail, program
+from service.platform.verbs.where import management_url, public_url
 
 verbs = typer.Typer()
 
-Management = Annotated[str, typer.Argument(help="URL of the management listener.")]
-LOCAL = "http://127.0.0.1:9000"
+Management = Annotated[
+    str | None, typer.Argument(help="URL of the management listener; else where SERVICE_MANAGEMENT_BIND says.")
+]
 
 
 @verbs.command()
-def info(url: Management = LOCAL) -> None:
+def info(context: typer.Context, url: Management = None) -> None:
     """Print version, phase and schema of a running service, and the versions of its dependencies.
 
     Example: kubectl exec deploy/NAME -- service info
     """
     from service.platform.verbs.inspect import facts
 
-    tell(lambda: facts(url))
+    where = management_url(context, url)
+    tell(lambda: facts(where))
 
 
 @verbs.command()
 def tasks(
-    url: Management = LOCAL,
+    context: typer.Context,
+    url: Management = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the task tree of a running service, with cancel scopes, threads and units of work.
@@ -39,12 +43,14 @@ def tasks(
     """
     from service.platform.verbs.inspect import ask, tree
 
-    tell(lambda: ask(url, "/tasks", accept="application/json") if json else tree(url, colours=sys.stdout.isatty()))
+    where = management_url(context, url)
+    tell(lambda: ask(where, "/tasks", accept="application/json") if json else tree(where, colours=sys.stdout.isatty()))
 
 
 @verbs.command()
 def loglevel(
-    url: Management = LOCAL,
+    context: typer.Context,
+    url: Management = None,
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option("--set", help="New log level.")
     ] = None,
@@ -58,7 +64,8 @@ def loglevel(
     """
     from service.platform.verbs import inspect
 
-    tell(lambda: inspect.level(url, None if level is None else (level, seconds)))
+    where = management_url(context, url)
+    tell(lambda: inspect.level(where, None if level is None else (level, seconds)))
 
 
 @verbs.command()
@@ -100,7 +107,10 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
     """Return the verb `load` with the options of the features' load modules (see load_plan.py) behind its own."""
 
     def load(  # noqa: PLR0917  options, not arguments
-        url: Annotated[str, typer.Argument(help="URL of the public listener.")] = "http://127.0.0.1:8000",
+        context: typer.Context,
+        url: Annotated[
+            str | None, typer.Argument(help="URL of the public listener; else where SERVICE_BIND says.")
+        ] = None,
         http: Annotated[float, typer.Option(min=0, help="GET requests per second; 0 is none.")] = 50,
         path: Annotated[str, typer.Option(help="Path that they ask for.")] = "/openapi.json",
         duration: Annotated[float, typer.Option(min=0.1, help="Length of the run in seconds.")] = 10,
@@ -119,7 +129,7 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         from service.platform.client.load_plan import Plan, Report
         from service.platform.client.load_report import bars, text
 
-        plan = Plan(url=url, duration=duration, host=host, token_file=token_file)
+        plan = Plan(url=public_url(context, url), duration=duration, host=host, token_file=token_file)
         of_features = [
             module.Load(plan, module.Options(**{one.name: given[one.name] for one in fields(module.Options)}))
             for module in modules

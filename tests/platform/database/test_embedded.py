@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from service.platform.database import EmbeddedUnavailable, open_embedded
-from service.platform.database.launch import find_binaries
+from service.platform.database.launch import find_binaries, reason
 from service.platform.testing.own_server import free_port
 from tests.platform.database.observer import conninfo
 
@@ -265,3 +265,20 @@ def test_root_without_user_namespaces_is_told_why_it_cannot_run(directory: Path)
 
     assert "PostgreSQL refuses to run as root" in done.stderr
     assert "SERVICE_DATABASE_URL" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        (
+            "selecting time zone ... UTC\nbootstrap ... FATAL:  could not write to file: No space left on device\n"
+            'child process exited with exit code 1\ninitdb: removing data directory "/d"\n',
+            "bootstrap ... FATAL:  could not write to file: No space left on device",
+        ),
+        ('initdb: error: could not create directory "/d": Permission denied\n', "could not create directory"),
+        ("one\ntwo\n", "two"),
+        ("", "it said nothing"),
+    ],
+)
+def test_why_a_program_failed_is_not_what_it_did_afterwards(output: str, why: str) -> None:
+    assert why in reason(output)

@@ -143,6 +143,17 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
             run_to_end(tmp_path, "jobs", "--url", first.management, *words)
             for words in ([], ["list", "--state", "discarded"], ["show", str(listed[0]["id"])], ["retry", "99"])
         ]
+        await database.run(enqueue, program.hopeless, number=2)
+        await until(dead)
+        of_a_kind = [
+            run_to_end(tmp_path, "jobs", "--url", first.management, *words)
+            for words in (
+                ["discard", "--kind", "hopeless"],
+                ["retry", "--kind", "hopeles"],
+                ["retry"],
+                ["retry", "1", "--kind", "x"],
+            )
+        ]
 
     assert probe.status_code == 200
     assert set(first.urls) == {"management"}
@@ -158,6 +169,13 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
     assert "hopeless" in said[1].stdout
     assert "it always fails" in said[2].stdout
     assert "there is no job 99 that is dead or discarded" in said[3].stderr
+    assert [one.stdout + one.stderr for one in of_a_kind] == [
+        "hopeless: 1 discarded\n",
+        f"{first.management}/jobs/retry?kind=hopeles says 404: there is no dead job of hopeles to retry\n",
+        "name one job by its id, or a kind by --kind\n",
+        "name one job by its id, or a kind by --kind\n",
+    ]
+    assert [one.returncode for one in of_a_kind] == [0, 1, 2, 2]
 
 
 def test_a_worker_that_may_run_nothing_is_refused(tmp_path: Path) -> None:

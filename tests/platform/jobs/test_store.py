@@ -11,8 +11,8 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.errors import DatabaseAway, NotFound, OutcomeUnknown
-from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, store
+from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
+from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL
 from service.platform.testing.fixtures import MakeSettings
@@ -205,7 +205,7 @@ async def test_without_a_retry_left_it_is_dead_by_failure_and_by_rescue(database
     await database.run(store.fail, first, error="no\0such", retries=0, pause=0)
     await trio.sleep(0.1)
     await database.run(store.rescue, {"note": 0}, lease=0.05)
-    rows = [await database.read(store.select_one, one.id) for one in (first, second)]
+    rows = [await database.read(operators.select_one, one.id) for one in (first, second)]
 
     assert [row["state"] for row in rows] == ["dead", "dead"]
     assert [row["error"] for row in rows] == ["nosuch", "worker me was killed, frozen or cut off"]
@@ -340,20 +340,58 @@ def age(connection: Connection) -> None:
 
 async def test_an_operator_retries_discards_and_runs_now(database: Database) -> None:
     later = await database.run(enqueue, note.with_options(delay=60), number=1)
-    await database.run(store.run_now, later)
+    await database.run(operators.run_now, later)
     [one] = await claim(database)
     await database.run(store.fail, one, error="no", retries=0, pause=0)
     with pytest.raises(NotFound, match=f"there is no job {later} that is waiting"):
-        await database.run(store.run_now, later)
-    row = await database.run(store.retry, later)
+        await database.run(operators.run_now, later)
+    row = await database.run(operators.retry, later)
 
     assert (row["state"], row["failures"]) == ("waiting", 0)
-    assert (await database.run(store.discard, later))["state"] == "discarded"
-    assert (await database.run(store.retry, later))["state"] == "waiting"
+    assert (await database.run(operators.discard, later))["state"] == "discarded"
+    assert (await database.run(operators.retry, later))["state"] == "waiting"
     with pytest.raises(NotFound):
-        await database.run(store.retry, later)
+        await database.run(operators.retry, later)
     with pytest.raises(NotFound, match="there is no job 99"):
-        await database.read(store.select_one, 99)
+        await database.read(operators.select_one, 99)
+
+
+async def die(database: Database, *jobs: Job[...]) -> list[int]:
+    """Let jobs be dead, one after the other; return their ids."""
+    ids = []
+    for number, one in enumerate(jobs):
+        ids.append(await database.run(enqueue, one, number=number))
+        [claimed] = await claim(database, one, most=1)
+        await database.run(store.fail, claimed, error="no", retries=0, pause=0)
+    return ids
+
+
+async def test_an_operator_retries_all_that_are_dead_of_a_kind_and_of_those_under_a_key_the_newest(
+    database: Database,
+) -> None:
+    keyed, stood_for = note.with_options(key="a"), note.with_options(key="b")
+    first, _, newest, _, other = await die(database, note, keyed, keyed, stood_for, tell)
+    until = await database.read(operators.select_now)
+    [late] = await die(database, note)
+    waiting = await database.run(enqueue, stood_for, number=9)
+
+    assert await database.run(operators.retry_dead, kind="note", until=until) == 2
+    listed = await database.read(operators.select_some, state="waiting", kind=None, most=9, before=10**9)
+    assert {row["id"] for row in listed} == {first, newest, waiting}
+    assert await database.run(operators.retry_dead, kind="note", until=until) == 0
+    assert await database.run(operators.discard_dead, kind="note", until=until) == 2
+    assert await database.read(states) == {"waiting": 3, "discarded": 2, "dead": 2}
+    assert [(await database.read(operators.select_one, one))["state"] for one in (late, other)] == ["dead", "dead"]
+
+
+async def test_a_dead_job_that_another_stands_for_is_not_retried_and_the_operator_is_told(database: Database) -> None:
+    keyed = note.with_options(key="a")
+    [dead] = await die(database, keyed)
+    await database.run(enqueue, keyed, number=2)
+
+    with pytest.raises(Conflict, match=f"another job waits under the key of job {dead}"):
+        await database.run(operators.retry, dead)
+    assert await database.read(states) == {"waiting": 1, "dead": 1}
 
 
 async def test_counts_and_lists(database: Database) -> None:
@@ -361,7 +399,7 @@ async def test_counts_and_lists(database: Database) -> None:
     await database.run(enqueue, tell.with_options(delay=60), number=9)
     await claim(database, note, most=1)
     found = {(one.kind, one.state): (one.count, one.due) for one in await database.read(store.counts)}
-    listed = await database.read(store.select_some, state="waiting", kind="note", most=1, before=10**9)
+    listed = await database.read(operators.select_some, state="waiting", kind="note", most=1, before=10**9)
 
     assert found == {("note", "waiting"): (2, 2), ("note", "running"): (1, 1), ("tell", "waiting"): (1, 0)}
     assert [row["state"] for row in listed] == ["waiting"]

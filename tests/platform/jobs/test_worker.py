@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, store, worker
+from service.platform.errors import PeerAway
+from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, operators, store, worker
 from service.platform.telemetry import Metrics
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
@@ -105,7 +107,7 @@ async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings
             (lost,) = await database.run(store.claim, (kinds.note,), most=1, worker="gone", lease=lease)
             begun = trio.current_time()
             with trio.fail_after(LIMIT):
-                while (await database.read(store.select_one, lost.id))["state"] == "running":
+                while (await database.read(operators.select_one, lost.id))["state"] == "running":
                     await trio.sleep(0.05)
 
     print(f"rescued {trio.current_time() - begun - lease:.2f} s after the lease")
@@ -143,13 +145,153 @@ async def test_what_a_job_leaves_in_its_context_is_gone_for_the_next(make_settin
     assert seen == ["nothing"] * 5
 
 
+async def away(context: JobContext) -> None:
+    raise PeerAway("the mailer has not answered within 5 s")
+
+
+async def away_in_a_nursery(context: JobContext) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(away, context)
+
+
+def mistaken(connection: Connection) -> None:
+    connection.execute(text("SELECT totl FROM effect"))
+
+
+def too_slow(connection: Connection) -> None:
+    connection.execute(text("SET LOCAL statement_timeout = 50"))
+    connection.execute(text("SELECT pg_sleep(50)"))
+
+
+async def endless(context: JobContext) -> None:
+    await trio.sleep_forever()
+
+
+async def exits(context: JobContext) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (away, "PeerAway: the mailer has not answered within 5 s"),
+        (away_in_a_nursery, "PeerAway: the mailer has not answered within 5 s"),
+        (mistaken, 'column "totl" does not exist'),
+        (too_slow, "SQLSTATE 57014"),
+        (exits, "SystemExit: 3"),
+        (endless, "the deadline of 0.5 s is over"),
+    ],
+)
+async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
+    make_settings: MakeSettings, function: Callable[..., Any], said: str
+) -> None:
+    def dead(connection: Connection) -> list[str]:
+        return list(connection.execute(text("SELECT error FROM job WHERE state = 'dead'")).scalars())
+
+    kind = job(retries=0, deadline=0.5)(function)
+    async with world(make_settings, kind) as (database, _):
+        await database.run(enqueue, kind)
+        with trio.fail_after(10):
+            while not (errors := await database.read(dead)):
+                await trio.sleep(0.02)
+
+    assert [said in error for error in errors] == [True], errors
+
+
+async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_on = trio.Event()
+
+    @job(retries=0, deadline=0.1)
+    async def shielded(context: JobContext) -> None:
+        with trio.CancelScope(shield=True):
+            await go_on.wait()
+
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database, open_jobs(database, (shielded,), settings, metrics):
+            await database.run(enqueue, shielded)
+            while b'jobs_overdue{kind="shielded"} 1.0' not in metrics.text():
+                await trio.sleep(0.05)
+            await trio.sleep(2 * worker.BEAT)
+            go_on.set()
+            await until(database, kinds.states, {"done": 1})
+            after = metrics.text()
+
+    assert capsys.readouterr().out.count("job does not end") == 1
+    assert b'jobs_overdue{kind="shielded"}' not in after
+
+
+async def test_a_lock_of_somebody_else_spends_no_attempt_and_is_told(make_settings: MakeSettings) -> None:
+    def seen(connection: Connection) -> tuple[int, bool]:
+        row = connection.execute(text("SELECT failures, error FROM job")).one()
+        return row.failures, "55P03" in (row.error or "")
+
+    @job(retries=0)
+    def locked(connection: Connection) -> None:
+        connection.execute(text("SET LOCAL lock_timeout = 50"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+
+    async with world(make_settings, locked) as (database, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.run, hold_lock)
+            await until(database, holds_lock, True)
+            await database.run(enqueue, locked)
+            await until(database, seen, (0, True))
+            nursery.cancel_scope.cancel()
+        await until(database, kinds.states, {"done": 1})
+
+
+def hold_lock(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(7), pg_sleep(50)"))
+
+
+def holds_lock(connection: Connection) -> bool:
+    query = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND granted)"
+    return bool(connection.execute(text(query)).scalar())
+
+
+async def test_arguments_of_another_release_are_tried_again_also_without_retries(make_settings: MakeSettings) -> None:
+    def seen(connection: Connection) -> tuple[str, int]:
+        return tuple(connection.execute(text("SELECT state, failures FROM job")).one())
+
+    @job(retries=0, name="note")
+    def newer(connection: Connection, *, number: int, why: str) -> None: ...
+
+    @job(retries=0, name="note")
+    def older(connection: Connection, *, number: int) -> None: ...
+
+    async with world(make_settings, older) as (database, _):
+        await database.run(enqueue, newer, number=1, why="the newer release says so")
+        await until(database, seen, ("waiting", 1))
+
+
+async def test_jobs_that_no_feature_names_are_counted_and_told(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database:
+            await database.run(enqueue_many, kinds.note, [{"number": number} for number in range(2)])
+            async with open_jobs(database, (), settings, metrics):
+                while b'jobs_waiting{kind="note"} 2.0' not in metrics.text():
+                    await trio.sleep(0.02)
+
+    said = [
+        line for line in capsys.readouterr().out.splitlines() if "jobs wait that this release does not know" in line
+    ]
+    assert len(said) == 1, said
+    assert "note" in said[0]
+
+
 async def test_arguments_that_do_not_fit_are_one_line(
     make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with world(make_settings) as (database, _):
         await database.run(enqueue, kinds.note, number=1)
         await until(database, kinds.states, {"done": 1})
-        stale = "UPDATE job SET arguments = '{\"nummer\": 1}', state = 'waiting', finished_at = NULL, failures = 3"
+        stale = "UPDATE job SET arguments = '{\"nummer\": 1}', state = 'waiting', finished_at = NULL, failures = 8"
         await database.run(lambda connection: connection.execute(text(stale)))
         await database.run(enqueue, kinds.tell, number=2)  # wakes the worker
         await until(database, kinds.states, {"dead": 1, "done": 1})

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,6 +39,16 @@ def test_all_is_well(tmp_path: Path, database_url: str) -> None:
     assert not [line for line in found.values() if line.startswith("FAIL")]
     assert "off: everybody is a guest" in found["identity"]
     assert "PostgreSQL" in found["version"]
+
+
+def test_connections_of_jobs_are_counted(tmp_path: Path, database_url: str) -> None:
+    done = run_to_end(
+        *(tmp_path, "check"),
+        command=(sys.executable, "-m", "tests.platform.jobs.worker_program"),
+        database_url=database_url, database_connections=4, jobs_concurrency=7,
+    )  # fmt: skip
+
+    assert f"{4 + 2 + 7 + 3} for each replica" in lines(done.stdout)["connections"], done.stdout + done.stderr
 
 
 def test_each_failure_says_what_to_do(tmp_path: Path, empty_database_url: str) -> None:

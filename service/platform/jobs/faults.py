@@ -1,0 +1,28 @@
+"""What an error says that ended an attempt: whose fault it is, the job's or the database's, and why in a line."""
+
+from service.platform.database.sqlstate import one_line
+from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown, leaves
+
+# States that DatabaseUnable has because of what the job asks for, so that waiting mends nothing: a statement that took
+# too long, more memory or temporary files than there may be, and what PostgreSQL itself stumbles over (appendix A).
+_OF_THE_STATEMENT = ("57014", "53200", "53400", "XX")
+
+
+def is_the_databases(error: BaseException) -> bool:
+    """Tell whether the database alone kept the job from its end, so that no attempt is spent.
+
+    Another service that is away (PeerAway) is the job's affair: retries are there for it. So is a table, a column or a
+    right that is not there (DatabaseIncomplete), which mostly is a mistake in the job, and nobody would hear of it.
+    """
+    return all(_is_the_databases(one) for one in leaves(error))
+
+
+def _is_the_databases(error: BaseException) -> bool:
+    if isinstance(error, DatabaseUnable):
+        return not error.sqlstate.startswith(_OF_THE_STATEMENT)
+    return isinstance(error, Busy | DatabaseAway | OutcomeUnknown)
+
+
+def describe(error: BaseException) -> str:
+    """Return what is kept with the job: of a group the errors in it."""
+    return "; ".join(f"{type(one).__name__}: {one_line(one)}" for one in leaves(error))

@@ -1,0 +1,42 @@
+"""The terminal of `service dev`: left as it was found, and not outlived."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+
+import trio
+
+LOOK = 1.0  # seconds
+
+
+async def end_without_terminal() -> None:
+    """End this process, as a shell does, when the terminal is gone that it writes to.
+
+    Only the leader of the terminal's session hears of that for certain, and `make` says nothing to those that it runs.
+    """
+    if not sys.stdout.isatty():
+        return
+    terminal = select.poll()
+    terminal.register(sys.stdout.fileno(), 0)  # nothing is asked for: that it is gone is told always
+    while not terminal.poll(0):  # noqa: ASYNC110  a terminal has no event of Trio's that leaves its input alone
+        await trio.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def tidy_terminal() -> Iterator[None]:
+    """Leave the terminal as it was found: a child that is killed at a prompt leaves it without echo."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

@@ -1,0 +1,33 @@
+"""Where the service of this machine listens, for verbs that are its clients: of two clones each asks its own."""
+
+import typer
+
+from service.platform.verbs.program import WRONG, fail, program
+
+
+def management_url(context: typer.Context, given: str | None) -> str:
+    """Return the URL that was given, or else that of SERVICE_MANAGEMENT_BIND."""
+    return given or _listens(context, "management_bind")
+
+
+def public_url(context: typer.Context, given: str | None) -> str:
+    """Return the URL that was given, or else that of SERVICE_BIND."""
+    return given or _listens(context, "bind")
+
+
+def local_url(bind: str) -> str:
+    """Return the URL under which a listener of this address is reached from here; `[::]` is IPv4 too, or that alone."""
+    host, _, number = bind.rpartition(":")
+    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{number}"  # noqa: S104
+
+
+def _listens(context: typer.Context, field: str) -> str:
+    from service.platform.settings import PlatformSettings, SettingsError
+
+    try:
+        bind = str(getattr(program(context).catalogue.load()[0], field))
+    except SettingsError:  # of no concern to who asks a service that runs
+        bind = str(PlatformSettings.model_fields[field].default)
+    if bind.endswith(":0"):
+        fail(f"SERVICE_{field.upper()}: is {bind}, any free port, so name the URL", WRONG)
+    return local_url(bind)

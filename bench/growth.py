@@ -23,7 +23,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from bench import clients, notifications
-from bench.measure import Server, server
+from bench.measure import Server, exact_cpu_seconds, server
 from bench.starts import running
 from bench.tables import Extent, Table
 from service.platform.database import Embedded, open_embedded
@@ -55,22 +55,22 @@ def websockets(extent: Extent) -> None:
 
 def _websockets(ours: Server, size: int, extent: Extent) -> Iterator[float]:
     clients.Members(ours.port, 10).close()  # what is loaded and allocated for the first ones
-    memory, cpu = ours.pss, ours.cpu
+    memory, cpu = ours.pss, exact_cpu_seconds(ours.pid)
     with ExitStack() as stack:
         members = clients.Members(ours.port, size)
         stack.callback(members.close)
-        opened = ours.cpu - cpu
+        opened = exact_cpu_seconds(ours.pid) - cpu
         yield (ours.pss - memory) / size
         yield opened / size * 1e6
         messages = extent.times(max(20, min(2_000, 200_000 // size)))
-        cpu = ours.cpu
+        cpu = exact_cpu_seconds(ours.pid)
         for _ in range(messages):
             members.send(TEXT)
             members.receive(size * (len(TEXT) + 2))
-        yield (ours.cpu - cpu) / (messages * size) * 1e6
-        cpu, seconds = ours.cpu, extent.times(200) / 40
+        yield (exact_cpu_seconds(ours.pid) - cpu) / (messages * size) * 1e6
+        cpu, seconds = exact_cpu_seconds(ours.pid), extent.times(200) / 40
         time.sleep(seconds)
-        yield (ours.cpu - cpu) / seconds * 100
+        yield (exact_cpu_seconds(ours.pid) - cpu) / seconds * 100
         yield from middle_and_late(clients.latencies(ours.port, HELLO, extent.times(1_000)))
 
 

@@ -57,16 +57,21 @@ def tree_cpu_seconds(pid: int) -> float:
     return total
 
 
+def exact_cpu_seconds(pid: int) -> float:
+    """Return what `cpu_seconds` does, to the nanosecond and not to the tick: by the clock of that process."""
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+
 def backends_cpu_seconds(pid: int) -> float:
-    """Return the processor time of PostgreSQL's processes that run now, to the nanosecond and not to the tick.
+    """Return the processor time of PostgreSQL's processes that run now, whose parent is `pid`, to the nanosecond.
 
     A difference is right while no connection is closed.
     """
-    total = 0
+    total = 0.0
     for process in [pid, *descendants(pid)]:
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            total += int(Path(f"/proc/{process}/schedstat").read_text().split()[0])
-    return total / 1e9
+        with suppress(OSError):  # it has just ended
+            total += exact_cpu_seconds(process)
+    return total
 
 
 @contextmanager

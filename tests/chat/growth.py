@@ -39,6 +39,7 @@ def members(extent: Extent) -> None:
             messages = extent.times(max(20, min(500, 100_000 // size)))
             with full(services, size, [room]) as crowd:
                 grown = (services[0].pss - memory) / size
+                one_by_one(crowd, room, 3)  # counts of those who are there still go out
                 used, server, late = cost(services, embedded, lambda: one_by_one(crowd, room, messages))  # noqa: B023
             each = used / messages * 1e6
             table.row(size, each, each / size, server / messages * 1e6, *middle_and_late(late), grown)
@@ -59,15 +60,16 @@ def rooms(extent: Extent) -> None:
             shares = [names[first : first + MAX_ROOMS] for first in range(0, size, MAX_ROOMS)]
             crowd = Crowd()
             stack.callback(crowd.close)
-            memory, cpu = services[0].pss, services[0].cpu
-            for share in shares:
-                crowd.join(services[0].port, share)
-            joined, grown = (services[0].cpu - cpu) / size * 1e6, (services[0].pss - memory) / size
+            memory = services[0].pss
+            joined, _, _ = cost(services, embedded, lambda: [crowd.join(services[0].port, share) for share in shares])  # noqa: B023
+            grown = (services[0].pss - memory) / size
             crowd.settle()
             messages = -(-extent.times(1_280) // AT_ONCE) * AT_ONCE
             rest, rest_server = at_rest(services, embedded, extent)
             used, server, _ = cost(services, embedded, lambda: all_over(crowd, shares, messages))  # noqa: B023
-            table.row(size, used / messages * 1e6, server / messages * 1e6, rest, rest_server, joined, grown)
+            table.row(
+                size, used / messages * 1e6, server / messages * 1e6, rest, rest_server, joined / size * 1e6, grown
+            )
 
 
 def replicas(extent: Extent) -> None:

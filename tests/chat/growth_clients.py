@@ -3,6 +3,7 @@
 import json
 import selectors
 import socket
+import time
 from collections.abc import Iterable, Sequence
 
 from bench.clients import source_of
@@ -14,6 +15,7 @@ UPGRADE = (
     b"Sec-WebSocket-Protocol: chat.v1\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+SETTLED = 3.0  # seconds
 PATIENCE = 30  # seconds until something is taken to hang
 
 
@@ -63,21 +65,22 @@ class Crowd:
                 raise TimeoutError(f"{deliveries} deliveries are missing")
             for key, _ in ready:
                 assert isinstance(key.fileobj, socket.socket)
-                came = key.fileobj.recv(1 << 20)
-                if not came:
-                    raise ConnectionError("the service has closed a member's websocket")
-                deliveries -= came.count(MARK)
+                deliveries -= _take(key.fileobj).count(MARK)
 
     def settle(self) -> None:
-        """Read what is there, and say something: who is silent for 50 s is let go."""
+        """Say something, as who is silent for 50 s is let go, and read what is there, until nothing comes or for 3 s.
+
+        Among thousands there is always one that the service asks whether it is still there.
+        """
         for client in self._sockets:
             client.setblocking(True)
-            client.sendall(frame({"type": "pong", "t": 0}))
+            client.sendall(PONG)
             client.setblocking(False)
-        while ready := self._selector.select(0.5):
+        limit = time.monotonic() + SETTLED
+        while time.monotonic() < limit and (ready := self._selector.select(0.5)):
             for key, _ in ready:
                 assert isinstance(key.fileobj, socket.socket)
-                key.fileobj.recv(1 << 20)
+                _take(key.fileobj)
 
     def close(self) -> None:
         self._selector.close()
@@ -91,6 +94,19 @@ def frame(said: dict[str, object]) -> bytes:
     if len(text) < 126:
         return bytes((0x81, 0x80 | len(text))) + bytes(4) + text
     return bytes((0x81, 0x80 | 126)) + len(text).to_bytes(2) + bytes(4) + text
+
+
+PONG = frame({"type": "pong", "t": 0})
+
+
+def _take(client: socket.socket) -> bytes:
+    """Return what is there, and say that this member is still there if it was asked."""
+    came = client.recv(1 << 20)
+    if not came:
+        raise ConnectionError("the service has closed a member's websocket")
+    if b'"type":"ping"' in came:
+        client.sendall(PONG)
+    return came
 
 
 def _read_until(client: socket.socket, what: bytes, number: int) -> bytes:

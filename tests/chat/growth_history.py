@@ -106,17 +106,17 @@ def come(service: Server, names: Sequence[str], since: dict[str, object] | None)
 
 
 def read_by(url: str, last: int) -> str:
-    """Return how PostgreSQL reads for pages, joins and resumes: "an index", or what reads otherwise."""
+    """Return how PostgreSQL reads for pages, joins and resumes: by index scans, or also by what else, for what."""
     engine = create_engine(url)
     try:
-        found = dict.fromkeys(_otherwise_read(engine, last))
+        otherwise = dict(_otherwise_read(engine, last))
     finally:
         engine.dispose()
-    return ", ".join(found) or "index scans"
+    return "; ".join(["index scans", *(f"{name}: {kind}" for name, kind in otherwise.items())])
 
 
-def _otherwise_read(engine: Engine, last: int) -> Iterator[str]:
+def _otherwise_read(engine: Engine, last: int) -> Iterator[tuple[str, str]]:
     for name, ask in plans.questions("h-7", last).items():
         for table, kind in plans.scans(engine, ask):
             if kind not in plans.BY_INDEX:
-                yield f"{name}: {kind} of {table}"
+                yield name, f"{kind} of {table}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.measure import Server, backends_cpu_seconds
+from bench.measure import Server, backends_cpu_seconds, exact_cpu_seconds
 from service.platform.database import Embedded
 from service.platform.testing.processes import PATIENCE, started
 from tests.chat.growth_clients import Crowd
@@ -20,6 +20,7 @@ UNLIMITED: dict[str, Any] = {
     "max_websockets": 20_000,
     "log_level": "warning",
 }
+SILENCE = 15  # seconds after which those who have joined say something while others join
 AT_ONCE = 64  # messages on their way: as many as one connection may have
 
 
@@ -42,10 +43,13 @@ def serving(embedded: Embedded, number: int = 1) -> Iterator[list[Server]]:
 @contextmanager
 def full(services: Sequence[Server], number: int, rooms: Sequence[str]) -> Iterator[Crowd]:
     """Have so many members in the rooms, the same number at each replica."""
-    crowd = Crowd()
+    crowd, said = Crowd(), time.monotonic()
     try:
         for one in range(number):
             crowd.join(services[one % len(services)].port, rooms)
+            if time.monotonic() - said > SILENCE:
+                crowd.settle()
+                said = time.monotonic()
         crowd.settle()
         yield crowd
     finally:
@@ -54,9 +58,13 @@ def full(services: Sequence[Server], number: int, rooms: Sequence[str]) -> Itera
 
 def cost[T](services: Sequence[Server], embedded: Embedded, do: Callable[[], T]) -> tuple[float, float, T]:
     """Return seconds of processor time of the services, and of PostgreSQL, and what `do` returns."""
-    before, server = sum(one.cpu for one in services), backends_cpu_seconds(embedded.pid)
+    before, server = used(services), backends_cpu_seconds(embedded.pid)
     done = do()
-    return sum(one.cpu for one in services) - before, backends_cpu_seconds(embedded.pid) - server, done
+    return used(services) - before, backends_cpu_seconds(embedded.pid) - server, done
+
+
+def used(services: Sequence[Server]) -> float:
+    return sum(exact_cpu_seconds(one.pid) for one in services)
 
 
 def one_by_one(crowd: Crowd, room: str, messages: int) -> list[float]:

@@ -42,9 +42,9 @@ generate: ## README table, .env.example and chart schema, from the settings clas
 	@$(SETUP) --group dev --group helm
 	@exec .venv/bin/python deploy/generate.py
 
-bench: ## ratios of interleaved runs, never bare times
+bench: ## [PARTS="growth --most 1000"] ratios of interleaved runs, never bare times; `growth`, in minutes, how cost grows
 	@$(SETUP) --group dev --group bench
-	@exec .venv/bin/python -m bench
+	@exec .venv/bin/python -m bench $(PARTS)
 
 drill: ## the long fault tests: ten seeds of everything that can be killed
 	@$(SETUP) --group dev

@@ -1,6 +1,7 @@
 """`make bench`: ratios of what a unit of work costs the server's processor, ours to others', and never bare times.
 
     python -m bench [NAME...]      NAME as in ALL, below, or a feature's
+    python -m bench growth --help  how cost grows, for docs/capacity.md: minutes, so it is not part of the others
 
 Each ratio is the median of interleaved pairs of runs. Work per second of processor time is compared, so a busy machine
 does not tilt it much; PostgreSQL's own time is not counted. The ratios are kept in build/ratios.json.
@@ -19,7 +20,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench import clients, identity, jobs, starts
+from bench import clients, growth, identity, jobs, starts
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
@@ -184,6 +185,9 @@ def of_features() -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["growth"]:
+        growth.main(sys.argv[2:])
+        return
     every = ALL | of_features()
     if wrong := [name for name in sys.argv[1:] if name not in every]:
         sys.exit(f"there is no benchmark {wrong[0]!r}; there are {', '.join(every)}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+PORTS = 5_000  # used of one address, of the 28,000 that Linux has by default
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -97,7 +98,7 @@ class Members:
 
     def __init__(self, port: int, number: int, *, stalled: int = 0) -> None:
         self.selector = selectors.DefaultSelector()
-        self.sockets = [_join(port) for _ in range(number)]
+        self.sockets = [_join(port, source=source_of(one)) for one in range(number)]
         self.stalled = [_join(port, receive_buffer=4096) for _ in range(stalled)]
         for client in self.sockets:
             client.setblocking(False)
@@ -121,8 +122,14 @@ class Members:
             client.close()
 
 
-def _join(port: int, receive_buffer: int = 0) -> socket.socket:
+def source_of(number: int) -> str:
+    """Return the address that the connection of this number comes from: an address has only so many ports."""
+    return f"127.0.0.{1 + number // PORTS}"
+
+
+def _join(port: int, receive_buffer: int = 0, source: str = "127.0.0.1") -> socket.socket:
     client = socket.socket()
+    client.bind((source, 0))
     if receive_buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.connect(("127.0.0.1", port))

@@ -57,6 +57,23 @@ def tree_cpu_seconds(pid: int) -> float:
     return total
 
 
+def exact_cpu_seconds(pid: int) -> float:
+    """Return what `cpu_seconds` does, to the nanosecond and not to the tick: by the clock of that process."""
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+
+def backends_cpu_seconds(pid: int) -> float:
+    """Return the processor time of PostgreSQL's processes that run now, whose parent is `pid`, to the nanosecond.
+
+    A difference is right while no connection is closed.
+    """
+    total = 0.0
+    for process in [pid, *descendants(pid)]:
+        with suppress(OSError):  # it has just ended
+            total += exact_cpu_seconds(process)
+    return total
+
+
 @contextmanager
 def server(name: str, *arguments: str) -> Iterator[Server]:
     """Run `bench.apps.NAME` for the length of the block, on one CPU, the same for all; what it logs is written away."""

@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.measure import cpu_seconds, in_turns, show
@@ -52,13 +53,20 @@ def main(url: str) -> None:
 
 
 def started(command: list[Path | str], port: int, settings: Mapping[str, str]) -> Started:
+    with running(command, port, settings) as (_, taken):
+        return taken
+
+
+@contextmanager
+def running(command: list[Path | str], port: int, settings: Mapping[str, str]) -> Iterator[tuple[int, Started]]:
+    """Yield the pid of a service that is ready, and what its start took; it is killed at the end."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, env=os.environ | dict(settings), stderr=subprocess.DEVNULL)
     try:
         while not is_ready(port):
             assert process.poll() is None, f"{command[0]} has ended"
             time.sleep(POLL)
-        return time.perf_counter() - begun, cpu_seconds(process.pid)
+        yield process.pid, (time.perf_counter() - begun, cpu_seconds(process.pid))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

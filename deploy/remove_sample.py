@@ -34,7 +34,7 @@ MIGRATIONS = "migrations/versions/"
 OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\w*_chat\w*\.py")
 # The only files that may have marked lines; a test looks whether any other has.
 README = str(template_page("README.md").relative_to(ROOT))
-MARKED_FILES = (".ci/run", README, "pyproject.toml", "service/features.py")
+MARKED_FILES = (".ci/run", README, "docs/capacity.md", "pyproject.toml", "service/features.py")
 
 REMOVED = ROOT / "migrations" / "removed.toml"
 KEPT = "The database in .data still has the sample's tables; `service dev --forget` goes on with it and leaves them."

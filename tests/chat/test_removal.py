@@ -21,7 +21,7 @@ from tests.platform.database.observer import conninfo
 REMOVE = ("python", "deploy/remove_sample.py")
 MARK = re.compile(r"(?:#|<!--)\s*sample(?::|\s*(?:-->)?[\s|]*$)", re.MULTILINE)
 # Written out, so that more of them is a decision.
-MARKED_FILES = {".ci/run", "README.md", "pyproject.toml", "service/features.py"}
+MARKED_FILES = {".ci/run", "README.md", "docs/capacity.md", "pyproject.toml", "service/features.py"}
 MOST_LINES = 10
 GENERATED = {".env.example", "helm/templates/_settings.tpl", "helm/values.schema.json", "uv.lock"}
 

@@ -38,7 +38,8 @@ async def connect(parameters: Mapping[str, str], *, within: float = CONNECT_LIMI
         with trio.move_on_at(deadline):
             attempts = await _attempts(parameters)
             for left in range(len(attempts), 0, -1):
-                await search.try_one(attempts[-left], (deadline - trio.current_time()) / left)
+                # A turn of the event loop may have taken all that was left.
+                await search.try_one(attempts[-left], max(deadline - trio.current_time(), 0) / left)
                 if search.done:
                     break
     except BaseException:

@@ -221,6 +221,13 @@ async def test_the_addresses_of_all_hosts_are_tried(one_server: OwnServer) -> No
             assert await database.run(select_one) == 1
 
 
+async def test_time_that_ran_out_before_the_first_address_is_an_ordinary_refusal(one_server: OwnServer) -> None:
+    """An event loop that was held for longer than a look may take: the process must not end by it."""
+    address = {"hostaddr": "127.0.0.1", "port": str(one_server.port), "user": "postgres"}
+    with trio.fail_after(30), pytest.raises(ConnectFailed):
+        await connect(address, within=0)
+
+
 async def test_a_name_that_does_not_exist_is_an_ordinary_refusal() -> None:
     with trio.fail_after(30), pytest.raises(ConnectFailed):
         await connect({"host": "no-such-host.invalid", "user": "me"})

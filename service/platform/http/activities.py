@@ -74,7 +74,9 @@ class RequestActivity:
         }
         if "trace_id" in scope:
             event["trace_id"] = scope["trace_id"]
-        return event | _subject(scope)
+        if (caller := caller_of(scope)) is not None and caller.subject:
+            event["subject"] = caller.label
+        return event
 
 
 class WebsocketActivity:

@@ -46,14 +46,15 @@ async def test_trap_an_app_that_does_not_start_is_a_success_to_hypercorn(app: st
 
 
 async def test_trap_with_two_workers_a_request_in_flight_is_lost_at_sigterm(tmp_path: Path) -> None:
-    two = hypercorn("tests.platform.server.failing:good", tmp_path / "log", "-w", "2")
+    two = hypercorn("tests.platform.server.failing:good", tmp_path / "log", "-w", "2", "--graceful-timeout", "60")
     async with two as server, await server.connect() as client:
-        await client.send_all(get("/slow/1.5"))
-        await trio.sleep(0.3)
+        reader = Reader(client)
+        await client.send_all(get("/") + get("/slow/20.0"))
+        await reader.response()  # so one of the two has the other one too
         server.terminate()
 
         with pytest.raises((EOFError, trio.BrokenResourceError)):
-            await Reader(client).response()
+            await reader.response()  # the other worker's end ends this one
 
 
 async def test_trap_a_crash_in_the_apps_nursery_leaves_half_a_server_that_ends_well(tmp_path: Path) -> None:

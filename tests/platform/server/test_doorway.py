@@ -124,9 +124,12 @@ class Most(trio.abc.Instrument):
 
 
 async def test_nothing_is_made_for_the_requests_of_a_crowd_before_the_last_of_it_is_let_in(
-    safe_app: Application, listener: socket.socket
+    safe_app: Application, listener: socket.socket, mock_clock: trio.testing.MockClock
 ) -> None:
-    """So the last, who may be a probe, waits for a crowd to be accepted and for nothing else."""
+    """So the last, who may be a probe, waits for a crowd to be accepted and for nothing else.
+
+    The clock stands still: nobody runs out of patience on a busy machine.
+    """
     async with running(safe_app, listener=listener) as server:
         async with await server.connect() as first:
             await first.send_all(get("/"))
@@ -142,4 +145,4 @@ async def test_nothing_is_made_for_the_requests_of_a_crowd_before_the_last_of_it
             peer.close()
 
     assert answers == {b"HTTP/1.1 200"}
-    assert CROWD < most.tasks - before < CROWD + 3 * GROUP
+    assert CROWD < most.tasks - before < 1.5 * CROWD  # some groups are on their way at once

@@ -1,6 +1,7 @@
-"""What a request costs more that says who asks: CPU of the server, over that of the same route for anyone.
+"""What a request costs more that says who asks: CPU of the server, over that of a request for which nobody is asked.
 
-A token that is remembered, in short turns of the two; and one that is seen for the first time, by its kind of key.
+A token that is remembered, over the same request to the same routes with identity off, and over one without a token to
+a route for anyone; and a token that is seen for the first time, by its kind of key. In short turns of the two.
 """
 
 import json
@@ -17,7 +18,8 @@ from bench import clients
 from bench.measure import in_turns
 from bench.price import Side
 
-TURNS, REQUESTS, COLD = 100, 100, 20  # turns, requests of a turn, turns of new tokens
+TURNS, REQUESTS = 150, 400
+COLD_TURNS, COLD = 20, 100  # of new tokens
 
 
 def get(path: str, token: str = "") -> bytes:
@@ -26,9 +28,9 @@ def get(path: str, token: str = "") -> bytes:
 
 
 @contextmanager
-def service() -> Iterator[tuple[Side, dict[str, Any]]]:
-    """Yield a service of its own process, and tokens that it takes."""
-    command = [sys.executable, "-m", "bench.apps.identity", str(COLD * REQUESTS)]
+def service() -> Iterator[tuple[Side, Side, dict[str, Any]]]:
+    """Yield a service of its own process, the same with identity off, and tokens that the first takes."""
+    command = [sys.executable, "-m", "bench.apps.identity", str(COLD_TURNS * COLD)]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
@@ -36,7 +38,7 @@ def service() -> Iterator[tuple[Side, dict[str, Any]]]:
         try:
             assert process.stdout is not None
             told = json.loads(process.stdout.readline())
-            yield Side(process.pid, told["port"]), told
+            yield Side(process.pid, told["port"]), Side(process.pid, told["off"]), told
         finally:
             process.kill()
 
@@ -56,21 +58,27 @@ def compare(name: str, mine: Callable[[], float], base: Callable[[], float], tur
 
 
 def main() -> None:
-    with service() as (side, told):
+    with service() as (side, off, told):
+        remembered = get("/closed", told["token"])
+
+        def known() -> float:
+            return side.cost(remembered, REQUESTS)
+
+        def unasked() -> float:
+            return off.cost(remembered, REQUESTS)
 
         def plain() -> float:
-            return side.cost(get("/open"))
+            return side.cost(get("/open"), REQUESTS)
 
-        remembered = get("/closed", told["token"])
-        for _ in range(5):
-            side.cost(remembered)
-            plain()
-        compare("a request with a remembered token, over an open one", lambda: side.cost(remembered), plain, TURNS, 5)
+        for each in (known, unasked, plain) * 3:
+            each()
+        compare("a request with a remembered token, over identity off", known, unasked, TURNS, 5)
+        compare("a request with a remembered token, over an open one", known, plain, TURNS)
         for kind, tokens in told["tokens"].items():
-            portions = batched(tokens, REQUESTS, strict=True)
+            portions = batched(tokens, COLD, strict=True)
 
             def new(portions: Iterator[tuple[str, ...]] = portions) -> float:
                 these = [get("/closed", token) for token in next(portions)]
-                return side.cost_of(lambda: clients.each(side.port, these), REQUESTS)
+                return side.cost_of(lambda: clients.each(side.port, these), COLD)
 
-            compare(f"a request with a new token by {kind}, over an open one", new, plain, COLD)
+            compare(f"a request with a new token by {kind}, over an open one", new, plain, COLD_TURNS)

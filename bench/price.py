@@ -8,12 +8,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench import clients
+from bench.measure import settled_cpu_seconds
 
 HELLO = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 READ = b"GET /items/7 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -27,16 +27,15 @@ class Side:
     pid: int
     port: int
 
-    def cost(self, request: bytes) -> float:
-        """Return the microseconds of processor time that one request takes, threads included."""
-        return self.cost_of(lambda: clients.requests(self.port, request, REQUESTS, CONNECTIONS), REQUESTS)
+    def cost(self, request: bytes, number: int = REQUESTS) -> float:
+        """Return the microseconds of processor time that one of so many requests takes, threads included."""
+        return self.cost_of(lambda: clients.requests(self.port, request, number, CONNECTIONS), number)
 
     def cost_of(self, ask: Callable[[], object], requests: int) -> float:
         """Return the same for one of so many requests that `ask` sends."""
-        clock = (~self.pid << 3) | 2  # Linux's clock of another process: nanoseconds, where /proc counts ticks
-        before = time.clock_gettime(clock)
+        before = settled_cpu_seconds(self.pid)
         ask()
-        return (time.clock_gettime(clock) - before) / requests * 1e6
+        return (settled_cpu_seconds(self.pid) - before) / requests * 1e6
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Our stack with an identity provider set: a route for anyone, and the same for whoever has signed in.
 
-Prints as JSON its port, and tokens to ask with: one, and many of each kind of key.
+Beside it, in the same process, the same routes with identity off. Prints as JSON the two ports, and tokens to ask with:
+one, and many of each kind of key.
 """
 
 import json
 import sys
 from functools import partial
+from typing import Any
 
 import trio
 from joserfc import jwk
@@ -15,7 +17,7 @@ from bench.apps.price import listening
 from service.platform.calls import open_client
 from service.platform.http.app import create_app, surround
 from service.platform.http.limits import unlimited
-from service.platform.identity import Identity, anyone, signed_in
+from service.platform.identity import NOBODY, Identity, anyone, signed_in
 from service.platform.identity.gate import Gate
 from service.platform.identity.keys import Keys
 from service.platform.identity.provider import Provider
@@ -48,6 +50,18 @@ def create_routes() -> Blueprint:
     return routes
 
 
+def whole(settings: PlatformSettings, identity: Identity) -> Any:
+    statistics = ServerStatistics()
+    return surround(
+        create_app([create_routes()], settings, identity),
+        settings,
+        lifecycle=Lifecycle(),
+        statistics=statistics,
+        limits=RateLimits(0),
+        observe=show_server(Metrics(), statistics),
+    )
+
+
 async def main(count: int) -> None:
     settings = PlatformSettings(max_requests=10_000, rate_per_address=0)
     rsa = jwk.RSAKey.generate_key(2048, {"kid": "rsa", "alg": "RS256"})
@@ -58,22 +72,15 @@ async def main(count: int) -> None:
         nursery.start_soon(keys.run)
         rules = Rules(issuer.url, AUDIENCE, {"ES256", "RS256", "Ed25519"})
         gate = Gate(rules, keys, b"key of the log's hashes", IdentityStatistics())
-        statistics = ServerStatistics()
-        app = surround(
-            create_app([create_routes()], settings, Identity(gate)),
-            settings,
-            lifecycle=Lifecycle(),
-            statistics=statistics,
-            limits=RateLimits(0),
-            observe=show_server(Metrics(), statistics),
-        )
+        apps = [whole(settings, identity) for identity in (Identity(gate), NOBODY)]
         kinds = {"ES256": (issuer.key, issuer.kid), "RS256": (rsa, "rsa"), "Ed25519": (ed25519, "ed25519")}
         tokens = {
             name: [issuer.token(header={"alg": name, "kid": kid}, key=key, jti=str(number)) for number in range(count)]
             for name, (key, kid) in kinds.items()
         }
-        async with listening(app, settings) as port:
-            print(json.dumps({"port": int(port), "token": issuer.token(), "tokens": tokens}), flush=True)
+        async with listening(apps[0], settings) as port, listening(apps[1], settings) as off:
+            told = {"port": int(port), "off": int(off), "token": issuer.token(), "tokens": tokens}
+            print(json.dumps(told), flush=True)
             await trio.sleep_forever()
 
 

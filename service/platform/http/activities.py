@@ -5,19 +5,16 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-import structlog
-
 from service.platform.errors import cut
 from service.platform.identity import caller_of
 from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
 
-log = structlog.get_logger(__name__)
-
 type Message = MutableMapping[str, Any]
 type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
+type Tell = Callable[[str, dict[str, Any]], None]  # logs a whole event at a level
 
 _ALWAYS_NAMES = frozenset(name for name, _ in ALWAYS)
 
@@ -74,13 +71,16 @@ class RequestActivity:
         }
         if "trace_id" in scope:
             event["trace_id"] = scope["trace_id"]
-        return event | _subject(scope)
+        if (caller := caller_of(scope)) is not None and caller.subject:
+            event["subject"] = caller.label
+        return event
 
 
 class WebsocketActivity:
     """One websocket, from the upgrade to the end of its handler."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, traced: Traced | None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, traced: Traced | None, tell: Tell) -> None:
+        """`tell` logs a whole event; thousands may open or end at once, and a line costs most of it otherwise."""
         self.started = time.perf_counter()
         self._scope = scope
         self._receive = receive
@@ -91,6 +91,7 @@ class WebsocketActivity:
         self._reason = ""
         self._status = 0
         self._traced = traced
+        self._tell = tell
 
     def __str__(self) -> str:
         return f"websocket {self._scope.get('route', _UNMATCHED)}"
@@ -115,7 +116,7 @@ class WebsocketActivity:
                     *message.get("headers", ()),
                     (b"x-request-id", self._scope["request_id"].encode()),
                 ]
-                log.info("websocket opened", route=self._scope.get("route", ""), client=_client(self._scope))
+                self._tell("info", self._event("websocket opened"))
             case "websocket.send":
                 self._sent += 1
             case "websocket.close":
@@ -140,14 +141,15 @@ class WebsocketActivity:
             self._end_upgrade()
         elif self._traced is not None:
             self._traced.end_message()
-        log.info(
-            "websocket closed" if opened else "websocket refused",
-            route=self._scope.get("route", ""),
-            ms=_milliseconds_since(self.started),
-            client=_client(self._scope),
-            **_subject(self._scope),
-            **(self._ending() if opened else {"status": self._status or 403}),
-        )
+        event = self._event("websocket closed" if opened else "websocket refused")
+        event["ms"] = _milliseconds_since(self.started)
+        event |= _subject(self._scope)
+        self._tell("info", event | (self._ending() if opened else {"status": self._status or 403}))
+
+    def _event(self, what: str) -> dict[str, Any]:
+        scope = self._scope
+        event = {"event": what, "route": scope.get("route", ""), "client": _client(scope)}
+        return event | {name: scope[name] for name in ("request_id", "trace_id") if name in scope}
 
     def _ending(self) -> dict[str, object]:
         """Return how it went, as the server saw it: the code on the wire, and the frames that went past ASGI."""

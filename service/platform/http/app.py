@@ -28,6 +28,7 @@ from service.platform.identity import (
     STAY,
     TICKETS,
     Identity,
+    May,
     Stay,
     declared,
     split_tickets,
@@ -113,6 +114,7 @@ class _App(Application):
         super().__init__(name, settings=settings, static_folder=static_folder)
         self._addresses, self._by_rate = limits, settings.rate_per_address > 0
         self._limiters: dict[str, Limiter | None] = {}
+        self._may: dict[str, May] = {}
         self.extensions[CALLERS] = self._gate = identity.gate
         self._statistics = identity.statistics
         self._request_deadline = settings.request_deadline
@@ -162,7 +164,10 @@ class _App(Application):
     async def _let_in(self, rule: Rule | None, scope: MutableMapping[str, Any]) -> None:
         """Raise Unauthenticated or Forbidden, unless whoever asks may use the route."""
         if rule is not None and self._gate is not None:
-            may = declared(self.view_functions[rule.endpoint]) or SIGNED_IN  # added past the check at start: not open
+            may = self._may.get(rule.endpoint)
+            if may is None:
+                found = declared(self.view_functions[rule.endpoint])
+                may = self._may[rule.endpoint] = found or SIGNED_IN  # added past the check at start: not open
             if may.signed_in:
                 may.check(await self._gate.identify(scope))
 

@@ -75,7 +75,7 @@ def around(
                 traced.end(exchange.labels[0], scope.get("route", ""), status)
 
     async def converse(scope: Scope, receive: Receive, send: Send) -> None:
-        conversation = WebsocketActivity(scope, receive, send, begin(scope, tracing))
+        conversation = WebsocketActivity(scope, receive, send, begin(scope, tracing), tell)
         activity.set(conversation)
         try:
             await app(scope, conversation.receive, conversation.send)

@@ -29,10 +29,9 @@ class May:
         """Raise Unauthenticated for somebody who is not signed in, Forbidden for somebody who may not."""
         if not self.signed_in:
             return
-        if not caller.signed_in:
+        if not caller.subject:
             raise Unauthenticated("sign in first: send a token as `Authorization: Bearer`")
-        missing = [one for one in self.scopes if one not in caller.scopes]
-        if missing:
+        if self.scopes and (missing := [one for one in self.scopes if one not in caller.scopes]):
             raise InsufficientScope(f"the token lacks the scope {' '.join(missing)}", scopes=self.scopes)
         if self.rule is not None:
             self.rule(caller)

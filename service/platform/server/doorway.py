@@ -3,7 +3,7 @@
 The event loop accepts one connection in each of its turns, and serves in the same turn whatever has been asked
 meanwhile. Of 500 clients who come at one instant the last would be accepted when all the others have been served or
 refused, and a probe that comes with them waits as long. So a connection's first request waits while others wait to be
-accepted; then they go on a few in each turn. Probes are answered ahead of this, when they are read.
+accepted, and nothing is made for it before that; then they go on a few in each turn. Probes are answered ahead of this.
 """
 
 import select

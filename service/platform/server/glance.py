@@ -15,7 +15,7 @@ MOST_BYTES = 8_192
 
 _LINE = rb"[A-Za-z][A-Za-z0-9-]*+: [!-~]++(?: ++[!-~]++)*+\r\n"
 _GET = re.compile(rb"GET (/[!-~]*+) HTTP/1\.1\r\n((?:" + _LINE + rb")++)\r\n")
-_FIELD = re.compile(rb"([^:\r\n]++): ([^\r\n]++)\r\n")
+_FIELD = re.compile(rb"([^:\r\n]++): (.+)\r\n")  # of what _GET has found; a dot is quicker than a set of characters
 # Fields that say how long a body is, what becomes of the connection, or what is to be said first.
 _FRAMING = frozenset(
     {

@@ -66,14 +66,15 @@ class HttpStream(HTTPStream):
             "extensions": {EXTENSION: {}},
         }
         self.app_put = cast(ConnectionTasks, self.task_group).start_app(
-            cast(AppWrapper, self._enter) if self.transport.protocol.keep_alive_requests == 1 else self.app,
+            self.app if self.transport.has_entered else cast(AppWrapper, self._enter),
             self.config,
             self.scope,
             self.app_send,
         )
 
     async def _enter(self, *args: Any) -> None:
-        """Be the app for the first request of a connection."""
+        """Be the app for the first request of a connection, if it came after the connection."""
+        self.transport.has_entered = True
         await self.transport.config.doorway.pass_through()
         await self.app(*args)
 

@@ -9,8 +9,12 @@ import trio
 import trio.abc
 import trio.testing
 
-from service.platform.server import open_listener
+from service.platform.server import Application, open_listener
 from service.platform.server.doorway import GROUP, PATIENCE, Doorway
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import get
+
+CROWD = 200
 
 
 @pytest.fixture
@@ -108,3 +112,37 @@ async def test_behind_a_closed_listener_nobody_waits(listener: socket.socket) ->
 
     with trio.testing.assert_no_checkpoints():
         await doorway.pass_through()
+
+
+class Most(trio.abc.Instrument):
+    """Notes how many tasks there ever were at once."""
+
+    tasks = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # Trio's signature
+        self.tasks = max(self.tasks, trio.lowlevel.current_statistics().tasks_living)
+
+
+async def test_nothing_is_made_for_the_requests_of_a_crowd_before_the_last_of_it_is_let_in(
+    safe_app: Application, listener: socket.socket, mock_clock: trio.testing.MockClock
+) -> None:
+    """So the last, who may be a probe, waits for a crowd to be accepted and for nothing else.
+
+    The clock stands still: nobody runs out of patience on a busy machine.
+    """
+    async with running(safe_app, listener=listener) as server:
+        async with await server.connect() as first:
+            await first.send_all(get("/"))
+            await first.receive_some()
+        before, most = trio.lowlevel.current_statistics().tasks_living, Most()
+        crowd = knock(listener, CROWD)
+        for peer in crowd:
+            peer.sendall(get("/"))
+        trio.lowlevel.add_instrument(most)
+        answers = {await trio.to_thread.run_sync(peer.recv, 12) for peer in crowd}
+        trio.lowlevel.remove_instrument(most)
+        for peer in crowd:
+            peer.close()
+
+    assert answers == {b"HTTP/1.1 200"}
+    assert CROWD < most.tasks - before < 1.5 * CROWD  # some groups are on their way at once

@@ -19,7 +19,7 @@ from service.platform.errors import Conflict, Forbidden, Unavailable
 from service.platform.http import caller, limited, replies, unlimited
 from service.platform.identity import signed_in
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 200
+DEFAULT_LIMIT, MAX_LIMIT = 50, pages.MOST
 
 
 def digits(value: object) -> object:

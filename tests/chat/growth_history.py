@@ -117,6 +117,6 @@ def read_by(url: str, last: int) -> str:
 
 def _otherwise_read(engine: Engine, last: int) -> Iterator[tuple[str, str]]:
     for name, ask in plans.questions("h-7", last).items():
-        for table, kind in plans.scans(engine, ask):
+        for table, kind, _ in plans.scans(engine, ask):
             if kind not in plans.BY_INDEX:
                 yield name, f"{kind} of {table}"

@@ -46,8 +46,8 @@ def fill(url: str, *, prefix: str, rooms: int, first: int, last: int) -> None:
         connection.execute(b"VACUUM ANALYZE chat_message, chat_room")
 
 
-def scans(engine: Engine, ask: Callable[[Connection], object]) -> Iterator[tuple[str, str]]:
-    """Yield table and kind of each scan of TABLES, in either mode, that a question's statement makes."""
+def scans(engine: Engine, ask: Callable[[Connection], object]) -> Iterator[tuple[str, str, int]]:
+    """Yield table and kind of each scan of TABLES, in either mode, that a question's statement makes, and how often."""
     asked: list[Asked] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -72,15 +72,17 @@ def _plan(driver: psycopg.Connection[Any], mode: str, statement: str, parameters
     driver.execute(f"SET plan_cache_mode = {mode}".encode())
     driver.execute(f"PREPARE asked AS {numbered}".encode())
     values = sql.SQL(", ").join(sql.Literal(parameters[name]) for name in names)
-    found = driver.execute(sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE asked ({})").format(values)).fetchone()
+    found = driver.execute(
+        sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({})").format(values)
+    ).fetchone()
     driver.execute(b"DEALLOCATE asked")
     assert found is not None
     plan: dict[str, Any] = found[0][0]["Plan"]
     return plan
 
 
-def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
     if node.get("Relation Name") in TABLES:
-        yield node["Relation Name"], node["Node Type"]
+        yield node["Relation Name"], node["Node Type"], node["Actual Loops"]
     for child in node.get("Plans", ()):
         yield from _scans(child)

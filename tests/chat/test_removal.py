@@ -72,7 +72,8 @@ def test_no_mark_is_left_and_no_empty_folder(removed: Path) -> None:
 
 
 def test_outside_its_folders_a_few_marked_lines_go_and_what_is_generated(pristine: Path, removed: Path) -> None:
-    pairs = {name: (text, texts(removed).get(name)) for name, text in texts(pristine).items()}
+    left = texts(removed)
+    pairs = {name: (text, left.get(name)) for name, text in texts(pristine).items()}
     changed = {name for name, (before, after) in pairs.items() if after is not None and before != after}
     cut = sum(len(MARK.findall(pairs[name][0])) for name in MARKED_FILES)
 

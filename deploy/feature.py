@@ -62,6 +62,8 @@ def refuse_bad(name: str) -> None:
         raise Refused(f"{there[0]} is there already: choose another name")
     if name in tables():
         raise Refused(f"there is a table {name} already: choose another name")
+    if name in blueprints():
+        raise Refused(f"the platform has a blueprint {name} already: choose another name")
     if IMPORT not in (text := FEATURES.read_text()) or text.count(TUPLE) != 1:
         raise Refused("service/features.py has another form than this knows: copy a feature by hand")
 
@@ -75,6 +77,12 @@ def tables() -> Container[str]:
 
     import_all(FEATURES)
     return metadata.tables
+
+
+def blueprints() -> set[str]:
+    """Return the names of the platform's blueprints, of which an app takes one each."""
+    files = (ROOT / "service" / "platform").rglob("*.py")
+    return {name for file in files for name in re.findall(r'Blueprint\("(\w+)"', file.read_text())}
 
 
 def is_there(path: Path) -> bool:

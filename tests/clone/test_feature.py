@@ -99,6 +99,7 @@ def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
         ("platform", "is there already"),
         ("settings", "is there already"),
         ("job", "there is a table job already"),
+        ("identity", "has a blueprint identity already"),
     ],
 )
 def test_a_bad_name_is_refused_in_a_sentence(pristine: Path, name: str, said: str) -> None:

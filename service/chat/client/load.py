@@ -38,7 +38,7 @@ class Options:
     members: Annotated[int, typer.Option(min=0, help="Members of the chat, each with a websocket; 0 is no chat.")] = 50
     writers: Annotated[int, typer.Option(min=0, help="Number of members that send.")] = 10
     rooms: Annotated[int, typer.Option(min=1, help="Number of rooms.")] = 5
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, all writers together.")] = 50
+    rate: Annotated[float, typer.Option(min=0.1, max=1e6, help="Messages per second, all writers together.")] = 50
 
 
 async def _wait_for(line: WebsocketClient, kind: str) -> dict[str, Any]:

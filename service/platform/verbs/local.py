@@ -130,7 +130,7 @@ def migrate(
         bool, typer.Option(help="Also apply migrations that the previous release cannot work with.")
     ] = False,
     forget: Annotated[bool, typer.Option("--forget", help=FORGET)] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database server.")] = 60,
+    wait: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for the database server.")] = 60,
 ) -> None:
     """Migrate the database to the newest revision. Several may run at once: they take turns.
 

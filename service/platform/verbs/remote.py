@@ -111,9 +111,9 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         url: Annotated[
             str | None, typer.Argument(help="URL of the public listener; else where SERVICE_BIND says.")
         ] = None,
-        http: Annotated[float, typer.Option(min=0, help="GET requests per second; 0 is none.")] = 50,
+        http: Annotated[float, typer.Option(min=0, max=1e6, help="GET requests per second; 0 is none.")] = 50,
         path: Annotated[str, typer.Option(help="Path that they ask for.")] = "/openapi.json",
-        duration: Annotated[float, typer.Option(min=0.1, help="Length of the run in seconds.")] = 10,
+        duration: Annotated[float, typer.Option(min=0.1, max=86_400, help="Length of the run in seconds.")] = 10,
         host: Annotated[str, typer.Option(help="Host header to send, for a service with SERVICE_ALLOWED_HOSTS.")] = "",
         token_file: Annotated[
             Path | None,

@@ -78,6 +78,18 @@ async def test_a_host_that_swallows_connections_is_given_up(autojump_clock: Mock
     assert trio.current_time() <= 10
 
 
+@pytest.mark.parametrize(("verb", "option"), [("load", "--duration"), ("load", "--http"), ("migrate", "--wait")])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_a_number_without_end_is_a_sentence(
+    verb: str, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_program(Program(PlatformSettings, []), [verb, option, value])
+
+    assert ended.value.code == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
 def test_the_verb_ends_with_1_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run_program(Program(PlatformSettings, []), ["load", "http://127.0.0.1:9", "--duration", "0.5", "--json"])

@@ -71,6 +71,13 @@ class Terminal:
         self.shown = CODES.sub("", self.shown + read)  # a code may have come in two parts
 
 
+def _take_terminal() -> None:
+    """Have the terminal for one's own, as the first that is opened is, and signals as a login shell has them."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # a suite in the background, or under nohup, ignores some
+    os.close(os.open(os.ttyname(1), os.O_RDWR))
+
+
 @contextmanager
 def open_terminal(command: Sequence[str], directory: Path, environment: dict[str, str]) -> Iterator[Terminal]:
     """Run a program as a person does, in the foreground of a terminal."""
@@ -83,7 +90,7 @@ def open_terminal(command: Sequence[str], directory: Path, environment: dict[str
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(1), os.O_RDWR)),  # noqa: PLW1509  the first one opened is its own
+        preexec_fn=_take_terminal,  # noqa: PLW1509
     )
     try:
         yield Terminal(process, controller, terminal)

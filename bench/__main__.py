@@ -18,12 +18,12 @@ from importlib import import_module
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import make_url
 
 from bench import clients, growth, identity, jobs, starts
 from bench import database as units
 from bench import price as around
 from bench.measure import Server, ratio, server, show
+from bench.postgres import plain
 from service.platform.database import open_embedded
 
 MEMBERS = 1_000
@@ -89,8 +89,7 @@ def postgres() -> Iterator[str]:
         tempfile.TemporaryDirectory() as directory,
         open_embedded(Path(directory) / "data", durable=False) as embedded,
     ):
-        plain = make_url(embedded.url).set(drivername="postgresql")
-        with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as connection:
+        with psycopg.connect(plain(embedded.url), autocommit=True) as connection:
             connection.execute("CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
             connection.execute("INSERT INTO items (text) SELECT 'item ' || n FROM generate_series(1, 100) n")
         yield embedded.url

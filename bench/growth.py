@@ -16,19 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from bench import clients, notifications
-from bench.measure import Server, exact_cpu_seconds, server
+from bench.measure import Server, exact_cpu_seconds, middle_and_late, server
+from bench.postgres import migrated
 from bench.starts import running
 from bench.tables import Extent, Table
-from service.platform.database import Embedded, open_embedded
-from service.platform.database.migrate import migrate
-from service.platform.settings import PlatformSettings, SecretURL
 from service.platform.testing.own_server import free_port
 
 FILES_BESIDE = 300  # open files of a process besides its websockets
@@ -77,7 +73,7 @@ def _websockets(ours: Server, size: int, extent: Extent) -> Iterator[float]:
 def features(extent: Extent) -> None:
     """Features of a table, five routes, a setting and a metric each: what a start costs, and what is in memory."""
     table = Table("features", "Features", "start, s of processor time", "to /readyz, s", "memory, MiB", "routes")
-    with database() as embedded, tempfile.TemporaryDirectory() as directory:
+    with migrated() as embedded, tempfile.TemporaryDirectory() as directory:
         for size in extent.sizes((1, 10, 25, 50), 50):
             rounds = [_start(embedded.url, directory, size) for _ in range(1 if extent.brief else 4)]
             known = rounds[1:] or rounds  # the first one compiles
@@ -102,28 +98,6 @@ def open_files() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
-
-
-def middle_and_late(seconds: list[float]) -> tuple[float, float]:
-    """Return p50 and p99 in milliseconds."""
-    hundredths = statistics.quantiles(seconds, n=100)
-    return hundredths[49] * 1e3, hundredths[98] * 1e3
-
-
-@contextmanager
-def database(*, durable: bool = False) -> Iterator[Embedded]:
-    """Run a throw-away server, migrated, in a folder that is removed at the end."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        open_embedded(Path(directory) / "data", durable=durable, settings={"max_connections": "300"}) as embedded,
-    ):
-        migrate(PlatformSettings(database_url=SecretURL(embedded.url)), wait=10)
-        yield embedded
-
-
-def plain(url: str) -> str:
-    """Return a URL of SQLAlchemy's as libpq reads it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 AXES: dict[str, Axis] = {"websockets": websockets, "features": features, "notify": notifications.main}

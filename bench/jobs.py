@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from bench.measure import show
+from bench.postgres import plain
 from service.platform.database import Embedded, open_embedded
 
 JOBS, ROUNDS = 5_000, 5
@@ -36,7 +37,7 @@ Told = dict[str, float]
 
 def run(server: Embedded, side: str, task: str, count: int) -> Told:
     """Have one side do its task in a new database, and return what it tells."""
-    with psycopg.connect(_plain(server.url, "postgres"), autocommit=True) as connection:
+    with psycopg.connect(plain(server.url, "postgres"), autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS jobs WITH (FORCE)")
         connection.execute("CREATE DATABASE jobs")
         url = make_url(server.url).set(database="jobs").render_as_string(hide_password=False)
@@ -46,10 +47,6 @@ def run(server: Embedded, side: str, task: str, count: int) -> Told:
         connection.execute("CHECKPOINT")  # what one side has written is not for the next to wait for
     told: Told = json.loads(done.stdout)
     return told
-
-
-def _plain(url: str, database: str) -> str:
-    return make_url(url).set(drivername="postgresql", database=database).render_as_string(hide_password=False)
 
 
 def throughput(rounds: list[dict[str, Told]]) -> None:

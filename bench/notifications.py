@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from statistics import quantiles
 from typing import Any
 
 import psycopg
 
+from bench.measure import middle_and_late
+from bench.postgres import migrated, plain
 from bench.tables import Extent, Table
 from service.platform.database import Embedded
 
@@ -40,13 +41,11 @@ class Listeners:
 
 
 def main(extent: Extent) -> None:
-    from bench.growth import database, plain  # here: it imports this module
-
     table = Table(
         "listening", "Notifications", "NOTIFY", "commits/s", "PostgreSQL, µs a commit", "each listener, µs a commit",
         "heard after p50, ms", "p99, ms",
     )  # fmt: skip
-    with database(durable=True) as embedded:
+    with migrated(durable=True) as embedded:
         with psycopg.connect(plain(embedded.url), autocommit=True) as connection:
             connection.execute("CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text)")
         for size in extent.sizes((1, 2, 4, 8), 8):
@@ -69,12 +68,11 @@ def measure(embedded: Embedded, way: str, size: int, commits: int) -> Found:
         written = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
         told = listeners.end()
     seconds = [late for one in told for late in one["late"]]
-    hundredths = quantiles(seconds, n=100) if len(seconds) > 1 else None
     return Found(
         commits / written["seconds"],
         written["server"] / commits * 1e6,
         sum(one["cpu"] for one in told) / size / commits * 1e6,
-        (hundredths[49] * 1e3, hundredths[98] * 1e3) if hundredths else ("", ""),
+        middle_and_late(seconds) if len(seconds) > 1 else ("", ""),
     )
 
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from bench.growth import FILES_BESIDE, database, middle_and_late, open_files, plain
-from bench.measure import Server
+from bench.growth import FILES_BESIDE, open_files
+from bench.measure import Server, middle_and_late
+from bench.postgres import migrated, plain
 from bench.tables import Extent, Table
 from service.chat.protocol import MAX_ROOMS
 from service.platform.database import Embedded
@@ -28,7 +29,7 @@ def members(extent: Extent) -> None:
         "to the last member p50, ms", "p99, ms", "KiB a member",
     )  # fmt: skip
     most = open_files()
-    with database() as embedded, serving(embedded) as services:
+    with migrated() as embedded, serving(embedded) as services:
         with full(services, 10, ["warm"]) as crowd:
             one_by_one(crowd, "warm", 50)
         for size in extent.sizes((10, 100, 1_000, 10_000), 1_000):
@@ -52,7 +53,7 @@ def rooms(extent: Extent) -> None:
         "PostgreSQL at rest, % of a CPU", "service, µs to join one", "KiB a room",
     )  # fmt: skip
     for size in extent.sizes((1, 10, 100, 1_000, 10_000), 1_000):
-        with database() as embedded, serving(embedded) as services, ExitStack() as stack:
+        with migrated() as embedded, serving(embedded) as services, ExitStack() as stack:
             names = [f"room-{number}" for number in range(1, size + 1)]
             plans.fill(plain(embedded.url), prefix="room-", rooms=size, first=1, last=0)
             with full(services, 1, ["warm"]) as warm:
@@ -79,7 +80,7 @@ def replicas(extent: Extent) -> None:
         "to the last member p50, ms", "p99, ms", "replicas at rest, % of a CPU", "PostgreSQL at rest, % of a CPU",
     )  # fmt: skip
     for size in extent.sizes((1, 2, 4, 8), 8):
-        with database(durable=True) as embedded, serving(embedded, size) as services:
+        with migrated(durable=True) as embedded, serving(embedded, size) as services:
             with full(services, OF_A_REPLICA * size, ["lobby"]) as crowd:
                 messages = extent.times(400)
                 one_by_one(crowd, "lobby", messages // 4)

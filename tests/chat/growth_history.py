@@ -12,8 +12,8 @@ import psycopg
 from sqlalchemy import Engine, create_engine
 
 from bench import clients
-from bench.growth import database, middle_and_late, plain
-from bench.measure import Server
+from bench.measure import Server, middle_and_late
+from bench.postgres import migrated, plain
 from bench.tables import Extent, Table
 from service.platform.database import Embedded
 from tests.chat import plans
@@ -33,7 +33,7 @@ def history(extent: Extent) -> None:
         "rows", "Rows of history", "a page: service, µs", "PostgreSQL, µs", "a join: service, µs", "PostgreSQL, µs",
         "a resume: service, µs", "PostgreSQL, µs", "page p50, ms", "p99, ms", "read by",
     )  # fmt: skip
-    with database() as embedded, serving(embedded) as [service]:
+    with migrated() as embedded, serving(embedded) as [service]:
         url, last = plain(embedded.url), 0
         plans.fill(url, prefix="empty-", rooms=EMPTY, first=1, last=0)
         for size in extent.sizes((10**3, 10**4, 10**5, 10**6, 10**7), 10**6):

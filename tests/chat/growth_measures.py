@@ -26,7 +26,7 @@ AT_ONCE = 64  # messages on their way: as many as one connection may have
 
 @contextmanager
 def serving(embedded: Embedded, number: int = 1) -> Iterator[list[Server]]:
-    """Run replicas, each on one CPU."""
+    """Run replicas."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         options = UNLIMITED | {"database_url": embedded.url}
         replicas = [

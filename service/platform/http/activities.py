@@ -71,8 +71,7 @@ class RequestActivity:
         }
         if "trace_id" in scope:
             event["trace_id"] = scope["trace_id"]
-        if (caller := caller_of(scope)) is not None and caller.subject:
-            event["subject"] = caller.label
+        _add_subject(event, scope)
         return event
 
 
@@ -143,7 +142,7 @@ class WebsocketActivity:
             self._traced.end_message()
         event = self._event("websocket closed" if opened else "websocket refused")
         event["ms"] = _milliseconds_since(self.started)
-        event |= _subject(self._scope)
+        _add_subject(event, self._scope)
         self._tell("info", event | (self._ending() if opened else {"status": self._status or 403}))
 
     def _event(self, what: str) -> dict[str, Any]:
@@ -172,10 +171,10 @@ def complete_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) ->
     return [*given, (b"x-request-id", request_id.encode()), *always]
 
 
-def _subject(scope: Scope) -> dict[str, str]:
-    """Return whoever has signed in as the log may name him: a hash."""
-    caller = caller_of(scope)
-    return {"subject": caller.label} if caller is not None and caller.signed_in else {}
+def _add_subject(event: dict[str, Any], scope: Scope) -> None:
+    """Add whoever has signed in as the log may name him: a hash."""
+    if (caller := caller_of(scope)) is not None and caller.signed_in:
+        event["subject"] = caller.label
 
 
 def _client(scope: Scope) -> str:

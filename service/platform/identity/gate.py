@@ -60,9 +60,16 @@ class Gate:
         """
         known: Caller | None = scope.get(IN_SCOPE)
         if known is None:
-            given = [value for name, value in scope["headers"] if name == b"authorization"]
-            if len(given) == 1 and given[0][:7] == b"Bearer ":  # as nearly all send it, and mostly it is remembered
-                known = self._recall(digest_of(given[0][7:]))
+            try:
+                if (token := bearer(scope["headers"])) is not None:
+                    digest = digest_of(token)
+                    known = self._recall(digest) or await self._verify(token.decode("latin-1"), digest)
+            except Unauthenticated as refused:
+                self._statistics.tokens[str(refused.flaw)] += 1
+                raise
+            except Unavailable:
+                self._statistics.tokens["no keys"] += 1
+                raise
             known = scope[IN_SCOPE] = known or await self._find(scope)
             if known.subject and (stay := scope.get(STAY)) is not None:
                 stay.limit(known.expires - self._now())
@@ -77,16 +84,7 @@ class Gate:
         return len(self._remembered)
 
     async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
-        try:
-            if (token := bearer(scope["headers"])) is not None:
-                digest = digest_of(token)
-                return self._recall(digest) or await self._verify(token.decode("latin-1"), digest)
-        except Unauthenticated as refused:
-            self._statistics.tokens[str(refused.flaw)] += 1
-            raise
-        except Unavailable:
-            self._statistics.tokens["no keys"] += 1
-            raise
+        """Return who asks without a token: by a ticket, or by a session's cookie."""
         if tickets := scope.get(TICKETS, ()):
             caller = await self._redeem(tickets[0]) if len(tickets) == 1 else None
             holds = caller is not None and self._now() < caller.expires
@@ -164,14 +162,10 @@ def digest_of(token: bytes) -> bytes:
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return the token in `Authorization: Bearer`, None without one. Raises Unauthenticated for more than one."""
     given = [value for name, value in headers if name == b"authorization"]  # ASGI has names in lower case
-    if not given:
-        return None
     tokens = [value[7:].strip() for value in given if value[:7].lower() == b"bearer "]
-    if not tokens:
-        return None
-    if len(given) > 1:
+    if tokens and len(given) > 1:
         refuse("more than one Authorization", Flaw.FORM)
-    return tokens[0]
+    return tokens[0] if tokens else None
 
 
 def session_cookie(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -17,8 +17,8 @@ import trio
 
 from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
-from service.platform.identity.sessions import POLL
 from service.platform.identity.session_store import MOST_SESSIONS
+from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client

@@ -15,11 +15,6 @@ from tests.platform.database.migrations import write_migration
 from tests.system.reloaded import PROBE, Clone, developing, wait_said
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    return Clone(tmp_path / "a clone")
-
-
 async def answered(url: str, text: str) -> None:
     """Wait until a new connection gets this answer."""
     async with httpx2.AsyncClient(timeout=60) as client:

@@ -63,7 +63,8 @@ def test_the_plans_of_a_commit_are_kept_and_go_by_an_index_from_the_first_messag
         scans = {table: often for table, often in connection.execute(scanned) if table in plans.TABLES}
     engine.dispose()
 
-    assert len(kept) == 3 and min(kept) >= 10
+    assert len(kept) == 3
+    assert min(kept) >= 10
     assert scans == dict.fromkeys(plans.TABLES, 0)
 
 

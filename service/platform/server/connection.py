@@ -1,7 +1,8 @@
 """One accepted socket: the barrier round it, its deadlines, and how it is closed.
 
 Whatever goes wrong in here costs this connection and is logged and counted; it never reaches the server's nursery.
-One scope round the reading, whose deadline moves, stands in for Hypercorn's task per idle connection.
+One scope round the reading, whose deadline moves, and one task for all that are idle (idle.py) stand in for Hypercorn's
+task per idle connection.
 """
 
 import contextlib
@@ -94,6 +95,7 @@ class ServerConnection(TCPServer):
         finally:
             self.outbox.close()
             self.config.connections.discard(self)
+            self.config.idle.discard(self)
             self.config.statistics.connections_open -= 1
 
     def drop(self, reason: str) -> None:
@@ -118,8 +120,24 @@ class ServerConnection(TCPServer):
         elif isinstance(event, Updated):
             self._idle = event.idle
             self._in_headers = False
-            patience = self._patience(self.config.keep_alive_timeout) if event.idle else math.inf
-            self.read_scope.deadline = trio.current_time() + patience
+            if not self._closing:
+                self._count_idle_time()
+
+    def end_idle(self) -> None:
+        """Close, as nothing has been asked of this connection for as long as it is kept."""
+        if not self._closing:
+            self.read_scope.cancel()
+
+    def _count_idle_time(self) -> None:
+        deadline = math.inf
+        if not self._idle:
+            self.config.idle.discard(self)
+        elif self.config.closing:
+            deadline = trio.current_time() + self._patience(self.config.keep_alive_timeout)
+        else:
+            self.config.idle.add(self)
+        if self.read_scope.deadline != deadline:
+            self.read_scope.deadline = deadline
 
     async def _enter(self) -> None:
         """Let others in first. Before a request is read, and a task made for it, that takes half the time."""
@@ -203,6 +221,7 @@ class ServerConnection(TCPServer):
         """Start the clock with the first bytes of a request, not with each."""
         if self._idle and not self._in_headers and self.protocol.has_partial_request:
             self._in_headers = True
+            self.config.idle.discard(self)
             self.read_scope.deadline = trio.current_time() + self.config.settings.header_timeout
 
     def _has_unread(self) -> bool:

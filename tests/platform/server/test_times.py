@@ -81,7 +81,7 @@ async def test_trap_connection_close_is_not_honoured_by_the_stack_as_it_comes(ba
 
 @pytest.mark.parametrize("first", [b"", get("/")[:-2]], ids=["idle", "in its headers"])
 async def test_what_came_while_the_process_stood_still_is_answered(tmp_path: Path, first: bytes) -> None:
-    """The time of the connection is over as well by then; which of the two is noticed is chance, so it is tried often."""
+    """The time of the connection is over by then, and which of the two is noticed is chance: it is tried often."""
     times = {"keep_alive_timeout": KEEP_ALIVE, "header_timeout": KEEP_ALIVE}
     async with child("safe", tmp_path / "log", **times) as server:
         for _ in range(8):

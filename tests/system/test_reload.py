@@ -18,11 +18,6 @@ from tests.system.reloaded import PROBE, Clone, developing, wait_said
 CLOSE = {"Connection": "close"}
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    return Clone(tmp_path / "a clone")
-
-
 async def answered(url: str, text: str) -> None:
     """Wait until a new connection gets this answer."""
     async with httpx2.AsyncClient(timeout=60) as client:

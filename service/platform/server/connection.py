@@ -80,6 +80,9 @@ class ServerConnection(TCPServer):
         self.config.connections.add(self)
         self.config.doorway.notice()
         try:
+            if self.stream.socket.fileno() >= self.config.first_spare:  # it is the lowest that was free
+                self.drop("descriptors")
+                return
             await self._enter()
             await self._converse()
         except OSError:

@@ -70,7 +70,7 @@ def test_a_rule_of_async_code_finds_what_it_is_for(tmp_path: Path) -> None:
         "    with trio.fail_after(1):  # noqa: ASYNC100\n        pass\n"
     )
     program, *arguments = COMMANDS["flake8-async"][:5]
-    command = [BIN / program, *arguments, tmp_path / "wrong.py"]
+    command = [str(BIN / program), *arguments, str(tmp_path / "wrong.py")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1, done.stderr

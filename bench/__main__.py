@@ -25,6 +25,7 @@ from bench import price as around
 from bench.measure import Server, ratio, server, show
 from bench.postgres import plain
 from service.platform.database import open_embedded
+from service.platform.process.start import end_at_signals
 
 MEMBERS = 1_000
 IDLE = 1_000
@@ -193,6 +194,7 @@ def of_features() -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
+    end_at_signals()  # by an exception, so that no server is left behind
     if sys.argv[1:2] == ["growth"]:
         growth.main(sys.argv[2:])
         return

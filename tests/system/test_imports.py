@@ -32,6 +32,7 @@ def modules(lines: str) -> set[str]:
     ("words", "unwanted"),
     [
         (("--help",), ANY),
+        (("--version",), ANY),
         (("migrate", "--help"), ANY - {"pydantic"}),  # typer checks numbers with it
         (("info", "http://127.0.0.1:9"), ANY - {"pydantic", "trio"}),
         (("settings",), FOR_PEOPLE | SERVES | IDENTITY | DATABASE | {"trio"}),

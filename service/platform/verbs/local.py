@@ -232,12 +232,13 @@ def process(
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.process.stage import ALONE
-    from service.platform.process.start import collect_as_usual
+    from service.platform.process.start import collect_as_usual, widen_descriptors
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
 
     import_all(features)  # ahead of the loop, in which it would be a slow step
     collect_as_usual()
+    widen_descriptors(settings.most_descriptors)
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)

@@ -18,7 +18,7 @@ from service.platform.database.migrate import migrate
 from service.platform.testing.fixtures import waits_for_a_schema
 from service.platform.testing.issuer import AUDIENCE, CLIENT, open_issuer
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.processes import ready, run_to_end
+from service.platform.testing.processes import SERVICE, ready, run_to_end
 from service.platform.testing.settings import settings_of
 from service.platform.verbs import Program
 from service.platform.verbs.check import findings
@@ -37,7 +37,7 @@ def test_all_is_well(tmp_path: Path, database_url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(found) == [
         "settings", "bind", "management", "descriptors", "identity", "database", "version", "connections", "rights",
-        "schema", "ceilings", "clock",
+        "schema", "ceilings", "session", "clock",
     ]  # fmt: skip
     assert not [line for line in found.values() if line.startswith("FAIL")]
     assert "off: everybody is a guest" in found["identity"]
@@ -57,7 +57,11 @@ def test_connections_of_jobs_are_counted(tmp_path: Path, database_url: str) -> N
 def test_each_failure_says_what_to_do(tmp_path: Path, empty_database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_to_end(tmp_path, "check", database_url=empty_database_url, bind=bind, max_websockets=1_000_000)
+        done = run_to_end(
+            *(tmp_path, "check"),
+            command=("prlimit", "--nofile=1000", *SERVICE),
+            database_url=empty_database_url, bind=bind, max_websockets=1_000,
+        )  # fmt: skip
     found = lines(done.stdout)
 
     assert done.returncode == 1

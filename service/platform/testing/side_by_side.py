@@ -4,6 +4,7 @@ A file's tests stay together, for they share what is dear. What takes long is be
 process at the end. Most tests wait rather than compute: there is one process more than there are CPUs.
 """
 
+import gc
 import os
 
 import pytest
@@ -50,6 +51,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
+
+
+def pytest_collection_finish() -> None:
+    """Look no more for garbage in what was collected, which stays: some thousand tests and all that they import."""
+    gc.freeze()
 
 
 def _turn(item: pytest.Item) -> int:

@@ -53,27 +53,38 @@ class Appended:
     messages: list[Message]
 
 
+# Plans that PostgreSQL keeps (test_plans.py). An array out of a sub-select is one of unknown length, whatever is given,
+# so that no plan for the given one looks cheaper; LATERAL and ON CONFLICT find rows by their index, whatever statistics
+# say when the plan is made: it is kept until the next ANALYZE.
 _LOCK = """
     SELECT room.name, room.seq, (SELECT epoch FROM chat_epoch)
-    FROM chat_room room WHERE room.name = ANY(%s) ORDER BY room.name FOR UPDATE OF room """
+    FROM unnest((SELECT %b::text[])) AS asked(name)
+    CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.name FOR UPDATE {wait}) room"""
 _KNOWN = """
-    SELECT message.room, message.id, message.seq, message.text
-    FROM unnest(%b::text[], %b::text[]) AS draft(room, id)
-    JOIN chat_message message ON message.room = draft.room AND message.id = draft.id"""
-_EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%s)"
+    SELECT draft.room, draft.id, message.seq, message.text
+    FROM unnest((SELECT %b::text[]), (SELECT %b::text[])) AS draft(room, id)
+    CROSS JOIN LATERAL (
+        SELECT seq, text FROM chat_message WHERE room = draft.room AND id = draft.id LIMIT 1
+    ) message"""
+_EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%b::text[])"
+# One NOTIFY a room: it takes a lock over the whole server at commit, so there is not one for each message.
 _INSERT = """
+    WITH advanced AS (
+        INSERT INTO chat_room (name, seq) SELECT * FROM unnest((SELECT %b::text[]), (SELECT %b::bigint[]))
+        ON CONFLICT (name) DO UPDATE SET seq = excluded.seq
+        RETURNING pg_notify(%b, name || ':' || seq)
+    )
     INSERT INTO chat_message (room, seq, id, author, text, subject)
-    SELECT * FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[])
+    SELECT * FROM unnest(
+        (SELECT %b::text[]), (SELECT %b::bigint[]), (SELECT %b::text[]),
+        (SELECT %b::text[]), (SELECT %b::text[]), (SELECT %b::text[])
+    )
     RETURNING room, seq, at"""
-_ADVANCE = """
-    UPDATE chat_room SET seq = latest.seq FROM unnest(%b::text[], %b::bigint[]) AS latest(name, seq)
-    WHERE chat_room.name = latest.name"""
-_NOTIFY = "SELECT pg_notify(%s, name || ':' || seq) FROM unnest(%b::text[], %b::bigint[]) AS latest(name, seq)"
 
 
 def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
     """Store drafts in those rooms that can be locked at once: a locked room holds up no other."""
-    return _append(connection, drafts, lock=_LOCK + "SKIP LOCKED")
+    return _append(connection, drafts, lock=_LOCK.format(wait="SKIP LOCKED"))
 
 
 def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_timeout: float) -> Appended:
@@ -83,18 +94,18 @@ def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_time
     """
     connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{lock_timeout * 1000:.0f}ms", True)))
     connection.execute(postgresql.insert(room_table).values(name=drafts[0].room, seq=0).on_conflict_do_nothing())
-    return _append(connection, drafts, lock=_LOCK)
+    return _append(connection, drafts, lock=_LOCK.format(wait=""))
 
 
 def _append(connection: Connection, drafts: Sequence[Draft], *, lock: str) -> Appended:
     driver = _driver(connection)
     names = sorted({draft.room for draft in drafts})
-    with driver.pipeline():  # one round trip for all three
+    with driver.pipeline():  # one round trip for both
         locked = driver.execute(lock, (names,))
         # A statement sees what was committed before it began: this one all that was while the locks were waited for.
         known = driver.execute(_KNOWN, ([draft.room for draft in drafts], [draft.id for draft in drafts]))
-        existing = driver.execute(_EXISTING, (names,))
     rows = locked.fetchall()
+    existing = driver.execute(_EXISTING, (names,)) if len(rows) < len(names) else ()
     plan = _Plan({name: seq for name, seq, _ in rows}, {name for (name,) in existing})
     plan.taken = {(room, id_): (seq, text) for room, id_, seq, text in known}
     results = [plan.place(draft) for draft in drafts]
@@ -137,12 +148,10 @@ def _insert(driver: psycopg.Connection, epoch: str, plan: _Plan) -> list[Message
         texts.append(draft.text)
         subjects.append(draft.subject)
         seqs.append(seq)
-    latest = list(plan.latest), list(plan.latest.values())
-    with driver.pipeline():
-        inserted = driver.execute(_INSERT, (rooms, seqs, ids, authors, texts, subjects))
-        driver.execute(_ADVANCE, latest)
-        # One NOTIFY a room: it takes a lock over the whole server at commit, so there is not one for each message.
-        driver.execute(_NOTIFY, (CHANNEL, *latest))
+    latest = plan.latest
+    inserted = driver.execute(
+        _INSERT, (list(latest), list(latest.values()), CHANNEL, rooms, seqs, ids, authors, texts, subjects)
+    )
     times: dict[tuple[str, int], datetime] = {(room, seq): at for room, seq, at in inserted}
     return [
         Message(

@@ -6,7 +6,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import create_engine
 
+from service.chat import store
 from tests.chat import plans
+from tests.chat.worlds import note
 from tests.platform.database.observer import conninfo
 
 ROOMS, EACH = 300, 200
@@ -40,6 +42,30 @@ def test_the_plan_of_one_rooms_page_is_kept(engine: sa.Engine) -> None:
             kept = connection.execute(sa.text("SELECT generic_plans FROM pg_prepared_statements")).scalars().all()
             connection.detach()  # the next one's statements are counted on a connection of its own
         assert kept == [10], name
+
+
+@pytest.mark.parametrize("rooms", [1, 3])
+def test_the_plans_of_a_commit_are_kept_and_go_by_an_index_from_the_first_message_on(
+    writable_database_url: str, rooms: int
+) -> None:
+    """A plan made when there are ten messages is used for thousands, until PostgreSQL counts them."""
+    names = [f"fresh-{number}" for number in range(rooms)]
+    engine = create_engine(writable_database_url)
+    with engine.begin() as connection:
+        for name in names:
+            store.append_waiting(connection, [note("first", room=name)], lock_timeout=1)
+    with engine.begin() as connection:
+        for number in range(20):
+            appended = store.append(connection, [note(f"next {number}", room=name) for name in names])
+            assert len(appended.messages) == rooms
+        kept = connection.execute(sa.text("SELECT generic_plans FROM pg_prepared_statements")).scalars().all()
+        scanned = sa.text("SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE relname LIKE 'chat_%'")
+        scans = {table: often for table, often in connection.execute(scanned) if table in plans.TABLES}
+    engine.dispose()
+
+    assert len(kept) == 3
+    assert min(kept) >= 10
+    assert scans == dict.fromkeys(plans.TABLES, 0)
 
 
 def test_a_scan_of_the_whole_table_is_seen(engine: sa.Engine) -> None:

@@ -35,7 +35,7 @@ def modules(lines: str) -> set[str]:
         (("--version",), ANY),
         (("migrate", "--help"), ANY - {"pydantic"}),  # typer checks numbers with it
         (("info", "http://127.0.0.1:9"), ANY - {"pydantic", "trio"}),
-        (("settings",), FOR_PEOPLE | SERVES | IDENTITY | {"alembic", "trio"}),
+        (("settings",), FOR_PEOPLE | SERVES | IDENTITY | DATABASE | {"trio"}),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )

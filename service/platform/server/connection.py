@@ -1,7 +1,8 @@
 """One accepted socket: the barrier round it, its deadlines, and how it is closed.
 
 Whatever goes wrong in here costs this connection and is logged and counted; it never reaches the server's nursery.
-One scope round the reading, whose deadline moves, stands in for Hypercorn's task per idle connection.
+One scope round the reading, whose deadline moves, and one task for all that are idle (idle.py) stand in for Hypercorn's
+task per idle connection.
 """
 
 import contextlib
@@ -71,6 +72,7 @@ class ServerConnection(TCPServer):
         self._first = b""  # what has come with the connection, until it is handled
         self.has_entered = False  # nothing of it has to wait at the doorway any more
         self._in_headers = False
+        self._headers_until = math.inf
         self._closing = False
 
     async def run(self) -> None:
@@ -97,6 +99,7 @@ class ServerConnection(TCPServer):
         finally:
             self.outbox.close()
             self.config.connections.discard(self)
+            self.config.idle.discard(self)
             self.config.statistics.connections_open -= 1
 
     def drop(self, reason: str) -> None:
@@ -121,8 +124,24 @@ class ServerConnection(TCPServer):
         elif isinstance(event, Updated):
             self._idle = event.idle
             self._in_headers = False
-            patience = self._patience(self.config.keep_alive_timeout) if event.idle else math.inf
-            self.read_scope.deadline = trio.current_time() + patience
+            if not self._closing:
+                self._count_idle_time()
+
+    def end_idle(self) -> None:
+        """Close, as nothing has been asked of this connection for as long as it is kept."""
+        if not self._closing:
+            self.read_scope.cancel()
+
+    def _count_idle_time(self) -> None:
+        deadline = math.inf
+        if not self._idle:
+            self.config.idle.discard(self)
+        elif self.config.closing:
+            deadline = trio.current_time() + self._patience(self.config.keep_alive_timeout)
+        else:
+            self.config.idle.add(self)
+        if self.read_scope.deadline != deadline:
+            self.read_scope.deadline = deadline
 
     async def _enter(self) -> None:
         """Let others in first. Before a request is read, and a task made for it, that takes half the time."""
@@ -163,18 +182,31 @@ class ServerConnection(TCPServer):
         # A connection on which nothing was asked yet has as long as its headers would have.
         self.read_scope.deadline = trio.current_time() + self._patience(self.config.settings.header_timeout)
         with self.read_scope:
-            while data := await self._receive():
-                if self._closing:
-                    continue
-                self.last_received = trio.current_time()
-                await self.protocol.handle(RawData(data))
-                self._watch_headers()
-        if self.read_scope.cancelled_caught and not self._closing:
+            await self._take_all(await self._receive())
+        while self._is_late and (data := self._read()):  # in time, while this process stood still or had others to read
+            with trio.CancelScope() as self.read_scope:
+                self._count_idle_time()
+                await self._take_all(data)
+        if self._is_late:
             await self._give_up_reading()
         if not self._closing:
             self.outbox.close()
         self._closing = True
         await self.protocol.handle(Closed())
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the time for what is read was over; the peer has not gone, and was not let go."""
+        return self.read_scope.cancelled_caught and not (self._closing or self.outbox.is_closed)
+
+    async def _take_all(self, data: bytes) -> None:
+        """Handle this and what comes after it, to the end."""
+        while data:
+            if not self._closing:
+                self.last_received = trio.current_time()
+                await self.protocol.handle(RawData(data))
+                self._watch_headers()
+            data = await self._receive()
 
     async def _receive(self) -> bytes:
         """Return what has come, or nothing at the end. A first request has mostly come with its connection."""
@@ -184,6 +216,7 @@ class ServerConnection(TCPServer):
                 await trio.lowlevel.wait_readable(self.stream.socket)
             except (OSError, trio.ClosedResourceError):
                 return b""
+            await trio.lowlevel.checkpoint_if_cancelled()  # before it is read, or it would be lost
             if (read := self._read()) is not None:
                 return read
         return first
@@ -204,9 +237,12 @@ class ServerConnection(TCPServer):
 
     def _watch_headers(self) -> None:
         """Start the clock with the first bytes of a request, not with each."""
-        if self._idle and not self._in_headers and self.protocol.has_partial_request:
-            self._in_headers = True
-            self.read_scope.deadline = trio.current_time() + self.config.settings.header_timeout
+        if self._idle and self.protocol.has_partial_request:
+            if not self._in_headers:
+                self._in_headers = True
+                self._headers_until = trio.current_time() + self.config.settings.header_timeout
+            self.config.idle.discard(self)
+            self.read_scope.deadline = self._headers_until
 
     def _has_unread(self) -> bool:
         poll = select.poll()

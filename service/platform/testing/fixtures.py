@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,32 @@ class MakeSettings(Protocol):
 def _what_must_be_set(program: Program) -> None:
     """Give the processes that tests start what your service does not start without."""
     STAND_INS.update(stand_ins(program.catalogue))
+
+
+@pytest.fixture(scope="session")
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """Return a file with one of the authorities that this machine trusts; None where it names none."""
+    known = ssl.create_default_context().get_ca_certs(binary_form=True)
+    if not known:
+        return None
+    file = tmp_path_factory.mktemp("authority") / "one.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(known[0]))
+    return file
+
+
+@pytest.fixture
+def all_authorities() -> None:
+    """Leave a test with all that this machine trusts."""
+
+
+@pytest.fixture(autouse=True)
+def _one_is_trusted(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_authority: Path | None
+) -> None:
+    """Spare each client 30 ms for reading all of them: nobody outside is called, but by what is marked `ci`."""
+    wants_all = "all_authorities" in request.fixturenames or request.node.get_closest_marker("ci") is not None
+    if one_authority is not None and not wants_all:
+        monkeypatch.setenv("SSL_CERT_FILE", str(one_authority))
 
 
 @pytest.fixture(autouse=True)

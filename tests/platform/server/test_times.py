@@ -1,6 +1,8 @@
 """B4 to B6: connections that are idle, slow or gone end on time, and what was asked for on them is honoured."""
 
 import contextlib
+import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ from quart_trio import QuartTrio
 from service.platform.server import Application
 from tests.platform.server.child import add_routes, make_settings
 from tests.platform.server.conftest import running, running_bare
+from tests.platform.server.processes import child
 from tests.platform.server.wire import Reader, get, upgrade, vanish
 
 KEEP_ALIVE = 0.3
@@ -45,6 +48,35 @@ async def test_an_idle_connection_closes_on_time(safe_app: Application, name: st
         assert KEEP_ALIVE - 0.05 < await seconds_until_closed(client) < KEEP_ALIVE + 0.5
 
 
+async def test_a_request_that_takes_longer_than_an_idle_connection_is_kept_is_answered(safe_app: Application) -> None:
+    keep = running(safe_app, make_settings(keep_alive_timeout=KEEP_ALIVE))
+    async with keep as server, await server.connect() as client:
+        reader = Reader(client)
+        for _ in range(2):
+            await client.send_all(get("/"))
+            await reader.response()
+        await client.send_all(get(f"/slow/{3 * KEEP_ALIVE}"))
+        answer = await reader.response()
+
+    assert (answer[0], answer[2]) == (200, b"done")
+
+
+async def test_a_beginning_of_a_request_has_the_time_for_headers_and_not_that_of_an_idle_connection(
+    safe_app: Application,
+) -> None:
+    settings = make_settings(keep_alive_timeout=KEEP_ALIVE, header_timeout=4 * KEEP_ALIVE)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        await client.send_all(get("/"))
+        await Reader(client).response()
+        await client.send_all(b"GET / HT")
+        started = trio.current_time()
+        answer = await Reader(client).response()
+        took = trio.current_time() - started
+
+    assert answer[0] == 408
+    assert took > 3 * KEEP_ALIVE
+
+
 async def test_trap_an_idle_connection_never_closes_on_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
     async with running_bare(bare_app, keep_alive_timeout=KEEP_ALIVE) as server, await server.connect() as client:
         await client.send_all(get("/"))
@@ -74,6 +106,24 @@ async def test_trap_connection_close_is_not_honoured_by_the_stack_as_it_comes(ba
             await client.receive_some()
 
     assert patience.cancelled_caught
+
+
+@pytest.mark.parametrize("first", [b"", get("/")[:-2]], ids=["idle", "in its headers"])
+async def test_what_came_while_the_process_stood_still_is_answered(tmp_path: Path, first: bytes) -> None:
+    """The time of the connection is over by then, and which of the two is noticed is chance: it is tried often."""
+    times = {"keep_alive_timeout": KEEP_ALIVE, "header_timeout": KEEP_ALIVE}
+    async with child("safe", tmp_path / "log", **times) as server:
+        for _ in range(8):
+            async with await server.connect() as client:
+                await client.send_all(get("/") + first)
+                reader = Reader(client)
+                await reader.response()
+                server.process.send_signal(signal.SIGSTOP)
+                await client.send_all(get("/").removeprefix(first))
+                await trio.sleep(2 * KEEP_ALIVE)
+                server.process.send_signal(signal.SIGCONT)
+
+                assert (await reader.response())[2] == b"hello"
 
 
 async def test_requests_in_one_packet_are_answered_in_order(safe_app: Application) -> None:

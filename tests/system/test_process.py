@@ -409,6 +409,7 @@ def test_service_and_python_m_service_are_the_same(tmp_path: Path) -> None:
         ({"management_bind": "a..b:9000"}, "SERVICE_MANAGEMENT_BIND: a..b:9000 cannot be used: "),
         ({"bind": ":8000"}, "SERVICE_BIND: ':8000' must say where to listen: 127.0.0.1:8000 for this machine alone"),
         ({"ready_file": "/no/such/folder/ready.json"}, "SERVICE_READY_FILE: /no/such/folder is no directory"),
+        ({"ready_file": "/usr"}, "SERVICE_READY_FILE: /usr is a directory; name a file"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -48,6 +48,7 @@ from sqlalchemy import ExceptionContext
 
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import request_cancel
+from service.platform.errors import Busy
 
 GRACE = 0.5  # seconds that a server has to answer a cancel request before the connection is cut
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
@@ -122,7 +123,11 @@ class Unit:
         self._running = True
         token = trio.lowlevel.current_trio_token()
         work = partial(copy_context().run, function, *args, **kwargs)
-        trio.lowlevel.start_thread_soon(work, partial(self._deliver, token))
+        try:
+            trio.lowlevel.start_thread_soon(work, partial(self._deliver, token))
+        except RuntimeError as error:  # of the interpreter: a limit of processes, or of memory
+            self._running = False
+            raise Busy("no thread can be started for this unit; nothing was sent") from error
         result: T = await trio.lowlevel.wait_task_rescheduled(self._wait_no_longer)
         return result
 

@@ -111,6 +111,8 @@ async def _look_up(host: str) -> list[str]:
         found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
     except OSError:
         return []  # libpq finds the same, and says so
+    except RuntimeError as error:  # of the interpreter: a limit of processes, or of memory
+        raise psycopg.OperationalError(f"no thread can be started to look {host} up") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

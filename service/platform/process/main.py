@@ -233,8 +233,12 @@ async def work(
 
 def check_ready_file(file: Path | None) -> None:
     """Raise SettingsError when the file could not be written once the service is ready."""
-    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+    if file is None:
+        return
+    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise SettingsError([f"{variable('ready_file')}: {file.parent} is no directory in which a file can be written"])
+    if file.is_dir():
+        raise SettingsError([f"{variable('ready_file')}: {file} is a directory; name a file"])
 
 
 @contextmanager
@@ -348,6 +352,10 @@ async def announce(
     log.info("ready", **told)
     if settings.ready_file is not None:
         unfinished = trio.Path(settings.ready_file.with_name(settings.ready_file.name + ".new"))
-        await unfinished.write_text(json.dumps(told))
-        await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
+        try:
+            await unfinished.write_text(json.dumps(told))
+            await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
+        except OSError as error:
+            words = f"{variable('ready_file')}: {settings.ready_file} cannot be written: {error.strerror}"
+            raise SettingsError([words]) from error
     on_ready(urls)

@@ -235,8 +235,13 @@ def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ci
-async def test_the_suite_is_green(removed: Path) -> None:
+async def test_the_suite_is_green_under_another_name_too(removed: Path, tmp_path: Path) -> None:
     """What the tree says, and what is generated of it; what its processes do is tried without any feature at all."""
-    done = await trio.to_thread.run_sync(lambda: run_suite(removed, without=TRIED_ELSEWHERE))
+    copy = Path(shutil.copytree(removed, tmp_path / "clone", symlinks=True))
+    renamed = run_in(copy, "python", "deploy/rename.py", "acme-shop")
+    assert renamed.returncode == 0, renamed.stderr
+    commit(copy)
+
+    done = await trio.to_thread.run_sync(lambda: run_suite(copy, without=TRIED_ELSEWHERE))
 
     assert done.returncode == 0, done.stdout[-3000:]

@@ -134,9 +134,9 @@ def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str)
 def run_suite(copy: Path, *which: str, without: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run a copy's tests, but those that are left out, and print the end of what they said."""
     left_out = [f"--ignore={name}" for name in (*KNOW_OF_NO_FEATURE, *without)]
-    # Two processes: most often they run beside those of the suite that asks.
-    run = ("pytest", "-q", "-p", "no:cacheprovider", *SIDE_BY_SIDE, "-n", "2", *left_out, *which)
-    done = run_in(copy, *run)
+    said = ("-q", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider")
+    beside = (*SIDE_BY_SIDE, "-n", "2")  # most often it runs beside the suite that asks
+    done = run_in(copy, "pytest", *said, *beside, *left_out, *which)
     print(done.stdout[-3000:])
     return done
 

@@ -37,6 +37,7 @@ HELLO = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 READ = b"GET /items/7 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 NOWHERE = b"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 BELOW = b"GET /hello/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+BELOW_PART = b"GET /items/7/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 DELETE = b"DELETE /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 INSERT = (
     b"POST /items HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
@@ -84,6 +85,7 @@ def database() -> None:
         native = url.replace("postgresql+psycopg", "postgresql+asyncpg")
         with server("ours", url) as ours, server("fastapi_", native) as fastapi:
             show("a read through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, READ), 1.1)
+            show("404, below a part of a path, to FastAPI on uvicorn", _compare(ours, fastapi, BELOW_PART, b"404"), 1.0)
             show("an insert through HTTP, to FastAPI, SQLAlchemy, asyncpg", _compare(ours, fastapi, INSERT), 1.1)
 
 

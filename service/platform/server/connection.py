@@ -117,11 +117,12 @@ class ServerConnection(TCPServer):
             self.read_scope.deadline = min(self.read_scope.deadline, trio.current_time() + within)
 
     async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
+        # By type, as these classes are abstract ones' and isinstance asks in Python whether one is another.
+        if type(event) is RawData:
             await self.outbox.send(event.data)
-        elif isinstance(event, Closed):
+        elif type(event) is Closed:
             await self._close()
-        elif isinstance(event, Updated):
+        elif type(event) is Updated:
             self._idle = event.idle
             self._in_headers = False
             if not self._closing:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from quart.routing import QuartMap, QuartRule
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.exceptions import BadHost, MethodNotAllowed, NotFound
-from werkzeug.routing import MapAdapter, Rule, RuleFactory
+from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
 
 from service.platform.server.targets import is_ambiguous
 from service.platform.settings import DEFAULT_PORTS
@@ -23,6 +23,11 @@ _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
 class Route(QuartRule):
     """Quart's, which compiles what builds its URLs when one is built: for most routes none is."""
+
+    def bind(self, map: Map, rebind: bool = False) -> None:  # noqa: A002  # as werkzeug has it
+        if self.merge_slashes is None:
+            self.merge_slashes = True  # as werkzeug's maps say of a rule; ours says of a path what is below
+        super().bind(map, rebind)
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
         compiled = cache(partial(super()._compile_builder, append_unknown))
@@ -44,7 +49,8 @@ class Routes(QuartMap):
         self._known: dict[tuple[str, bytes], Rule] = {}
         self._refused: dict[tuple[str, bytes], Iterable[str]] = {}  # the methods that are allowed
         self._paths: _Paths | None = None
-        super().__init__(*args, **kwargs)
+        # A path with an empty segment is nobody's here: werkzeug need not search again for what it would be without.
+        super().__init__(*args, **{"merge_slashes": False} | kwargs)
 
     def add(self, rulefactory: RuleFactory) -> None:
         self._known.clear()

@@ -25,6 +25,7 @@ from bench import price as around
 from bench.measure import Server, ratio, server, show
 from bench.postgres import plain
 from service.platform.database import open_embedded
+from service.platform.process.start import end_at_signals
 
 MEMBERS = 1_000
 IDLE = 1_000
@@ -34,16 +35,19 @@ LIVE = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 MUCH = b"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HELLO = b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 READ = b"GET /items/7 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+NOWHERE = b"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+BELOW = b"GET /hello/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+DELETE = b"DELETE /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 INSERT = (
     b"POST /items HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
     b'{"text": "words"}'
 )
 
 
-def requests_per_second(measured: Server, request: bytes, number: int = 2_000) -> float:
+def requests_per_second(measured: Server, request: bytes, status: bytes, number: int = 2_000) -> float:
     """Return requests per second of the server's processor time."""
     before = measured.cpu
-    clients.requests(measured.port, request, number)
+    clients.requests(measured.port, request, number, status=status)
     return number / (measured.cpu - before)
 
 
@@ -63,10 +67,16 @@ def http() -> None:
         show("GET of a few bytes of JSON, to the stack as it comes", _compare(ours, bare, HELLO), 1.0)
         show("GET of a few bytes of JSON, to FastAPI on uvicorn", _compare(ours, fastapi, HELLO), 1.0)
         show("GET of a few bytes of JSON, to that with httptools", _compare(ours, quick, HELLO), 0.6)
+        show("404, no route begins like that, to FastAPI on uvicorn", _compare(ours, fastapi, NOWHERE, b"404"), 1.0)
+        show("404, below a route, to FastAPI on uvicorn", _compare(ours, fastapi, BELOW, b"404"), 1.0)
+        show("405, to FastAPI on uvicorn", _compare(ours, fastapi, DELETE, b"405"), 1.0)
 
 
-def _compare(ours: Server, theirs: Server, request: bytes) -> tuple[float, list[float]]:
-    return ratio(lambda: requests_per_second(ours, request), lambda: requests_per_second(theirs, request))
+def _compare(ours: Server, theirs: Server, request: bytes, status: bytes = b"20") -> tuple[float, list[float]]:
+    def per_second(measured: Server) -> float:
+        return requests_per_second(measured, request, status)
+
+    return ratio(lambda: per_second(ours), lambda: per_second(theirs))
 
 
 def database() -> None:
@@ -184,6 +194,7 @@ def of_features() -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
+    end_at_signals()  # by an exception, so that no server is left behind
     if sys.argv[1:2] == ["growth"]:
         growth.main(sys.argv[2:])
         return

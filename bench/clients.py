@@ -14,8 +14,11 @@ UPGRADE = (
 )
 
 
-def requests(port: int, request: bytes, number: int, connections: int = 16) -> float:
-    """Send `number` requests, one at a time on each connection; return the seconds it took."""
+def requests(port: int, request: bytes, number: int, connections: int = 16, *, status: bytes = b"20") -> float:
+    """Send `number` requests, one at a time on each connection; return the seconds it took.
+
+    Each is to be answered with the status, of which the beginning is enough.
+    """
     selector = selectors.DefaultSelector()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     left = number
@@ -30,7 +33,7 @@ def requests(port: int, request: bytes, number: int, connections: int = 16) -> f
             answering = key.fileobj
             assert isinstance(answering, socket.socket)
             answer = _response(answering)
-            assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")), answer
+            assert answer.startswith(b"HTTP/1.1 " + status), answer
             if left > 0:
                 left -= 1
                 answering.sendall(request)

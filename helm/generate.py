@@ -57,7 +57,8 @@ class Value:
 def parse_values(text: str) -> list[Value]:
     """Read values.yaml into a tree. A mapping is looked into unless it is empty or its comment gives it a type."""
     lines = text.splitlines()
-    return _parse(yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text), lines, "")
+    # The safe loader, ten times as fast.
+    return _parse(yaml.compose(text, yaml.CSafeLoader), yaml.load(text, yaml.CSafeLoader), lines, "")
 
 
 def _parse(node: Any, data: dict[str, Any], lines: list[str], prefix: str) -> list[Value]:

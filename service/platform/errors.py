@@ -32,6 +32,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import ClassVar, NotRequired, TypedDict
 
 PROBLEM_JSON = "application/problem+json"
@@ -192,17 +194,23 @@ def reply_to(error: ServiceError, *, instance: str, request_id: str) -> Reply:
 
 def make_reply(status: int, detail: str, headers: Mapping[str, str], *, instance: str, request_id: str) -> Reply:
     """Return a reply whose body is a problem document (RFC 9457) for a status and what the client should know."""
+    body = _opening(status, cut(detail, MAX_DETAIL))
+    if instance and len(instance) <= MAX_INSTANCE:
+        body += f', "instance": {encode_basestring_ascii(instance)}'
+    if request_id:
+        body += f', "request_id": {encode_basestring_ascii(request_id)}'
+    always = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store"}
+    return Reply(status, {**headers, **always}, f"{body}}}".encode())
+
+
+@lru_cache(maxsize=64)
+def _opening(status: int, detail: str) -> str:
+    """Return a problem document without its end: what it says of each request alike, as most refusals do."""
     try:
         title = http.HTTPStatus(status).phrase
     except ValueError:
         title = "Unknown Status"
-    document = Problem(type="about:blank", title=title, status=status, detail=cut(detail, MAX_DETAIL))
-    if instance and len(instance) <= MAX_INSTANCE:
-        document["instance"] = instance
-    if request_id:
-        document["request_id"] = request_id
-    always = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store"}
-    return Reply(status, {**headers, **always}, json.dumps(document).encode())
+    return json.dumps(Problem(type="about:blank", title=title, status=status, detail=detail)).removesuffix("}")
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

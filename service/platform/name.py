@@ -1,5 +1,6 @@
 """What outsiders call this service: `make rename` writes it here, and code takes it from here."""
 
+import functools
 import importlib.metadata
 
 NAME = "trireme"
@@ -8,6 +9,7 @@ TITLE = NAME.replace("-", " ").capitalize()
 """The name as people read it."""
 
 
+@functools.cache
 def version() -> str:
     """Return the version that is installed; `unknown` where the code runs without an installation under its name."""
     try:

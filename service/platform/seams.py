@@ -6,6 +6,7 @@ parameters, or a constructor that no longer sets an attribute stops the start wi
 been tried but whose seams fit is a warning, so that a security release needs no edit here.
 """
 
+import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def _names(function: Any) -> set[str]:
     return set(code.co_names) if code is not None else set()
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -14,6 +14,7 @@ import trio
 
 from service.platform.database.embedded import open_embedded
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, commit, copy_repository, git, run_in, type_check
+from service.platform.testing.development import Lay
 from service.platform.testing.processes import ready, run_to_end
 from tests.platform.database.migrations import write_migration
 from tests.platform.database.observer import conninfo
@@ -131,10 +132,8 @@ def test_a_database_that_ran_its_migration_is_told_the_way_on(
 
 
 @pytest.mark.parametrize("choice", ["downgrade", "keep"])
-def test_the_development_database_is_brought_back_or_left(clone: Path, choice: str) -> None:
-    begun = run_in(clone, "alembic", "upgrade", "head")
-    assert begun.returncode == 0, begun.stderr
-
+def test_the_development_database_is_brought_back_or_left(clone: Path, lay_development: Lay, choice: str) -> None:
+    lay_development(clone)
     done = run_in(clone, *REMOVE, "--database", choice)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("service dev --forget" in done.stdout) == (choice == "keep")

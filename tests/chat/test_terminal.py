@@ -175,6 +175,21 @@ async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_p
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("into", "said"), [("| head -n 1", ""), ("> /dev/full", "the output cannot be written: No space left on device\n")]
+)
+async def test_output_that_nobody_takes_ends_it_in_a_line(
+    tmp_path: Path, database_url: str, into: str, said: str
+) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service:
+        line = f"set -o pipefail; (echo hi; sleep 3) | {shlex.join([*SERVICE, 'chat', service.public])} {into}"
+        done = await trio.run_process(
+            ["bash", "-c", line], capture_stdout=True, capture_stderr=True, check=False, env=environment()
+        )
+
+    assert (done.returncode, done.stderr.decode()) == (1, said)
+
+
 async def test_nothing_listens_is_said_and_tried_again(tmp_path: Path) -> None:
     async with terminal(tmp_path, "chat", "http://127.0.0.1:9") as (screen, _):
         tries = await screen.wait_for(r"next try in [\d.]+ s", 2)

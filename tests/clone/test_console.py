@@ -11,12 +11,15 @@ import pytest
 import yaml
 
 from service.platform.testing.copies import ROOT, copy_repository
+from service.platform.testing.development import Lay
 from service.platform.testing.processes import environment
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_repository(tmp_path_factory.mktemp("console") / "clone")
+def clone(tmp_path_factory: pytest.TempPathFactory, lay_development: Lay) -> Path:
+    copy = copy_repository(tmp_path_factory.mktemp("console") / "clone")
+    lay_development(copy)
+    return copy
 
 
 def prompt(clone: Path, which: str, typed: str) -> subprocess.CompletedProcess[str]:

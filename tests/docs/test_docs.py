@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.platform.testing.copies import template_page
+from service.platform.testing.development import Lay
 from service.platform.testing.processes import SERVICE, ready
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def commands(document: Path) -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines if line and not line.startswith("#")]
 
 
-async def test_the_readme_s_requests_are_answered(tmp_path: Path) -> None:
+async def test_the_readme_s_requests_are_answered(tmp_path: Path, lay_development: Lay) -> None:
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("needs curl")
@@ -35,6 +36,7 @@ async def test_the_readme_s_requests_are_answered(tmp_path: Path) -> None:
     requests = [command for command in commands(readme) if command.startswith("curl")] if readme.exists() else []
     if not requests:
         pytest.skip("there is no page of the template here, or it names no request")
+    lay_development(tmp_path)
     async with ready(tmp_path, "dev") as service:
         for request in requests:
             here = request.replace("http://127.0.0.1:8000", service.public)

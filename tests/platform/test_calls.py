@@ -63,6 +63,7 @@ async def test_a_status_is_an_answer_and_is_not_followed_elsewhere() -> None:
             assert (await client.get("/")).status_code == 302
 
 
+@pytest.mark.usefixtures("all_authorities")
 async def test_others_go_on_while_the_certificates_are_read() -> None:
     rounds = 0
 

@@ -90,15 +90,15 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=30)
 
 
-def ask(client: socket.socket, path: str) -> None:
+def ask(client: socket.socket, line: str, status: int) -> None:
     """Send a request over a connection that is kept, and read the answer; it is short."""
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    assert client.recv(65_536).startswith(b"HTTP/1.1 200"), path
+    client.sendall(f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    assert client.recv(65_536).startswith(f"HTTP/1.1 {status} ".encode()), line
 
 
-def cost_of(port: int, path: str) -> dict[str, int]:
+def cost_of(port: int, line: str, status: int) -> dict[str, int]:
     with connect(port) as client:
-        return dict(least(partial(ask, client, path)))
+        return dict(least(partial(ask, client, line, status)))
 
 
 def cost_of_delivery(port: int) -> dict[str, int]:
@@ -118,9 +118,17 @@ def cost_of_delivery(port: int) -> dict[str, int]:
         return dict(least(say))
 
 
-@pytest.mark.parametrize("path", ["/small", "/unit"], ids=["a request", "a request with a unit"])
-async def test_a_request_costs_what_it_did(port: int, path: str) -> None:
-    check(FIGURES, path, await trio.to_thread.run_sync(cost_of, port, path))
+@pytest.mark.parametrize(
+    ("name", "line", "status"),
+    [
+        pytest.param("/small", "GET /small", 200, id="a request"),
+        pytest.param("/unit", "GET /unit", 200, id="a request with a unit"),
+        pytest.param("404", "GET /nowhere", 404, id="a path of nobody's"),
+        pytest.param("405", "DELETE /small", 405, id="a method of nobody's"),
+    ],
+)
+async def test_a_request_costs_what_it_did(port: int, name: str, line: str, status: int) -> None:
+    check(FIGURES, name, await trio.to_thread.run_sync(cost_of, port, line, status))
 
 
 async def test_a_message_to_twenty_members_costs_what_it_did(port: int) -> None:

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "mypy": ("mypy", "--no-error-summary"),
     # Quart sends a plain function to a thread, so a handler or a feature's scope is async even when nothing blocks.
     "flake8-async": (
-        "flake8-async",
+        *("python", "-m", "tests.platform.async_rules"),
         "--startable-in-context-manager=run_jobs",
         "--disable=ASYNC124,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913",
         *SOURCES,
@@ -61,6 +61,20 @@ def test_is_clean(running: dict[str, tuple[subprocess.Popen[bytes], Path]], name
     process, log = running[name]
 
     assert process.wait(HANGS) == 0, log.read_text()
+
+
+def test_a_rule_of_async_code_finds_what_it_is_for(tmp_path: Path) -> None:
+    """Rules of both kinds: those that look at Python's own tree, and those that look at one with comments."""
+    (tmp_path / "wrong.py").write_text(
+        "import time, trio\nasync def f():\n    time.sleep(1)\n    with trio.fail_after(1):\n        pass\n"
+        "    with trio.fail_after(1):  # noqa: ASYNC100\n        pass\n"
+    )
+    program, *arguments = COMMANDS["flake8-async"][:5]
+    command = [str(BIN / program), *arguments, str(tmp_path / "wrong.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1, done.stderr
+    assert re.findall(r"wrong.py:(\d+):\d+: (ASYNC\d+)", done.stdout) == [("3", "ASYNC251"), ("4", "ASYNC100")]
 
 
 # Numbers that are taken for something else without their names. 1000 is left out: most of them are milliseconds.

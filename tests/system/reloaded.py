@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from service.platform.testing.copies import copy_repository
+from service.platform.testing.development import Lay
 from service.platform.testing.processes import PATIENCE, Process, ready
 
 FEATURES = """
@@ -77,10 +78,11 @@ PROBE = Feature("probe", open=open_probe)
 
 
 class Clone:
-    """A copy of the repository in which files are saved."""
+    """A copy of the repository in which files are saved, with a development database that is there already."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lay: Lay) -> None:
         self.path = copy_repository(path)
+        lay(self.path)
         with (self.path / "service" / "features.py").open("a") as features:
             features.write(FEATURES)
         self.save(PROBE)

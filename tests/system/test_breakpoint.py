@@ -32,10 +32,7 @@ async def developing(clone: Clone, *arguments: str) -> AsyncIterator[tuple[Termi
     [("/stop", ()), ("/stop", ("--no-reload",)), ("/stop-in-a-unit", ())],
     ids=["under a parent", "by itself", "in a unit"],
 )
-async def test_it_is_answered_however_long_somebody_looks(
-    tmp_path: Path, path: str, arguments: tuple[str, ...]
-) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_it_is_answered_however_long_somebody_looks(clone: Clone, path: str, arguments: tuple[str, ...]) -> None:
     async with developing(clone, *arguments) as (terminal, url), trio.open_nursery() as nursery:
         answers: list[str] = []
 
@@ -55,8 +52,7 @@ async def test_it_is_answered_however_long_somebody_looks(
     assert "event loop held" not in terminal.shown
 
 
-async def test_a_save_waits_until_the_prompt_is_left(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_a_save_waits_until_the_prompt_is_left(clone: Clone) -> None:
     async with developing(clone) as (terminal, url), trio.open_nursery() as nursery:
 
         async def ask(path: str) -> None:
@@ -73,8 +69,7 @@ async def test_a_save_waits_until_the_prompt_is_left(tmp_path: Path) -> None:
         await terminal.wait_shown("reloaded in")
 
 
-async def test_ctrl_c_at_the_prompt_ends_all_and_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_ctrl_c_at_the_prompt_ends_all_and_leaves_the_terminal_as_it_was(clone: Clone) -> None:
     async with developing(clone) as (terminal, url), trio.open_nursery() as nursery:
 
         async def ask() -> None:
@@ -93,8 +88,7 @@ async def test_ctrl_c_at_the_prompt_ends_all_and_leaves_the_terminal_as_it_was(t
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-async def test_ctrl_c_in_a_terminal_drains_and_leaves_nothing(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_ctrl_c_in_a_terminal_drains_and_leaves_nothing(clone: Clone) -> None:
     async with developing(clone) as (terminal, _):
         below = descendants(terminal.process.pid)
         await terminal.type(CTRL_C)
@@ -104,8 +98,7 @@ async def test_ctrl_c_in_a_terminal_drains_and_leaves_nothing(tmp_path: Path) ->
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-async def test_a_terminal_that_is_closed_over_make_leaves_nothing(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_a_terminal_that_is_closed_over_make_leaves_nothing(clone: Clone) -> None:
     (clone.path / "run.mk").write_text(f"run:\n\t@exec {' '.join(SERVICE)} dev\n")
     settings = environment(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
     under_make = ["make", "-f", "run.mk", "run"]

@@ -12,10 +12,9 @@ import trio
 
 from service.platform.database import open_embedded
 from service.platform.database.development import for_psql
-from service.platform.database.migrate import migrate
 from service.platform.name import TITLE
-from service.platform.settings import PlatformSettings
 from service.platform.testing.copies import copy_repository, run_in
+from service.platform.testing.development import Lay
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import Process, descendants, ready, run_to_end, started
 from tests.platform.database.migrations import write_migration
@@ -48,7 +47,10 @@ async def test_ctrl_c_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-async def test_an_identity_provider_of_its_own_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+async def test_an_identity_provider_of_its_own_ends_with_it(
+    tmp_path: Path, lay_development: Lay, number: signal.Signals
+) -> None:
+    lay_development(tmp_path)
     async with ready(tmp_path, "dev", "--identity") as service, httpx2.AsyncClient() as client:
         below = descendants(service.process.pid)
         me = (await client.get(service.public + "/auth/me")).json()
@@ -65,7 +67,8 @@ async def test_an_identity_provider_of_its_own_ends_with_it(tmp_path: Path, numb
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_killed_owner_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_killed_owner_leaves_no_server(tmp_path: Path, lay_development: Lay, number: signal.Signals) -> None:
+    lay_development(tmp_path)
     async with ready(tmp_path, "dev") as service:
         below = descendants(service.process.pid)
         service.send(number)
@@ -77,7 +80,8 @@ async def test_a_killed_owner_leaves_no_server(tmp_path: Path, number: signal.Si
         assert (await client.get(service.public + "/healthz")).status_code == 200
 
 
-async def test_a_second_signal_takes_the_server_along(tmp_path: Path) -> None:
+async def test_a_second_signal_takes_the_server_along(tmp_path: Path, lay_development: Lay) -> None:
+    lay_development(tmp_path)
     async with ready(tmp_path, "dev", drain_delay=60) as service:
         below = descendants(service.process.pid)
         service.send(signal.SIGINT)
@@ -110,13 +114,14 @@ async def test_it_uses_another_server_and_never_migrates_it(tmp_path: Path, empt
         assert not (tmp_path / ".data").exists()
 
 
-def old_data(tmp_path: Path, *statements: str) -> None:
-    """Leave a database in .data in which these statements were run after the migrations."""
-    with open_embedded(tmp_path / ".data" / "postgres") as server:
-        migrate(PlatformSettings(database_url=server.url))
-        with psycopg.connect(for_psql(server.url), autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
+def change_data(tmp_path: Path, *statements: str) -> None:
+    """Run these statements on the database in .data."""
+    with (
+        open_embedded(tmp_path / ".data" / "postgres") as server,
+        psycopg.connect(for_psql(server.url), autocommit=True) as connection,
+    ):
+        for statement in statements:
+            connection.execute(statement.encode())
 
 
 @waits_for_a_schema
@@ -130,9 +135,10 @@ def old_data(tmp_path: Path, *statements: str) -> None:
     ids=["newer or another", "before there was a state", "before there was a version"],
 )
 def test_data_of_another_history_are_one_sentence_with_the_command_that_mends_it(
-    tmp_path: Path, statements: tuple[str, ...], reason: str
+    tmp_path: Path, lay_development: Lay, statements: tuple[str, ...], reason: str
 ) -> None:
-    old_data(tmp_path, *statements)
+    lay_development(tmp_path)
+    change_data(tmp_path, *statements)
     done = run_to_end(tmp_path, "dev")
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -141,8 +147,9 @@ def test_data_of_another_history_are_one_sentence_with_the_command_that_mends_it
     assert "`rm -r .data`" in line
 
 
-def test_two_heads_are_no_fault_of_the_data(tmp_path: Path) -> None:
+def test_two_heads_are_no_fault_of_the_data(tmp_path: Path, lay_development: Lay) -> None:
     clone = copy_repository(tmp_path / "clone")
+    lay_development(clone)
     for name in ("one", "two"):
         write_migration(clone / "migrations", name, "platform_jobs", serves_from="platform_jobs")
     done = run_to_end(clone, "dev", "--no-reload")
@@ -154,8 +161,11 @@ def test_two_heads_are_no_fault_of_the_data(tmp_path: Path) -> None:
 
 
 @waits_for_a_schema
-def test_a_migration_that_fails_is_to_be_mended_before_the_data_are_thrown_away(tmp_path: Path) -> None:
+def test_a_migration_that_fails_is_to_be_mended_before_the_data_are_thrown_away(
+    tmp_path: Path, lay_development: Lay
+) -> None:
     clone = copy_repository(tmp_path / "clone")
+    lay_development(clone)
     write_migration(clone / "migrations", "wrong", HEAD, serves_from=HEAD, up="ALTER TABLE jobb ADD x int")
     done = run_to_end(clone, "dev", "--no-reload")
 
@@ -166,9 +176,10 @@ def test_a_migration_that_fails_is_to_be_mended_before_the_data_are_thrown_away(
 
 
 @waits_for_a_schema
-def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path) -> None:
+def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path, lay_development: Lay) -> None:
     clone = copy_repository(tmp_path / "clone")
-    old_data(clone, "UPDATE alembic_version SET version_num = 'feed'")
+    lay_development(clone)
+    change_data(clone, "UPDATE alembic_version SET version_num = 'feed'")
     done = run_in(clone, "alembic", "revision", "--autogenerate", "-m", "notes")
 
     assert done.returncode != 0
@@ -177,8 +188,10 @@ def test_alembic_says_the_same_of_data_of_another_history(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_data_of_another_postgresql_are_one_sentence_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    old_data(tmp_path)
+def test_data_of_another_postgresql_are_one_sentence_with_the_command_that_mends_it(
+    tmp_path: Path, lay_development: Lay
+) -> None:
+    lay_development(tmp_path)
     (tmp_path / ".data" / "postgres" / "PG_VERSION").write_text("9\n")
     done = run_to_end(tmp_path, "dev")
 
@@ -199,7 +212,8 @@ def test_a_directory_of_something_else_is_one_sentence(tmp_path: Path) -> None:
         assert words in done.stderr
 
 
-def test_data_in_use_are_one_sentence(tmp_path: Path) -> None:
+def test_data_in_use_are_one_sentence(tmp_path: Path, lay_development: Lay) -> None:
+    lay_development(tmp_path)
     with open_embedded(tmp_path / ".data" / "postgres"):
         done = run_to_end(tmp_path, "dev")
 
@@ -209,9 +223,9 @@ def test_data_in_use_are_one_sentence(tmp_path: Path) -> None:
 
 
 @waits_for_a_schema
-async def test_data_of_an_older_release_are_brought_up_to_date(tmp_path: Path) -> None:
+async def test_data_of_an_older_release_are_brought_up_to_date(tmp_path: Path, lay_development: Lay) -> None:
     clone = copy_repository(tmp_path / "clone")
-    old_data(clone)
+    lay_development(clone)
     write_migration(
         clone / "migrations", "later", HEAD, serves_from="later", breaking="nothing else works", up="CREATE TABLE x ()"
     )

@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -32,7 +33,7 @@ from service.platform.testing.processes import (
 )
 from tests.platform.server.wire import UPGRADE, get, stalled
 
-QUICK = {"drain_delay": 0, "drain_spread": 0}
+QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0}
 WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
 
 
@@ -53,6 +54,51 @@ async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> N
         assert [line["event"] for line in service.events()][-1] == "stopped"
         assert service.events("ready")[0]["public"] == service.public
         assert not [line for line in service.events() if line["level"] in {"warning", "error", "critical"}]
+
+
+async def test_a_terminal_that_goes_drains_as_sigterm_does(tmp_path: Path, database_url: str) -> None:
+    command = ("env", "--default-signal=HUP", *SERVICE)
+    async with (
+        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=2, drain_spread=0) as service,
+        httpx2.AsyncClient() as client,
+    ):
+        service.send(signal.SIGHUP)
+        draining = await service.wait_event("draining")
+        await trio.sleep(0.7)
+        service.send(signal.SIGHUP)  # from the shell, after the kernel's: it is no second one
+        served = await client.get(service.public + "/livez")
+
+        assert await service.wait_end() == 0
+    assert draining["signal"] == "SIGHUP"
+    assert served.status_code == 200
+
+
+async def test_who_asks_for_the_tasks_too_early_ends_nothing(tmp_path: Path, database_url: str) -> None:
+    with started(tmp_path, "serve", database_url=database_url, **QUICK) as service:
+        handled = Path(f"/proc/{service.process.pid}/status")
+        while not caught(handled, signal.SIGUSR1):
+            await trio.sleep(0.001)
+        service.send(signal.SIGUSR1)
+        await service.wait_ready()
+        before = service.events("starting")
+
+    assert len(before) == 1
+
+
+def caught(status: Path, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal: proc(5), SigCgt."""
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+async def test_who_asks_for_no_sighup_gets_none(tmp_path: Path, database_url: str) -> None:
+    command = ("env", "--ignore-signal=HUP", *SERVICE)  # as nohup does
+    async with ready(tmp_path, "serve", command=command, database_url=database_url, **QUICK) as service:
+        service.send(signal.SIGHUP)
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+    assert [line["signal"] for line in service.events("draining")] == ["SIGTERM"]
 
 
 async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:

@@ -1,5 +1,6 @@
 """`service dev` at a save: the new code answers, no request notices, and code that does not start changes nothing."""
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -14,10 +15,7 @@ from service.platform.testing.processes import close_code, descendants, open_web
 from tests.platform.database.migrations import write_migration
 from tests.system.reloaded import PROBE, Clone, developing, wait_said
 
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    return Clone(tmp_path / "a clone")
+CLOSE = {"Connection": "close"}
 
 
 async def answered(url: str, text: str) -> None:
@@ -119,17 +117,41 @@ async def test_settings_are_read_anew(clone: Clone) -> None:
     assert shown["SERVICE_REQUEST_DEADLINE"]["value"] == "7"
 
 
-async def test_one_that_ends_is_started_again_by_the_next_save(clone: Clone) -> None:
-    async with developing(clone) as service:
-        clone.save(PROBE.replace("        return ANSWER", "        import os\n        os._exit(3)"))
-        await wait_said(service, "reloaded in")
-        async with httpx2.AsyncClient() as client:
-            with pytest.raises(httpx2.HTTPError):
-                await client.get(service.public + "/answer")
-        await wait_said(service, "the service has ended with 3; the next save starts it again")
-        clone.answer("third")
+async def test_one_that_ends_by_itself_is_started_again(clone: Clone) -> None:
+    clone.save(PROBE.replace('"first"', "str(__import__('os').getpid())"))
+    async with developing(clone) as service, httpx2.AsyncClient(timeout=60) as client:
+        killed = [await kill_who_answers(client, service.public) for _ in range(2)]
+        last = (await client.get(service.public + "/answer", headers=CLOSE)).text  # it waits, and not in vain
+        said = await wait_said(service, "the service has ended with 137; it starts again in", times=2)
+        clone.answer("saved")
+        await answered(service.public, "saved")
 
-        await answered(service.public, "third")
+    assert len({*killed, last}) == 3
+    assert "ended with 137; it starts again in 0.5 s" in said
+    assert "ended with 137; it starts again in 1 s" in said
+
+
+async def test_while_none_can_be_started_nobody_waits_for_one(clone: Clone) -> None:
+    last_words = "\nif __import__('pathlib').Path('broken').exists():\n    raise LookupError('broken')\n"
+    clone.save(PROBE.replace('"first"', "str(__import__('os').getpid())") + last_words)
+    async with developing(clone) as service, httpx2.AsyncClient(timeout=60) as client:
+        (clone.path / "broken").touch()
+        await kill_who_answers(client, service.public)
+        said = await wait_said(service, "not started (1): nobody is served, and the next save tries again")
+        with pytest.raises(httpx2.ConnectError):
+            await client.get(service.public + "/answer")
+        clone.answer("second")
+        await wait_said(service, "reloaded in")
+        await answered(service.public, "second")
+
+    assert "  LookupError: broken\n" in said
+
+
+async def kill_who_answers(client: httpx2.AsyncClient, url: str) -> str:
+    """Kill the process that answers with its number, and return that."""
+    pid = (await client.get(url + "/answer", headers=CLOSE)).text
+    os.kill(int(pid), signal.SIGKILL)
+    return pid
 
 
 async def test_a_first_start_that_fails_says_why_and_ends(clone: Clone) -> None:

@@ -2,7 +2,6 @@
 
 import statistics
 from collections import Counter
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -49,8 +48,7 @@ async def answered(url: str, text: str) -> float:
 
 
 @pytest.mark.drill
-async def test_twenty_saves_under_load(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+async def test_twenty_saves_under_load(clone: Clone) -> None:
     answers: Counter[str] = Counter()
     closes: Counter[int] = Counter()
     seconds: list[float] = []

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import trio
 
+from service.platform.name import NAME, version
 from service.platform.testing.processes import ready, run_to_end
 from service.platform.verbs.inspect import AskError, ask, paint
 from service.platform.verbs.where import local_url
@@ -131,3 +132,9 @@ def test_in_a_terminal_the_tree_is_painted_and_says_the_same() -> None:
     assert painted[0].startswith("\x1b[1m")  # bold
     assert "\x1b[2mat service" in painted[1]  # dim
     assert "\x1b[36m  [GET /x" in painted[2]  # cyan
+
+
+async def test_the_version_is_told(typed: Typed) -> None:
+    done = await typed("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"{NAME} {version()}\n")

@@ -179,8 +179,19 @@ class Member:
 
 
 async def chat(url: str, *, room: str, name: str, token_file: Path | None = None) -> int:
-    """Chat until the input ends; returns how many of the lines were not stored by then."""
-    descriptor = sys.stdin.fileno()
+    """Chat until the input ends; returns how many of the lines were not stored by then.
+
+    Raises OSError when nobody takes what is shown, as `head` does once it has enough.
+    """
+    try:
+        return await chat_by(sys.stdin.fileno(), url, room=room, name=name, token_file=token_file)
+    except ExceptionGroup as group:
+        if group.split(OSError)[1] is None:
+            raise first_leaf(group) from None
+        raise
+
+
+async def chat_by(descriptor: int, url: str, *, room: str, name: str, token_file: Path | None) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return await converse(Member(url, room=room, name=name, show=show, token_file=token_file), lines(descriptor))
     terminal = Terminal(descriptor, lambda: member.unstored)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 
 from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
+from service.platform.settings.secrets import SecretUnreadable, read_secret
 
 # What the server enforces by itself, so that a killed or frozen replica leaves nothing running behind.
 IDLE_IN_TRANSACTION = 5.0
@@ -24,8 +25,21 @@ LOCK_SHARE, LOCK_MOST = 0.5, 5.0
 
 # Of the database, and of each session whatever its role's default is: in another, text comes back as bytes, or never.
 ENCODING = "UTF8"
-# Likewise: the driver reads times and intervals in these forms alone. A pooler refuses them; set them on its role.
-FORMS = {"DateStyle": "ISO", "IntervalStyle": "postgres"}
+# Likewise: what driver and units are written for, in each session whatever its role's default is. The driver reads
+# times and intervals in these forms alone; floats lose no digit, an array's NULL is none of its texts, a backslash in a
+# literal is one, and a lock that was waited for shows what was committed meanwhile. A pooler refuses them; set them on
+# its role.
+FORMS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
+# What is acknowledged is on the disk, and a session that waits for work is not ended for it; the URL may say otherwise.
+PROMISED = {"synchronous_commit": "on", "idle_session_timeout": "0"}
 
 # A silent network is noticed in about half a minute without a query; the URL may say otherwise.
 DEFAULTS = {
@@ -57,9 +71,9 @@ class Address:
 
     @classmethod
     def direct(cls, settings: PlatformSettings) -> Self:
-        """Return the way past the pooler, for the listener and migrations."""
+        """Return the way past the pooler, for the listener and for migrations, which lift limits for themselves."""
         url = _given(settings.database_direct_url or settings.database_url)
-        return cls._make(url, settings, {}, prepares=True)
+        return cls._make(url, settings, ceilings(settings), prepares=True)
 
     @classmethod
     def _make(cls, url: SecretStr, settings: PlatformSettings, options: Mapping[str, str], *, prepares: bool) -> Self:
@@ -68,7 +82,7 @@ class Address:
         parameters["client_encoding"] = ENCODING
         if prepares:  # past every pooler
             # between ours: what an operator writes into the URL wins over a limit, and not over a form
-            all_of_them = [_words(options), parameters.get("options", ""), _words(FORMS)]
+            all_of_them = [_words({**PROMISED, **options}), parameters.get("options", ""), _words(FORMS)]
             parameters["options"] = " ".join(filter(None, all_of_them))
         return cls(parameters, settings.database_password_file, prepares)
 
@@ -81,20 +95,21 @@ class Address:
 
 
 def _words(options: Mapping[str, str]) -> str:
-    return " ".join(f"-c {name}={value}" for name, value in options.items())
+    return " ".join(f"-c {name}={value.replace(' ', '\\ ')}" for name, value in options.items())
 
 
 def _read_password(file: Path) -> str:
+    """Return what the file holds now, without blanks around it. Raises PasswordUnreadable; waits for nobody."""
     try:
-        password = file.read_text(encoding="utf-8").strip()
+        password = read_secret(file)
+    except SecretUnreadable as error:
+        reason = str(error)
     except OSError as error:
-        reason = error.strerror
-    except UnicodeDecodeError:
-        reason = "is not UTF-8"
+        reason = str(error.strerror)
     else:
-        if "\0" not in password:
+        if password:
             return password
-        reason = "holds a NUL, behind which libpq would read nothing"
+        reason = "is empty"
     raise PasswordUnreadable(f"SERVICE_DATABASE_PASSWORD_FILE: {file}: {reason}")
 
 

@@ -1,7 +1,8 @@
-"""Tasks that run for ever beside the requests, and what the database keeps them from.
+"""Tasks that run for ever beside the requests, and what the database, or a service they call, keeps them from.
 
-Theory of operation. `keep_running` runs a function until it returns. An error of the database of any kind, alone or in
-a group, ends that run and begins another after a pause; anything else is a bug, leaves here, and ends the process.
+Theory of operation. `keep_running` runs a function until it returns. An error of the database of any kind, or PeerAway,
+alone or in a group, ends that run and begins another after a pause; anything else is a bug, leaves here, and ends the
+process.
 
 A task is well or failing. It becomes failing with an error that ends its run, and with one of a unit of work that it
 ran, or that a task of its nursery did, even when it caught that itself: the door tells, and finds the task by a
@@ -60,11 +61,11 @@ class Background:
 
     @property
     def failing(self) -> dict[str, str]:
-        """Return the names of the tasks that the database keeps from their work, with the reasons."""
+        """Return the names of the tasks that are kept from their work, with the reasons."""
         return {task.name: task.error for task in self._failing}
 
     async def keep_running(self, function: Callable[..., Awaitable[object]], *args: Any, name: str = "") -> None:
-        """Run a function until it returns; whenever the database makes it fail, run it again."""
+        """Run a function until it returns; whenever the database or a peer makes it fail, run it again."""
         task = BackgroundTask(name or name_of(function))
         token = _current.set(task)
         pause = FIRST_PAUSE

@@ -20,6 +20,7 @@ from service.platform.database.schema import (
     metadata,
     read_code_schema,
 )
+from service.platform.database.session import find_unfit
 from service.platform.database.state import read_state
 from service.platform.database.wire import ConnectFailed, connect, execute
 from service.platform.errors import DatabaseAway
@@ -48,6 +49,7 @@ class Facts:
     lacking: Mapping[str, str]  # rights that the role lacks, of each feature's table
     clock_ahead: float  # seconds that the server's clock is ahead of ours
     unlimited: tuple[str, ...]  # the ceilings that the server would not enforce as this service wants them
+    unfit: tuple[str, ...]  # what else is wrong with a session, a sentence each
     schema: str
     served: bool
     schema_advice: str  # what to do when it is not served
@@ -82,6 +84,7 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
         lacking={table: rights for table, rights in await _rows(pgconn, SELECT_LACKING) if table in metadata.tables},
         clock_ahead=now - ours,
         unlimited=tuple(name for name, value in have.items() if value in {"", "0"}),
+        unfit=tuple(await find_unfit(pgconn, wanted, of_server=True)),
         schema=schema,
         served=served,
         schema_advice=advice,

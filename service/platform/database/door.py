@@ -14,7 +14,7 @@ import trio
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from service.platform.database.address import Address
+from service.platform.database.address import Address, ceilings
 from service.platform.database.background import Background
 from service.platform.database.complaints import Complaints
 from service.platform.database.listen import Listener, Wakeups
@@ -110,14 +110,14 @@ class Database:
         """Run what lasts as long as its nursery, whatever the database does; see background.py.
 
         An error of the database, of any kind, ends this run of the function: it is logged once, counted, shown by
-        `/healthz`, and the function is run again after a pause of a second at most. What is no error of the database
+        `/healthz`, and the function is run again after a pause of a second at most. So does a PeerAway. What is neither
         is a bug, and leaves here: it ends the process.
         """
         await self._background.keep_running(function, *args)
 
     @property
     def failing_tasks(self) -> Mapping[str, str]:
-        """Return the background tasks that the database keeps from their work, with the reasons."""
+        """Return the background tasks that are kept from their work, by the database or a peer, with the reasons."""
         return self._background.failing
 
     @property
@@ -282,7 +282,7 @@ async def open_database(
     background = Background()
     async with trio.open_nursery() as nursery:
         pool = Pool(Address.pool(settings), nursery)
-        watch = Watch(Address.pool(settings), code, pool.note_primary)
+        watch = Watch(Address.pool(settings), code, ceilings(settings), pool.note_primary)
         nursery.start_soon(background.settle)
         nursery.start_soon(background.keep_running, watch.run)
         database = Database(settings, engine, pool, watch, background=background, on_unit=on_unit)

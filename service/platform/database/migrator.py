@@ -27,6 +27,8 @@ SESSION = (
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
     "SET default_transaction_read_only = off",
+    # which PostgreSQL has from version 17 on, and may not know
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
 )
 
 log = structlog.get_logger(__name__)

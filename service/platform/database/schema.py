@@ -78,10 +78,10 @@ def explain(code: CodeSchema, revision: str | None, serves_from: str | None) -> 
 
 def find_migrations() -> Path:
     """Return the directory of migrations: beside the package in a clone, else where the process runs (the image)."""
-    for parent in (Path(__file__).resolve().parents[3], Path.cwd()):
+    for parent in (Path(__file__).resolve().parents[3], Path()):
         if (parent / "migrations" / "env.py").is_file():
-            return parent / "migrations"
-    raise MigrationsMissing(f"no directory `migrations` beside the package `service` nor in {Path.cwd()}")
+            return (parent / "migrations").absolute()
+    raise MigrationsMissing("no directory `migrations` beside the package `service` nor in the one it was started in")
 
 
 def read_code_schema(migrations: Path) -> CodeSchema:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -12,6 +12,7 @@ from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable
 from service.platform.database.schema import CodeSchema, SchemaState, decide, explain
+from service.platform.database.session import find_unfit
 from service.platform.database.sqlstate import STANDBY
 from service.platform.database.state import read_state
 from service.platform.database.wire import ConnectFailed, connect, is_standby
@@ -51,12 +52,19 @@ class Condition:
 class Watch:
     """Looks every INTERVAL, and when asked; one look at a time."""
 
-    def __init__(self, address: Address, code: CodeSchema, note_primary: Callable[[bool], None]) -> None:
-        """`note_primary` hears of each look that reached a server whether that one takes writes."""
+    def __init__(
+        self, address: Address, code: CodeSchema, limits: Mapping[str, str], note_primary: Callable[[bool], None]
+    ) -> None:
+        """`note_primary` hears of each look that reached a server whether that one takes writes.
+
+        `limits` are those that a session should have: it is told when one has others.
+        """
         self._note_primary = note_primary
         self.condition = Condition(head=code.head)
         self._address = address
         self._code = code
+        self._limits = limits
+        self._unfit: list[str] = []
         self._pgconn: PGconn | None = None
         self._looking = trio.Lock()
         self._begun = 0
@@ -113,7 +121,14 @@ class Watch:
                 return await self._look_for_primary(state) if is_standby(self._pgconn) else state
             self._close()
         self._pgconn = await connect(self._address.parameters, within=CONNECT_SHARE * LOOK_LIMIT)
+        await self._tell_unfit(self._pgconn)
         return await read_state(self._pgconn)
+
+    async def _tell_unfit(self, pgconn: PGconn) -> None:
+        """Say what is wrong with our sessions, once, and again when it changes."""
+        before, self._unfit = self._unfit, await find_unfit(pgconn, self._limits)
+        if self._unfit and self._unfit != before:
+            log.warning("database sessions are not as they should be", found="; ".join(self._unfit))
 
     async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
         """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""

@@ -20,9 +20,10 @@ from service.platform.database.sqlstate import READ_ONLY
 from service.platform.database.unit import Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
-# READ WRITE, as the default may be otherwise: tests set it so that a `read` cannot write.
-BEGIN, COMMIT = b"BEGIN READ WRITE", b"COMMIT"
-NOT_IN_RECOVERY = "0A000"  # what a standby says to BEGIN READ WRITE: a feature that is not supported
+# Both said, as the defaults may be otherwise: tests set them so that a `read` cannot write, and a role behind a pooler
+# may ask for more than READ COMMITTED, in which a unit that has waited for a lock would not see what it waited for.
+BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", b"COMMIT"
+NOT_IN_RECOVERY = "0A000"  # what a standby says to READ WRITE: a feature that is not supported
 
 
 class DeadAtBegin(Exception):

@@ -201,24 +201,25 @@ class _App(Application):
     async def handle_user_exception(
         self, ctx: AppContext, error: Exception | BaseExceptionGroup
     ) -> HTTPException | ResponseReturnValue:
-        if isinstance(ctx, Context) and ctx.takes_documents and (document := self._refuse(ctx, error)) is not None:
+        if isinstance(ctx, Context) and ctx.takes_documents and (document := self.refuse(ctx, error)) is not None:
             return cast(ResponseReturnValue, document)
         return await super().handle_user_exception(ctx, error)
 
-    def _refuse(self, context: Context, error: BaseException) -> Document | None:
+    def refuse(self, context: Context, error: BaseException) -> Document | None:
         """Return the answer that the handlers below make, without a response: most are refusals under load.
 
         None for an error that is handled elsewhere, such as by a feature's own handler.
         """
-        if not isinstance(error, ServiceError | HTTPException):
+        if not isinstance(error, Exception):
             return None
         handler: object = self._find_error_handler(error, context.blueprints)
         scope = context.scope
         asked = {"instance": scope["path"], "request_id": str(scope.get("request_id", ""))}
-        if isinstance(error, ServiceError):
-            reply = reply_to(error, **asked) if handler is reply_to_service_error else None
-        else:
-            reply = _reply_to_http(error, asked) if handler is reply_to_http_exception else None
+        reply = None
+        if isinstance(error, ServiceError) and handler is reply_to_service_error:
+            reply = reply_to(error, **asked)
+        elif isinstance(error, HTTPException) and handler is reply_to_http_exception:
+            reply = _reply_to_http(error, asked)
         if reply is None or self.debug:
             return None
         fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]

@@ -5,6 +5,7 @@ own. What is said in between is the feature's.
 """
 
 import heapq
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ from service.platform.server import CloseReason, Frame, RateLimits, TokenBucket,
 
 HEARTBEAT = 20.0  # seconds; most proxies close a connection that is silent for a minute
 SILENCE = 2.5  # heartbeats without a sign of life
+LAST_CALL = 2.0  # of them, after which it is pinged once more
 MOST_REASON = 123  # bytes of a close frame that are left for it
 FLOOD = 10.0  # seconds beyond the rate before a conversation is ended
 LOOKS = 32  # at conversations in a row; then others have their turn
@@ -150,6 +152,7 @@ class Conversation:
         self._scope: trio.CancelScope | None = None  # the nursery's, while there is one
         self._ending: Ending | None = None
         self._next_ping = trio.current_time() + conversations.heartbeat
+        self._last_call = -math.inf
         self._overflowed = False
         self._bucket = conversations.limits.connection()
         self._patience = Patience()
@@ -172,17 +175,30 @@ class Conversation:
                 self._scope.cancel()
 
     def look(self, now: float) -> float | None:
-        """Ping when it is time to, and end it when it has been silent; return when to look again, if ever."""
+        """Ping when it is time to, and end it when it has been silent; return when to look again, if ever.
+
+        None is ended without a last call: a process that stood still has not read what was sent meanwhile.
+        """
         if self._ending is not None:
             return None
-        silent_at = self.socket.last_received + SILENCE * self._all.heartbeat
-        if now >= silent_at:
-            self.end(SILENT)
-            return None
-        if now >= self._next_ping:
-            self._next_ping = now + self._all.heartbeat
-            self.socket.ping_nowait()
-        return min(self._next_ping, silent_at)
+        heartbeat, heard = self._all.heartbeat, self.socket.last_received
+        call_at = heard + LAST_CALL * heartbeat
+        if now < call_at:
+            if now >= self._next_ping:
+                self._ping(now)
+            return min(self._next_ping, call_at)
+        if self._last_call <= heard:
+            self._last_call = now
+            self._ping(now)
+        silent_at = self._last_call + (SILENCE - LAST_CALL) * heartbeat
+        if now < silent_at:
+            return silent_at
+        self.end(SILENT)
+        return None
+
+    def _ping(self, now: float) -> None:
+        self._next_ping = now + self._all.heartbeat
+        self.socket.ping_nowait()
 
     def take(self, bucket: TokenBucket | None = None) -> float:
         """Take a token for what was received, of its address's bucket too, or of another bucket alone.

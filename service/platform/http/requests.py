@@ -4,8 +4,8 @@ Plain ASGI, outside the framework, so that it holds for what is refused before t
 """
 
 import contextvars
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -104,4 +104,4 @@ def begin(scope: Scope, tracing: Tracing | None) -> Traced | None:
 
 def _request_id(given: bytes | None) -> str:
     """Return the caller's id when it is sane, else a new one of 16 hexadecimal digits."""
-    return given.decode() if given and _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    return given.decode() if given and _SANE_ID.fullmatch(given) else os.urandom(8).hex()

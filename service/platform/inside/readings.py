@@ -76,7 +76,9 @@ def show_database(metrics: Metrics, database: Database) -> None:
     metrics.gauge("database_up", "1 when the last look reached PostgreSQL.", lambda: database.condition.reachable)
     metrics.gauge("database_schema_served", "1 when the schema is one we serve.", lambda: database.condition.served)
     metrics.gauge("database_standby", "1 when it takes no writes.", lambda: database.condition.standby)
-    metrics.gauge("background_failing", "Tasks that the database keeps from work.", lambda: len(database.failing_tasks))
+    metrics.gauge(
+        "background_failing", "Tasks kept from work, by the database or a peer.", lambda: len(database.failing_tasks)
+    )
     metrics.counter(
         "background_failures_total",
         "Errors that background tasks met, by class of SQLSTATE or kind.",

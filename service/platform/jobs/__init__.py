@@ -1,7 +1,7 @@
 """Work that outlives a request: enqueued with the unit that wants it, and then finished, or visibly dead.
 
 A feature declares jobs by `@job` and names them in its Feature. Start reading at declare.py; what may happen to a row
-is in store.py, who runs it in worker.py. docs/jobs.md is for those who write jobs.
+is in store.py, who claims it in claims.py and who runs it in worker.py. docs/jobs.md is for those who write jobs.
 """
 
 from service.platform.jobs.declare import ArgumentsWrong, Job, JobContext, JobsTwice, Priority, job, refuse_twins

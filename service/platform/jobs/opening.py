@@ -8,13 +8,12 @@ import trio
 from service.platform.database import Database
 from service.platform.jobs.declare import Job
 from service.platform.jobs.statistics import JobStatistics, show_jobs
-from service.platform.jobs.table import CHANNEL
+from service.platform.jobs.upkeep import Upkeep
 from service.platform.jobs.worker import Worker
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry import Metrics
 from service.platform.telemetry.tracing import Tracing
 
-COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
 OWN = 3  # connections for claims, leases and ends, which no job can take
 QUEUE_WAIT = 2.0  # seconds; there is one for each that usually asks
 
@@ -54,15 +53,14 @@ async def open_jobs(
     of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
     own = database.beside(OWN, queue_wait=QUEUE_WAIT) if kinds else database
     worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
+    upkeep = Upkeep(worker.ledger, kinds, statistics, age=settings.jobs_retention)
     show_jobs(metrics, statistics, lambda: worker.running, lambda: worker.overdue)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(database.keep_running, worker.count, COUNT_EVERY)
-        nursery.start_soon(database.keep_running, worker.sweep, SWEEP_EVERY, settings.jobs_retention)
+        nursery.start_soon(database.keep_running, upkeep.count)
+        nursery.start_soon(database.keep_running, upkeep.sweep)
         if concurrency:
             await nursery.start(worker.run_jobs)
-            nursery.start_soon(database.keep_running, worker.listen, CHANNEL)
-            nursery.start_soon(database.keep_running, worker.take)
-            nursery.start_soon(database.keep_running, worker.beat)
-            nursery.start_soon(database.keep_running, worker.note_done)
+            for task in worker.tasks:
+                nursery.start_soon(database.keep_running, task)
         yield Jobs(worker if concurrency else None)
         nursery.cancel_scope.cancel()

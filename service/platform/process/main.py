@@ -61,6 +61,9 @@ log = structlog.get_logger(__name__)
 # How long a websocket may take over its goodbye after its moment has come: 1 s for what was read, 1 s for the close.
 LAST_WORDS = 2.0
 
+# Descriptors that clients leave to operators' probes, to the database and to files.
+SPARE = 32
+
 # `serve` with everything that both listeners share.
 type Listen = Callable[..., Awaitable[None]]
 
@@ -129,7 +132,7 @@ async def obey(signals: AsyncIterator[int], lifecycle: Lifecycle, bound: float, 
     lifecycle.start_draining()
     with trio.move_on_after(bound):
         async for number in signals:
-            if trio.current_time() - heard > ECHO:
+            if trio.current_time() - heard > ECHO and number != signal.SIGHUP:  # a terminal that goes says it twice
                 log.warning("second signal: ending at once", signal=signal.Signals(number).name)
                 end(128 + number)  # as PID 1 the default action of a second signal would be ignored
     log.error("the drain exceeded its bound: ending at once", seconds=bound)
@@ -202,7 +205,7 @@ async def live(
                 async with (
                     run_jobs() as jobs,
                     trio.open_nursery() as ending,  # jobs and requests end side by side
-                    open_public(partial(listen, served, listener, probes=probes)) as (websockets, closing),
+                    open_public(partial(listen, served, listener, probes=probes, spare=SPARE)) as (websockets, closing),
                 ):
                     lifecycle.mark_ready()
                     if stage.takes_over:

@@ -3,8 +3,9 @@
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from service.platform.process.start import ending_signals
 from service.platform.server import open_listener
 
 
@@ -22,7 +23,7 @@ class Stage:
     """
 
     open_listener: Callable[[str, str], socket.socket] = open_own
-    ends_at: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+    ends_at: tuple[signal.Signals, ...] = field(default_factory=ending_signals)
     shared: bool = False
     takes_over: bool = False
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,31 @@ SELDOM = 400_000  # objects more than before, of those that may be in a cycle: t
 ECHO = 0.5
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a process to end: SIGHUP, too, unless whoever started us wants that ignored (nohup).
+
+    A terminal that goes sends it, and a supervisor that believes in it for daemons; its default kills.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+
+
 def end_at_signals() -> None:
-    """End at SIGTERM and SIGINT until main, which drains, listens to them.
+    """End at those signals until main, which drains, listens to them.
 
     As PID 1 a signal that comes before its handler is lost. Nothing is open yet, so there is nothing to drain.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # asked for the tasks too early: there are none
+
+
+def widen_descriptors(needed: int) -> None:
+    """Let the process have so many descriptors, as far as it may help itself: a login's limit is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def open_standard_streams() -> None:

@@ -1,6 +1,7 @@
 """The parent: it starts a child at each save, and lets the old one drain once the new one is ready.
 
-A child that fails leaves the old one serving. Sockets and database are the parent's, so that no request notices.
+A child that fails leaves the old one serving, and one that ends by itself is started again. Sockets and database are
+the parent's, so that no request notices; while no child can be had the sockets are closed: nobody waits in vain.
 """
 
 import signal
@@ -20,6 +21,8 @@ from service.platform.reload.terminal import end_without_terminal, tidy_terminal
 from service.platform.reload.watching import new_settings, saves
 
 NAMED = 3  # of the files that were saved, so many are named
+# Seconds until a child that has ended by itself is started again: twice as long each time, until one has lived long.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 type Tell = Callable[[str], object]
 
@@ -44,11 +47,14 @@ class Parent:
         self._on_first = on_first
         self._coloured = coloured
         self._listeners: dict[tuple[str, str], socket.socket] = {}
+        self._closed: dict[tuple[str, str], str] = {}  # where those were that have been closed
         self._addresses: dict[str, str] = {}  # what each was asked for last
         self._children: list[Offspring] = []
         self._current: Offspring | None = None
         self._starting: Offspring | None = None
         self._has_served = False
+        self._trying = False
+        self._pause = 0.0
         self._spare: tuple[Offspring, int] | None = None
         self._saved: set[Path] = set()
         self._save = trio.Event()
@@ -102,9 +108,11 @@ class Parent:
         """Start a child, again at each save meanwhile. Returns it once it serves, or the exit code of a failure."""
         while True:
             names, began = self._take_saved(), time.monotonic()
+            self._trying = True
             self._starting = child = await self._prepared()
             await child.say({"takes_over": self._current is not None})
             await first_of(child.ready.wait, child.ended.wait, self._save.wait)
+            self._trying = False
             if child.ready.is_set():
                 self._take_over(child, names, time.monotonic() - began)
                 return child
@@ -128,16 +136,32 @@ class Parent:
         self._nursery.start_soon(self._prepare)
 
     async def _notice_end(self, child: Offspring) -> None:
+        """Start another when this one ends by itself."""
+        began = trio.current_time()
         await child.ended.wait()
-        if self._current is child:
-            self._current = None
-            self._say(YELLOW, f"the service has ended with {child.code}; the next save starts it again")
+        if self._current is not child:
+            return
+        self._current = None
+        if trio.current_time() - began > LONGEST_PAUSE:
+            self._pause = 0.0
+        await self._start_again(child.code)
+
+    async def _start_again(self, code: int) -> None:
+        """Begin after a pause, as a save does, unless one has meanwhile."""
+        self._pause = max(FIRST_PAUSE, min(2 * self._pause, LONGEST_PAUSE))
+        self._say(YELLOW, f"the service has ended with {code}; it starts again in {self._pause:g} s")
+        await trio.sleep(self._pause)
+        if self._current is None and not self._trying:
+            self._save.set()
 
     def _tell_failed(self, code: int) -> None:
         if self._current is not None:
             self._say(YELLOW, "not reloaded: the code from before goes on serving, and the next save tries again")
+        elif self._has_served and code > 128:  # it was killed on its way, and its code is not to blame
+            self._nursery.start_soon(self._start_again, code)
         elif self._has_served:
-            self._say(YELLOW, f"not started ({code}): the next save tries again")
+            self._close_listeners()
+            self._say(YELLOW, f"not started ({code}): nobody is served, and the next save tries again")
 
     # children
 
@@ -172,8 +196,7 @@ class Parent:
 
     async def _end(self, first: signal.Signals, signals: AsyncIterator[int]) -> int:
         """End all children: at a second signal at once, as is one at a prompt, which cannot drain."""
-        for listener in self._listeners.values():
-            listener.close()
+        self._close_listeners()
         last, self._current = self._current or self._starting, None
         heard, second = trio.current_time(), 0
         async with trio.open_nursery() as nursery:
@@ -208,12 +231,20 @@ class Parent:
         self._addresses[field] = address
         try:
             if (field, address) not in self._listeners:
-                self._listeners[field, address] = open_listener(address)
+                self._listeners[field, address] = open_listener(str(self._closed.get((field, address), address)))
         except OSError as error:
             return {"number": error.errno, "error": error.strerror}, None
         except UnicodeError:
             return {"number": 0, "error": "it is no host name"}, None
         return {}, self._listeners[field, address]
+
+    def _close_listeners(self) -> None:
+        """Let nobody wait to be accepted; a port that the system chose is the one that is opened again."""
+        for (field, address), listener in self._listeners.items():
+            host, _, _ = address.rpartition(":")
+            self._closed[field, address] = f"{host}:{listener.getsockname()[1]}"
+            listener.close()
+        self._listeners.clear()
 
     # what is heard
 

@@ -76,6 +76,18 @@ class Application(QuartTrio):
             except BaseExceptionGroup as group:
                 return await self.handle_exception(context, _real_errors(group))
 
+    def refuse_unmatched(self, context: Context) -> Document | None:
+        """Return the answer to a request that no route is for, ahead of the framework; None for all others.
+
+        None as well where somebody is to be asked first: a hook, a receiver, or a handler of the error.
+        """
+        error = context.unmatched if context.takes_documents else None
+        return None if error is None else self.refuse(context, error)
+
+    def refuse(self, context: Context, error: BaseException) -> Document | None:  # noqa: ARG002  # for whoever overrides it
+        """Return the answer to an error if it needs no response; None when its handler has to be called."""
+        return None
+
     async def full_dispatch_request(self, ctx: AppContext) -> ResponseTypes:
         context = cast(Context, ctx)
         if not context.bare:

@@ -1,7 +1,9 @@
 """What one serve call is told: Hypercorn's configuration, and with it our own state, so that none of it is global."""
 
 import logging
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -61,6 +63,7 @@ class ServerConfig(Config):
         lifecycle: Lifecycle,
         websockets: Websockets,
         probes: Mapping[str, Probe],
+        spare: int = 0,
     ) -> None:
         self.listener = listener
         self.doorway = Doorway(listener)
@@ -70,6 +73,7 @@ class ServerConfig(Config):
         self.websockets = websockets
         self.probes = {path.encode(): probe for path, probe in probes.items()}
         self.connections: set[ServerConnection] = set()
+        self.first_spare = _first_spare(spare)  # the number from which on descriptors are for others
         self.closing = False  # true from the end of the drain on: connections end as soon as nothing is asked of them
         self.websocket_max_message_size = settings.websocket_max_bytes
         self.graceful_timeout = settings.graceful_timeout
@@ -85,3 +89,8 @@ class ServerConfig(Config):
         if now != self._dated[0]:
             self._dated = (now, super().response_headers(protocol))
         return self._dated[1]
+
+
+def _first_spare(spare: int) -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - min(spare, limit // 4)

@@ -71,6 +71,7 @@ class ServerConnection(TCPServer):
         self._first = b""  # what has come with the connection, until it is handled
         self.has_entered = False  # nothing of it has to wait at the doorway any more
         self._in_headers = False
+        self._headers_until = math.inf
         self._closing = False
 
     async def run(self) -> None:
@@ -79,6 +80,9 @@ class ServerConnection(TCPServer):
         self.config.connections.add(self)
         self.config.doorway.notice()
         try:
+            if self.stream.socket.fileno() >= self.config.first_spare:  # it is the lowest that was free
+                self.drop("descriptors")
+                return
             await self._enter()
             await self._converse()
         except OSError:
@@ -160,18 +164,30 @@ class ServerConnection(TCPServer):
         # A connection on which nothing was asked yet has as long as its headers would have.
         self.read_scope.deadline = trio.current_time() + self._patience(self.config.settings.header_timeout)
         with self.read_scope:
-            while data := await self._receive():
-                if self._closing:
-                    continue
-                self.last_received = trio.current_time()
-                await self.protocol.handle(RawData(data))
-                self._watch_headers()
-        if self.read_scope.cancelled_caught and not self._closing:
+            await self._take_all(await self._receive())
+        while self._is_late and (data := self._read()):  # in time, while this process stood still or had others to read
+            with trio.CancelScope() as self.read_scope:
+                await self._take_all(data)
+        if self._is_late:
             await self._give_up_reading()
         if not self._closing:
             self.outbox.close()
         self._closing = True
         await self.protocol.handle(Closed())
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the time for what is read was over; the peer has not gone, and was not let go."""
+        return self.read_scope.cancelled_caught and not (self._closing or self.outbox.is_closed)
+
+    async def _take_all(self, data: bytes) -> None:
+        """Handle this and what comes after it, to the end."""
+        while data:
+            if not self._closing:
+                self.last_received = trio.current_time()
+                await self.protocol.handle(RawData(data))
+                self._watch_headers()
+            data = await self._receive()
 
     async def _receive(self) -> bytes:
         """Return what has come, or nothing at the end. A first request has mostly come with its connection."""
@@ -181,6 +197,7 @@ class ServerConnection(TCPServer):
                 await trio.lowlevel.wait_readable(self.stream.socket)
             except (OSError, trio.ClosedResourceError):
                 return b""
+            await trio.lowlevel.checkpoint_if_cancelled()  # before it is read, or it would be lost
             if (read := self._read()) is not None:
                 return read
         return first
@@ -201,9 +218,11 @@ class ServerConnection(TCPServer):
 
     def _watch_headers(self) -> None:
         """Start the clock with the first bytes of a request, not with each."""
-        if self._idle and not self._in_headers and self.protocol.has_partial_request:
-            self._in_headers = True
-            self.read_scope.deadline = trio.current_time() + self.config.settings.header_timeout
+        if self._idle and self.protocol.has_partial_request:
+            if not self._in_headers:
+                self._in_headers = True
+                self._headers_until = trio.current_time() + self.config.settings.header_timeout
+            self.read_scope.deadline = self._headers_until
 
     def _has_unread(self) -> bool:
         poll = select.poll()

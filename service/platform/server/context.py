@@ -9,6 +9,7 @@ Whoever registered a hook, a signal's receiver or sessions gets Quart's own way,
 
 from collections.abc import Callable, MutableMapping
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from quart.ctx import AppContext
@@ -40,6 +41,8 @@ _SIGNALS = (
     appcontext_tearing_down,
     appcontext_popped,
 )
+
+_receivers = attrgetter("receivers")
 
 
 class Context(AppContext):
@@ -140,6 +143,13 @@ class Context(AppContext):
         if "_request" in vars(self):
             self._tell(self._request)
 
+    @property
+    def unmatched(self) -> HTTPException | None:
+        """Why no route is for the request, None when one is."""
+        if self.rule is None and self._unmatched is None:
+            self.match_request()
+        return self._unmatched
+
     def check_matched(self) -> Rule:
         """Return the route. Raises NotFound, MethodNotAllowed, BadHost."""
         if self.rule is None:
@@ -153,7 +163,8 @@ class Context(AppContext):
             return
         self._push_count += 1
         self._cv_token = _cv_app.set(self)
-        self.match_request()
+        if self.rule is None and self._unmatched is None:
+            self.match_request()
 
     async def pop(self, exc: BaseException | None = None) -> None:
         if not self.bare or self._push_count > 1 or "_request" in vars(self):
@@ -174,11 +185,10 @@ def is_bare(app: "Application") -> bool:
     """Whether nobody wants to be called around the views of `app`, and nothing is kept in a session."""
     if app.secret_key is not None or type(app.session_interface) is not SecureCookieSessionInterface:
         return False
-    for signal in _SIGNALS:
-        if signal.receivers:
-            return False
+    if any(map(_receivers, _SIGNALS)) or app.teardown_appcontext_funcs:
+        return False
     before, after = app.before_request_funcs, app.after_request_funcs
     for functions in (app.url_value_preprocessors, before, after, app.teardown_request_funcs):
         if functions and any(functions.values()):  # Quart leaves empty lists there for each name that it looked up
             return False
-    return not app.teardown_appcontext_funcs
+    return True

@@ -32,7 +32,8 @@ class HttpConnection(TrioASGIHTTPConnection):
             request.body.pull_from(receive, patience=app.config["BODY_PATIENCE"])
             return request
 
-        response = await app.answer(Context(app, cast(Any, self.scope), make, documents=True))
+        context = Context(app, cast(Any, self.scope), make, documents=True)
+        response = app.refuse_unmatched(context) or await app.answer(context)
         if isinstance(response, Document):
             await _send_whole(send, response.status, response.headers, response.body)
         else:

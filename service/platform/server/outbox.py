@@ -127,6 +127,10 @@ class Outbox:
             self._entries.append(entry)
             self._waiting_bytes += len(entry.data)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Write nothing any more and let go whoever waits."""
         self._closed = True

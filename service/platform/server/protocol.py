@@ -110,13 +110,13 @@ class Protocol(H11Protocol):
     async def _take(self, request: Glance) -> None:
         """Begin what `_create_stream` would, without h11."""
         probe = self.config.probes.get(request.target.partition(b"?")[0])
-        if probe is not None:
+        if probe is not None and request.method in PROBE_METHODS:
             await self._answer_at_once(request, *probe(), PROBE_FIELDS)
             return
         await self.send(Updated(idle=False))
         self.keep_alive_requests += 1
         self.stream = stream = self._make_stream(HttpStream)
-        stream.begin("GET", request.target, request.headers, "1.1", self.connection_state)
+        stream.begin(request.method.decode(), request.target, request.headers, "1.1", self.connection_state)
         await stream.app_put({"type": "http.request", "body": b"", "more_body": False})
 
     def _catch_up(self) -> None:

@@ -1,19 +1,22 @@
 """What the framework works out for each request, and is mostly the same: kept, within bounds, as clients name it."""
 
-from collections.abc import Callable, MutableMapping
+import re
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Self
 
 from quart.routing import QuartMap, QuartRule
 from quart.wrappers.base import BaseRequestWebsocket
-from werkzeug.exceptions import BadHost, NotFound
+from werkzeug.exceptions import BadHost, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, Rule, RuleFactory
 
 from service.platform.server.targets import is_ambiguous
 from service.platform.settings import DEFAULT_PORTS
 
 _NO_METHOD = "--"  # as werkzeug itself asks for a path's methods: no route has it
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are made up without end
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
@@ -33,15 +36,20 @@ class Route(QuartRule):
 class Routes(QuartMap):
     """Quart's, which encodes the Host by IDNA once for each Host and not for each request.
 
-    What a path without parts in it leads to is kept, by the bytes that were asked for: as many as there are routes.
+    What a route's path without parts in it leads to is kept, by the bytes that were asked for: for each route what its
+    methods find, and what the others are refused with. A path that can be no route's is not looked for.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._known: dict[tuple[str, bytes], Rule] = {}
+        self._refused: dict[tuple[str, bytes], Iterable[str]] = {}  # the methods that are allowed
+        self._paths: _Paths | None = None
         super().__init__(*args, **kwargs)
 
     def add(self, rulefactory: RuleFactory) -> None:
         self._known.clear()
+        self._refused.clear()
+        self._paths = None
         super().add(rulefactory)
 
     def find(self, scope: MutableMapping[str, Any]) -> tuple[Rule, dict[str, Any]]:
@@ -55,10 +63,20 @@ class Routes(QuartMap):
         known = self._known.get((method, raw_path))
         if known is not None:
             return known, {}
+        if (allowed := self._refused.get((method, raw_path))) is not None:
+            raise MethodNotAllowed(allowed)
+        paths = self._paths = self._paths or _Paths.of(self.iter_rules())
+        if not paths.may_be(scope["path"]):
+            raise NotFound
         path, query = "/" + scope["path"].lstrip("/"), scope["query_string"].decode()
         root = scope.get("root_path", "")
         adapter = _Adapter(self, host, root, "", scope["scheme"], path, method, query, scope=scope)
-        rule, parts = adapter.match(return_rule=True)
+        try:
+            rule, parts = adapter.match(return_rule=True)
+        except MethodNotAllowed as error:
+            if method in _METHODS and raw_path in paths.whole:
+                self._refused[method, raw_path] = error.valid_methods or ()
+            raise
         if not rule.arguments and rule.rule.encode() == raw_path:
             self._known[method, raw_path] = rule
         return rule, dict(parts)
@@ -81,6 +99,29 @@ class Routes(QuartMap):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """What the paths of all routes are like, told without werkzeug's search: most that are nobody's look like none."""
+
+    fixed: frozenset[str]  # those without parts, and without a slash at the end, which may be one too many or too few
+    beginnings: tuple[str, ...]  # of the others, up to the segment that has the first part
+    whole: frozenset[bytes]  # those without parts, as they are asked for
+
+    @classmethod
+    def of(cls, rules: Iterable[Rule]) -> Self:
+        paths = {re.sub("/{2,}", "/", rule.rule) for rule in rules}  # as werkzeug reads it
+        fixed = {path for path in paths if "<" not in path}
+        return cls(
+            fixed=frozenset(path.removesuffix("/") for path in fixed),
+            beginnings=tuple({path.partition("<")[0].rpartition("/")[0] for path in paths - fixed}),
+            whole=frozenset(path.encode() for path in fixed),
+        )
+
+    def may_be(self, path: str) -> bool:
+        """Whether there may be a route for this path; false only when there is none."""
+        return path.removesuffix("/") in self.fixed or path.startswith(self.beginnings)
+
+
 class _Adapter(MapAdapter):
     """werkzeug's, which takes `get` for GET and finds /api/hello by //api/hello."""
 
@@ -94,7 +135,11 @@ class _Adapter(MapAdapter):
             raise NotFound
         if method is None and not self._method_is_one:
             method = _NO_METHOD
-        return super().match(path_info, method, *args, **kwargs)
+        try:
+            return super().match(path_info, method, *args, **kwargs)
+        except MethodNotAllowed as error:
+            error.valid_methods = sorted(error.valid_methods or ())  # it is a set's, in another order in each process
+            raise
 
 
 @lru_cache(maxsize=256)

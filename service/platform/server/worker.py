@@ -31,12 +31,14 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
     websockets: Websockets | None = None,
     probes: Mapping[str, Probe] | None = None,
     shared: bool = False,
+    spare: int = 0,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `listener`, which is closed when it returns: after `shutdown` returns and the rest is done.
 
     Then requests in flight have the setting's seconds to end. `probes` are answered ahead of everything. On a `shared`
-    socket others go on accepting: clients that have just connected, or keep a connection, are not to notice.
+    socket others go on accepting: clients that have just connected, or keep a connection, are not to notice. `spare` is
+    how many descriptors are for others: a connection that would take one of them is closed at once.
     `nursery.start` returns the addresses as a list of URLs.
     """
     setattr(run, "TCPServer", _connection)  # noqa: B010  # no seam for it, and its type is not meant to be assigned to
@@ -47,6 +49,7 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
         lifecycle=lifecycle,
         websockets=websockets or Websockets(),
         probes=probes or {},
+        spare=spare,
     )
     await serve_hypercorn(
         app,

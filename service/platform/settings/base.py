@@ -25,6 +25,8 @@ from service.platform.settings.types import (
     Seconds,
 )
 
+# Descriptors that a process needs beside clients' and the pool's: files, pipes, operators' connections, those of jobs.
+SPARE_DESCRIPTORS = 100
 # Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
 
@@ -297,6 +299,11 @@ class PlatformSettings(Frozen):
     def drain_bound(self) -> float:
         """The most that a drain takes, in seconds; the chart derives the pod's grace from the same sum."""
         return self.drain_delay + self.drain_spread + self.graceful_timeout + DRAIN_MARGIN
+
+    @property
+    def most_descriptors(self) -> int:
+        """What a full house takes: sockets of clients and of the database, and some for all else."""
+        return self.max_websockets + self.max_requests + self.database_connections + SPARE_DESCRIPTORS
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

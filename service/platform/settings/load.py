@@ -19,10 +19,15 @@ from pydantic_settings import BaseSettings
 
 from service.platform.settings.base import PlatformSettings
 from service.platform.settings.frozen import PREFIX, FeatureSettings, prefix_of
+from service.platform.settings.secrets import MARK, SecretUnreadable, read_secret
 from service.platform.settings.words import nearest, sentence, shown
 
 ENV_FILE = ".env"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
+
+# What libpq says to the server in the name of a session, after and so above all that it is told by its caller: in
+# another form than ours, times cannot be read.
+LIBPQ_FORMS = ("PGDATESTYLE", "PGTZ")
 
 TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's names are its own; this one turns tracing on
 
@@ -75,10 +80,13 @@ class Catalogue:
     def load(self) -> tuple[PlatformSettings, dict[str, str]]:
         """Return the settings, and for each variable where its value came from.
 
-        The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`.
+        The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`. What
+        libpq would take from the environment past them is taken out of it.
         """
-        if unread := [*_unread_lines(), *_unread_secrets()]:
+        if unread := [*_unread_variables(), *_unread_lines(), *_unread_secrets()]:
             raise SettingsError(unread)
+        for name in LIBPQ_FORMS:
+            os.environ.pop(name, None)
         directory = _secrets_directory()
         given = _given(directory)
         problems = [
@@ -139,6 +147,16 @@ def _secrets_directory() -> str | None:
     return os.environ.get(SECRETS_DIR) or dotenv_values(ENV_FILE).get(SECRETS_DIR) or None
 
 
+def _unread_variables() -> Iterator[str]:
+    """Yield a sentence for each variable whose bytes are no text: no document could show it."""
+    for name, value in os.environ.items():
+        if name.upper().startswith(PREFIX):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                yield f"{name}: is not UTF-8"
+
+
 def _unread_lines() -> Iterator[str]:
     """Yield a sentence for each line of `.env` that cannot be read: its setting would be lost in silence."""
     file = Path(ENV_FILE)
@@ -152,6 +170,8 @@ def _unread_lines() -> Iterator[str]:
         line = error.object[: error.start].count(b"\n") + 1
         yield f"{ENV_FILE}:{line}: is not UTF-8; save the file in that encoding"
     else:
+        if text.startswith(MARK):
+            yield f"{ENV_FILE}:1: begins with a byte order mark, as a part of the first name; save the file without it"
         for binding in parse_stream(io.StringIO(text)):
             if binding.error:
                 read = binding.original.string
@@ -163,20 +183,23 @@ def _unread_secrets() -> Iterator[str]:
     """Yield a sentence for the directory of secrets, or each file in it, that cannot be read."""
     with contextlib.suppress(UnicodeDecodeError):  # of `.env`, which has its own sentence
         directory = _secrets_directory()
-        if directory and not Path(directory).is_dir():
-            yield f"{SECRETS_DIR}: {directory!r} is not a directory"
-        elif directory:
-            files = sorted(path for path in Path(directory).iterdir() if path.name.upper().startswith(PREFIX))
-            yield from (f"{SECRETS_DIR}: {path}: {why}" for path in files if (why := _unreadable(path)))
+        try:
+            if directory and not Path(directory).is_dir():
+                yield f"{SECRETS_DIR}: {directory!r} is not a directory"
+            elif directory:
+                files = sorted(path for path in Path(directory).iterdir() if path.name.upper().startswith(PREFIX))
+                yield from (f"{SECRETS_DIR}: {path}: {why}" for path in files if (why := _unreadable(path)))
+        except OSError as error:
+            yield f"{SECRETS_DIR}: {directory!r} cannot be read: {error.strerror}"
 
 
 def _unreadable(path: Path) -> str:
     try:
-        path.read_bytes().decode()
+        read_secret(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        return "is not UTF-8"
+    except SecretUnreadable as error:
+        return str(error)
     return ""
 
 

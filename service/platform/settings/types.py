@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
-from sqlalchemy.engine import make_url
 
 from service.platform.settings import addresses
 
@@ -19,6 +18,8 @@ class SecretURL(SecretStr):
     """An address with a password in it: shown with the password replaced, where another secret shows nothing."""
 
     def shown(self) -> str:
+        from sqlalchemy.engine import make_url  # here: many a verb has no database
+
         url = make_url(self.get_secret_value())
         passwords = {name: "***" for name in url.query if "password" in name}
         return url.update_query_dict(passwords).render_as_string(hide_password=True)
@@ -38,7 +39,9 @@ def _bind(value: str) -> str:
 
 
 def _database_url(value: SecretStr) -> SecretURL:
-    return SecretURL(addresses.database_url(value.get_secret_value()).render_as_string(hide_password=False))
+    from service.platform.settings.database_address import database_url  # the same
+
+    return SecretURL(database_url(value.get_secret_value()).render_as_string(hide_password=False))
 
 
 def _network(value: str) -> str:

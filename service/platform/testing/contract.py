@@ -11,13 +11,14 @@ import jsonschema_rs
 
 PROBLEM = "application/problem+json"
 OPENAPI = "/openapi.json"
+PATIENCE = 60.0  # seconds until an answer is taken not to come, on a busy machine
 
 
 class Client(httpx2.AsyncClient):
     """An AsyncClient that raises AssertionError for an answer that `/openapi.json` does not describe."""
 
     def __init__(self, base_url: str) -> None:
-        super().__init__(base_url=base_url, event_hooks={"response": [self._check]})
+        super().__init__(base_url=base_url, event_hooks={"response": [self._check]}, timeout=PATIENCE)
         self._contract: Contract | None = None
 
     async def _check(self, response: httpx2.Response) -> None:

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -31,8 +32,10 @@ from service.platform.testing.kept import is_left, kept_url, migrations_digest, 
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import STAND_INS
 from service.platform.testing.settings import settings_of, stand_ins
+from service.platform.testing.throwaway import directory_for_clusters
 from service.platform.verbs import Program
 
+pytest_plugins = ["service.platform.testing.development"]
 PREFIX = "service_test_"
 PREFIX_OF_TESTS = f"{PREFIX}{os.getpid()}_"
 # `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
@@ -48,6 +51,7 @@ except MigrationsWrong as wrong:  # two heads, say: one sentence instead of a tr
 waits_for_a_schema = pytest.mark.skipif(HEAD is None, reason="there is no migration yet that it would wait for")
 
 _numbers = itertools.count(1)
+_administrators: dict[str, psycopg.Connection] = {}
 
 
 class MakeSettings(Protocol):
@@ -58,6 +62,32 @@ class MakeSettings(Protocol):
 def _what_must_be_set(program: Program) -> None:
     """Give the processes that tests start what your service does not start without."""
     STAND_INS.update(stand_ins(program.catalogue))
+
+
+@pytest.fixture(scope="session")
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """Return a file with one of the authorities that this machine trusts; None where it names none."""
+    known = ssl.create_default_context().get_ca_certs(binary_form=True)
+    if not known:
+        return None
+    file = tmp_path_factory.mktemp("authority") / "one.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(known[0]))
+    return file
+
+
+@pytest.fixture
+def all_authorities() -> None:
+    """Leave a test with all that this machine trusts."""
+
+
+@pytest.fixture(autouse=True)
+def _one_is_trusted(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, one_authority: Path | None
+) -> None:
+    """Spare each client 30 ms for reading all of them: nobody outside is called, but by what is marked `ci`."""
+    wants_all = "all_authorities" in request.fixturenames or request.node.get_closest_marker("ci") is not None
+    if one_authority is not None and not wants_all:
+        monkeypatch.setenv("SSL_CERT_FILE", str(one_authority))
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +115,14 @@ def _logs_as_before() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the address of the session's server, as somebody who may create databases."""
+    with _server(tmp_path_factory) as url:
+        yield url
+        while _administrators:
+            _administrators.popitem()[1].close()
+
+
+@contextmanager
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield make_url(given).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         return
@@ -94,10 +132,11 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 _drop(kept, name)
         yield kept
         return
-    data = tmp_path_factory.mktemp("postgres") / "data"
-    with open_embedded(data, durable=False, settings={"max_connections": "300"}) as server:
+    with (
+        directory_for_clusters(tmp_path_factory.mktemp("postgres")) as directory,
+        open_embedded(directory / "data", durable=False, settings={"max_connections": "300"}) as server,
+    ):
         yield server.url
-    shutil.rmtree(data)  # pytest keeps the directories of three runs
 
 
 @pytest.fixture(scope="session")
@@ -190,18 +229,17 @@ def _binaries() -> list[Path]:
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
     """Yield a maker of copies of a data directory: a second faster than making each anew."""
     made: dict[Path, Path] = {}
-    directory = tmp_path_factory.mktemp("clusters")
+    with directory_for_clusters(tmp_path_factory.mktemp("clusters")) as directory:
 
-    def copy(bindir: Path) -> Path:
-        if bindir not in made:
-            with open_embedded(directory / f"cluster{len(made)}", durable=False, bindir=bindir) as server:
-                made[bindir] = Path(str(make_url(server.url).query["host"]))
-        data = directory / f"own{next(_numbers)}"
-        shutil.copytree(made[bindir], data)
-        return data
+        def copy(bindir: Path) -> Path:
+            if bindir not in made:
+                with open_embedded(directory / f"cluster{len(made)}", durable=False, bindir=bindir) as server:
+                    made[bindir] = Path(str(make_url(server.url).query["host"]))
+            data = directory / f"own{next(_numbers)}"
+            shutil.copytree(made[bindir], data)
+            return data
 
-    yield copy
-    shutil.rmtree(directory)
+        yield copy
 
 
 @pytest.fixture(scope="session")
@@ -244,17 +282,18 @@ def _drop(url: str, name: str) -> None:
 
 
 def _administer(url: str, statement: str, *names: str) -> None:
-    with _connect(url) as connection:
-        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+    _administrator(url).execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 def _names(url: str) -> list[str]:
     """Return the names of the server's databases."""
-    with _connect(url) as connection:
-        return [name for (name,) in connection.execute("SELECT datname FROM pg_database")]
+    return [name for (name,) in _administrator(url).execute("SELECT datname FROM pg_database")]
 
 
-def _connect(url: str) -> psycopg.Connection:
-    where = make_url(url)
-    parameters = where.translate_connect_args(username="user", database="dbname") | dict(where.query)
-    return psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+def _administrator(url: str) -> psycopg.Connection:
+    """Return the connection that makes and drops databases, which lasts as long as the session's server is used."""
+    if url not in _administrators or _administrators[url].closed:
+        where = make_url(url)
+        parameters = where.translate_connect_args(username="user", database="dbname") | dict(where.query)
+        _administrators[url] = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+    return _administrators[url]

@@ -12,8 +12,6 @@ from service.platform.settings import PlatformSettings
 from service.platform.verbs.finding import Finding
 from service.platform.verbs.where import local_url
 
-# Descriptors that a process needs beside its sockets: files, pipes, the database's connections.
-SPARE_DESCRIPTORS = 100
 OTHER_CONNECTIONS = 2  # a replica's health look and listener
 OLDEST = 150000  # PostgreSQL 15, as server_version_num writes it
 ITS_OWN = "the service that runs here"
@@ -77,8 +75,10 @@ async def answers_probes(url: str) -> str:
 
 
 def descriptors(settings: PlatformSettings) -> Finding:
-    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.max_websockets + settings.max_requests + settings.database_connections + SPARE_DESCRIPTORS
+    _soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # up to the hard one it helps itself
+    needed = settings.most_descriptors
+    if limit == resource.RLIM_INFINITY:
+        return Finding("descriptors", "no limit")
     advice = f"raise it (ulimit -n), or lower SERVICE_MAX_WEBSOCKETS: a full house takes {needed}"
     return Finding("descriptors", f"limit {limit}", advice if limit < needed else "")
 
@@ -124,6 +124,11 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
             "ceilings",
             f"not set: {', '.join(facts.unlimited)}" if facts.unlimited else "set",
             "set them on the role: ALTER ROLE ... SET ..." if facts.unlimited else "",
+        ),
+        Finding(
+            "session",
+            "; ".join(facts.unfit) or "as it should be",
+            "ALTER ROLE ... SET ..., or ask who runs the server" if facts.unfit else "",
         ),
         Finding(
             "clock",

@@ -7,10 +7,11 @@ platform's, so that the short verbs start fast.
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
-from service.platform.name import TITLE
+from service.platform.name import NAME, TITLE, version
 from service.platform.verbs import jobs, local, remote
 from service.platform.verbs.program import MakeProgram, Program
 
@@ -34,7 +35,7 @@ def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    line.callback()(_nothing)
+    line.callback()(_begin)
     line.add_typer(local.verbs)
     line.add_typer(remote.verbs)
     line.add_typer(jobs.verbs, name="jobs")
@@ -68,5 +69,19 @@ def _add(line: typer.Typer, module: str | None, known: set[str]) -> None:
     line.add_typer(verbs)
 
 
-def _nothing() -> None:
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+def _begin(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
     """Hold the verbs together."""
+
+
+def _nothing() -> None:
+    """Stand where a feature's verb would be."""

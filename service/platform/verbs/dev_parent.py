@@ -7,10 +7,11 @@ from typing import Any
 
 import trio
 
+from service.platform.process.start import absent
 from service.platform.reload.colours import is_coloured
 from service.platform.reload.parent import Parent
 from service.platform.verbs.dev_supplies import Supplies
-from service.platform.verbs.program import tell
+from service.platform.verbs.program import import_structlog, tell
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,11 +33,15 @@ def answering(supply: Callable[[], str]) -> Callable[[object], tuple[dict[str, s
     """Return what answers a child's question: with an address, or with the reason why there is none."""
 
     def answer(_message: object) -> tuple[dict[str, str], None]:
-        from service.platform.verbs.dev import UNAVAILABLE  # here: a child is on its way by now
+        import_structlog()  # here: a child is on its way by now
+        with absent("pygments"):  # as for `migrate`
+            from service.platform.database import EmbeddedUnavailable
+            from service.platform.database.development import DevelopmentDatabaseUnusable
+            from service.platform.verbs.dev_identity import ProviderUnavailable  # not what serves: the child does
 
         try:
             return {"value": supply()}, None
-        except UNAVAILABLE as error:
+        except (DevelopmentDatabaseUnusable, EmbeddedUnavailable, ProviderUnavailable) as error:
             return {"error": str(error)}, None
 
     return answer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.platform.process.start import absent
 from service.platform.verbs.program import (
     CRASHED,
     FAILED,
@@ -18,6 +19,7 @@ from service.platform.verbs.program import (
     WRONG,
     database_settings,
     fail,
+    import_structlog,
     load_or_exit,
     prepare_logs,
     program,
@@ -61,9 +63,11 @@ def dev(  # noqa: PLR0917  an option is a parameter
         sys.exit(run_parent(sys.argv[1:], data))
     if reload and under is None:
         tell(NO_RELOAD, err=True)
+    import_structlog()
     from service.platform.feature import import_all
-    from service.platform.verbs.dev import UNAVAILABLE, by_itself, development_settings, surrounded, under_parent
 
+    with absent("pygments"):  # as for `migrate`
+        from service.platform.verbs.dev import UNAVAILABLE, by_itself, development_settings, surrounded, under_parent
     with by_itself(data) if under is None else nullcontext(under_parent(under, takes_over=takes_over)) as around:
         try:
             loaded = development_settings(*load_or_exit(context))
@@ -140,10 +144,11 @@ def migrate(
 
     Example: service migrate --wait 300
     """
-    from service.platform.database import MigrationRefused, ServerAway
-    from service.platform.database.migrate import MigrationFailed, migrate
-
     settings, _ = database_settings(context)
+    from service.platform.database import MigrationRefused, ServerAway
+
+    with absent("pygments"):  # of which Alembic's templates load every lexer, for pages of errors
+        from service.platform.database.migrate import MigrationFailed, migrate
     try:
         tell(migrate(settings, breaking=breaking, forgetting=forget, wait=wait).line)
     except ServerAway as error:
@@ -183,6 +188,7 @@ def check(context: typer.Context) -> None:
 
     Example: service check
     """
+    import_structlog()
     import trio
 
     from service.platform.feature import import_all
@@ -226,12 +232,13 @@ def process(
     from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
     from service.platform.process.stage import ALONE
-    from service.platform.process.start import collect_as_usual
+    from service.platform.process.start import collect_as_usual, widen_descriptors
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
 
     import_all(features)  # ahead of the loop, in which it would be a slow step
     collect_as_usual()
+    widen_descriptors(settings.most_descriptors)
     try:
         with one_cpu() if settings.one_cpu else nullcontext():
             run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)

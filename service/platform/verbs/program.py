@@ -88,9 +88,15 @@ def any_database(context: typer.Context) -> "Iterator[PlatformSettings]":
         fail(str(error), CRASHED)
 
 
+def import_structlog() -> None:
+    """Import it before others do, and without rich, which is for tracebacks in colours: it makes none of ours."""
+    with absent("rich"):
+        import structlog  # noqa: F401
+
+
 def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
-    with absent("rich"):  # which is for tracebacks in colours, and ours are not made by structlog
-        import structlog
+    import_structlog()
+    import structlog
 
     from service.platform.telemetry.logs import configure_logs
 

@@ -213,6 +213,61 @@ async def test_new_connections_use_the_password_that_the_file_has_now(one_server
                 assert secret not in condition.error
 
 
+def swap(directory: Path, number: int, password: bytes) -> None:
+    """Update a Secret as the kubelet does: a folder of the new files, and one rename of the link to it."""
+    fresh = directory / f"..{number}"
+    fresh.mkdir()
+    (fresh / "password").write_bytes(password)
+    link = directory / "..data_tmp"
+    link.symlink_to(fresh.name)
+    link.rename(directory / "..data")
+
+
+def write_much(file: Path) -> None:
+    with file.open("wb") as huge:
+        huge.truncate(1 << 40)
+
+
+async def test_a_secret_that_is_swapped_is_read_and_whatever_else_stands_there_is_told(
+    one_server: OwnServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.symlink_to("..data/password")
+    swap(tmp_path, 1, b"first\r\n")
+    settings = PlatformSettings(database_url=url_with(one_server, "app"), database_password_file=file)
+    (one_server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
+    odd: dict[str, Callable[[Path], object]] = {
+        "is no regular file": os.mkfifo,
+        "Is a directory": Path.mkdir,
+        "is empty": Path.touch,
+        "is larger than 1 MiB": write_much,
+        "begins with a byte order mark": lambda path: path.write_bytes(b"\xef\xbb\xbfsecond"),
+        "No such file or directory": lambda path: path.symlink_to("nowhere"),
+    }
+    with trio.fail_after(30), observe(one_server.url) as observer:
+        observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
+        observer.connection.execute("SELECT pg_reload_conf()")
+        async with open_database(settings) as database:
+            assert await database.run(select_one) == 1
+            observer.connection.execute("ALTER ROLE app PASSWORD 'second'")
+            swap(tmp_path, 2, b"second")
+            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            assert await database.run(select_one) == 1
+            file.unlink()
+            for words, make in odd.items():
+                make(file)
+                observer.ask(
+                    "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'"
+                )
+                with pytest.raises(DatabaseAway):
+                    await database.run(select_one)
+                assert (await database.look()).error.startswith(f"SERVICE_DATABASE_PASSWORD_FILE: {file}: {words}")
+                file.rmdir() if file.is_dir() else file.unlink()
+            file.write_text("second")
+
+            assert await database.run(select_one) == 1
+
+
 async def test_the_addresses_of_all_hosts_are_tried(one_server: OwnServer) -> None:
     closed = free_port()
     url = f"postgresql://postgres@/postgres?host=127.0.0.1:{closed}&host=localhost:{one_server.port}"

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from service.platform.database import Database, open_database
 from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
-from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, Unavailable
+from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, PeerAway, Unavailable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -143,12 +143,15 @@ async def test_a_bug_ends_the_task_and_all_with_it(autojump_clock: MockClock) ->
         await Background().keep_running(stumble_beside)
 
 
-async def test_an_error_of_a_task_beneath_is_borne_too_and_said_once(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("kind", [DatabaseAway, PeerAway])
+async def test_an_error_of_a_task_beneath_is_borne_too_and_said_once(
+    autojump_clock: MockClock, kind: type[Unavailable]
+) -> None:
     runs: list[float] = []
 
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
-        raise DatabaseAway("away")
+        raise kind("somebody is away")
 
     async def work() -> None:
         runs.append(trio.current_time())
@@ -163,7 +166,8 @@ async def test_an_error_of_a_task_beneath_is_borne_too_and_said_once(autojump_cl
     pauses = [later - sooner for sooner, later in pairwise(runs)]
     assert max(pauses) <= LONGEST_PAUSE < PROBATION
     assert [line["event"] for line in logged] == ["background task failing", "background task well again"]
-    assert background.failures["DatabaseAway"] == len(pauses)
+    assert logged[0]["error"] == "somebody is away", "and nothing of PostgreSQL, unless it is that"
+    assert background.failures[kind.__name__] == len(pauses)
 
 
 async def test_terminated_and_cancelled_statements_are_borne(one_server: OwnServer) -> None:

@@ -145,7 +145,7 @@ async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(own_server: Own
             open_database(PlatformSettings(database_url=proxy.url())) as database,
         ):
             await database.run(create_table)
-            proxy.break_at(b"COMMIT", forward=forward)
+            proxy.break_at(b"COMMIT\0", forward=forward)
             with pytest.raises(OutcomeUnknown):
                 await database.run(insert, number=1)
 

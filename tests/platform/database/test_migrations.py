@@ -13,6 +13,7 @@ from service.platform.database.migrate import migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import read_code_schema
 from service.platform.testing.copies import copy_repository, run_in, type_check
+from service.platform.testing.development import Lay
 from service.platform.testing.fixtures import HEAD, fresh_database, waits_for_a_schema
 from service.platform.testing.processes import run_to_end, started
 from tests.platform.database.migrations import Release, write_migration
@@ -298,7 +299,10 @@ def test_alembic_without_an_address_uses_the_development_database(clone: Path, g
 
 
 @waits_for_a_schema
-async def test_the_address_of_a_running_development_database_is_one_that_psql_takes(tmp_path: Path) -> None:
+async def test_the_address_of_a_running_development_database_is_one_that_psql_takes(
+    tmp_path: Path, lay_development: Lay
+) -> None:
+    lay_development(tmp_path)
     with started(tmp_path, "dev") as service:
         await service.wait_ready()
         address = run_to_end(tmp_path, "address").stdout.strip()

@@ -1,5 +1,6 @@
 """Conversations over a websocket: a stream that ends in words, the farewell of a drain, and patience with a flood."""
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from quart import Blueprint
 from service.platform.errors import Busy
 from service.platform.feature import Feature, Resources
 from service.platform.http import Conversation, Conversations, Ending, limited, open_conversations
-from service.platform.http.conversations import CALM, FLOOD, LOOKS, MOST_REASON, Patience
+from service.platform.http.conversations import CALM, FLOOD, LOOKS, MOST_REASON, SILENCE, Patience
 from service.platform.identity import anyone
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import encode_frame
@@ -188,6 +189,9 @@ async def test_who_does_not_even_pong_is_let_go(make_settings: MakeSettings) -> 
     assert payload == (4408).to_bytes(2) + b"silent"
 
 
+ANSWERING = LOOKS + 8  # more than are looked at in a row
+
+
 async def test_each_is_pinged_and_only_who_is_silent_is_let_go(make_settings: MakeSettings) -> None:
     talks, pings = Talks(heartbeat=0.3), Counter[int]()
 
@@ -198,19 +202,30 @@ async def test_each_is_pinged_and_only_who_is_silent_is_let_go(make_settings: Ma
             pings[number] += 1
             await socket.send_frame(PONG, payload)
 
-    async with talking(make_settings, talks, rate_per_address=0) as url, AsyncExitStack() as stack:
-        answering = [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(LOOKS + 8)]
-        silent = [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(3)]
-        async with trio.open_nursery() as nursery:
-            for number, socket in enumerate(answering):
-                nursery.start_soon(answer, number, socket)
-            for socket in silent:
-                while (await socket._receive_frame())[0] != CLOSE:
-                    pass
-            nursery.cancel_scope.cancel()
+    async with (
+        talking(make_settings, talks, rate_per_address=0) as url,
+        AsyncExitStack() as stack,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(ANSWERING):  # from the first moment on: a busy machine opens them in a second
+            nursery.start_soon(answer, number, await stack.enter_async_context(open_raw(url, "/talk")))
+        for socket in [await stack.enter_async_context(open_raw(url, "/talk")) for _ in range(3)]:
+            while (await socket._receive_frame())[0] != CLOSE:
+                pass
+        nursery.cancel_scope.cancel()
 
-    assert len(pings) == len(answering)
+    assert len(pings) == ANSWERING
     assert min(pings.values()) >= 2
+
+
+async def test_a_process_that_stood_still_takes_nobody_for_silent(make_settings: MakeSettings) -> None:
+    talks = Talks(heartbeat=0.5)
+    async with talking(make_settings, talks) as url, open_raw(url, "/talk") as socket:
+        await socket.send("hello")
+        assert await socket.receive() == "taken"
+        time.sleep(2 * SILENCE * talks.heartbeat)  # noqa: ASYNC251  suspended, throttled, or moved to another machine
+        await socket.send("still here")
+        assert await socket.receive() == "taken"
 
 
 def test_a_flood_is_ended_after_ten_seconds() -> None:

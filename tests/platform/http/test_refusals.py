@@ -1,13 +1,16 @@
 """Errors are answered without the framework's response where nobody sees it, and are the same answers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
+from werkzeug.exceptions import NotFound
 
 from service.platform.errors import Busy, ServiceError
 from service.platform.http import unlimited
 from service.platform.http.app import create_app
+from service.platform.http.bodies import JsonRequest
 from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.testing.fixtures import MakeSettings
@@ -46,6 +49,15 @@ async def answers(app: Application, requests: Iterable[bytes]) -> list[tuple[int
     return found
 
 
+POST = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+UNMATCHED = {
+    get("/nowhere"): 404,
+    get("/folder/nowhere?a=b"): 404,
+    get("/busy").replace(b"GET", b"PUT"): 405,
+    get("/busy").replace(b"GET", b"INVENTED"): 405,
+    POST % b"/nowhere": 404,
+    POST % b"/busy": 405,
+}
 REQUESTS = [get("/busy"), get("/nowhere"), get("/busy").replace(b"GET", b"PUT"), get("/folder"), get("/busy?a=b")]
 
 
@@ -64,7 +76,28 @@ async def test_who_sees_responses_sees_the_same_as_is_sent_without_them(make_set
     assert without == with_hook
     assert [status for status, _, _ in without] == seen == [503, 404, 405, 308, 503]
     assert b"retry-after: 3" in without[0][1]
-    assert any(line.startswith(b"allow: ") for line in without[2][1])
+    assert b"allow: get, head, options" in without[2][1]
+
+
+async def test_who_is_refused_for_want_of_a_route_is_told_the_same_as_a_handler_sees(
+    make_settings: MakeSettings,
+) -> None:
+    seen: list[int] = []
+    plain = create_app([create_routes()], make_settings())
+    routes = create_routes()
+
+    @routes.after_app_request
+    async def watch(response: Response) -> Response:
+        seen.append(response.status_code)
+        return response
+
+    watched = create_app([routes], make_settings())
+    requests = [*UNMATCHED, *UNMATCHED]  # the second time from what is kept of the first
+
+    without, with_hook = await answers(plain, requests), await answers(watched, requests)
+
+    assert without == with_hook
+    assert [status for status, _, _ in without] == seen == [*UNMATCHED.values()] * 2
 
 
 @pytest.mark.parametrize("kind", [ServiceError, Busy])
@@ -78,3 +111,45 @@ async def test_a_features_own_handler_is_asked_first(make_settings: MakeSettings
     ((status, _, body),) = await answers(create_app([routes], make_settings()), REQUESTS[:1])
 
     assert (status, body) == (418, b"own words")
+
+
+@pytest.mark.parametrize("kind", [404, NotFound])
+async def test_a_features_own_handler_is_asked_of_a_path_of_nobodys(
+    make_settings: MakeSettings, kind: int | type[NotFound]
+) -> None:
+    routes = create_routes()
+
+    @routes.app_errorhandler(kind)
+    async def handle(_: NotFound) -> tuple[str, int]:
+        return f"nothing at {request.path}", 418
+
+    ((status, _, body),) = await answers(create_app([routes], make_settings()), [get("/nowhere")])
+
+    assert (status, body) == (418, b"nothing at /nowhere")
+
+
+async def test_a_features_hook_is_called_for_a_path_of_nobodys(make_settings: MakeSettings) -> None:
+    routes = create_routes()
+
+    @routes.before_app_request
+    async def before() -> tuple[str, int]:
+        return "not yet", 503
+
+    found = await answers(create_app([routes], make_settings()), UNMATCHED)
+
+    assert [(status, body) for status, _, body in found] == [(503, b"not yet")] * len(UNMATCHED)
+
+
+async def test_a_path_of_nobodys_is_refused_without_the_framework(make_settings: MakeSettings) -> None:
+    made: list[str] = []
+    app = create_app([create_routes()], make_settings())
+
+    class Counted(JsonRequest):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append("request")
+            super().__init__(*args, **kwargs)
+
+    app.request_class = Counted
+    await answers(app, UNMATCHED)
+
+    assert made == []

@@ -18,6 +18,7 @@ import trio
 from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
 from service.platform.identity.session_store import MOST_SESSIONS
+from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -354,7 +355,7 @@ async def test_a_sign_out_ends_the_websockets_on_every_replica_at_once(make_sett
 
     print("ms after the sign-out:", [round(seconds * 1000) for _, _, seconds in ends])
     assert [(code, reason) for code, reason, _ in ends] == [(4401, "signed out")] * 2
-    assert max(seconds for *_, seconds in ends) < 1
+    assert max(seconds for *_, seconds in ends) < POLL / 2, "heard, not found out by the poll"
 
 
 async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, writable_database_url: str) -> None:
@@ -369,7 +370,7 @@ async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, 
 
     print(f"{seconds:.1f} s after the end")
     assert code == 4401
-    assert seconds < 6.5
+    assert seconds < 2 * POLL
 
 
 @pytest.mark.parametrize("payload", ["", "hello", "abc", "é", "00" * 31, "0" * 7_998])
@@ -391,7 +392,7 @@ async def test_what_others_notify_ends_nothing(
             code, reason, seconds = await ended(socket, began)
 
     assert (code, reason) == (4401, "signed out")
-    assert seconds < 1, "heard, not found out by the poll"
+    assert seconds < POLL / 2, "heard, not found out by the poll"
 
 
 def logout(site: Site, **changes: Any) -> str:
@@ -419,10 +420,10 @@ async def test_the_provider_ends_sessions(make_settings: MakeSettings) -> None:
             await socket.receive()
             assert await tell(logout(here, sid="s-1")) == 200
             code, _, seconds = await ended(socket, trio.current_time())
-        assert (code, seconds < 1) == (4401, True)
+        assert (code, seconds < POLL / 2) == (4401, True)
         assert await signed_in() == [False, True, True]
         assert await tell(logout(here)) == 200
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             while await signed_in() != [False, False, True]:
                 await trio.sleep(0.02)
 

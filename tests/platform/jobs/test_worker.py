@@ -11,7 +11,9 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
 from service.platform.errors import PeerAway
-from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, operators, store, worker
+from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, operators, store
+from service.platform.jobs.claims import IDLE
+from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
@@ -103,7 +105,7 @@ async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings
             with trio.fail_after(LIMIT):
                 await looked.wait()
             await database.run(enqueue, kinds.note, number=9)
-            lease = worker.IDLE + 1  # it is over between the two looks after the next
+            lease = IDLE + 1  # it is over between the two looks after the next
             (lost,) = await database.run(store.claim, (kinds.note,), most=1, worker="gone", lease=lease)
             begun = trio.current_time()
             with trio.fail_after(LIMIT):
@@ -111,7 +113,7 @@ async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings
                     await trio.sleep(0.05)
 
     print(f"rescued {trio.current_time() - begun - lease:.2f} s after the lease")
-    assert trio.current_time() - begun < lease + worker.IDLE / 2
+    assert trio.current_time() - begun < lease + IDLE / 2
 
 
 async def test_what_waits_too_long_for_a_slot_is_handed_back(make_settings: MakeSettings) -> None:
@@ -214,7 +216,7 @@ async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
             await database.run(enqueue, shielded)
             while b'jobs_overdue{kind="shielded"} 1.0' not in metrics.text():
                 await trio.sleep(0.05)
-            await trio.sleep(2 * worker.BEAT)
+            await trio.sleep(2 * BEAT)
             go_on.set()
             await until(database, kinds.states, {"done": 1})
             after = metrics.text()

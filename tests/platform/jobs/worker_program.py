@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from service.platform.feature import Feature, Resources
 from service.platform.jobs import JobContext, enqueue, job, store, worker
+from service.platform.jobs.claims import Claims
 from service.platform.jobs.store import Claimed
 from service.platform.jobs.worker import Worker
 from service.platform.process.end import ending
@@ -110,18 +111,18 @@ def acknowledge_without_guard() -> None:
     def finish(connection: Connection, one: Claimed) -> None:
         connection.execute(_UNGUARDED, {"id": one.id})
 
-    claim = Worker._claim
+    claim = Claims.claim
 
-    async def claim_for_ever(self: Worker, room: int) -> int:
+    async def claim_for_ever(self: Claims, room: int) -> int:
         count = await claim(self, room)
-        for running in self._running.values():
+        for running in self._held:
             running.extend(math.inf)
         return count
 
     def extend(self: Worker, claimed: Claimed, lease: float | None) -> None: ...
 
     store.finish = finish
-    Worker._claim = claim_for_ever  # type: ignore[method-assign]
+    Claims.claim = claim_for_ever  # type: ignore[method-assign]
     Worker._extend = extend  # type: ignore[method-assign]
 
 
@@ -160,7 +161,7 @@ def finish_apart() -> None:
     async def then_finish(self: Worker, running: Any, kind: Any, error: BaseException | None) -> str:
         if error is None and not kind.is_async:
             await trio.sleep(0.1)
-            await self._ask(store.finish, running.claimed)
+            await self.ledger.ask(store.finish, running.claimed)
         return await end(self, running, kind, error)
 
     worker.unit_of = unit_of

@@ -230,7 +230,11 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
         lifecycle=lifecycle,
         websockets=websockets,
         shutdown=leave,
-        probes={"/livez": lambda: (200, b"{}")},
+        probes={
+            "/livez": lambda: (200, b"{}"),
+            "/in-flight": lambda: (200, str(statistics.requests_in_flight).encode()),
+            "/refused": lambda: (200, str(sum(statistics.refused.values())).encode()),
+        },
     )
     print(statistics, file=sys.stderr)
 

@@ -120,10 +120,10 @@ ATTACKS = {
 }
 
 
-async def _attack(server: Child, attack: Attack) -> bytes:
-    """Return what a bystander got whose request was in flight."""
+async def _attack(server: Child, attack: Attack, *, seconds: float) -> bytes:
+    """Return what a bystander got whose request was in flight, and takes so many seconds."""
     async with await server.connect() as bystander, await server.connect() as attacker:
-        await bystander.send_all(get("/slow/0.5"))
+        await bystander.send_all(get(f"/slow/{seconds}"))
         with contextlib.suppress(ConnectionError, trio.BrokenResourceError):
             await attack.act(attacker)
         try:
@@ -135,7 +135,7 @@ async def _attack(server: Child, attack: Attack) -> bytes:
 async def test_each_attack_costs_one_connection(tmp_path: Path) -> None:
     async with child("safe", tmp_path / "log") as server:
         for name, attack in ATTACKS.items():
-            assert await _attack(server, attack) == b"done", name
+            assert await _attack(server, attack, seconds=0.5) == b"done", name
 
         server.terminate()
         assert await server.is_gone_within(30)
@@ -146,7 +146,7 @@ async def test_each_attack_costs_one_connection(tmp_path: Path) -> None:
 async def test_trap_an_attack_ends_the_stack_as_it_comes(name: str, tmp_path: Path) -> None:
     attack = ATTACKS[name]
     async with child("bare", tmp_path / "log", **attack.bare) as server:
-        assert await _attack(server, attack) == b""
+        assert await _attack(server, attack, seconds=60.0) == b""  # the end of the process, and not its answer
         assert await server.is_gone_within(30)
         assert server.process.returncode == 1
 

@@ -48,7 +48,12 @@ HOSTILE = [
     b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     b"get / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"DELETE / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    b"DELETE / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    b"DELETE / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"DELETES / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT /a HTTP/1.1\r\nHost: x\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n\r\n",
@@ -73,7 +78,7 @@ COLONS = st.sampled_from([b": ", b": ", b": ", b":", b" : ", b":\t", b":  "])
 ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\n", b" \r\n", b"\r\n "])
 LINES = st.tuples(NAMES, COLONS, VALUES, ENDS).map(b"".join)
 FIRST = st.tuples(
-    st.sampled_from([b"GET", b"GET", b"GET", b"HEAD", b"POST", b"get"]),
+    st.sampled_from([b"GET", b"GET", b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"get"]),
     st.sampled_from([b" ", b" ", b"  ", b"\t"]),
     st.sampled_from([b"/", b"/a?b", b"//x", b"/%2f", b"*", b"http://y/", b"/a b", b"/\xc3"]),
     st.sampled_from([b" HTTP/1.1\r\n", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b" HTTP/1.1\n", b"\r\n"]),
@@ -115,6 +120,9 @@ def agree(data: bytes) -> bool:
 def test_what_clients_send_is_read_at_a_glance() -> None:
     assert agree(PLAIN)
     assert agree(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+    assert agree(b"DELETE /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert agree(b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert agree(b"OPTIONS /a HTTP/1.1\r\nHost: x\r\n\r\n")
     assert agree(b"GET /api/hello HTTP/1.1\r\nhost: 127.0.0.1:8000\r\ncookie: a=b; c=d\r\nX-Request-Id: 1\r\n\r\n")
 
 
@@ -169,3 +177,22 @@ async def test_an_answer_that_is_not_plain_follows_a_request_that_was_read_at_a_
 
     assert head.startswith(b"HTTP/1.1 200")
     assert b"transfer-encoding: chunked" in head.lower()
+
+
+async def test_a_head_is_answered_without_a_body_and_the_connection_goes_on(safe_app: Application) -> None:
+    async with running(safe_app, probes={"/alive": lambda: (200, b"{}")}) as server, await server.connect() as client:
+        reader = Reader(client)
+        heads = []
+        for path in ("/", "/alive", "/nowhere"):
+            await client.send_all(get(path).replace(b"GET", b"HEAD"))
+            heads.append(await reader.until(b"\r\n\r\n"))
+        await client.send_all(get("/alive").replace(b"GET", b"DELETE"))  # no probe asks like that
+        deleted = await reader.response()
+        await client.send_all(get("/"))
+        last = await reader.response()
+
+    assert [head.split()[1] for head in heads] == [b"200", b"200", b"404"]
+    assert b"content-length: 5" in heads[0].lower()
+    assert b"content-length: 2" in heads[1].lower()
+    assert deleted[0] == 404
+    assert (last[0], last[2]) == (200, b"hello")

@@ -1,6 +1,8 @@
 """B4 to B6: connections that are idle, slow or gone end on time, and what was asked for on them is honoured."""
 
 import contextlib
+import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ from quart_trio import QuartTrio
 from service.platform.server import Application
 from tests.platform.server.child import add_routes, make_settings
 from tests.platform.server.conftest import running, running_bare
+from tests.platform.server.processes import child
 from tests.platform.server.wire import Reader, get, upgrade, vanish
 
 KEEP_ALIVE = 0.3
@@ -74,6 +77,24 @@ async def test_trap_connection_close_is_not_honoured_by_the_stack_as_it_comes(ba
             await client.receive_some()
 
     assert patience.cancelled_caught
+
+
+@pytest.mark.parametrize("first", [b"", get("/")[:-2]], ids=["idle", "in its headers"])
+async def test_what_came_while_the_process_stood_still_is_answered(tmp_path: Path, first: bytes) -> None:
+    """The time of the connection is over by then, and which of the two is noticed is chance: it is tried often."""
+    times = {"keep_alive_timeout": KEEP_ALIVE, "header_timeout": KEEP_ALIVE}
+    async with child("safe", tmp_path / "log", **times) as server:
+        for _ in range(8):
+            async with await server.connect() as client:
+                await client.send_all(get("/") + first)
+                reader = Reader(client)
+                await reader.response()
+                server.process.send_signal(signal.SIGSTOP)
+                await client.send_all(get("/").removeprefix(first))
+                await trio.sleep(2 * KEEP_ALIVE)
+                server.process.send_signal(signal.SIGCONT)
+
+                assert (await reader.response())[2] == b"hello"
 
 
 async def test_requests_in_one_packet_are_answered_in_order(safe_app: Application) -> None:

@@ -325,7 +325,7 @@ async def test_all_are_told_that_the_server_restarts(safe_app: Application) -> N
         await server.websockets.close_all(CloseReason.SERVICE_RESTART)
 
     assert codes == [1012] * 50
-    assert trio.current_time() - started < 3
+    assert trio.current_time() - started < 10  # one after the other they would take 50
     assert server.websockets.count == server.statistics.websockets_open == 0
 
 

@@ -7,7 +7,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from service.platform.database.address import Address
 from service.platform.settings import PlatformSettings
-from service.platform.settings.addresses import database_url, host_name, origin
+from service.platform.settings.addresses import host_name, origin
+from service.platform.settings.database_address import database_url
 
 
 @pytest.mark.parametrize(

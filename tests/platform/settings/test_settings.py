@@ -1,6 +1,7 @@
 """Settings: what is read, from where, and the sentence for what is wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -214,6 +215,10 @@ def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: p
     ("bytes_", "problem"),
     [
         (b"SERVICE_REVISION=a\nSERVICE_LOG_LEVEL=\xe9t\xe9\n", ".env:2: is not UTF-8; save the file in that encoding"),
+        (
+            b"\xef\xbb\xbfSERVICE_REVISION=a\r\n",
+            ".env:1: begins with a byte order mark, as a part of the first name; save the file without it",
+        ),
         (b"\nSERVICE_REVISION='open\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
         (b"SERVICE_REVISION=a\nnonsense here\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
     ],
@@ -224,6 +229,10 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
     Path(".env").write_bytes(bytes_)
 
     assert problems(monkeypatch) == [problem]
+
+
+def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, SERVICE_REVISION=os.fsdecode(b"caf\xe9")) == ["SERVICE_REVISION: is not UTF-8"]
 
 
 def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:
@@ -240,10 +249,21 @@ def test_each_secret_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypat
     (tmp_path / "SERVICE_REVISION").mkdir()
     (tmp_path / "SERVICE_DATABASE_URL").write_bytes(b"postgresql://a:\xe9@b/c")
     (tmp_path / "..data").mkdir()  # as Kubernetes mounts them
+    (tmp_path / "SERVICE_BIND").write_bytes(b"\xef\xbb\xbf127.0.0.1:1\n")
+    (tmp_path / "SERVICE_LOG_LEVEL").write_bytes(b"debug\0")
+    os.mkfifo(tmp_path / "SERVICE_LOG_FORMAT")  # it must not be waited for
+    with (tmp_path / "SERVICE_MAX_REQUESTS").open("wb") as huge:
+        huge.truncate(1 << 40)
+    (tmp_path / "SERVICE_ONE_CPU").symlink_to("gone")
     found = problems(monkeypatch, SERVICE_SECRETS_DIR=str(tmp_path))
 
     assert found == [
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_BIND: begins with a byte order mark; save the file without it",
         f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_DATABASE_URL: is not UTF-8",
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_LOG_FORMAT: is no regular file",
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_LOG_LEVEL: holds a NUL, which ends a text for libpq and others",
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_MAX_REQUESTS: is larger than 1 MiB",
+        f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_ONE_CPU: cannot be read: No such file or directory",
         f"SERVICE_SECRETS_DIR: {tmp_path}/SERVICE_REVISION: cannot be read: Is a directory",
     ]
 

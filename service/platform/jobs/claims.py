@@ -1,0 +1,127 @@
+"""Claims what is due as long as there is room, takes the turns of schedules, and rescues what others have lost."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import structlog
+import trio
+
+from service.platform.jobs import store
+from service.platform.jobs.declare import Job
+from service.platform.jobs.held import Held
+from service.platform.jobs.ledger import Ledger
+from service.platform.jobs.running import LEASE
+from service.platform.jobs.statistics import JobStatistics
+from service.platform.jobs.store import Claimed
+
+IDLE = 4.0  # seconds between two looks at the table when nothing is heard
+SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
+LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
+LINGER = 0.01  # seconds that what is enqueued after a claim waits for more that is
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """What it claims is added to `held`; then `begin` is called."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        held: Held,
+        kinds: Mapping[str, Job[...]],
+        statistics: JobStatistics,
+        *,
+        worker: str,
+        begin: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._held = held
+        self._kinds = tuple(kinds.values())
+        self._limited = {one.name for one in self._kinds if one.concurrency is not None}
+        self._statistics = statistics
+        self._worker = worker
+        self._begin = begin
+        self._wake = trio.Event()
+        self._turns: dict[str, datetime] = {}
+        self._claiming = trio.Lock()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Look for work now: something was enqueued, or a limit is free."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._held.let_go()
+
+    async def settle(self) -> None:
+        """Wait for what has been asked for: it is ours by then."""
+        async with self._claiming:
+            pass
+
+    def drop(self, claimed: Sequence[Claimed], *, returned: int = 0) -> None:
+        """Forget what was ended or lost, so that there is room for others."""
+        self._held.drop(claimed, returned=returned)
+        if any(one.kind in self._limited for one in claimed):
+            self.wake()
+
+    async def take(self) -> None:
+        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time."""
+        look_at = -math.inf
+        while not self._stopping:
+            woken, self._wake = self._wake.is_set(), trio.Event()
+            if trio.current_time() >= look_at:
+                ready, look_at = await self._look()
+                woken = woken or ready
+            room = self._held.room
+            claimed = await self.claim(room) if woken and room else 0
+            if woken and claimed == room:
+                self._wake.set()  # there may be more
+                with trio.move_on_at(look_at):  # then what others have lost is rescued all the same
+                    await self._held.wait_worth_it()
+            else:
+                if claimed:
+                    await trio.sleep(LINGER)
+                with trio.move_on_at(look_at):
+                    await self._wake.wait()
+
+    async def claim(self, room: int) -> int:
+        """Claim up to so many, and return how many there were."""
+        async with self._claiming:
+            if self._stopping:
+                return 0
+            lease = trio.current_time() + LEASE
+            claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
+            self._held.add(claimed, lease)
+            self._begin()
+            return len(claimed)
+
+    async def _look(self) -> tuple[bool, float]:
+        """Rescue, let turns wait, and return whether something is due, and when to look again."""
+        begun = trio.current_time()
+        seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE)
+        for kind, count in seen.rescued.items():
+            self._statistics.rescued[kind] += count
+            log.warning("jobs rescued", kind=kind, count=count)
+        turned, next_turn = await self._take_turns(seen.now)
+        lease = None if seen.lease is None else max(seen.lease, LOCKED)  # one that is over is left where it is locked
+        moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
+        idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
+        pause = max(SOON, min([idle, *moments]))
+        return seen.ready or turned or bool(seen.rescued), begun + pause
+
+    async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:
+        turned, nexts = False, []
+        for one in self._kinds:
+            if one.schedule is None:
+                continue
+            turn = one.schedule.latest(now)
+            if self._turns.get(one.name) != turn and await self._ledger.ask(store.take_turn, one, turn):
+                self._turns[one.name] = turn
+                turned = True
+            nexts.append((one.schedule.following(now) - now).total_seconds())
+        return turned, min(nexts, default=None)

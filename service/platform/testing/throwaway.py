@@ -1,0 +1,38 @@
+"""Where the clusters of a run lie: in memory where there is room, as copying a database takes a third there."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.platform.testing.kept import is_left
+
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30  # bytes; those of one process of the suite take a tenth of it
+PREFIX = "service_test_"
+
+
+@contextmanager
+def directory_for_clusters(on_disk: Path) -> Iterator[Path]:
+    """Yield an empty directory, in memory or else the one that is given; it is gone at the end.
+
+    What a killed run has left in memory goes first.
+    """
+    place = _in_memory() or on_disk
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def _in_memory() -> Path | None:
+    if not os.access(MEMORY, os.W_OK):
+        return None
+    for left in MEMORY.glob(f"{PREFIX}*"):
+        if is_left(left.name, PREFIX) and not left.name.startswith(f"{PREFIX}{os.getpid()}_"):
+            shutil.rmtree(left, ignore_errors=True)
+    if shutil.disk_usage(MEMORY).free < ROOM:
+        return None
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}_", dir=MEMORY))

@@ -20,10 +20,10 @@ python: ## Python with the service's parts and a connection to the development d
 	@$(SETUP) --group embedded
 	@exec .venv/bin/python deploy/console.py python
 
-test: ## the whole suite: style, types, drift, architecture, docs, unit and real-process tests
+test: ## [MARKED="not drill"] the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@git ls-files >/dev/null 2>&1 || { echo "make test needs git, and a repository here: git init && git add --all"; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@exec .venv/bin/pytest $(SIDE_BY_SIDE)
+	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$(MARKED)")
 
 test-database: ## a PostgreSQL for tests that stays until Ctrl-C: pytest on one file then takes seconds
 	@$(SETUP) --group dev

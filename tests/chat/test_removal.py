@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from service.platform.database.embedded import open_embedded
-from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, commit, copy_repository, git, run_in, type_check
+from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in, run_suite, type_check
 from service.platform.testing.development import Lay
 from service.platform.testing.processes import ready, run_to_end
 from tests.platform.database.migrations import write_migration
@@ -24,6 +24,12 @@ MARK = re.compile(r"(?:#|<!--)\s*sample(?::|\s*(?:-->)?[\s|]*$)", re.MULTILINE)
 # Written out, so that more of them is a decision.
 MARKED_FILES = {".ci/run", "README.md", "docs/capacity.md", "pyproject.toml", "service/features.py"}
 MOST_LINES = 10
+TRIED_ELSEWHERE = (
+    *("tests/system", "tests/platform/verbs", "tests/platform/http/test_contract.py"),  # test_rooms.py, with less still
+    "tests/platform/test_rooms.py",  # makes the same of this copy as of the whole
+    "tests/platform/test_style.py",  # here
+    "tests/docs/test_add_a_feature.py",  # tests/clone/test_whole_life.py makes a feature in such a clone
+)
 GENERATED = {".env.example", "helm/templates/_settings.tpl", "helm/values.schema.json", "uv.lock"}
 
 
@@ -229,11 +235,13 @@ def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.ci
-async def test_the_suite_is_green(removed: Path) -> None:
-    """All but the tests of server and database, which know of no feature and take most of the time."""
-    left_out = ("--ignore", "tests/platform/server", "--ignore", "tests/platform/database")
-    run = ("pytest", "-q", "-p", "no:cacheprovider", *SIDE_BY_SIDE, *left_out)
-    done = await trio.to_thread.run_sync(lambda: run_in(removed, *run, seconds=1200))
-    print(done.stdout[-3000:])
+async def test_the_suite_is_green_under_another_name_too(removed: Path, tmp_path: Path) -> None:
+    """What the tree says, and what is generated of it; what its processes do is tried without any feature at all."""
+    copy = Path(shutil.copytree(removed, tmp_path / "clone", symlinks=True))
+    renamed = run_in(copy, "python", "deploy/rename.py", "acme-shop")
+    assert renamed.returncode == 0, renamed.stderr
+    commit(copy)
+
+    done = await trio.to_thread.run_sync(lambda: run_suite(copy, without=TRIED_ELSEWHERE))
 
     assert done.returncode == 0, done.stdout[-3000:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in
+from service.platform.testing.copies import ROOT, commit, copy_repository, git, hand_on_types, run_in
 
 UV = Path(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv")
 pytestmark = [
@@ -58,6 +58,7 @@ def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(template.parent, "clone", "--quiet", str(template), str(copy := tmp_path_factory.mktemp("life") / "clone"))
     git(copy, "config", "user.name", "tests")
     git(copy, "config", "user.email", "tests@example.org")
+    hand_on_types(copy)
     return copy
 
 

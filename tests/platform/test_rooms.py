@@ -8,7 +8,16 @@ import httpx2
 import pytest
 import trio
 
-from service.platform.testing.copies import SIDE_BY_SIDE, commit, copy_repository, run_in, strip_features, type_check
+from service.platform.testing.copies import (
+    KNOW_OF_NO_FEATURE,
+    ROOT,
+    commit,
+    copy_repository,
+    run_in,
+    run_suite,
+    strip_features,
+    type_check,
+)
 from service.platform.testing.processes import ready, run_to_end
 
 # What `make migration NAME=add_total` and a second file of tests leave, neither of which names its feature.
@@ -18,6 +27,8 @@ OF_A_FEATURE = {
     "migrations/versions/5eed5eed5eed_add_total.py": MIGRATION,
     "tests/test_totals.py": "import service.orders\n",
 }
+# They bring a feature, or a clone with one, for what they try; `service dev` and `service serve` with none are tried.
+OF_THEIR_OWN = [f"tests/system/test_{name}.py" for name in ("breakpoint", "processor", "reload", "tracing")]
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +74,18 @@ def test_it_types(bare: Path) -> None:
 
 @pytest.mark.ci
 async def test_the_tests_of_the_platform_are_green(bare: Path) -> None:
-    """All but those of database and server, which know of no feature and take most of the time."""
-    left_out = ("--ignore", "tests/platform/database", "--ignore", "tests/platform/server")
-    which = ("tests/platform", "tests/system/test_process.py", "tests/helm/test_values.py")
-    run = ("pytest", "-q", "-p", "no:cacheprovider", *SIDE_BY_SIDE, *left_out, *which)
-    done = await trio.to_thread.run_sync(lambda: run_in(bare, *run, seconds=1200))
-    print(done.stdout[-3000:])
+    """What processes of the service do, and what is generated of it; types are looked at above."""
+    which = ("tests/platform", "tests/system", "tests/helm/test_values.py")
+    without = ("tests/platform/test_rooms.py", "tests/platform/test_style.py", *OF_THEIR_OWN)
+    done = await trio.to_thread.run_sync(lambda: run_suite(bare, *which, without=without))
 
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("name", KNOW_OF_NO_FEATURE)
+def test_what_is_left_out_there_names_no_features(name: str) -> None:
+    place = ROOT / name
+    texts = [path.read_text() for path in (place.rglob("*.py") if place.is_dir() else [place])]
+
+    assert texts
+    assert not [text for text in texts if "service.features" in text]

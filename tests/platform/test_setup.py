@@ -70,3 +70,27 @@ def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: st
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:
     assert f"SIDE_BY_SIDE := {' '.join(SIDE_BY_SIDE)}\n" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("codes", [(0, 0, 0), (3, 0, 3), (0, 2, 2)], ids=["neither", "the set-up", "the suite"])
+def test_ci_fails_as_its_set_up_or_its_suite_fails(tmp_path: Path, codes: tuple[int, int, int]) -> None:
+    """With packages from Debian beside it that cannot be had, which is said and no failure."""
+    setup, suite, code = codes
+    for name, says in (
+        ("deploy/setup.sh", f"exit {setup}"),
+        ("make", f'echo "$@"; exit {suite}'),
+        ("apt-get", "exit 100"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = ["bash", ".ci/run"]
+    done = subprocess.run(
+        run, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == code
+    assert ("test MARKED=not drill" in done.stdout) == (setup == 0)

@@ -26,7 +26,10 @@ _SERVER_LOSES: Final = {
     "full_page_writes": "a page may be torn when the machine stops",
 }
 _NAMES: Final = ", ".join(f"'{name}'" for name in {*FORMS, *_CUT, *_LOSES, *_SERVER_LOSES})
-_SELECT: Final = f"SELECT name, setting FROM pg_settings WHERE name IN ({_NAMES}) ORDER BY name"  # noqa: S608  constants
+_SCHEMA: Final = "schema"
+_SELECT: Final = f"""
+    SELECT name, setting FROM pg_settings WHERE name IN ({_NAMES})
+    UNION ALL SELECT '{_SCHEMA}', current_schema() ORDER BY name"""  # noqa: S608  constants
 
 
 async def find_unfit(pgconn: PGconn, limits: Mapping[str, str], *, of_server: bool = False) -> list[str]:
@@ -39,7 +42,8 @@ async def find_unfit(pgconn: PGconn, limits: Mapping[str, str], *, of_server: bo
     loses = _LOSES | _SERVER_LOSES if of_server else _LOSES
     lost = [f"{name} is off: {loses[name]}" for name in loses if have.get(name) == "off"]
     others = (_sentence(name, value, limits) for name, value in have.items() if name in _CUT or name in FORMS)
-    return [*lost, *filter(None, others)]
+    lead = [] if have[_SCHEMA] else ["search_path leads to no schema that the role may use"]
+    return [*lead, *lost, *filter(None, others)]
 
 
 def _sentence(name: str, value: str, limits: Mapping[str, str]) -> str:

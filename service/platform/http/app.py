@@ -119,6 +119,11 @@ class _App(Application):
         self._statistics = identity.statistics
         self._request_deadline = settings.request_deadline
         self._parts = PathParts()
+        self._handlers: dict[tuple[object, ...], object] = {}  # of errors, by their kind and the names of blueprints
+
+    def register_error_handler(self, code_or_exception: Any, f: Any) -> None:
+        super().register_error_handler(code_or_exception, f)
+        self._handlers.clear()
 
     def add_url_rule(  # type: ignore[override]  # its own two superclasses differ in this
         self, rule: str, endpoint: str | None = None, view_func: Any = None, **options: Any
@@ -212,7 +217,7 @@ class _App(Application):
         """
         if not isinstance(error, Exception):
             return None
-        handler: object = self._find_error_handler(error, context.blueprints)
+        handler = self._handler_of(error, context.blueprints)
         scope = context.scope
         asked = {"instance": scope["path"], "request_id": str(scope.get("request_id", ""))}
         reply = None
@@ -224,6 +229,13 @@ class _App(Application):
             return None
         fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
         return Document(reply.body, reply.status, fields)
+
+    def _handler_of(self, error: Exception, blueprints: list[str]) -> object:
+        """Return who handles an error, who is looked for once for each kind: most are refused by the same few."""
+        key = (type(error), *blueprints)
+        if key not in self._handlers:
+            self._handlers[key] = self._find_error_handler(error, blueprints)
+        return self._handlers[key]
 
     def log_exception(self, ctx: AppContext, exception_info: Any) -> None:
         """Log what no handler took, once; the framework's own line would show the path, which clients write."""

@@ -14,6 +14,7 @@ from hypercorn.logging import Logger
 
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.doorway import Doorway
+from service.platform.server.idle import IdleConnections
 from service.platform.server.listener import BACKLOG
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
@@ -78,6 +79,7 @@ class ServerConfig(Config):
         self.websocket_max_message_size = settings.websocket_max_bytes
         self.graceful_timeout = settings.graceful_timeout
         self.keep_alive_timeout = settings.keep_alive_timeout
+        self.idle = IdleConnections(settings.keep_alive_timeout)
         self._dated = (0, [(b"date", b"")])
 
     def create_sockets(self) -> Sockets:

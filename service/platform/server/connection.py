@@ -1,7 +1,8 @@
 """One accepted socket: the barrier round it, its deadlines, and how it is closed.
 
 Whatever goes wrong in here costs this connection and is logged and counted; it never reaches the server's nursery.
-One scope round the reading, whose deadline moves, stands in for Hypercorn's task per idle connection.
+One scope round the reading, whose deadline moves, and one task for all that are idle (idle.py) stand in for Hypercorn's
+task per idle connection.
 """
 
 import contextlib
@@ -98,6 +99,7 @@ class ServerConnection(TCPServer):
         finally:
             self.outbox.close()
             self.config.connections.discard(self)
+            self.config.idle.discard(self)
             self.config.statistics.connections_open -= 1
 
     def drop(self, reason: str) -> None:
@@ -122,8 +124,24 @@ class ServerConnection(TCPServer):
         elif isinstance(event, Updated):
             self._idle = event.idle
             self._in_headers = False
-            patience = self._patience(self.config.keep_alive_timeout) if event.idle else math.inf
-            self.read_scope.deadline = trio.current_time() + patience
+            if not self._closing:
+                self._count_idle_time()
+
+    def end_idle(self) -> None:
+        """Close, as nothing has been asked of this connection for as long as it is kept."""
+        if not self._closing:
+            self.read_scope.cancel()
+
+    def _count_idle_time(self) -> None:
+        deadline = math.inf
+        if not self._idle:
+            self.config.idle.discard(self)
+        elif self.config.closing:
+            deadline = trio.current_time() + self._patience(self.config.keep_alive_timeout)
+        else:
+            self.config.idle.add(self)
+        if self.read_scope.deadline != deadline:
+            self.read_scope.deadline = deadline
 
     async def _enter(self) -> None:
         """Let others in first. Before a request is read, and a task made for it, that takes half the time."""
@@ -167,6 +185,7 @@ class ServerConnection(TCPServer):
             await self._take_all(await self._receive())
         while self._is_late and (data := self._read()):  # in time, while this process stood still or had others to read
             with trio.CancelScope() as self.read_scope:
+                self._count_idle_time()
                 await self._take_all(data)
         if self._is_late:
             await self._give_up_reading()
@@ -222,6 +241,7 @@ class ServerConnection(TCPServer):
             if not self._in_headers:
                 self._in_headers = True
                 self._headers_until = trio.current_time() + self.config.settings.header_timeout
+            self.config.idle.discard(self)
             self.read_scope.deadline = self._headers_until
 
     def _has_unread(self) -> bool:

@@ -4,9 +4,8 @@ Pure: a request's method and headers in, an error or None out.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia, cut
@@ -16,8 +15,7 @@ from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(NamedTuple):
     """The few headers that decide; absent ones are empty."""
 
     host: str = ""
@@ -29,15 +27,16 @@ class Headers:
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
-        found = {name: value.decode("latin1") for name, value in headers}
-        length, encoding = found.get(b"content-length"), found.get(b"transfer-encoding")
+        found = dict(headers)
+        origin, length = found.get(b"origin"), found.get(b"content-length")
+        has_encoding = b"transfer-encoding" in found
         return cls(
-            host=found.get(b"host", ""),
-            origin=found.get(b"origin"),
-            content_type=found.get(b"content-type", ""),
+            host=found.get(b"host", b"").decode("latin1"),
+            origin=None if origin is None else origin.decode("latin1"),
+            content_type=found.get(b"content-type", b"").decode("latin1"),
             has_length=length is not None,
-            has_encoding=encoding is not None,
-            has_body=encoding is not None or length not in {None, "0"},
+            has_body=has_encoding or length not in {None, b"0"},
+            has_encoding=has_encoding,
         )
 
 

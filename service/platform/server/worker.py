@@ -61,7 +61,10 @@ async def serve(  # noqa: ASYNC128  Hypercorn calls task_status.started
 
 
 async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[object]], shared: bool) -> None:
-    await shutdown()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(config.idle.watch)
+        await shutdown()
+        nursery.cancel_scope.cancel()  # from here on each has a deadline of its own
     config.closing = True
     for connection in tuple(config.connections):
         connection.leave(within=LAST_CALL if shared else 0)

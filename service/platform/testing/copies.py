@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -17,6 +17,12 @@ ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  # as the Makefile says it
 CACHE = ROOT / ".mypy_cache"
+# Tests whose features, if they have any, are their own: which ones the service has makes no difference to them.
+KNOW_OF_NO_FEATURE = (
+    *(f"tests/platform/{name}" for name in ("client", "database", "inside", "jobs", "reload", "server", "telemetry")),
+    *(f"tests/platform/identity/test_{name}.py" for name in ("keys", "many", "may", "metrics", "sign_in", "tokens")),
+    *(f"tests/platform/test_{name}.py" for name in ("calls", "kept", "lifecycle", "setup")),
+)
 MARK = re.compile(r"# (sample|hello)$")
 NO_FEATURES = {"__init__", "__main__", "features", "platform", "settings"}
 TESTS = {"__init__.py", "conftest.py", "clone", "docs", "helm", "platform", "system"}
@@ -125,6 +131,16 @@ def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str)
     )
 
 
+def run_suite(copy: Path, *which: str, without: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a copy's tests, but those that are left out, and print the end of what they said."""
+    left_out = [f"--ignore={name}" for name in (*KNOW_OF_NO_FEATURE, *without)]
+    said = ("-q", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider")
+    beside = (*SIDE_BY_SIDE, "-n", "2")  # most often it runs beside the suite that asks
+    done = run_in(copy, "pytest", *said, *beside, *left_out, *which)
+    print(done.stdout[-3000:])
+    return done
+
+
 @contextmanager
 def one_mypy() -> Iterator[None]:
     """Wait until nobody else of the tests writes what mypy knows of the files here."""
@@ -136,8 +152,13 @@ def one_mypy() -> Iterator[None]:
 
 def type_check(copy: Path) -> subprocess.CompletedProcess[str]:
     """Run mypy with what it knows of the unchanged files from here."""
+    hand_on_types(copy)
+    return run_in(copy, "mypy", "--no-error-summary")
+
+
+def hand_on_types(copy: Path) -> None:
+    """Give a copy what mypy knows of the files here."""
     with one_mypy():
         if not (CACHE / "CACHEDIR.TAG").exists():
             run_in(ROOT, "mypy")
         shutil.copytree(CACHE, copy / CACHE.name, dirs_exist_ok=True)
-    return run_in(copy, "mypy", "--no-error-summary")

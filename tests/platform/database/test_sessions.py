@@ -221,6 +221,16 @@ async def test_what_no_option_reaches_is_told(make_database: MakeDatabase, tmp_p
     assert len(again) == 1
 
 
+async def test_a_search_path_that_leads_nowhere_is_told(make_database: MakeDatabase) -> None:
+    settings = make_database({"search_path": "nowhere"})
+    with structlog.testing.capture_logs() as logged:
+        async with open_database(settings) as database:
+            assert (await database.look()).reachable
+
+    [unfit] = [line["found"] for line in logged if line["event"] == "database sessions are not as they should be"]
+    assert unfit == "search_path leads to no schema that the role may use"
+
+
 async def test_a_limit_in_the_url_is_the_operators_and_is_told(make_database: MakeDatabase, tmp_path: Path) -> None:
     url = make_url(make_database({}).database_url.get_secret_value())  # type: ignore[union-attr]  # it is set
     given = url.update_query_dict({"options": "-c synchronous_commit=off"}).render_as_string(hide_password=False)

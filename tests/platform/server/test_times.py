@@ -48,6 +48,35 @@ async def test_an_idle_connection_closes_on_time(safe_app: Application, name: st
         assert KEEP_ALIVE - 0.05 < await seconds_until_closed(client) < KEEP_ALIVE + 0.5
 
 
+async def test_a_request_that_takes_longer_than_an_idle_connection_is_kept_is_answered(safe_app: Application) -> None:
+    keep = running(safe_app, make_settings(keep_alive_timeout=KEEP_ALIVE))
+    async with keep as server, await server.connect() as client:
+        reader = Reader(client)
+        for _ in range(2):
+            await client.send_all(get("/"))
+            await reader.response()
+        await client.send_all(get(f"/slow/{3 * KEEP_ALIVE}"))
+        answer = await reader.response()
+
+    assert (answer[0], answer[2]) == (200, b"done")
+
+
+async def test_a_beginning_of_a_request_has_the_time_for_headers_and_not_that_of_an_idle_connection(
+    safe_app: Application,
+) -> None:
+    settings = make_settings(keep_alive_timeout=KEEP_ALIVE, header_timeout=4 * KEEP_ALIVE)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        await client.send_all(get("/"))
+        await Reader(client).response()
+        await client.send_all(b"GET / HT")
+        started = trio.current_time()
+        answer = await Reader(client).response()
+        took = trio.current_time() - started
+
+    assert answer[0] == 408
+    assert took > 3 * KEEP_ALIVE
+
+
 async def test_trap_an_idle_connection_never_closes_on_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
     async with running_bare(bare_app, keep_alive_timeout=KEEP_ALIVE) as server, await server.connect() as client:
         await client.send_all(get("/"))

@@ -133,7 +133,8 @@ async def test_with_the_database_stopped_everything_says_database(tmp_path: Path
             health = await client.get(service.management + "/healthz")
 
     assert health.status_code == 503
-    assert [name for name, check in health.json()["checks"].items() if not check["ok"]] == ["database"]
+    failing = [name for name, check in health.json()["checks"].items() if not check["ok"]]
+    assert [name for name in failing if name != "background"] == ["database"]  # a task may have noticed as well by now
 
 
 async def test_probes_are_logged_when_their_answer_changes(tmp_path: Path, database_url: str) -> None:

@@ -5,9 +5,10 @@ of commits: who has read up to a seq never sees a lower one appear.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
+from json import dumps
 
 import psycopg
 import sqlalchemy as sa
@@ -53,38 +54,46 @@ class Appended:
     messages: list[Message]
 
 
-# Plans that PostgreSQL keeps (test_plans.py). An array out of a sub-select is one of unknown length, whatever is given,
-# so that no plan for the given one looks cheaper; LATERAL and ON CONFLICT find rows by their index, whatever statistics
-# say when the plan is made: it is kept until the next ANALYZE.
-_LOCK = """
-    SELECT room.name, room.seq, (SELECT epoch FROM chat_epoch)
-    FROM unnest((SELECT %b::text[])) AS asked(name)
-    CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.name FOR UPDATE {wait}) room"""
+# One statement, and one text for all that is given: so PostgreSQL keeps its plan, which with arrays, whose lengths it
+# looks at, it would not, and the driver has one value to adapt. A plan that is kept must never scan all messages:
+# ON CONFLICT finds them by their index whatever was counted when the plan was made. It also sees every id that is
+# stored, whatever this statement's snapshot shows, as a room that was waited for is read as it is then. With a repeat
+# among the drafts the rooms stay where they were. One NOTIFY a room: at COMMIT it takes a lock of the whole server.
+_STORE = """
+    WITH draft AS MATERIALIZED (
+        SELECT draft.* FROM set_config('lock_timeout', %b, true), json_to_recordset(%b::json)
+        AS draft(place int, room text, id text, author text, text text, subject text)
+    ), held AS MATERIALIZED (
+        SELECT room.name, room.seq FROM (SELECT room FROM draft GROUP BY room ORDER BY room) asked
+        CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.room FOR UPDATE {wait}) room
+    ), placed AS MATERIALIZED (
+        SELECT draft.*, held.seq + row_number() OVER (PARTITION BY held.name ORDER BY draft.place) AS seq
+        FROM held JOIN draft ON draft.room = held.name
+    ), stored AS (
+        INSERT INTO chat_message (room, seq, id, author, text, subject)
+        SELECT room, seq, id, author, text, subject FROM placed
+        ON CONFLICT (room, id) DO NOTHING RETURNING room, seq, at
+    ), advanced AS (
+        INSERT INTO chat_room (name, seq) SELECT room, max(seq) FROM placed
+        WHERE (SELECT count(*) FROM stored) = (SELECT count(*) FROM placed) GROUP BY room
+        ON CONFLICT (name) DO UPDATE SET seq = excluded.seq RETURNING pg_notify(%b, name || ':' || seq)
+    )
+    SELECT placed.place, placed.seq, stored.at, (SELECT epoch FROM chat_epoch)
+    FROM placed LEFT JOIN stored ON stored.room = placed.room AND stored.seq = placed.seq ORDER BY placed.place"""
+_TAKE_BACK = "DELETE FROM chat_message WHERE (room, seq) IN (SELECT * FROM unnest(%b::text[], %b::bigint[]))"
 _KNOWN = """
-    SELECT draft.room, draft.id, message.seq, message.text
-    FROM unnest((SELECT %b::text[]), (SELECT %b::text[])) AS draft(room, id)
-    CROSS JOIN LATERAL (
-        SELECT seq, text FROM chat_message WHERE room = draft.room AND id = draft.id LIMIT 1
-    ) message"""
+    SELECT room, id, seq, text FROM chat_message
+    WHERE (room, id) IN (SELECT * FROM unnest(%b::text[], %b::text[]))"""
 _EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%b::text[])"
-# One NOTIFY a room: it takes a lock over the whole server at commit, so there is not one for each message.
-_INSERT = """
-    WITH advanced AS (
-        INSERT INTO chat_room (name, seq) SELECT * FROM unnest((SELECT %b::text[]), (SELECT %b::bigint[]))
-        ON CONFLICT (name) DO UPDATE SET seq = excluded.seq
-        RETURNING pg_notify(%b, name || ':' || seq)
-    )
-    INSERT INTO chat_message (room, seq, id, author, text, subject)
-    SELECT * FROM unnest(
-        (SELECT %b::text[]), (SELECT %b::bigint[]), (SELECT %b::text[]),
-        (SELECT %b::text[]), (SELECT %b::text[]), (SELECT %b::text[])
-    )
-    RETURNING room, seq, at"""
+RETENTION_WAIT = 0.1  # seconds for the end of a transaction that deletes what a draft repeats
 
 
 def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
-    """Store drafts in those rooms that can be locked at once: a locked room holds up no other."""
-    return _append(connection, drafts, lock=_LOCK.format(wait="SKIP LOCKED"))
+    """Store drafts in those rooms that can be locked at once: a locked room holds up no other.
+
+    A draft that repeats a message which retention is deleting just now is refused with all others (LockNotAvailable).
+    """
+    return _append(connection, drafts, _STORE.format(wait="SKIP LOCKED"), _milliseconds(RETENTION_WAIT))
 
 
 def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_timeout: float) -> Appended:
@@ -92,78 +101,83 @@ def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_time
 
     After `lock_timeout` seconds PostgreSQL refuses (LockNotAvailable), and the door raises DatabaseUnable.
     """
-    connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{lock_timeout * 1000:.0f}ms", True)))
+    connection.execute(sa.select(sa.func.set_config("lock_timeout", _milliseconds(lock_timeout), True)))
     connection.execute(postgresql.insert(room_table).values(name=drafts[0].room, seq=0).on_conflict_do_nothing())
-    return _append(connection, drafts, lock=_LOCK.format(wait=""))
+    return _append(connection, drafts, _STORE.format(wait=""), _milliseconds(lock_timeout))
 
 
-def _append(connection: Connection, drafts: Sequence[Draft], *, lock: str) -> Appended:
+def _append(connection: Connection, drafts: Sequence[Draft], statement: str, lock_timeout: str) -> Appended:
     driver = _driver(connection)
-    names = sorted({draft.room for draft in drafts})
-    with driver.pipeline():  # one round trip for both
-        locked = driver.execute(lock, (names,))
-        # A statement sees what was committed before it began: this one all that was while the locks were waited for.
-        known = driver.execute(_KNOWN, ([draft.room for draft in drafts], [draft.id for draft in drafts]))
-    rows = locked.fetchall()
-    existing = driver.execute(_EXISTING, (names,)) if len(rows) < len(names) else ()
-    plan = _Plan({name: seq for name, seq, _ in rows}, {name for (name,) in existing})
-    plan.taken = {(room, id_): (seq, text) for room, id_, seq, text in known}
-    results = [plan.place(draft) for draft in drafts]
-    epoch = known_epoch(rows[0][2]) if rows else ""
-    return Appended(epoch, results, _insert(driver, epoch, plan) if plan.new else [])
-
-
-class _Plan:
-    """Which draft gets which seq; its numbers hold because the rooms in `heads` are locked."""
-
-    def __init__(self, heads: dict[str, int], existing: set[str]) -> None:
-        self.heads = heads
-        self.existing = existing
-        self.taken: dict[tuple[str, str], tuple[int, str]] = {}
-        self.new: list[tuple[Draft, int]] = []
-
-    def place(self, draft: Draft) -> Stored | Refusal:
-        if draft.room not in self.heads:
-            return Refusal.LOCKED if draft.room in self.existing else Refusal.NEW_ROOM
+    store = partial(_store, driver, statement, lock_timeout)
+    first = {(draft.room, draft.id): draft for draft in reversed(drafts)}  # of repeats within the batch, the first
+    new = [draft for draft in drafts if first[draft.room, draft.id] is draft]
+    epoch, messages, repeats = store(new)
+    taken: dict[tuple[str, str], tuple[int, str]] = {}
+    if repeats:
+        taken = _take_back(driver, messages, repeats)
+        new = [draft for draft in new if (draft.room, draft.id) not in taken]
+        messages = store(new)[1] if new else []
+    fresh = {(message.room, message.id): message.seq for message in messages}
+    held = {room for room, _ in (*taken, *fresh)}
+    existing = _existing(driver, {draft.room for draft in drafts} - held)
+    results: list[Stored | Refusal] = []
+    for draft in drafts:
         key = draft.room, draft.id
-        if key in self.taken:  # in the table, or earlier in this batch
-            seq, text = self.taken[key]
-            return Stored(seq, dup=True) if text == draft.text else Refusal.CONFLICT
-        seq = self.heads[draft.room] = self.heads[draft.room] + 1
-        self.taken[key] = seq, draft.text
-        self.new.append((draft, seq))
-        return Stored(seq, dup=False)
-
-    @property
-    def latest(self) -> Mapping[str, int]:
-        return {draft.room: seq for draft, seq in self.new}
+        if key in taken:
+            seq, text = taken[key]
+            results.append(Stored(seq, dup=True) if text == draft.text else Refusal.CONFLICT)
+        elif key in fresh:
+            results.append(Stored(fresh[key], dup=False))
+            taken[key] = fresh[key], draft.text
+        else:
+            results.append(Refusal.LOCKED if draft.room in existing else Refusal.NEW_ROOM)
+    return Appended(epoch, results, messages)
 
 
-def _insert(driver: psycopg.Connection, epoch: str, plan: _Plan) -> list[Message]:
-    rooms, ids, authors, texts, seqs, subjects = [], [], [], [], [], []
-    for draft, seq in plan.new:
-        rooms.append(draft.room)
-        ids.append(draft.id)
-        authors.append(draft.author)
-        texts.append(draft.text)
-        subjects.append(draft.subject)
-        seqs.append(seq)
-    latest = plan.latest
-    inserted = driver.execute(
-        _INSERT, (list(latest), list(latest.values()), CHANNEL, rooms, seqs, ids, authors, texts, subjects)
-    )
-    times: dict[tuple[str, int], datetime] = {(room, seq): at for room, seq, at in inserted}
-    return [
+def _store(
+    driver: psycopg.Connection, statement: str, lock_timeout: str, drafts: Sequence[Draft]
+) -> tuple[str, list[Message], list[Draft]]:
+    """Store drafts of different ids. Returns the epoch, what is stored, and repeats; if any, it is to be taken back."""
+    given = [
+        {
+            "place": place, "room": draft.room, "id": draft.id, "author": draft.author, "text": draft.text,
+            "subject": draft.subject,
+        }
+        for place, draft in enumerate(drafts)
+    ]  # fmt: skip
+    rows = driver.execute(statement, (lock_timeout, dumps(given), CHANNEL)).fetchall()
+    epoch = known_epoch(rows[0][3]) if rows else ""
+    messages = [
         Message(
             room=draft.room, epoch=epoch, seq=seq, id=draft.id, author=draft.author, text=draft.text,
-            at=rfc3339(times[draft.room, seq]), subject=draft.subject,
+            at=rfc3339(at), subject=draft.subject,
         )
-        for draft, seq in plan.new
+        for draft, seq, at in ((drafts[place], seq, at) for place, seq, at, _ in rows)
+        if at is not None
     ]  # fmt: skip
+    return epoch, messages, [drafts[place] for place, _, at, _ in rows if at is None]
+
+
+def _take_back(
+    driver: psycopg.Connection, messages: Sequence[Message], repeats: Sequence[Draft]
+) -> dict[tuple[str, str], tuple[int, str]]:
+    """Remove what was stored beside repeats; return what those repeat, by room and id: seq and text."""
+    stored = [message.room for message in messages], [message.seq for message in messages]
+    driver.execute(_TAKE_BACK, stored, prepare=False)  # neither plan is kept: it would be one for a few messages
+    known = driver.execute(_KNOWN, ([draft.room for draft in repeats], [draft.id for draft in repeats]), prepare=False)
+    return {(room, id_): (seq, text) for room, id_, seq, text in known}
+
+
+def _existing(driver: psycopg.Connection, names: set[str]) -> set[str]:
+    return {name for (name,) in driver.execute(_EXISTING, (sorted(names),))} if names else set()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms"
 
 
 def _driver(connection: Connection) -> psycopg.Connection:
-    """Return psycopg's connection below SQLAlchemy's, which knows no pipelines."""
+    """Return psycopg's connection below SQLAlchemy's, whose own statements cost three times as much."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101  the door knows no other driver
     return driver

@@ -137,8 +137,11 @@ class Writer:
                 appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
         except (Unavailable, trio.TooSlowError) as error:
             if isinstance(error, DatabaseUnable) and error.sqlstate == LOCK_NOT_AVAILABLE:
-                self._backlog.put_back(batch)  # until its senders' deadline
-                return []
+                if unit is store.append and len(batch) > 1:  # one of them repeats what retention is deleting
+                    return await self._store_one_by_one(batch, unit, options, error)
+                if unit is store.append_waiting:
+                    self._backlog.put_back(batch)  # until its senders' deadline
+                    return []
             for pending in batch:
                 self._refuse(pending, str(error) or "the database took too long")
             return []

@@ -147,6 +147,30 @@ async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside:
         assert (await page_of(database, "lobby")).head == 1
 
 
+async def test_who_waited_for_a_room_sees_what_was_stored_in_it_meanwhile(
+    database: Database, outside: Connection
+) -> None:
+    found: list[Appended] = []
+
+    async def wait() -> None:
+        found.append(await database.run(store.append_waiting, [note("b"), note("c"), note("d")], lock_timeout=30))
+
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+        outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not await database.read(lambda connection: connection.execute(waits).scalar_one()):
+                await trio.sleep(0.01)
+            store.append(outside, [note("c"), note("b")])
+            outside.commit()
+
+        assert found[0].results == [Stored(3, dup=True), Stored(2, dup=True), Stored(4, dup=False)]
+        assert texts(await page_of(database, "lobby")) == [f"text of {id_}" for id_ in "acbd"]
+        assert (await page_of(database, "lobby")).head == 4
+
+
 async def test_concurrent_batches_keep_the_order_dense(database: Database) -> None:
     """Eight writers in two rooms: what a writer got as seq is where the message is, and nothing is missing."""
     got: dict[tuple[str, str], int] = {}
@@ -269,9 +293,12 @@ async def test_retention_waits_for_no_writer_and_no_writer_for_it(database: Data
 
         store.delete_old(outside, age=0, after="", **AT_ONCE)  # and leaves its transaction open
         with trio.fail_after(10):
-            appended = await database.run(store.append, [note("6"), note("5")])
+            appended = await database.run(store.append, [note("6")])
+            with pytest.raises(DatabaseUnable) as caught:
+                await database.run(store.append, [note("5")])
 
-        assert appended.results == [Stored(6, dup=False), Stored(5, dup=True)]
+        assert appended.results == [Stored(6, dup=False)]
+        assert caught.value.sqlstate == LOCK_NOT_AVAILABLE
 
 
 async def test_the_epoch_changes_only_when_it_is_renewed(database: Database) -> None:

@@ -29,6 +29,7 @@ class Table:
         self.heads = {"lobby": 0, "other": 0}
         self.locked: set[str] = set()
         self.poison: set[str] = set()
+        self.being_deleted: set[str] = set()
         self.seconds = COMMIT
         self.error: Exception | None = None
 
@@ -39,6 +40,8 @@ class Table:
             raise self.error
         if any(draft.id in self.poison for draft in drafts):
             raise psycopg.errors.UntranslatableCharacter("no such character")
+        if any(draft.id in self.being_deleted for draft in drafts):
+            raise DatabaseUnable("locked", sqlstate="55P03")
         if unit is store.append_waiting:
             self.heads.setdefault(drafts[0].room, 0)
             if drafts[0].room in self.locked:
@@ -213,6 +216,19 @@ async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(autojump_
 
     assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
     assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (False, 1, 2)
+
+
+async def test_who_repeats_what_is_being_deleted_may_try_again_and_nobody_waits_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as world:
+        world.table.being_deleted.add("2")
+        world.submit("1", "2", "3")
+        await trio.sleep(1)
+
+    assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
+    assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (True, 1, 2)
+    assert world.table.units == [["1", "2", "3"], ["1"], ["2"], ["3"]]
 
 
 async def test_who_sends_too_much_is_refused_at_once_and_others_are_not(autojump_clock: MockClock) -> None:

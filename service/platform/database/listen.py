@@ -45,8 +45,7 @@ class Wakeups(AsyncIterator[Wakeup]):
         self._any = trio.Event()
 
     async def __anext__(self) -> Wakeup:
-        await trio.lowlevel.checkpoint()
-        await self._any.wait()
+        await self._any.wait()  # a checkpoint in any case
         self._any = trio.Event()
         missed, payloads = self._missed, frozenset(self._payloads)
         self._missed, self._payloads = False, set()

@@ -35,14 +35,20 @@ class Exchange:
 
     async def __call__(self, message: ASGIReceiveEvent) -> None:
         """Hand a message to the app; waits while too much is waiting, and not a checkpoint otherwise."""
-        size = _size(message)
-        while self._last is None and self._is_full(size):
+        while not self.put_nowait(message):
             self._taken = trio.Event()
             await self._taken.wait()
+
+    def put_nowait(self, message: ASGIReceiveEvent) -> bool:
+        """Hand a message to the app unless too much is waiting; True as well when it will take no more."""
+        size = _size(message)
         if self._last is None:
+            if self._is_full(size):
+                return False
             self._messages.append((message, size))
             self._bytes += size
             self._tell(self._arrived)
+        return True
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next message; after `close`, and what had come before it, the last one again and again."""

@@ -239,10 +239,17 @@ class WebsocketStream(WSStream):
         if event.message_finished:
             message = self.buffer.to_message()
             self.buffer.clear()
-            with trio.move_on_after(UNTAKEN_TIMEOUT) as patience:
-                await self.app_put(message)  # type: ignore[misc,arg-type]  # it is there once accepted
-            if patience.cancelled_caught:
-                await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
+            await self._hand_over(message)
+
+    async def _hand_over(self, message: Any) -> None:
+        exchange = self.app_put
+        assert exchange is not None  # noqa: S101  # it is there once accepted
+        if exchange.put_nowait(message):  # mostly: a scope round each message costs as much as handing it over
+            return
+        with trio.move_on_after(UNTAKEN_TIMEOUT) as patience:
+            await exchange(message)
+        if patience.cancelled_caught:
+            await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
 
     async def _reject(self, code: int, reason: str = "") -> None:
         """Close for the peer's fault and listen no more; what it goes on sending is read and dropped."""

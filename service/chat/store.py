@@ -112,13 +112,14 @@ def _append(connection: Connection, drafts: Sequence[Draft], statement: str, loc
     first = {(draft.room, draft.id): draft for draft in reversed(drafts)}  # of repeats within the batch, the first
     new = [draft for draft in drafts if first[draft.room, draft.id] is draft]
     epoch, messages, repeats = store(new)
+    held = {message.room for message in messages} | {draft.room for draft in repeats}
     taken: dict[tuple[str, str], tuple[int, str]] = {}
-    if repeats:
-        taken = _take_back(driver, messages, repeats)
-        new = [draft for draft in new if (draft.room, draft.id) not in taken]
-        messages = store(new)[1] if new else []
+    while repeats:  # while there are any, no room has gone on
+        taken |= _take_back(driver, messages, repeats)
+        # A room that was locked is not to come in now: its repeats are not known.
+        new = [draft for draft in new if draft.room in held and (draft.room, draft.id) not in taken]
+        _, messages, repeats = store(new) if new else ("", [], [])
     fresh = {(message.room, message.id): message.seq for message in messages}
-    held = {room for room, _ in (*taken, *fresh)}
     existing = _existing(driver, {draft.room for draft in drafts} - held)
     results: list[Stored | Refusal] = []
     for draft in drafts:

@@ -171,6 +171,48 @@ async def test_who_waited_for_a_room_sees_what_was_stored_in_it_meanwhile(
         assert (await page_of(database, "lobby")).head == 4
 
 
+async def test_a_room_that_gets_free_while_repeats_are_taken_back_waits_for_the_next_batch(
+    database: Database, outside: Connection
+) -> None:
+    """Its own repeats are not known yet: stored with the others, they would keep all rooms where they were."""
+    drafts = [note("a", room="one"), note("c", room="one"), note("b", room="two")]
+    results: list[Stored | Refusal] = []
+
+    async def append() -> None:
+        results.extend((await database.run(store.append, drafts)).results)
+
+    with trio.fail_after(LIMIT):
+        await write(database, note("a", room="one"), note("b", room="two"))
+        await database.run(wait_at_delete)
+        outside.execute(sa.text("SELECT FROM chat_room WHERE name = 'two' FOR UPDATE"))
+        outside.execute(sa.text("INSERT INTO gate VALUES (true)"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(append)
+            while not await database.read(waits_at_delete):
+                await trio.sleep(0.01)
+            outside.commit()
+        after = await database.run(store.append, [note("d", room="one"), note("b", room="two")])
+
+        assert results == [Stored(1, dup=True), Stored(2, dup=False), Refusal.LOCKED]
+        assert after.results == [Stored(3, dup=False), Stored(1, dup=True)]
+        assert texts(await page_of(database, "one")) == ["text of a", "text of c", "text of d"]
+
+
+def wait_at_delete(connection: Connection) -> None:
+    connection.execute(sa.text("CREATE TABLE gate (open boolean)"))
+    connection.execute(
+        sa.text("""
+            CREATE FUNCTION wait_for_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL;
+            END $$""")
+    )
+    connection.execute(sa.text("CREATE TRIGGER gate BEFORE DELETE ON chat_message EXECUTE FUNCTION wait_for_gate()"))
+
+
+def waits_at_delete(connection: Connection) -> bool:
+    return bool(connection.execute(sa.text("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).all())
+
+
 async def test_concurrent_batches_keep_the_order_dense(database: Database) -> None:
     """Eight writers in two rooms: what a writer got as seq is where the message is, and nothing is missing."""
     got: dict[tuple[str, str], int] = {}

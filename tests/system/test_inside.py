@@ -101,8 +101,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
         assert "trio/_sync.py" in shown
         assert "service/platform/database/unit.py" in shown
     assert tree["tasks"]["task"] == "<init>"
-    [unit] = tree["units"]
-    assert unit["unit"] == "select_slowly"
+    [unit] = [one for one in tree["units"] if one["unit"] == "select_slowly"]  # beside what tasks run in between
     assert 0 < unit["seconds"] < 20
 
 

@@ -59,7 +59,7 @@ class Appended:
 # ON CONFLICT finds them by their index whatever was counted when the plan was made. It also sees every id that is
 # stored, whatever this statement's snapshot shows, as a room that was waited for is read as it is then. With a repeat
 # among the drafts the rooms stay where they were. One NOTIFY a room: at COMMIT it takes a lock of the whole server.
-_STORE = """
+_STORING = """
     WITH draft AS MATERIALIZED (
         SELECT draft.* FROM set_config('lock_timeout', %b, true), json_to_recordset(%b::json)
         AS draft(place int, room text, id text, author text, text text, subject text)
@@ -80,6 +80,8 @@ _STORE = """
     )
     SELECT placed.place, placed.seq, stored.at, (SELECT epoch FROM chat_epoch)
     FROM placed LEFT JOIN stored ON stored.room = placed.room AND stored.seq = placed.seq ORDER BY placed.place"""
+_STORE = _STORING.format(wait="SKIP LOCKED")
+_STORE_WAITING = _STORING.format(wait="")
 _TAKE_BACK = "DELETE FROM chat_message WHERE (room, seq) IN (SELECT * FROM unnest(%b::text[], %b::bigint[]))"
 _KNOWN = """
     SELECT room, id, seq, text FROM chat_message
@@ -93,7 +95,7 @@ def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
 
     A draft that repeats a message which retention is deleting just now is refused with all others (LockNotAvailable).
     """
-    return _append(connection, drafts, _STORE.format(wait="SKIP LOCKED"), _milliseconds(RETENTION_WAIT))
+    return _append(connection, drafts, _STORE, _milliseconds(RETENTION_WAIT))
 
 
 def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_timeout: float) -> Appended:
@@ -103,7 +105,7 @@ def append_waiting(connection: Connection, drafts: Sequence[Draft], *, lock_time
     """
     connection.execute(sa.select(sa.func.set_config("lock_timeout", _milliseconds(lock_timeout), True)))
     connection.execute(postgresql.insert(room_table).values(name=drafts[0].room, seq=0).on_conflict_do_nothing())
-    return _append(connection, drafts, _STORE.format(wait=""), _milliseconds(lock_timeout))
+    return _append(connection, drafts, _STORE_WAITING, _milliseconds(lock_timeout))
 
 
 def _append(connection: Connection, drafts: Sequence[Draft], statement: str, lock_timeout: str) -> Appended:

@@ -208,26 +208,18 @@ async def test_a_new_room_is_made_beside_the_common_batches(autojump_clock: Mock
     assert (world.what("1").seq, world.what("2").seq) == (1, 1)
 
 
-async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(autojump_clock: MockClock) -> None:
-    async with running() as world:
-        world.table.poison.add("2")
-        world.submit("1", "2", "3")
-        await trio.sleep(1)
-
-    assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
-    assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (False, 1, 2)
-
-
-async def test_who_repeats_what_is_being_deleted_may_try_again_and_nobody_waits_for_it(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize(("fault", "retryable"), [("poison", False), ("being_deleted", True)])
+async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(
+    autojump_clock: MockClock, fault: str, retryable: bool
 ) -> None:
+    """Who repeats what is being deleted may try again, and nobody waits for it."""
     async with running() as world:
-        world.table.being_deleted.add("2")
+        getattr(world.table, fault).add("2")
         world.submit("1", "2", "3")
         await trio.sleep(1)
 
     assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
-    assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (True, 1, 2)
+    assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (retryable, 1, 2)
     assert world.table.units == [["1", "2", "3"], ["1"], ["2"], ["3"]]
 
 

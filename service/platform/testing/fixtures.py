@@ -32,11 +32,10 @@ from service.platform.testing.kept import is_left, kept_url, migrations_digest, 
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import STAND_INS
 from service.platform.testing.settings import settings_of, stand_ins
-from service.platform.testing.throwaway import directory_for_clusters
+from service.platform.testing.throwaway import PREFIX, directory_for_clusters
 from service.platform.verbs import Program
 
 pytest_plugins = ["service.platform.testing.development"]
-PREFIX = "service_test_"
 PREFIX_OF_TESTS = f"{PREFIX}{os.getpid()}_"
 # `read` is for SELECT: here the server refuses anything else outside of the transactions of `run`.
 READ_ONLY = "-c default_transaction_read_only=on"

@@ -11,7 +11,7 @@ from service.platform.testing.kept import is_left
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30  # bytes; those of one process of the suite take a tenth of it
-PREFIX = "service_test_"
+PREFIX = "service_test_"  # of databases and directories, and behind it the process that they are of
 
 
 @contextmanager

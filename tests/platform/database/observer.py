@@ -1,7 +1,8 @@
 """A second pair of eyes on a server: a connection of the test's own that looks at what the others do."""
 
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +56,16 @@ class Observer:
         while self.running() is not None:
             await trio.lowlevel.checkpoint()
         return time.perf_counter() - started
+
+    async def kill_running(self, command: Sequence[str]) -> float:
+        """Start a client, kill it while its query sleeps, and return for how many seconds that goes on."""
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: ASYNC220  it is killed, not waited for
+        try:
+            await self.wait_running()
+        finally:
+            client.kill()
+            client.wait()
+        return await self.wait_gone()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from service.platform.database.wire import ConnectFailed, connect
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer, free_port
-from tests.platform.database.observer import observe
+from tests.platform.database.observer import Observer, observe
 from tests.platform.database.units import create_table, insert, notify, select_numbers, select_one, sleep
 
 PGBOUNCER = shutil.which("pgbouncer")
@@ -187,26 +187,36 @@ async def test_a_server_whose_certificate_is_another_is_refused(tls_server: OwnS
             assert "certificate" in (await database.look()).error
 
 
+END_APP = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'"
+
+
+@contextmanager
+def asking_for_passwords(server: OwnServer) -> Iterator[Observer]:
+    """Have a server ask who comes by TCP for a password, which is `first` for the role `app`."""
+    (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
+    with observe(server.url) as observer:
+        observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
+        observer.connection.execute("SELECT pg_reload_conf()")
+        yield observer
+
+
 async def test_new_connections_use_the_password_that_the_file_has_now(one_server: OwnServer, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
     settings = PlatformSettings(database_url=url_with(one_server, "app:wrong"), database_password_file=file)
-    (one_server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
-    with trio.fail_after(30), observe(one_server.url) as observer:
-        observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
-        observer.connection.execute("SELECT pg_reload_conf()")
+    with trio.fail_after(30), asking_for_passwords(one_server) as observer:
         async with open_database(settings) as database:
             assert await database.run(select_one) == 1
             observer.connection.execute("ALTER ROLE app PASSWORD 'second'")
             assert await database.run(select_one) == 1, "an open connection goes on"
-            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            observer.ask(END_APP)
             with pytest.raises(DatabaseAway):
                 await database.run(select_one)
             file.write_text("second\n")
 
             assert await database.run(select_one) == 1
             file.unlink()
-            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            observer.ask(END_APP)
             condition = await database.look()
             assert condition.error == f"SERVICE_DATABASE_PASSWORD_FILE: {file}: No such file or directory"
             for secret in ("first", "second", "wrong"):
@@ -235,7 +245,6 @@ async def test_a_secret_that_is_swapped_is_read_and_whatever_else_stands_there_i
     file.symlink_to("..data/password")
     swap(tmp_path, 1, b"first\r\n")
     settings = PlatformSettings(database_url=url_with(one_server, "app"), database_password_file=file)
-    (one_server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
     odd: dict[str, Callable[[Path], object]] = {
         "is no regular file": os.mkfifo,
         "Is a directory": Path.mkdir,
@@ -244,21 +253,17 @@ async def test_a_secret_that_is_swapped_is_read_and_whatever_else_stands_there_i
         "begins with a byte order mark": lambda path: path.write_bytes(b"\xef\xbb\xbfsecond"),
         "No such file or directory": lambda path: path.symlink_to("nowhere"),
     }
-    with trio.fail_after(30), observe(one_server.url) as observer:
-        observer.connection.execute("CREATE ROLE app LOGIN PASSWORD 'first'")
-        observer.connection.execute("SELECT pg_reload_conf()")
+    with trio.fail_after(30), asking_for_passwords(one_server) as observer:
         async with open_database(settings) as database:
             assert await database.run(select_one) == 1
             observer.connection.execute("ALTER ROLE app PASSWORD 'second'")
             swap(tmp_path, 2, b"second")
-            observer.ask("SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'")
+            observer.ask(END_APP)
             assert await database.run(select_one) == 1
             file.unlink()
             for words, make in odd.items():
                 make(file)
-                observer.ask(
-                    "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity WHERE usename = 'app'"
-                )
+                observer.ask(END_APP)
                 with pytest.raises(DatabaseAway):
                     await database.run(select_one)
                 assert (await database.look()).error.startswith(f"SERVICE_DATABASE_PASSWORD_FILE: {file}: {words}")

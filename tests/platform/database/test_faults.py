@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -197,16 +196,9 @@ trio.run(main)
 
 async def test_nothing_runs_on_behind_a_killed_replica(writable_database_url: str) -> None:
     with trio.fail_after(25), observe(writable_database_url) as observer:
-        client = subprocess.Popen(  # noqa: ASYNC220  it is killed, not waited for
-            [sys.executable, "-c", CLIENT, writable_database_url], stdout=subprocess.DEVNULL
-        )
-        try:
-            await observer.wait_running()
-        finally:
-            client.kill()
-            client.wait()
+        command = (sys.executable, "-c", CLIENT, writable_database_url)
 
-        assert await observer.wait_gone() < 5  # client_connection_check_interval is half a second
+        assert await observer.kill_running(command) < 5  # client_connection_check_interval is half a second
 
 
 async def test_every_session_has_the_static_ceilings(make_settings: MakeSettings) -> None:

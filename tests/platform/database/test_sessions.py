@@ -1,7 +1,6 @@
 """Defaults that an operator gave a role or a database: units of work are none the wiser, or it is told."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -187,14 +186,7 @@ async def test_a_migration_that_is_killed_leaves_no_statement_behind(one_server:
     migrations = one_migration(tmp_path, "SELECT pg_sleep(60)")
     command = (sys.executable, "-c", MIGRATE, one_server.tcp_url, str(migrations))
     with observe(one_server.url) as observer, trio.fail_after(30):
-        migrating = subprocess.Popen(command)  # noqa: ASYNC220  it is killed, not waited for
-        try:
-            await observer.wait_running()
-        finally:
-            migrating.kill()
-            migrating.wait()
-
-        assert await observer.wait_gone() < 5  # client_connection_check_interval is half a second
+        assert await observer.kill_running(command) < 5  # client_connection_check_interval is half a second
 
 
 async def test_what_no_option_reaches_is_told(make_database: MakeDatabase, tmp_path: Path) -> None:

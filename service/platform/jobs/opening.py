@@ -55,11 +55,10 @@ async def open_jobs(
     worker = Worker(of_jobs, own, kinds, settings, statistics, concurrency=concurrency, tracing=tracing)
     upkeep = Upkeep(worker.ledger, kinds, statistics, age=settings.jobs_retention)
     show_jobs(metrics, statistics, lambda: worker.running, lambda: worker.overdue)
-    async with trio.open_nursery() as nursery:
+    async with worker.open_slots(), trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, upkeep.count)
         nursery.start_soon(database.keep_running, upkeep.sweep)
         if concurrency:
-            await nursery.start(worker.run_jobs)
             for task in worker.tasks:
                 nursery.start_soon(database.keep_running, task)
         yield Jobs(worker if concurrency else None)

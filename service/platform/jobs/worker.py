@@ -15,7 +15,8 @@ import os
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -73,7 +74,7 @@ class Worker:
         self._done = Done(self.ledger, self._held, self._claims)
         self._slots = 0
         self._context: Context = copy_context()
-        self._nursery: trio.Nursery  # of `run_jobs`
+        self._nursery: trio.Nursery  # of `open_slots`
 
     @property
     def running(self) -> int:
@@ -85,19 +86,20 @@ class Worker:
 
     @property
     def tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """What runs for ever beside `run_jobs`, and is begun again after an error of the database."""
+        """What runs for ever inside of `open_slots`, and is begun again after an error of the database."""
         return self.listen, self._claims.take, self.beat, self._done.write
 
     def wake(self) -> None:
         """Look for work now."""
         self._claims.wake()
 
-    async def run_jobs(self, task_status: trio.TaskStatus[None]) -> None:
-        """Run the jobs that are claimed, apart from who claims: an error of one is no trouble of the claims."""
+    @asynccontextmanager
+    async def open_slots(self) -> AsyncIterator[None]:
+        """Let jobs run until the scope ends; `tasks` end inside of it, and may begin one as long as they live."""
         async with trio.open_nursery() as self._nursery:
             self._context = copy_context()
-            task_status.started()
-            await trio.sleep_forever()
+            yield
+            self._nursery.cancel_scope.cancel()
 
     def stop_claiming(self) -> None:
         self._claims.stop()

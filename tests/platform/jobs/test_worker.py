@@ -85,6 +85,35 @@ async def test_a_stop_hands_back_what_runs(make_settings: MakeSettings) -> None:
         assert await database.read(kinds.states) == {"waiting": 2}
 
 
+async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:
+    """Its COMMIT takes half a second, and what is committed is not cancelled: the worker has it when all is over."""
+
+    def slow_commits(connection: Connection) -> None:
+        connection.execute(
+            text("""
+            CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$""")
+        )
+        connection.execute(
+            text("""
+            CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION take_time()""")
+        )
+
+    def commits(connection: Connection) -> bool:
+        looked = text("SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'")
+        return bool(connection.execute(looked).all())
+
+    with trio.CancelScope() as everything:
+        async with world(make_settings) as (database, _):
+            await database.run(slow_commits)
+            await database.run(enqueue, kinds.note, number=1)
+            await until(database, commits, True)
+            everything.cancel()
+
+    assert everything.cancelled_caught
+
+
 async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings: MakeSettings) -> None:
     looked = trio.Event()
 

@@ -313,6 +313,27 @@ async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_u
         assert await service.wait_end() == 0
 
 
+async def test_a_log_that_nobody_reads_holds_up_nobody(tmp_path: Path, database_url: str) -> None:
+    log = tmp_path / "log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    command = ("sh", "-c", 'exec "$@" 2> log', "sh", *SERVICE)
+    requests = 600  # a line each: twice what a pipe takes
+    async with (
+        ready(tmp_path, "serve", command=command, database_url=database_url, rate_per_address=0, **QUICK) as service,
+        httpx2.AsyncClient(timeout=30) as client,
+    ):
+        answered = [(await client.get(f"{service.public}/{'x' * 400}")).status_code for _ in range(requests)]
+        probed = (await client.get(service.management + "/livez")).status_code
+        service.send(signal.SIGTERM)
+        code = await service.wait_end()
+    read = os.read(reader, 1 << 20)
+    os.close(reader)
+
+    assert (answered, probed, code) == ([404] * requests, 200, 0)
+    assert len(read) < requests * 400  # it was full
+
+
 async def test_nothing_is_waited_for_once_it_has_stopped(tmp_path: Path, database_url: str) -> None:
     features = ("LINGERING",)
     async with ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url, **QUICK) as service:

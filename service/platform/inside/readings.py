@@ -13,6 +13,7 @@ from service.platform.name import version as installed_version
 from service.platform.server import ServerStatistics
 from service.platform.telemetry.metrics import Metrics
 from service.platform.telemetry.tracing import Counts, Tracing
+from service.platform.telemetry.unheld import lost_lines
 
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -24,6 +25,7 @@ def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, rev
     metrics.gauge("service_phase", "1 for the phase that the process is in.", lambda: _phases(lifecycle), label="phase")
     metrics.gauge("trio_tasks", "Tasks that live.", lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.counter("event_loop_holds_total", "Steps that held the event loop too long.", lambda: watchdog.holds)
+    metrics.counter("log_lines_lost_total", "Log lines dropped, as nobody read standard error.", lost_lines)
 
 
 def show_lag(metrics: Metrics) -> Callable[[float], None]:

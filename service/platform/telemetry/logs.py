@@ -8,6 +8,7 @@ import math
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
@@ -17,6 +18,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from service.platform.errors import MAX_DETAIL, cut
 from service.platform.telemetry.lines import Console, Json, Stamp, add_level, drop_quiet, outlets
+from service.platform.telemetry.unheld import Unheld
 
 type Style = Literal["json", "console"]
 
@@ -58,6 +60,15 @@ def configure_logs(level: str, style: Style) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),  # drop_quiet knows the level of the hour
         cache_logger_on_first_use=False,  # tests configure more than once
     )
+
+
+def wait_for_no_reader() -> None:
+    """Let whatever is written to standard error from now on wait for nobody; see unheld.py."""
+    with suppress(OSError, AttributeError):  # there is no descriptor: somebody has put something else there
+        sys.stderr = Unheld(sys.stderr, lambda lines: log.warning("log lines lost", lines=lines))
+        for handler in logging.root.handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
 
 
 def set_log_level(level: str) -> None:

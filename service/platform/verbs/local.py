@@ -235,7 +235,9 @@ def process(
     from service.platform.process.start import collect_as_usual, widen_descriptors
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
+    from service.platform.telemetry.logs import wait_for_no_reader
 
+    wait_for_no_reader()
     import_all(features)  # ahead of the loop, in which it would be a slow step
     collect_as_usual()
     widen_descriptors(settings.most_descriptors)

@@ -1,0 +1,107 @@
+"""Standard error whose reader stands still: what is kept, what is dropped, and that nobody waits."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import Queue
+from typing import TextIO
+
+import pytest
+
+from service.platform.telemetry.unheld import MOST_KEPT, ROOM, Unheld
+
+PATIENCE = 30  # seconds
+TAKES = 4 * ROOM  # bytes; Linux finds a pipe writable that has a page to give
+
+
+@dataclass
+class Pipe:
+    """A pipe that takes TAKES bytes, and what writes to it and never waits."""
+
+    reader: int
+    writer: TextIO
+    told: "Queue[int]" = field(default_factory=Queue)
+
+    def __post_init__(self) -> None:
+        fcntl.fcntl(self.writer.fileno(), fcntl.F_SETPIPE_SZ, TAKES)
+        self.stream = Unheld(self.writer, self.told.put)
+
+    def read(self, number: int) -> list[str]:
+        """Read so many lines."""
+        data = b""
+        while data.count(b"\n") < number:
+            data += os.read(self.reader, 1 << 16)
+        return data.decode().splitlines()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as text:
+        made = Pipe(reader, text)
+        yield made
+        os.close(reader)
+
+
+def test_a_line_is_written_at_once_and_no_thread_is_made(pipe: Pipe) -> None:
+    before = threading.active_count()
+    for number in range(10):
+        pipe.stream.write(f"line {number}\n")
+
+    assert os.read(pipe.reader, 1 << 16).decode().splitlines() == [f"line {number}" for number in range(10)]
+    assert threading.active_count() == before
+
+
+def test_what_finds_no_room_waits_for_its_reader_in_order(pipe: Pipe) -> None:
+    lines = [f"{number:05} " + "é" * 3_000 for number in range(100)]  # longer than there is room for at once
+    for line in lines:
+        pipe.stream.write(line + "\n")
+
+    assert pipe.read(100) == lines
+    assert pipe.stream.lost == 0
+
+
+def test_what_is_more_than_is_kept_is_dropped_and_told(pipe: Pipe) -> None:
+    line = "x" * 1_023
+    for _ in range(2 * MOST_KEPT // 1_024):
+        pipe.stream.write(line + "\n")
+    kept = 2 * MOST_KEPT // 1_024 - pipe.stream.lost
+
+    assert MOST_KEPT // 1_024 <= kept <= (MOST_KEPT + TAKES) // 1_024
+    assert pipe.read(kept) == [line] * kept
+    assert pipe.told.get(timeout=PATIENCE) == pipe.stream.lost
+    pipe.stream.write("on it goes\n")
+    assert pipe.read(1) == ["on it goes"]
+    assert pipe.stream.lost == 2 * MOST_KEPT // 1_024 - kept
+
+
+def test_a_line_that_alone_is_more_than_is_kept_is_given(pipe: Pipe) -> None:
+    pipe.stream.write("first\n" + "x" * (2 * MOST_KEPT) + "\n")
+
+    assert pipe.read(2) == ["first", "x" * (2 * MOST_KEPT)]
+
+
+def test_a_reader_that_takes_no_more_at_once_loses_no_line(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer.fileno(), False)  # of whoever shares the pipe, and has made it so
+    lines = [f"{number:05} " + "x" * 3_000 for number in range(20)]
+    for line in lines:
+        pipe.stream.write(line + "\n")
+
+    assert pipe.read(20) == lines
+
+
+def test_a_reader_that_goes_is_told_as_ever_and_waited_for_by_nobody() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as text:
+        pipe = Pipe(reader, text)
+        for _ in range(10):
+            pipe.stream.write("x" * ROOM)
+        os.close(reader)
+        for thread in threading.enumerate():
+            if thread.name == "standard error":
+                thread.join(PATIENCE)
+
+        with pytest.raises(BrokenPipeError):
+            pipe.stream.write("nobody hears\n")

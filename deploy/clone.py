@@ -84,5 +84,10 @@ def follow_up(*command: str) -> None:
         say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
 
 
+def lock_command(uv: str | Path) -> tuple[str, ...]:
+    """Return `uv lock`, with this Python: the first on the PATH may be a shim of pyenv's that leads nowhere here."""
+    return str(uv), "lock", "--quiet", "--python", sys.executable
+
+
 def say(line: str) -> None:
     print(line)  # noqa: T201  a program for the terminal

@@ -20,6 +20,7 @@ from deploy.clone import (  # after the path above
     Refused,
     command,
     follow_up,
+    lock_command,
     need_clean_clone,
     say,
     template_page,
@@ -200,7 +201,7 @@ def tidy() -> None:
     if uv is None:
         say("uv is not here: bring uv.lock up to date with `uv lock`")
     else:
-        follow_up(uv, "lock", "--quiet", "--offline")  # it only has to leave packages out
+        follow_up(*lock_command(uv), "--offline")  # it only has to leave packages out
     follow_up(str(ruff()), "check", "--quiet")
 
 

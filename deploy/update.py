@@ -24,6 +24,7 @@ from deploy.clone import (
     attempt,
     command,
     follow_up,
+    lock_command,
     need_clean_clone,
     need_clone,
     project_name,
@@ -207,8 +208,8 @@ def make_anew() -> None:
     uv = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
     if uv is None:
         say("uv is not here: bring uv.lock up to date with `uv lock`")
-    elif attempt(uv, "lock", "--quiet", "--offline").returncode:
-        follow_up(uv, "lock", "--quiet")
+    elif attempt(*lock_command(uv), "--offline").returncode:
+        follow_up(*lock_command(uv))
     if Path(sys.prefix) == ROOT / ".venv":
         follow_up("sh", "deploy/setup.sh", "--group", "dev", "--group", "helm")
     follow_up(sys.executable, "deploy/generate.py")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_what_follows_fits(renamed: Path) -> None:
         assert done.returncode == 0, done.stdout
     uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     if Path(uv).exists():
-        locked = run_in(renamed, uv, "lock", "--check", "--offline")
+        locked = run_in(renamed, uv, "lock", "--check", "--offline", "--python", sys.executable)
         assert locked.returncode == 0, locked.stderr
     generated = run_in(renamed, "python", "deploy/generate.py")
     assert (generated.returncode, git(renamed, "status", "--porcelain")) == (0, "")

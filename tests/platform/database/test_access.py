@@ -15,8 +15,9 @@ import trio
 from sqlalchemy import make_url
 
 from service.platform.database import open_database
+from service.platform.database.address import Address
 from service.platform.database.launch import system_binaries
-from service.platform.database.wire import ConnectFailed, connect
+from service.platform.database.wire import ConnectFailed, connect, execute, request_cancel
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer, free_port
@@ -94,7 +95,22 @@ async def test_through_a_pooler_units_are_run_and_cancelled(pooled: PlatformSett
 
             assert observer.running() is None
             assert await database.read(select_numbers) == set(range(20))
-            assert database.statistics().lines_cut == 0
+
+
+async def test_a_cancel_passes_a_pooler(pooled: PlatformSettings, one_server: OwnServer) -> None:
+    """However late: a unit would cut its connection when it has waited for half a second."""
+    with trio.fail_after(30), observe(one_server.url) as observer:
+        connection = await connect(Address.pool(pooled).parameters)
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    await execute(connection, "SELECT pg_sleep(30)")
+
+            nursery.start_soon(run)
+            await observer.wait_running()
+            assert await request_cancel(connection)
+        connection.finish()
 
 
 async def test_through_a_pooler_a_storm_hits_no_innocent(pooled: PlatformSettings) -> None:

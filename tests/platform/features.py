@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from threading import Event, Thread
 
 import trio
-from quart import Blueprint, request, websocket
+from quart import Blueprint, Response, request, websocket
 from sqlalchemy import Connection, text
 
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
+from service.platform.http import idempotent, run_once
 from service.platform.http.app import no_deadline
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
@@ -227,6 +228,29 @@ def select_nothing_there(connection: Connection) -> None:
     connection.execute(text("SELECT * FROM nothing_there"))
 
 
+@asynccontextmanager
+async def open_dying(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield an order whose process is killed when it is committed, and before it is answered: the first time."""
+    routes = Blueprint("dying", __name__)
+
+    @routes.post("/orders")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    async def order() -> Response:
+        answer = await run_once(resources.database, lambda number: ({"number": number}, 201), place_order)
+        if "Idempotency-Replayed" not in answer.headers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    yield routes
+
+
+def place_order(connection: Connection) -> int:
+    number: int = connection.execute(text("INSERT INTO placed DEFAULT VALUES RETURNING number")).scalar_one()
+    return number
+
+
 PLAIN = Feature("plain", open=open_plain)
 SLOW = Feature("slow", open=open_slow)
 CRASHING = Feature("crashing", open=open_crashing)
@@ -234,6 +258,7 @@ STUBBORN = Feature("stubborn", open=open_stubborn)
 HOLDING = Feature("holding", open=open_holding)
 STREAMING = Feature("streaming", open=open_streaming)
 TRACED = Feature("traced", open=open_traced)
+DYING = Feature("dying", open=open_dying)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
@@ -346,6 +347,27 @@ async def test_nothing_is_waited_for_once_it_has_stopped(tmp_path: Path, databas
     print(f"ended {ended - datetime.fromisoformat(stopped['timestamp']).timestamp():.3f} s after it said stopped")
     assert (code, stopped["event"]) == (0, "stopped")
     assert wish == "done at exit"
+
+
+async def test_a_kill_between_commit_and_answer_loses_no_order_and_doubles_none(
+    tmp_path: Path, writable_database_url: str
+) -> None:
+    command, settings = WITH_FEATURES, {**QUICK, "database_url": writable_database_url}
+    key = {"Idempotency-Key": "order-1"}
+    with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as database:
+        database.execute("CREATE TABLE placed (number serial PRIMARY KEY)")
+        async with httpx2.AsyncClient() as client:
+            async with ready(tmp_path, "DYING", command=command, **settings) as service:
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    await client.post(service.public + "/orders", headers=key)
+                killed = await service.wait_end()
+            async with ready(tmp_path, "DYING", command=command, **settings) as service:
+                answers = [await client.post(service.public + "/orders", headers=key) for _ in range(2)]
+        placed = database.execute("SELECT number FROM placed").fetchall()
+
+    assert killed == -signal.SIGKILL
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(201, {"number": 1})] * 2
+    assert placed == [(1,)]
 
 
 async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:

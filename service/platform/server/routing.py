@@ -1,7 +1,7 @@
 """What the framework works out for each request, and is mostly the same: kept, within bounds, as clients name it."""
 
 import re
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from inspect import iscoroutinefunction
@@ -10,13 +10,16 @@ from typing import Any, Self
 from quart.routing import QuartMap, QuartRule
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.exceptions import BadHost, MethodNotAllowed, NotFound
-from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
+from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule, RuleFactory
 
 from service.platform.server.targets import is_ambiguous
 from service.platform.settings import DEFAULT_PORTS
 
 _NO_METHOD = "--"  # as werkzeug itself asks for a path's methods: no route has it
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are made up without end
+
+ANY_LENGTH = -1
+_PART = re.compile(r"<(?:([^\W\d]\w*)(?:\([^<>]*\))?:)?[^\W\d]\w*>")  # a rule's, and the name of its converter
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
@@ -71,7 +74,7 @@ class Routes(QuartMap):
             return known, {}
         if (allowed := self._refused.get((method, raw_path))) is not None:
             raise MethodNotAllowed(allowed)
-        paths = self._paths = self._paths or _Paths.of(self.iter_rules())
+        paths = self._paths = self._paths or _Paths.of(self.iter_rules(), self.converters)
         if not paths.may_be(scope["path"]):
             raise NotFound
         path, query = "/" + scope["path"].lstrip("/"), scope["query_string"].decode()
@@ -110,22 +113,32 @@ class _Paths:
     """What the paths of all routes are like, told without werkzeug's search: most that are nobody's look like none."""
 
     fixed: frozenset[str]  # those without parts, and without a slash at the end, which may be one too many or too few
-    beginnings: tuple[str, ...]  # of the others, up to the segment that has the first part
     whole: frozenset[bytes]  # those without parts, as they are asked for
+    of_length: dict[int, tuple[str, ...]]  # of the others, up to the segment that has the first part, by their slashes
+    of_any_length: tuple[str, ...]  # of those that have a part with slashes in it
 
     @classmethod
-    def of(cls, rules: Iterable[Rule]) -> Self:
+    def of(cls, rules: Iterable[Rule], converters: Mapping[str, type[BaseConverter]]) -> Self:
         paths = {re.sub("/{2,}", "/", rule.rule) for rule in rules}  # as werkzeug reads it
         fixed = {path for path in paths if "<" not in path}
+        beginnings: dict[int, set[str]] = {}
+        for path in paths - fixed:
+            names = [name or "default" for name in _PART.findall(path)]
+            is_fixed = len(names) == path.count("<") and all(converters[name].part_isolating for name in names)
+            length = path.removesuffix("/").count("/") if is_fixed else ANY_LENGTH
+            beginnings.setdefault(length, set()).add(path.partition("<")[0].rpartition("/")[0])
+        of_any_length = tuple(beginnings.pop(ANY_LENGTH, ()))
         return cls(
             fixed=frozenset(path.removesuffix("/") for path in fixed),
-            beginnings=tuple({path.partition("<")[0].rpartition("/")[0] for path in paths - fixed}),
             whole=frozenset(path.encode() for path in fixed),
+            of_length={length: (*found, *of_any_length) for length, found in beginnings.items()},
+            of_any_length=of_any_length,
         )
 
     def may_be(self, path: str) -> bool:
         """Whether there may be a route for this path; false only when there is none."""
-        return path.removesuffix("/") in self.fixed or path.startswith(self.beginnings)
+        path = path.removesuffix("/")
+        return path in self.fixed or path.startswith(self.of_length.get(path.count("/"), self.of_any_length))
 
 
 class _Adapter(MapAdapter):

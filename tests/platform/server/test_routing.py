@@ -11,8 +11,8 @@ from werkzeug.routing import RequestRedirect
 from service.platform.server.routing import Route, Routes
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "INVENTED")
-SEGMENTS = ("a", "b", "ab", "7", "")
-PARTS = ("a", "b", "ab", "<x>", "<int:x>", "a<x>")
+SEGMENTS = ("a", "b", "ab", "ab-b", "7", "")
+PARTS = ("a", "b", "ab", "<x{0}>", "<int:x{0}>", "a<x{0}>", "<string(length=2):x{0}>-<any(a, b):y{0}>", "<path:x{0}>")
 CASES = 300
 
 type Plan = list[tuple[str, tuple[str, ...], bool]]  # rule, methods, whether it is a websocket's
@@ -22,8 +22,8 @@ type Outcome = tuple[object, ...]
 def make_plan(chance: random.Random) -> Plan:
     plan = []
     for _ in range(chance.randint(1, 6)):
-        parts = chance.choices(PARTS, weights=(5, 5, 5, 1, 1, 1), k=chance.randint(1, 3))
-        rule = "/" + "/".join(part.replace("x", f"x{place}") for place, part in enumerate(parts))
+        parts = chance.choices(PARTS, weights=(15, 15, 15, 3, 3, 3, 1, 1), k=chance.randint(1, 3))
+        rule = "/" + "/".join(part.format(place) for place, part in enumerate(parts))
         methods = tuple(chance.sample(("GET", "POST", "PUT"), chance.randint(1, 2)))
         websocket = chance.random() < 0.1
         plan.append((rule + chance.choice(("", "", "/")), ("GET",) if websocket else methods, websocket))

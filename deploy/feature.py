@@ -50,7 +50,7 @@ def make(name: str) -> Path:
     except BaseException:
         take_back(name, kept)
         raise
-    subprocess.run([migration.BIN / "ruff", "check", "--fix", "--quiet", FEATURES], cwd=ROOT, check=False)
+    subprocess.run([migration.BIN / "ruff", "check", "--fix-only", "--quiet", FEATURES], cwd=ROOT, check=False)
     return written
 
 
@@ -104,7 +104,7 @@ def write_files(name: str) -> None:
         text = (TEMPLATES / f"{template}.py.in").read_text()
         target.write_text(re.sub(r"@(name|NAME|path|title)@", lambda word: words[word[1]], text))
     files = [folder, ROOT / "tests" / f"test_{name}.py"]
-    subprocess.run([migration.BIN / "ruff", "check", "--fix", "--quiet", *files], cwd=ROOT, check=False)
+    subprocess.run([migration.BIN / "ruff", "check", "--fix-only", "--quiet", *files], cwd=ROOT, check=False)
     subprocess.run([migration.BIN / "ruff", "format", "--quiet", *files], cwd=ROOT, check=False)
 
 

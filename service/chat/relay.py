@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 async def listen(database: Database, rooms: Rooms, presence: Presence) -> None:
-    async with database.listen(CHANNEL) as wakeups:
+    async with database.listen(CHANNEL, own=False) as wakeups:  # what is committed here is delivered when that is known
         async for payloads in wakeups:
             if payloads is None:  # some may have been missed
                 await look(database, rooms)

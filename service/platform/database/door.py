@@ -63,7 +63,7 @@ class Database:
         self._watch = watch
         self._slots = Slots(settings.database_connections, settings.database_queue_wait)
         self._slow = settings.database_slow_unit
-        self._listener = Listener(Address.direct(settings))
+        self._listener = Listener(Address.direct(settings), pool.pids)
         self._counters = Counters()
         self._background = background
         self._complaints = Complaints()
@@ -88,9 +88,13 @@ class Database:
         return await self._retried(function, args, kwargs, transactional=False)
 
     @asynccontextmanager
-    async def listen(self, channel: str) -> AsyncIterator[Wakeups]:
-        """Yield what comes in on a channel; see Wakeups. All who listen share one connection outside the pool."""
-        wakeups = Wakeups(channel)
+    async def listen(self, channel: str, *, own: bool = True) -> AsyncIterator[Wakeups]:
+        """Yield what comes in on a channel; see Wakeups. All who listen share one connection outside the pool.
+
+        Without `own`, what this process's units have sent is left out, for one who has their results anyway. Behind a
+        pooler it is not known whose a notification is, and all come.
+        """
+        wakeups = Wakeups(channel, own=own)
         self._listener.add(wakeups)
         try:
             yield wakeups

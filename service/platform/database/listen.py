@@ -12,7 +12,7 @@ After a connection is lost another is opened, at once, and then after the pauses
 up once their channels are listened to again.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 
 import psycopg
 import structlog
@@ -37,8 +37,9 @@ class Wakeups(AsyncIterator[Wakeup]):
     Payloads that came together, or while nobody asked, are one item, without repeats.
     """
 
-    def __init__(self, channel: str) -> None:
+    def __init__(self, channel: str, *, own: bool) -> None:
         self.channel = channel
+        self.own = own
         self.listening = False
         self._missed = False
         self._payloads: set[str] = set()
@@ -68,8 +69,10 @@ class Wakeups(AsyncIterator[Wakeup]):
 class Listener:
     """Who listens to what, and the task that hears it for them."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, own_pids: Set[int]) -> None:
+        """`own_pids` are the server's processes whose notifications are this process's own."""
         self._address = address
+        self._own_pids = own_pids
         self._listeners: dict[Wakeups, None] = {}
         self._changed = trio.Event()
         self._waiting: trio.CancelScope | None = None
@@ -134,12 +137,13 @@ class Listener:
         with trio.CancelScope() as self._waiting:
             while not self._changed.is_set():
                 while (notification := pgconn.notifies()) is not None:
-                    self._hand_out(notification.relname.decode(), notification.extra.decode())
+                    is_own = notification.be_pid in self._own_pids
+                    self._hand_out(notification.relname.decode(), notification.extra.decode(), is_own)
                 await trio.lowlevel.wait_readable(pgconn.socket)
                 pgconn.consume_input()
         self._waiting = None
 
-    def _hand_out(self, channel: str, payload: str) -> None:
+    def _hand_out(self, channel: str, payload: str, is_own: bool) -> None:
         for one in self._listeners:
-            if one.channel == channel and one.listening:
+            if one.channel == channel and one.listening and (one.own or not is_own):
                 one.tell(payload)

@@ -62,6 +62,7 @@ class Pool:
     def __init__(self, address: Address, nursery: trio.Nursery) -> None:
         self.address = address
         self.replaced = 0
+        self.pids: set[int] = set()  # of the server's processes that are ours
         self._nursery = nursery
         self._idle: list[PooledConnection] = []
         self._waiting: deque[_ConnectionWaiter] = deque()
@@ -132,7 +133,8 @@ class Pool:
     async def _connect(self) -> None:
         answer: PooledConnection | Exception
         try:
-            answer = PooledConnection(await connect(self.address.parameters), prepares=self.address.prepares)
+            pgconn = await connect(self.address.parameters)
+            answer = PooledConnection(pgconn, prepares=self.address.prepares, open_pids=self.pids)
             self.note_primary(not answer.standby)
         except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:  # OSError: no descriptor left
             answer = error

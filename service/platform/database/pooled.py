@@ -42,10 +42,13 @@ class ConnectionLost(Exception):
 class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
-    __slots__ = ("_proxied", "_socket", "dbapi", "pgconn")
+    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn")
 
-    def __init__(self, pgconn: PGconn, *, prepares: bool) -> None:
+    def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
+        """`open_pids` has the number of this connection's process at the server for as long as it is open."""
         self.pgconn = pgconn
+        self._open, self._pid = open_pids, pgconn.backend_pid
+        open_pids.add(self._pid)
         # A descriptor of our own: it cannot be closed, and its number reused, between the decision to cut and the cut.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
         self.dbapi: psycopg.Connection = psycopg.Connection(pgconn)
@@ -96,6 +99,7 @@ class PooledConnection:
 
     def close(self) -> None:
         """Close it, also when that was done before."""
+        self._open.discard(self._pid)
         self._socket.close()
         if self._proxied is not None:
             self._proxied.close()  # SQLAlchemy's accounts

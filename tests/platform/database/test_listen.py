@@ -193,6 +193,35 @@ async def test_all_who_listen_share_one_connection_and_each_hears_its_own(
     assert last == frozenset({"z"})
 
 
+async def test_who_wants_nothing_of_its_own_process_hears_of_others_alone(make_settings: MakeSettings) -> None:
+    with trio.fail_after(30):
+        async with (
+            open_database(make_settings()) as database,
+            open_database(make_settings()) as another,
+            database.listen("room", own=False) as of_others,
+            database.listen("room") as of_all,
+        ):
+            assert (await anext(of_others), await anext(of_all)) == (None, None)
+            await database.run(notify, channel="room", payload="own")
+            own = await anext(of_all)
+            await another.run(notify, channel="room", payload="another's")
+            heard = await anext(of_others), await anext(of_all)
+            await database.run(end_this_connection)
+            await trio.sleep(0.05)
+            await database.run(notify, channel="room", payload="own, by a new connection")
+            await another.run(notify, channel="room", payload="the last")
+            last = await anext(of_others)
+
+    assert own == frozenset({"own"})
+    assert heard == (frozenset({"another's"}), frozenset({"another's"}))
+    assert last == frozenset({"the last"})
+
+
+def end_this_connection(connection: Connection) -> None:
+    """Leave a connection that the server ends, so that the next unit has another."""
+    connection.execute(text("SELECT set_config('idle_session_timeout', '1ms', false)"))
+
+
 async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_it_fails(
     make_settings: MakeSettings,
 ) -> None:

@@ -39,11 +39,15 @@ def test_totals_add_up_what_others_tell_until_they_fall_silent() -> None:
 async def test_nonsense_of_others_is_heard_out(make_settings: MakeSettings) -> None:
     nonsense = ["hello", ":", "one:", "one:-1", "one:x", "one:" + "9" * 5_000, "@", "@you", "@you one=x", "é:é"]
     presence = Presence("me")
-    async with open_database(make_settings()) as database, trio.open_nursery() as nursery:
+    async with (
+        open_database(make_settings()) as database,
+        open_database(make_settings()) as of_others,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(relay.listen, database, Rooms(database, readers=1), presence)
         with trio.fail_after(30):
             while presence.changes({"one": 1}, trio.current_time()) != {"one": 4}:
-                await database.run(store.notify, [*nonsense, "@you one=3"])
+                await of_others.run(store.notify, [*nonsense, "@you one=3"])
                 await trio.sleep(0.05)
         nursery.cancel_scope.cancel()
 

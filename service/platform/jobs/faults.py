@@ -1,7 +1,8 @@
 """What an error says that ended an attempt: whose fault it is, the job's or the database's, and why in a line."""
 
 from service.platform.database.sqlstate import one_line
-from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown, leaves
+from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, OutcomeUnknown, leaves
+from service.platform.jobs.declare import ArgumentsWrong
 
 # States that DatabaseUnable has because of what the job asks for, so that waiting mends nothing: a statement that took
 # too long, more memory or temporary files than there may be, and what PostgreSQL itself stumbles over (appendix A).
@@ -21,6 +22,11 @@ def _is_the_databases(error: BaseException) -> bool:
     if isinstance(error, DatabaseUnable):
         return not error.sqlstate.startswith(_OF_THE_STATEMENT)
     return isinstance(error, Busy | DatabaseAway | OutcomeUnknown)
+
+
+def is_told(error: BaseException) -> bool:
+    """Tell whether its line says all: what is missing in the database is in the log already, with its statement."""
+    return all(isinstance(one, ArgumentsWrong | DatabaseIncomplete) for one in leaves(error))
 
 
 def describe(error: BaseException) -> str:

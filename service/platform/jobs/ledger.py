@@ -16,7 +16,7 @@ from service.platform.database import DATABASE_ERRORS, Database
 from service.platform.errors import DatabaseAway
 from service.platform.jobs import store
 from service.platform.jobs.declare import ArgumentsWrong, Job
-from service.platform.jobs.faults import describe
+from service.platform.jobs.faults import describe, is_told
 from service.platform.jobs.running import LEASE, Running, Why
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
@@ -82,7 +82,7 @@ class Ledger:
         tell = log.error if dead else log.warning
         again = None if dead else round(pause, 1)
         tell("job dead" if dead else "job failed", kind=kind.name, id=one.id, attempt=failures, error=why,
-             again_in=again, exc_info=None if isinstance(error, ArgumentsWrong) else error)  # fmt: skip
+             again_in=again, exc_info=None if error is None or is_told(error) else error)  # fmt: skip
         fail = partial(store.fail, error=why, retries=retries, pause=pause)
         return await self._end(one, fail, "dead" if dead else "failed")
 

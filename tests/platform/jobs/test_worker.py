@@ -214,7 +214,7 @@ async def exits(context: JobContext) -> None:
     ],
 )
 async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
-    make_settings: MakeSettings, function: Callable[..., Any], said: str
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str], function: Callable[..., Any], said: str
 ) -> None:
     def dead(connection: Connection) -> list[str]:
         return list(connection.execute(text("SELECT error FROM job WHERE state = 'dead'")).scalars())
@@ -227,6 +227,8 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
                 await trio.sleep(0.02)
 
     assert [said in error for error in errors] == [True], errors
+    if function is mistaken:  # its refusal is in the log already, and the stack at debug
+        assert "Traceback" not in capsys.readouterr().out.partition("job dead")[2]
 
 
 async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(

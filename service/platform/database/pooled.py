@@ -47,8 +47,6 @@ class PooledConnection:
     def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
         """`open_pids` has the number of this connection's process at the server for as long as it is open."""
         self.pgconn = pgconn
-        self._open, self._pid = open_pids, pgconn.backend_pid
-        open_pids.add(self._pid)
         # A descriptor of our own: it cannot be closed, and its number reused, between the decision to cut and the cut.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
         self.dbapi: psycopg.Connection = psycopg.Connection(pgconn)
@@ -56,6 +54,8 @@ class PooledConnection:
         if not prepares:
             self.dbapi.prepare_threshold = None
         self._proxied: PoolProxiedConnection | None = None
+        self._open, self._pid = open_pids, pgconn.backend_pid
+        open_pids.add(self._pid)  # last, as one that was not made is never closed
 
     def connection(self, engine: Engine) -> Connection:
         """Return a fresh Connection of SQLAlchemy, so that its options do not reach the next unit; on a thread."""

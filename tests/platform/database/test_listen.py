@@ -1,5 +1,6 @@
 """Notifications come in, coalesced; after every loss of the line the listener is told to catch up."""
 
+import resource
 import time
 
 import pytest
@@ -9,6 +10,9 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Wakeups, open_database
 from service.platform.database import notify as notify_after
+from service.platform.database.address import Address
+from service.platform.database.pooled import PooledConnection
+from service.platform.database.wire import connect
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -215,6 +219,27 @@ async def test_who_wants_nothing_of_its_own_process_hears_of_others_alone(make_s
     assert own == frozenset({"own"})
     assert heard == (frozenset({"another's"}), frozenset({"another's"}))
     assert last == frozenset({"the last"})
+
+
+async def test_only_an_open_connection_is_one_of_its_own(make_settings: MakeSettings) -> None:
+    """The server gives the number of its process to somebody else's, later."""
+    address = Address.pool(make_settings())
+    open_pids: set[int] = set()
+    pgconn = await connect(address.parameters)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            PooledConnection(pgconn, prepares=True, open_pids=open_pids)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    after_failure = set(open_pids)
+    pooled = PooledConnection(pgconn, prepares=True, open_pids=open_pids)
+    pid, while_open = pgconn.backend_pid, set(open_pids)
+    pooled.close()
+    pooled.close()
+
+    assert (after_failure, while_open, open_pids) == (set(), {pid}, set())
 
 
 def end_this_connection(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -84,9 +85,20 @@ def follow_up(*command: str) -> None:
         say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
 
 
-def lock_command(uv: str | Path) -> tuple[str, ...]:
-    """Return `uv lock`, with this Python: the first on the PATH may be a shim of pyenv's that leads nowhere here."""
-    return str(uv), "lock", "--quiet", "--python", sys.executable
+def lock(*, fetching: bool) -> None:
+    """Bring uv.lock up to date, from what is here or else, when `fetching`, from the package index.
+
+    With this Python: the first on the PATH may be a shim of pyenv's that leads nowhere.
+    """
+    uv = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
+    if uv is None:
+        say("uv is not here: bring uv.lock up to date with `uv lock`")
+        return
+    locking = (uv, "lock", "--quiet", "--python", sys.executable)
+    if not fetching:
+        follow_up(*locking, "--offline")
+    elif attempt(*locking, "--offline").returncode:
+        follow_up(*locking)
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@ from deploy.clone import (  # after the path above
     Refused,
     command,
     follow_up,
-    lock_command,
+    lock,
     need_clean_clone,
     say,
     template_page,
@@ -197,11 +197,7 @@ def apply(removal: Removal) -> None:
 def tidy() -> None:
     """Mend what follows: what is generated, and the lock file. What fails is told, and the removal stands."""
     follow_up(sys.executable, "deploy/generate.py")
-    uv = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
-    if uv is None:
-        say("uv is not here: bring uv.lock up to date with `uv lock`")
-    else:
-        follow_up(*lock_command(uv), "--offline")  # it only has to leave packages out
+    lock(fetching=False)  # it only has to leave packages out
     follow_up(str(ruff()), "check", "--quiet")
 
 

@@ -9,7 +9,6 @@ clone's own branch. `--abort` leaves an update, whole or half.
 import argparse
 import os
 import re
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from deploy.clone import (
     attempt,
     command,
     follow_up,
-    lock_command,
+    lock,
     need_clean_clone,
     need_clone,
     project_name,
@@ -205,11 +204,7 @@ def go_on() -> None:
 
 def make_anew() -> None:
     """Make the lock file, the environment and what is generated fit what was merged."""
-    uv = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
-    if uv is None:
-        say("uv is not here: bring uv.lock up to date with `uv lock`")
-    elif attempt(*lock_command(uv), "--offline").returncode:
-        follow_up(*lock_command(uv))
+    lock(fetching=True)
     if Path(sys.prefix) == ROOT / ".venv":
         follow_up("sh", "deploy/setup.sh", "--group", "dev", "--group", "helm")
     follow_up(sys.executable, "deploy/generate.py")

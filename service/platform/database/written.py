@@ -36,5 +36,5 @@ def tidy(path: str, _options: Mapping[str, object]) -> None:
     if not ruff.exists():
         print(f"{path} is not tidied: ruff is not installed here; `make check` brings it", file=sys.stderr)  # noqa: T201  Alembic's own way
         return
-    for arguments in (("check", "--fix", "--exit-zero", "--quiet"), ("format", "--quiet")):
+    for arguments in (("check", "--fix-only", "--quiet"), ("format", "--quiet")):
         subprocess.run([ruff, *arguments, path], check=False)

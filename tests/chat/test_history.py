@@ -122,7 +122,6 @@ async def measure_open_rooms(client: Client, seconds: float) -> float:
     What the lock costs would show in each of them, a moment in which the machine does something else in one.
     """
     windows: dict[int, list[float]] = {}
-
     end = trio.current_time() + seconds
 
     async def keep_posting(room: str) -> None:

@@ -18,7 +18,7 @@ from service.platform.settings import DEFAULT_PORTS
 _NO_METHOD = "--"  # as werkzeug itself asks for a path's methods: no route has it
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # others are made up without end
 
-ANY_LENGTH = -1
+_ANY_LENGTH = -1
 _PART = re.compile(r"<(?:([^\W\d]\w*)(?:\([^<>]*\))?:)?[^\W\d]\w*>")  # a rule's, and the name of its converter
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
@@ -125,9 +125,9 @@ class _Paths:
         for path in paths - fixed:
             names = [name or "default" for name in _PART.findall(path)]
             is_fixed = len(names) == path.count("<") and all(converters[name].part_isolating for name in names)
-            length = path.removesuffix("/").count("/") if is_fixed else ANY_LENGTH
+            length = path.removesuffix("/").count("/") if is_fixed else _ANY_LENGTH
             beginnings.setdefault(length, set()).add(path.partition("<")[0].rpartition("/")[0])
-        of_any_length = tuple(beginnings.pop(ANY_LENGTH, ()))
+        of_any_length = tuple(beginnings.pop(_ANY_LENGTH, ()))
         return cls(
             fixed=frozenset(path.removesuffix("/") for path in fixed),
             whole=frozenset(path.encode() for path in fixed),

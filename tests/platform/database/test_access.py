@@ -95,6 +95,7 @@ async def test_through_a_pooler_units_are_run_and_cancelled(pooled: PlatformSett
 
             assert observer.running() is None
             assert await database.read(select_numbers) == set(range(20))
+            assert database.statistics().cancels_sent >= 1
 
 
 async def test_a_cancel_passes_a_pooler(pooled: PlatformSettings, one_server: OwnServer) -> None:

@@ -1,6 +1,7 @@
 """What a verb may not import: each package costs every start, of each replica and in many tests."""
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ FOR_PEOPLE = {"mako", "pygments", "rich"}
 SERVES = {"quart", "hypercorn", "werkzeug", "quart_schema", "prometheus_client"}
 DATABASE = {"sqlalchemy", "psycopg", "alembic"}
 IDENTITY = {"joserfc", "httpx2", "cryptography"}
+HTTP2 = {"h2", "hpack", "hyperframe"}
 ANY = FOR_PEOPLE | SERVES | DATABASE | IDENTITY | {"pydantic", "pydantic_settings", "trio", "structlog", "asyncio"}
 LATER = "name what serves in your Feature instead of importing it: docs/add-a-feature.md"
 
@@ -64,8 +66,25 @@ async def test_what_serves_imports_neither_what_migrates_nor_what_was_not_asked_
         lines = service.log.read_text()
 
     assert "quart" in imported(lines)
-    assert imported(lines) & (FOR_PEOPLE | IDENTITY | {"alembic", "opentelemetry"}) == set()
+    assert imported(lines) & (FOR_PEOPLE | IDENTITY | HTTP2 | {"alembic", "opentelemetry"}) == set()
     assert not {name for name in modules(lines) if name.startswith("service.platform.client")}
+
+
+def test_what_is_left_out_of_a_start_is_there_for_whoever_imports_it() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_HTTP2], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "None RequestReceived H2Protocol\n"), done.stderr
+
+
+WITHOUT_HTTP2 = """
+from service.platform.process.start import without_http2
+with without_http2():
+    import service.platform.server
+import hypercorn.protocol
+import h2.events
+import hypercorn.protocol.h2
+print(hypercorn.protocol.H2Protocol, h2.events.RequestReceived.__name__, hypercorn.protocol.h2.H2Protocol.__name__)
+"""
 
 
 async def ended(service: Process) -> None:

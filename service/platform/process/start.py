@@ -7,9 +7,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 USUAL = gc.get_threshold()
 SELDOM = 400_000  # objects more than before, of those that may be in a cycle: twice what a start makes
+
+_HTTP2 = "h2", "h2.events", "hypercorn.protocol.h2"
 
 # A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
 ECHO = 0.5
@@ -68,6 +71,30 @@ def absent(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
+
+
+class _StandIn(ModuleType):
+    """Of a module that is imported and not used: whatever is asked for is None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+@contextmanager
+def without_http2() -> Iterator[None]:
+    """Let Hypercorn be imported without its HTTP/2, which is off here (README.md of server, A5): 27 ms of a start.
+
+    Whoever imports one of those modules later gets it.
+    """
+    if {"hypercorn", "h2"} & sys.modules.keys():
+        yield
+        return
+    sys.modules.update({name: _StandIn(name) for name in _HTTP2})
+    try:
+        yield
+    finally:
+        for name in _HTTP2:
+            del sys.modules[name]
 
 
 def collect_seldom() -> None:

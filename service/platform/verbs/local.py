@@ -229,13 +229,15 @@ def process(
     from service.platform.errors import leaves
     from service.platform.feature import import_all
     from service.platform.jobs import JobsTwice
-    from service.platform.process.main import main
     from service.platform.process.one_cpu import one_cpu
-    from service.platform.process.stage import ALONE
-    from service.platform.process.start import collect_as_usual, widen_descriptors
+    from service.platform.process.start import collect_as_usual, widen_descriptors, without_http2
     from service.platform.seams import SeamsError
     from service.platform.settings import SettingsError
     from service.platform.telemetry.logs import wait_for_no_reader
+
+    with without_http2():
+        from service.platform.process.main import main
+        from service.platform.process.stage import ALONE
 
     wait_for_no_reader()
     import_all(features)  # ahead of the loop, in which it would be a slow step

@@ -25,6 +25,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database
+from service.platform.errors import as_failure
 from service.platform.jobs import store
 from service.platform.jobs.claims import Claims
 from service.platform.jobs.declare import Job, JobContext
@@ -217,8 +218,10 @@ class Worker:
                     await kind.function(context, **arguments)
                 else:
                     await self._database.run(unit_of(kind), one, arguments, timeout=self._timeout(kind))
-        except (Exception, SystemExit) as error:
-            return error
+        except (Exception, BaseExceptionGroup, SystemExit) as error:
+            if (failure := as_failure(error)) is None:
+                raise
+            return failure
         return None
 
     def _timeout(self, kind: Job[...]) -> float | None:

@@ -13,7 +13,7 @@ from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import ServiceError, leaves
+from service.platform.errors import ServiceError, as_failure, leaves
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json
@@ -73,8 +73,8 @@ class Application(QuartTrio):
                 return await self.full_dispatch_request(context)
             except Exception as error:
                 return await self.handle_exception(context, error)
-            except BaseExceptionGroup as group:
-                return await self.handle_exception(context, _real_errors(group))
+            except (BaseExceptionGroup, SystemExit) as error:
+                return await self.handle_exception(context, _real_error(error))
 
     def refuse_unmatched(self, context: Context) -> Document | None:
         """Return the answer to a request that no route is for, ahead of the framework; None for all others.
@@ -129,8 +129,8 @@ class Application(QuartTrio):
                 return await self.full_dispatch_websocket(context)
             except Exception as error:
                 return await self.handle_websocket_exception(context, error)
-            except BaseExceptionGroup as group:
-                return await self.handle_websocket_exception(context, _real_errors(group))
+            except (BaseExceptionGroup, SystemExit) as error:
+                return await self.handle_websocket_exception(context, _real_error(error))
 
     async def handle_user_exception(
         self, ctx: AppContext, error: Exception | BaseExceptionGroup
@@ -149,9 +149,10 @@ class Application(QuartTrio):
         return await super().handle_websocket_exception(ctx, error)
 
 
-def _real_errors(group: BaseExceptionGroup) -> Exception:
-    """Return what is in a group besides Cancelled, or raise the group when there is nothing else."""
-    errors: BaseException | None = group.split(trio.Cancelled)[1]
-    if not isinstance(errors, Exception):
-        raise group
-    return errors
+def _real_error(error: BaseException) -> Exception:
+    """Return what is in an error besides Cancelled, or raise it when there is nothing else."""
+    real = error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else error
+    failure = None if real is None else as_failure(real)
+    if failure is None:
+        raise error
+    return failure

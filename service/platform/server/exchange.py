@@ -81,7 +81,7 @@ class Exchange:
         with self.scope:
             try:
                 await app(scope, self.receive, send, _refuse_thread, _refuse_thread)
-            except Exception:
+            except (Exception, SystemExit):
                 await config.log.exception("an application failed outside of the framework")
             except BaseExceptionGroup as group:
                 if group.split(trio.Cancelled)[1] is None:

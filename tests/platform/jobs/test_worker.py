@@ -202,6 +202,12 @@ async def exits(context: JobContext) -> None:
     raise SystemExit(3)
 
 
+async def exits_in_a_nursery(context: JobContext) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(exits, context)
+        await trio.sleep_forever()
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -210,6 +216,7 @@ async def exits(context: JobContext) -> None:
         (mistaken, 'column "totl" does not exist'),
         (too_slow, "SQLSTATE 57014"),
         (exits, "SystemExit: 3"),
+        (exits_in_a_nursery, "SystemExit: 3"),
         (endless, "the deadline of 0.5 s is over"),
     ],
 )

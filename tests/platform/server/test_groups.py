@@ -1,7 +1,8 @@
 """D4: what a request answers, and what is logged, when several of its tasks fail together."""
 
 import logging
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
@@ -9,7 +10,8 @@ from quart import abort
 from quart_trio import QuartTrio
 
 from service.platform.errors import NotFound
-from service.platform.server import Application
+from service.platform.server import Application, websocket
+from service.platform.testing.wire import Closed, open_raw
 from tests.platform.server.conftest import running, running_bare
 from tests.platform.server.wire import Reader, get
 
@@ -24,6 +26,14 @@ async def no_such_thing() -> None:
 
 async def fail() -> None:
     raise RuntimeError("meant")
+
+
+async def exit_() -> None:
+    raise SystemExit("as argparse does")
+
+
+async def exit_on_a_thread() -> None:
+    await trio.to_thread.run_sync(sys.exit, "as argparse does")
 
 
 def add_group(app: QuartTrio, *tasks: Callable[[], Awaitable[object]]) -> None:
@@ -49,6 +59,8 @@ def add_group(app: QuartTrio, *tasks: Callable[[], Awaitable[object]]) -> None:
         ((fail,), 500, ["meant"]),
         ((not_found, fail), 500, ["meant", "404 Not Found"]),
         ((fail, no_such_thing, trio.sleep_forever), 500, ["meant", "no such thing"]),
+        ((exit_,), 500, ["as argparse does"]),
+        ((exit_, fail), 500, ["as argparse does", "meant"]),
     ],
 )
 async def test_any_unexpected_error_in_a_group_is_a_500_and_is_logged_whole(
@@ -66,6 +78,43 @@ async def test_any_unexpected_error_in_a_group_is_a_500_and_is_logged_whole(
     records = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(records) == bool(logged)
     assert all(words in caplog.text for words in logged)
+
+
+@pytest.mark.parametrize("how", [exit_, exit_on_a_thread])
+async def test_who_calls_sys_exit_fails_and_the_process_goes_on(
+    app: Application, caplog: pytest.LogCaptureFixture, how: Callable[[], Awaitable[object]]
+) -> None:
+    """Libraries do that, argparse for one, at what a client sent."""
+
+    @app.get("/")
+    async def exits() -> str:
+        await how()
+        return "never"
+
+    @app.websocket("/ws")
+    async def exits_too() -> None:
+        await websocket.accept()
+        await how()
+
+    @app.get("/stream")
+    async def exits_late() -> AsyncIterator[bytes]:
+        yield b"a"
+        await how()
+
+    async with running(app) as server:
+        async with await server.connect() as client:
+            await client.send_all(get("/stream"))
+            while await client.receive_some():
+                pass
+        async with await server.connect() as client:
+            await client.send_all(get("/"))
+            assert (await Reader(client).response())[0] == 500
+        async with open_raw(f"http://127.0.0.1:{server.port}", "/ws") as socket:
+            with pytest.raises(Closed) as closed:
+                await socket.receive()
+
+    assert closed.value.code == 1011
+    assert caplog.text.count("as argparse does") >= 3
 
 
 async def test_a_cancelled_request_that_also_failed_is_logged(

@@ -213,26 +213,6 @@ def _opening(status: int, detail: str) -> str:
     return json.dumps(Problem(type="about:blank", title=title, status=status, detail=detail)).removesuffix("}")
 
 
-class Exited(Exception):
-    """`sys.exit` was called, as libraries do at what they are given, such as argparse: one failure more, and no end."""
-
-
-def as_failure(error: BaseException) -> Exception | None:
-    """Return an error as the failure of the request or the job that raised it: SystemExit as Exited, in groups too.
-
-    None for what is to pass whoever catches failures: Cancelled, KeyboardInterrupt.
-    """
-    failure: Exception | None = error if isinstance(error, Exception) else None
-    if isinstance(error, SystemExit):
-        failure = Exited(f"SystemExit: {error}")
-        failure.__cause__ = error
-    elif failure is None and isinstance(error, BaseExceptionGroup):
-        members = [member for one in error.exceptions if (member := as_failure(one)) is not None]
-        if len(members) == len(error.exceptions):
-            failure = ExceptionGroup(error.message, members).with_traceback(error.__traceback__)
-    return failure
-
-
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors of a group, however deep they lie; one that is no group is all there is."""
     if isinstance(error, BaseExceptionGroup):

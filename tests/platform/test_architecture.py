@@ -18,7 +18,7 @@ PLATFORM = "service.platform"
 # package or a module of service/platform.
 LAYERS = (
     {"name"},
-    {"declarations", "settings", "errors", "lifecycle", "seams"},
+    {"declarations", "settings", "errors", "failures", "lifecycle", "seams"},
     {"telemetry"},
     {"calls", "database", "server"},
     {"identity", "jobs"},

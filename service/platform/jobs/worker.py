@@ -25,7 +25,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database
-from service.platform.errors import as_failure
+from service.platform.failures import as_failure
 from service.platform.jobs import store
 from service.platform.jobs.claims import Claims
 from service.platform.jobs.declare import Job, JobContext
@@ -218,7 +218,9 @@ class Worker:
                     await kind.function(context, **arguments)
                 else:
                     await self._database.run(unit_of(kind), one, arguments, timeout=self._timeout(kind))
-        except (Exception, BaseExceptionGroup, SystemExit) as error:
+        except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             if (failure := as_failure(error)) is None:
                 raise
             return failure

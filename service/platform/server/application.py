@@ -13,7 +13,8 @@ from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import ServiceError, as_failure, leaves
+from service.platform.errors import ServiceError, leaves
+from service.platform.failures import as_failure
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json
@@ -73,7 +74,9 @@ class Application(QuartTrio):
                 return await self.full_dispatch_request(context)
             except Exception as error:
                 return await self.handle_exception(context, error)
-            except (BaseExceptionGroup, SystemExit) as error:
+            except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
                 return await self.handle_exception(context, _real_error(error))
 
     def refuse_unmatched(self, context: Context) -> Document | None:
@@ -129,7 +132,9 @@ class Application(QuartTrio):
                 return await self.full_dispatch_websocket(context)
             except Exception as error:
                 return await self.handle_websocket_exception(context, error)
-            except (BaseExceptionGroup, SystemExit) as error:
+            except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
                 return await self.handle_websocket_exception(context, _real_error(error))
 
     async def handle_user_exception(

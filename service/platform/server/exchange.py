@@ -81,10 +81,10 @@ class Exchange:
         with self.scope:
             try:
                 await app(scope, self.receive, send, _refuse_thread, _refuse_thread)
-            except (Exception, SystemExit):
-                await config.log.exception("an application failed outside of the framework")
-            except BaseExceptionGroup as group:
-                if group.split(trio.Cancelled)[1] is None:
+            except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
+                if isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[1] is None:
                     raise
                 await config.log.exception("an application failed outside of the framework")
             finally:

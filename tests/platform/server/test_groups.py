@@ -1,5 +1,6 @@
 """D4: what a request answers, and what is logged, when several of its tasks fail together."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +35,13 @@ async def exit_() -> None:
 
 async def exit_on_a_thread() -> None:
     await trio.to_thread.run_sync(sys.exit, "as argparse does")
+
+
+async def end_a_loop_of_asyncio() -> None:
+    async def cancel_itself() -> None:
+        raise asyncio.CancelledError("not as argparse does")
+
+    await trio.to_thread.run_sync(asyncio.run, cancel_itself())
 
 
 def add_group(app: QuartTrio, *tasks: Callable[[], Awaitable[object]]) -> None:
@@ -80,11 +88,11 @@ async def test_any_unexpected_error_in_a_group_is_a_500_and_is_logged_whole(
     assert all(words in caplog.text for words in logged)
 
 
-@pytest.mark.parametrize("how", [exit_, exit_on_a_thread])
-async def test_who_calls_sys_exit_fails_and_the_process_goes_on(
+@pytest.mark.parametrize("how", [exit_, exit_on_a_thread, end_a_loop_of_asyncio])
+async def test_what_is_no_exception_is_a_failure_too_and_the_process_goes_on(
     app: Application, caplog: pytest.LogCaptureFixture, how: Callable[[], Awaitable[object]]
 ) -> None:
-    """Libraries do that, argparse for one, at what a client sent."""
+    """Libraries raise it at what a client sent, argparse for one."""
 
     @app.get("/")
     async def exits() -> str:

@@ -21,6 +21,7 @@ from service.platform.identity import (
     anyone,
     cookies,
     make_ticket,
+    session_of,
     signed_in,
 )
 
@@ -75,7 +76,7 @@ def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
         """Get a ticket that opens one websocket at any replica: for pages, which can set no header there."""
         if identity.gate is None:
             raise Conflict("no identity provider is set: everybody is a guest, and no ticket is needed")
-        made = await make_ticket(database, await caller())
+        made = await make_ticket(database, await caller(), session_of(request.scope))
         identity.statistics.tickets["made"] += 1
         return {"ticket": made, "expires_in": TICKET_SECONDS}, 201
 

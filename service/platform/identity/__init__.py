@@ -5,7 +5,16 @@ What features use is `service.platform.http`'s: the declarations, and `caller()`
 
 from service.platform.identity import cookies
 from service.platform.identity.answer import Answer
-from service.platform.identity.caller import GUEST, STAY, TICKETS, Caller, InsufficientScope, Unauthenticated, caller_of
+from service.platform.identity.caller import (
+    GUEST,
+    STAY,
+    TICKETS,
+    Caller,
+    InsufficientScope,
+    Unauthenticated,
+    caller_of,
+    session_of,
+)
 from service.platform.identity.may import (
     ANYONE,
     SIGNED_IN,
@@ -48,6 +57,7 @@ __all__ = [
     "only",
     "open_identity",
     "scope",
+    "session_of",
     "signed_in",
     "split_tickets",
     "undeclared",

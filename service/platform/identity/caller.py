@@ -26,13 +26,19 @@ class Caller:
 
 
 GUEST = Caller()
-# Where an ASGI scope has whoever was found to ask, how long a websocket may stay, and the tickets that it was offered.
-IN_SCOPE, STAY, TICKETS = "caller", "stay", "tickets"
+# Where an ASGI scope has whoever was found to ask, the session of a browser's that says so, by its hash, how long a
+# websocket may stay, and the tickets that it was offered.
+IN_SCOPE, IN_SESSION, STAY, TICKETS = "caller", "session", "stay", "tickets"
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller | None:
     """Return who was found to ask, None when nobody looked."""
     return scope.get(IN_SCOPE)
+
+
+def session_of(scope: Mapping[str, Any]) -> bytes | None:
+    """Return the hash of the session that says who asks, None when something else does."""
+    return scope.get(IN_SESSION)
 
 
 class Flaw(enum.StrEnum):

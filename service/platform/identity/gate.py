@@ -13,11 +13,11 @@ from hashlib import blake2b, sha256
 from typing import Any
 
 from service.platform.errors import Unavailable
-from service.platform.identity.caller import GUEST, IN_SCOPE, STAY, TICKETS, Caller, Flaw, Unauthenticated
+from service.platform.identity.caller import GUEST, IN_SCOPE, IN_SESSION, STAY, TICKETS, Caller, Flaw, Unauthenticated
 from service.platform.identity.cookies import SESSION
 from service.platform.identity.keys import Keys
 from service.platform.identity.public_keys import PublicKey
-from service.platform.identity.sessions import Sessions
+from service.platform.identity.sessions import Sessions, read_id
 from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_id_token, check_logout
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
@@ -26,7 +26,7 @@ from service.platform.identity.tokens import Rules, read_claims, read_header, re
 MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
 
 
-async def _no_tickets(_: str) -> Caller | None:
+async def _no_tickets(_: str) -> tuple[Caller, bytes | None] | None:
     return None
 
 
@@ -40,7 +40,7 @@ class Gate:
         log_key: bytes,
         statistics: IdentityStatistics,
         *,
-        redeem: Callable[[str], Awaitable[Caller | None]] = _no_tickets,
+        redeem: Callable[[str], Awaitable[tuple[Caller, bytes | None] | None]] = _no_tickets,
         sessions: Sessions | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -86,23 +86,36 @@ class Gate:
     async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
         """Return who asks without a token: by a ticket, or by a session's cookie."""
         if tickets := scope.get(TICKETS, ()):
-            caller = await self._redeem(tickets[0]) if len(tickets) == 1 else None
+            caller = await self._find_ticket(tickets[0], scope) if len(tickets) == 1 else None
             holds = caller is not None and self._now() < caller.expires
             self._statistics.tickets["taken" if holds else "refused"] += 1
             if caller is None or not holds:
                 refuse("the ticket does not hold; each is good once, for 30 seconds", Flaw.TICKET)
             return caller
-        if self._sessions is not None and (value := session_cookie(scope["headers"])):
-            return await self._find_session(self._sessions, value, scope)
+        if (value := session_cookie(scope["headers"])) and (session := read_id(value)):
+            # A guest's, when it has ended: its browser is shown the way to sign in.
+            return await self._find_session(session, scope) or GUEST
         return GUEST
 
-    async def _find_session(self, sessions: Sessions, value: str, scope: MutableMapping[str, Any]) -> Caller:
-        """Return whose a session is; a guest's, when it has ended: its browser is shown the way to sign in."""
+    async def _find_ticket(self, ticket: str, scope: MutableMapping[str, Any]) -> Caller | None:
+        """Return for whom a ticket is; None when it does not hold, or the session in which it was made has ended."""
+        caller, session = await self._redeem(ticket) or (None, None)
+        if session is not None and await self._find_session(session, scope) is None:
+            return None
+        return caller
+
+    async def _find_session(self, digest: bytes, scope: MutableMapping[str, Any]) -> Caller | None:
+        """Return whose a session is, None when it has ended; a websocket on it ends with it from now on."""
+        if (sessions := self._sessions) is None:  # no browser signs in here, or none any more
+            return None
         stay: Stay | None = scope.get(STAY)
         if stay is not None:  # before the look: an end in between must reach it
-            stay.on_gone = sessions.hold(value, stay)
-        caller = await sessions.find(value)
-        return caller if caller is not None and self._now() < caller.expires else GUEST
+            stay.on_gone = sessions.hold(digest, stay)
+        caller = await sessions.find(digest)
+        if caller is None or self._now() >= caller.expires:
+            return None
+        scope[IN_SESSION] = digest
+        return caller
 
     async def check_id_token(self, token: str, *, client: str, nonce: str) -> Caller:
         """Return whoever an ID token says has signed in. Raises Unauthenticated, Unavailable."""

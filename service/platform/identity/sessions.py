@@ -47,21 +47,18 @@ class Sessions:
         value = secrets.token_urlsafe(32)
         replaced, crowded = await self._database.run(
             store.insert_session,
-            digest=digest_of(value),
+            digest=_digest(value),
             caller=caller,
             sid=sid,
-            before=digest_of(before) if before and _FORM.fullmatch(before) else None,
+            before=None if before is None else read_id(before),
         )
         self._statistics.sessions_begun += 1
         self._statistics.sessions_ended["replaced"] += replaced
         self._statistics.sessions_ended["too many"] += crowded
         return value
 
-    async def find(self, value: str) -> Caller | None:
+    async def find(self, digest: bytes) -> Caller | None:
         """Return whose a session is; None for one that is not there, or has ended."""
-        if not _FORM.fullmatch(value):
-            return None
-        digest = digest_of(value)
         known = self._known.get(digest)
         if known is not None and trio.current_time() < known[1]:
             return known[0]
@@ -76,19 +73,18 @@ class Sessions:
 
     async def end(self, value: str) -> None:
         """End a session, here at once and on the other replicas when they hear of it."""
-        if _FORM.fullmatch(value):
-            ended = await self._database.run(store.end_session, digest=digest_of(value))
+        if (digest := read_id(value)) is not None:
+            ended = await self._database.run(store.end_session, digest=digest)
             self._statistics.sessions_ended[ENDED] += ended
-            await self._end(digest_of(value))
+            await self._end(digest)
 
     async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
         ended = await self._database.run(store.end_by_provider, subject=subject, sid=sid)
         self._statistics.sessions_ended["by provider"] += ended
         return ended
 
-    def hold(self, value: str, stay: Stay) -> Callable[[], None]:
-        """Let a websocket end with its session; return what forgets it, for when it is gone."""
-        digest = digest_of(value)
+    def hold(self, digest: bytes, stay: Stay) -> Callable[[], None]:
+        """Let a websocket end with a session; return what forgets it, for when it is gone."""
         self._stays.setdefault(digest, set()).add(stay)
 
         def release() -> None:
@@ -150,5 +146,10 @@ class Sessions:
                     await gone.wait()
 
 
-def digest_of(value: str) -> bytes:
+def read_id(value: str) -> bytes | None:
+    """Return the hash by which a session is known, None for what can be no session's id."""
+    return _digest(value) if _FORM.fullmatch(value) else None
+
+
+def _digest(value: str) -> bytes:
     return sha256(value.encode()).digest()

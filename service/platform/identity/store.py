@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from service.platform.identity.caller import Caller
+from service.platform.identity.caller import IN_SESSION, Caller
 from service.platform.identity.tables import secret_table, ticket_table
 
 
@@ -19,21 +19,25 @@ def select_log_key(connection: Connection) -> bytes:
 TICKET_SECONDS = 30
 
 
-def insert_ticket(connection: Connection, *, digest: bytes, caller: Caller) -> None:
-    """Keep a ticket's hash, and for whom it is."""
+def insert_ticket(connection: Connection, *, digest: bytes, caller: Caller, session: bytes | None) -> None:
+    """Keep a ticket's hash, for whom it is, and in which session it was made."""
     known = asdict(caller) | {"scopes": sorted(caller.scopes)}
+    if session is not None:
+        known[IN_SESSION] = session.hex()
     connection.execute(sa.insert(ticket_table).values(hash=digest, caller=known))
 
 
-def redeem_ticket(connection: Connection, *, digest: bytes) -> Caller | None:
-    """Take a ticket away, and return for whom it was; None for one that is not there, or was made too long ago."""
+def redeem_ticket(connection: Connection, *, digest: bytes) -> tuple[Caller, bytes | None] | None:
+    """Take a ticket away; return for whom it was, and of which session. None if it is not there, or too old."""
     young = ticket_table.c.made > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, TICKET_SECONDS)
     taken = sa.delete(ticket_table).where(ticket_table.c.hash == digest).returning(ticket_table.c.caller, young)
     row = connection.execute(taken).one_or_none()
     if row is None or not row[1]:
         return None
     known: dict[str, Any] = row[0]
-    return Caller(**known | {"scopes": frozenset(known["scopes"])})
+    session: str | None = known.pop(IN_SESSION, None)
+    found = Caller(**known | {"scopes": frozenset(known["scopes"])})
+    return found, None if session is None else bytes.fromhex(session)
 
 
 def delete_old_tickets(connection: Connection) -> int:

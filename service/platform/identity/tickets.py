@@ -16,15 +16,15 @@ PREFIX = "ticket."
 _FORM = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-async def make_ticket(database: Database, caller: Caller) -> str:
-    """Return a ticket for somebody."""
+async def make_ticket(database: Database, caller: Caller, session: bytes | None) -> str:
+    """Return a ticket for somebody; one that is made in a session holds no longer than it."""
     value = secrets.token_urlsafe(32)
-    await database.run(store.insert_ticket, digest=_digest(value), caller=caller)
+    await database.run(store.insert_ticket, digest=_digest(value), caller=caller, session=session)
     return value
 
 
-async def redeem(database: Database, value: str) -> Caller | None:
-    """Return for whom a ticket is, once; None when it does not hold, or no more."""
+async def redeem(database: Database, value: str) -> tuple[Caller, bytes | None] | None:
+    """Return for whom a ticket is, and of which session, once; None when it does not hold, or no more."""
     if not _FORM.fullmatch(value):
         return None
     return await database.run(store.redeem_ticket, digest=_digest(value))

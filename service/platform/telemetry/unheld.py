@@ -82,13 +82,15 @@ class Unheld(io.TextIOBase):
 
     def _finish(self) -> None:
         """At exit, which waits for a second at most: let the last lines out."""
-        if self._thread is not None:
-            self._thread.join()
+        thread = self._thread  # which forgets itself when it is done
+        if thread is not None:
+            thread.join()
 
     # on the thread
 
     def _give_on(self) -> None:
-        while self._kept:
+        more = True
+        while more:
             self._room.poll()
             try:
                 given = os.write(self._descriptor, self._kept[:ROOM])
@@ -99,7 +101,8 @@ class Unheld(io.TextIOBase):
                 given = len(self._kept)  # to nobody
             with self._lock:
                 del self._kept[:given]
-                if not self._kept:
+                more = bool(self._kept)  # looked at here alone: what comes from now on has a thread of its own
+                if not more:
                     self._thread, lost, self._untold = None, self._untold, 0
         if lost:
             self._tell_lost(lost)

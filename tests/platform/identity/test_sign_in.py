@@ -24,7 +24,7 @@ from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
-from service.platform.testing.wire import Closed, RawWebsocket, open_raw
+from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 from tests.platform.identity.world import DOORS, FREE, auth
 
 SESSION, PENDING = "__Host-session", "__Host-sign-in"
@@ -356,6 +356,34 @@ async def test_a_sign_out_ends_the_websockets_on_every_replica_at_once(make_sett
     print("ms after the sign-out:", [round(seconds * 1000) for _, _, seconds in ends])
     assert [(code, reason) for code, reason, _ in ends] == [(4401, "signed out")] * 2
     assert max(seconds for *_, seconds in ends) < POLL / 2, "heard, not found out by the poll"
+
+
+async def test_a_websocket_by_a_ticket_ends_with_the_session_that_the_ticket_was_made_in(
+    make_settings: MakeSettings,
+) -> None:
+    async with sites(make_settings, count=2) as [here, there]:
+        browser = here.browser()
+        await browser.sign_in()
+        offered = [f"ticket.{(await browser.ask('/auth/ticket', 'POST')).json()['ticket']}" for _ in range(4)]
+        async with (
+            open_raw(here.url, "/feed", protocol=offered[0]) as one,
+            open_raw(there.url, "/feed", protocol=offered[1]) as two,
+        ):
+            assert await one.receive() == await two.receive() != ""
+            began = trio.current_time()
+            await browser.ask("/auth/sign-out", "POST")
+            with trio.fail_after(2 * POLL):
+                ends = [await ended(one, began), await ended(two, began)]
+        refused = []
+        for site, left in zip((here, there), offered[2:], strict=True):
+            with pytest.raises(UpgradeRefused) as late:
+                async with open_raw(site.url, "/feed", protocol=left):
+                    pass
+            refused.append(late.value.status)
+
+    assert [(code, reason) for code, reason, _ in ends] == [(4401, "signed out")] * 2
+    assert max(seconds for *_, seconds in ends) < POLL / 2, "heard, not found out by the poll"
+    assert refused == [401, 401]
 
 
 async def test_without_listen_they_end_by_the_poll(make_settings: MakeSettings, writable_database_url: str) -> None:

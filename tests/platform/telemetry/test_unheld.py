@@ -105,3 +105,33 @@ def test_a_reader_that_goes_is_told_as_ever_and_waited_for_by_nobody() -> None:
 
         with pytest.raises(BrokenPipeError):
             pipe.stream.write("nobody hears\n")
+
+
+class Overtaken:
+    """A lock, as the thread that has given the last of what was kept is overtaken by others who write."""
+
+    def __init__(self, pipe: Pipe, lines: list[str]) -> None:
+        self._lock = threading.RLock()
+        self._pipe = pipe
+        self._lines = lines
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        empty = not self._pipe.stream._kept
+        self._lock.release()
+        if empty and threading.current_thread().name == "standard error":
+            lines, self._lines = self._lines, []
+            for line in lines:
+                self._pipe.stream.write(line + "\n")
+
+
+def test_what_comes_as_the_last_is_given_has_one_thread_again(pipe: Pipe) -> None:
+    first = [f"{number:05} " + "x" * 3_000 for number in range(20)]
+    second = [f"{number:05} " + "y" * 3_000 for number in range(200)]
+    pipe.stream._lock = Overtaken(pipe, second)  # type: ignore[assignment]  # as much of one as is used
+    for line in first:
+        pipe.stream.write(line + "\n")
+
+    assert pipe.read(220) == first + second

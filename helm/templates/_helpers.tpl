@@ -112,19 +112,25 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* The environment of a serving process. Where extraEnv names the same, it wins: a name may stand there only once. */}}
+{{/* The environment of a serving process. Where extraEnv names the same, it wins: a name may stand there only once. What refers
+to other names comes last, since Kubernetes resolves only what stands before it. */}}
 {{- define "service.env" -}}
 {{- $extra := list }}
 {{- range .Values.extraEnv }}
 {{- $extra = append $extra .name }}
 {{- end }}
 {{- $env := list }}
+{{- $referring := list }}
 {{- range include "service.ownEnv" . | fromYamlArray }}
 {{- if not (has .name $extra) }}
+{{- if eq .name "OTEL_RESOURCE_ATTRIBUTES" }}
+{{- $referring = append $referring . }}
+{{- else }}
 {{- $env = append $env . }}
 {{- end }}
 {{- end }}
-{{- concat $env .Values.extraEnv | toYaml }}
+{{- end }}
+{{- concat $env .Values.extraEnv $referring | toYaml }}
 {{- end -}}
 
 {{- define "service.ownEnv" -}}

@@ -96,6 +96,16 @@ async def test_the_verb_ends_with_that_code(typed: Typed) -> None:
     assert done.stderr == "127.0.0.1:9000: must start with http:// or https://\n"
 
 
+@pytest.mark.parametrize("verb", ["smoke", "load", "jobs --url"])
+@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:port", "http://[::1", "http://a..example", "::1"])
+async def test_no_client_takes_what_is_no_address(typed: Typed, verb: str, url: str) -> None:
+    done = await typed(*verb.split(), url)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"{re.escape(url)}: (is not an address: |must start with )[^\n]+\n", done.stderr)
+    assert "NoneType" not in done.stderr
+
+
 async def test_without_an_address_they_ask_the_service_of_these_settings(tmp_path: Path, database_url: str) -> None:
     async with ready(tmp_path, "HOLDING", database_url=database_url, command=WITH_FEATURES, **QUICK) as service:
         binds = {"management_bind": service.management.removeprefix("http://")}

@@ -31,7 +31,7 @@ class AskError(Exception):
 
 async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", body: object = None) -> str:
     """Return the answer's text. Raises AskError."""
-    where = _parse(url)
+    where = parse(url)
     headers = {"Accept": accept, "Content-Type": "application/json"}
     sent = b"" if body is None else json.dumps(body).encode()
     try:
@@ -97,15 +97,18 @@ def paint(line: str) -> str:
     return f"{_DIM}{found['margin']}{_RESET}{what}{doing}" if found["margin"] else what + doing
 
 
-def _parse(url: str) -> SplitResult:
+def parse(url: str) -> SplitResult:
+    """Return the parts of a service's URL. Raises AskError."""
     if not url.startswith(("http://", "https://")):
         raise AskError(f"{url}: must start with http:// or https://", WRONG)
     try:
         where = urlsplit(url)
-        where.hostname.encode("idna")  # type: ignore[union-attr]  # None is no address either
         where.port  # noqa: B018  raises for what is no port
-    except (ValueError, AttributeError) as error:
+        (where.hostname or "").encode("idna")
+    except ValueError as error:
         raise AskError(f"{url}: is not an address: {error}", WRONG) from error
+    if not where.hostname:
+        raise AskError(f"{url}: is not an address: it names no host", WRONG)
     return where
 
 

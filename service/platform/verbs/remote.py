@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from service.platform.verbs.program import CRASHED, fail, program
-from service.platform.verbs.where import management_url, public_url
+from service.platform.verbs.where import checked_url, management_url, public_url
 
 verbs = typer.Typer()
 
@@ -83,6 +83,7 @@ def smoke(
 
     from service.platform.client.smoke import SmokeError, smoke
 
+    urls = [checked_url(url) for url in urls]
     checks = [feature.smoke for feature in program(context).features if feature.smoke is not None]
 
     async def tell_each() -> None:

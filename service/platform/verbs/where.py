@@ -7,12 +7,23 @@ from service.platform.verbs.program import WRONG, fail, program
 
 def management_url(context: typer.Context, given: str | None) -> str:
     """Return the URL that was given, or else that of SERVICE_MANAGEMENT_BIND."""
-    return given or _listens(context, "management_bind")
+    return checked_url(given) if given else _listens(context, "management_bind")
 
 
 def public_url(context: typer.Context, given: str | None) -> str:
     """Return the URL that was given, or else that of SERVICE_BIND."""
-    return given or _listens(context, "bind")
+    return checked_url(given) if given else _listens(context, "bind")
+
+
+def checked_url(given: str) -> str:
+    """Return a URL as it was given; one that is none ends the verb with 2."""
+    from service.platform.verbs.inspect import AskError, parse
+
+    try:
+        parse(given)
+    except AskError as error:
+        fail(str(error), error.code)
+    return given
 
 
 def local_url(bind: str) -> str:

@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -106,15 +107,19 @@ async def open_crashing(resources: Resources) -> AsyncIterator[Blueprint]:
     """Yield a route that makes a background task of this feature crash."""
     routes = Blueprint("crashing", __name__)
     fuse = trio.Event()
+    leaves: list[str] = []
 
     async def background() -> None:
         await fuse.wait()
+        if leaves:
+            sys.exit(0)
         raise Planted("in the background")
 
     @routes.post("/light")
     @anyone
     @unlimited("a test's")
     async def light() -> str:
+        leaves.extend(request.args.getlist("leaves"))
         fuse.set()
         return "lit"
 

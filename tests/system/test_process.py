@@ -370,7 +370,10 @@ async def test_a_kill_between_commit_and_answer_loses_no_order_and_doubles_none(
     assert placed == [(1,)]
 
 
-async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize(("how", "told"), [("", "Planted: in the background"), ("?leaves=yes", "SystemExit: 0")])
+async def test_the_crash_of_a_background_task_ends_the_process(
+    tmp_path: Path, database_url: str, how: str, told: str
+) -> None:
     features = ("CRASHING", "SLOW")
     async with (
         ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url) as service,
@@ -378,14 +381,14 @@ async def test_the_crash_of_a_background_task_ends_the_process(tmp_path: Path, d
         open_websocket(service.public, "/wait") as waiting,
     ):
         await waiting.get_message()
-        await client.post(service.public + "/light", json={})
+        await client.post(f"{service.public}/light{how}", json={})
         with trio.fail_after(10), pytest.raises(ConnectionClosed) as closed:
             await waiting.get_message()
 
         assert close_code(closed.value) == 1011
         assert await service.wait_end() == 1
         [crash] = service.events("crashed")
-        assert "Planted: in the background" in crash["exception"]
+        assert told in crash["exception"]
 
 
 def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:

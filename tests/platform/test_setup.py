@@ -72,6 +72,30 @@ def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:
     assert f"SIDE_BY_SIDE := {' '.join(SIDE_BY_SIDE)}\n" in (ROOT / "Makefile").read_text()
 
 
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [
+        ("rename", {"NAME": 'a"; exit 3; "', "HOLDER": 'O"Brien & `exit 3` Söhne'}),
+        ("feature", {"NAME": "o'r`exit 3`"}),
+        ("migration", {"NAME": 'add"', "BREAKING": 'drops "total"; $(exit 3)'.replace("$", "$$")}),
+        ("update", {"TO": 'v"1', "FROM": "https://example.com/a'b", "BASE": "`exit 3`"}),
+    ],
+)
+def test_a_target_hands_on_what_it_is_given_as_it_is(tmp_path: Path, target: str, given: dict[str, str]) -> None:
+    """The shell reads none of it: a company's name may have any character."""
+    for name, says in ((".venv/bin/python", 'printf "%s\\n" "$@"'), ("deploy/setup.sh", ":"), ("git", "echo no")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    words = ["make", "--no-print-directory", target, *(f"{name}={value}" for name, value in given.items())]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert {value.replace("$$", "$") for value in given.values()} <= set(done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("codes", [(0, 0, 0), (3, 0, 3), (0, 2, 2)], ids=["neither", "the set-up", "the suite"])
 def test_ci_fails_as_its_set_up_or_its_suite_fails(tmp_path: Path, codes: tuple[int, int, int]) -> None:
     """With packages from Debian beside it that cannot be had, which is said and no failure."""

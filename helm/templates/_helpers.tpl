@@ -123,7 +123,7 @@ to other names comes last, since Kubernetes resolves only what stands before it.
 {{- $referring := list }}
 {{- range include "service.ownEnv" . | fromYamlArray }}
 {{- if not (has .name $extra) }}
-{{- if eq .name "OTEL_RESOURCE_ATTRIBUTES" }}
+{{- if contains "$(" (toString .value) }}
 {{- $referring = append $referring . }}
 {{- else }}
 {{- $env = append $env . }}

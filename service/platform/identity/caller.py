@@ -3,8 +3,8 @@
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from service.platform.errors import Forbidden, Refused
 
@@ -23,6 +23,15 @@ class Caller:
     @property
     def signed_in(self) -> bool:
         return bool(self.subject)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the database keeps of it."""
+        return asdict(self) | {"scopes": sorted(self.scopes)}
+
+    @classmethod
+    def from_json(cls, known: dict[str, Any]) -> Self:
+        """Return whom the database knows."""
+        return cls(**known | {"scopes": frozenset(known["scopes"])})
 
 
 GUEST = Caller()

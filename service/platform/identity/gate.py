@@ -15,9 +15,10 @@ from typing import Any
 from service.platform.errors import Unavailable
 from service.platform.identity.caller import GUEST, IN_SCOPE, IN_SESSION, STAY, TICKETS, Caller, Flaw, Unauthenticated
 from service.platform.identity.cookies import SESSION
+from service.platform.identity.ids import read_id
 from service.platform.identity.keys import Keys
 from service.platform.identity.public_keys import PublicKey
-from service.platform.identity.sessions import Sessions, read_id
+from service.platform.identity.sessions import Sessions
 from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_id_token, check_logout
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,10 +23,11 @@ def insert_session(
     Returns how many of each kind have ended.
     """
     replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
-    known = asdict(caller) | {"scopes": sorted(caller.scopes)}
     expires = sa.func.to_timestamp(caller.expires)
     connection.execute(
-        sa.insert(session_table).values(hash=digest, subject=caller.subject, sid=sid, caller=known, expires=expires)
+        sa.insert(session_table).values(
+            hash=digest, subject=caller.subject, sid=sid, caller=caller.to_json(), expires=expires
+        )
     )
     of_subject = sa.select(session_table.c.hash).where(session_table.c.subject == caller.subject)
     newest = of_subject.order_by(session_table.c.made.desc(), session_table.c.hash).limit(MOST_SESSIONS)
@@ -41,7 +41,7 @@ def select_session(connection: Connection, *, digest: bytes) -> Caller | None:
         session_table.c.hash == digest, session_table.c.expires > sa.func.now()
     )
     known: dict[str, Any] | None = connection.execute(live).scalar_one_or_none()
-    return None if known is None else Caller(**known | {"scopes": frozenset(known["scopes"])})
+    return None if known is None else Caller.from_json(known)
 
 
 def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[bytes]:

@@ -8,17 +8,15 @@ session at once. A notification may be missed: so `listen` looks at the table af
 Only the event loop touches any of this.
 """
 
-import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from hashlib import sha256
 
 import trio
 
 from service.platform.database import Database
 from service.platform.identity import session_store as store
 from service.platform.identity.caller import Caller
+from service.platform.identity.ids import make_id, read_id
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
 
@@ -29,7 +27,6 @@ ENDED = "signed out"
 # end, and when its peer has answered. The next one is told once that has happened, between EARLY and LATE.
 EARLY, LATE, TURN = 0.6, 0.8, 0.001  # seconds for all, seconds for all, seconds that others have at least
 MOST_AT_ONCE = 2  # once it is late
-_FORM = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sessions:
@@ -44,10 +41,10 @@ class Sessions:
 
     async def begin(self, caller: Caller, *, sid: str | None, before: str | None) -> str:
         """Return the id of a new session; the one that the browser had before ends."""
-        value = secrets.token_urlsafe(32)
+        value, digest = make_id()
         replaced, crowded = await self._database.run(
             store.insert_session,
-            digest=_digest(value),
+            digest=digest,
             caller=caller,
             sid=sid,
             before=None if before is None else read_id(before),
@@ -144,12 +141,3 @@ class Sessions:
                 await trio.sleep_until(begun + min(EARLY * share, TURN * number))  # a checkpoint, whatever the time
                 with trio.move_on_at(max(begun + LATE * share, trio.current_time() + TURN)):
                     await gone.wait()
-
-
-def read_id(value: str) -> bytes | None:
-    """Return the hash by which a session is known, None for what can be no session's id."""
-    return _digest(value) if _FORM.fullmatch(value) else None
-
-
-def _digest(value: str) -> bytes:
-    return sha256(value.encode()).digest()

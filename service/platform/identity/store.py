@@ -1,6 +1,5 @@
 """What identity reads and writes: plain functions of a connection."""
 
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +20,7 @@ TICKET_SECONDS = 30
 
 def insert_ticket(connection: Connection, *, digest: bytes, caller: Caller, session: bytes | None) -> None:
     """Keep a ticket's hash, for whom it is, and in which session it was made."""
-    known = asdict(caller) | {"scopes": sorted(caller.scopes)}
+    known = caller.to_json()
     if session is not None:
         known[IN_SESSION] = session.hex()
     connection.execute(sa.insert(ticket_table).values(hash=digest, caller=known))
@@ -36,8 +35,7 @@ def redeem_ticket(connection: Connection, *, digest: bytes) -> tuple[Caller, byt
         return None
     known: dict[str, Any] = row[0]
     session: str | None = known.pop(IN_SESSION, None)
-    found = Caller(**known | {"scopes": frozenset(known["scopes"])})
-    return found, None if session is None else bytes.fromhex(session)
+    return Caller.from_json(known), None if session is None else bytes.fromhex(session)
 
 
 def delete_old_tickets(connection: Connection) -> int:

@@ -5,8 +5,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 USUAL = gc.get_threshold()
@@ -60,17 +60,9 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
 
 
-@contextmanager
-def absent(package: str) -> Iterator[None]:
+def absent(package: str) -> AbstractContextManager[None]:
     """Let a package count as not installed: one that a library imports if it is there, and nothing here needs of it."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # an import of it fails: Python's own way
-    try:
-        yield
-    finally:
-        del sys.modules[package]
+    return _replaced({package: None})  # an import of it fails: Python's own way
 
 
 class _StandIn(ModuleType):
@@ -80,20 +72,22 @@ class _StandIn(ModuleType):
         return None
 
 
-@contextmanager
-def without_http2() -> Iterator[None]:
-    """Let Hypercorn be imported without its HTTP/2, which is off here (README.md of server, A5): 27 ms of a start.
+def without_http2() -> AbstractContextManager[None]:
+    """Let Hypercorn be imported without its HTTP/2, which is off here (README.md of server, A5): 27 ms of a start."""
+    return _replaced({name: _StandIn(name) for name in _HTTP2})
 
-    Whoever imports one of those modules later gets it.
-    """
-    if {"hypercorn", "h2"} & sys.modules.keys():
+
+@contextmanager
+def _replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Have these in place of modules that nobody has imported yet; whoever imports one later gets the real one."""
+    if modules.keys() & sys.modules.keys():
         yield
         return
-    sys.modules.update({name: _StandIn(name) for name in _HTTP2})
+    sys.modules.update(modules)  # type: ignore[arg-type]  # None is what stands for none
     try:
         yield
     finally:
-        for name in _HTTP2:
+        for name in modules:
             del sys.modules[name]
 
 

@@ -72,8 +72,6 @@ class Application(QuartTrio):
         async with request_context as context:
             try:
                 return await self.full_dispatch_request(context)
-            except Exception as error:
-                return await self.handle_exception(context, error)
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
@@ -130,8 +128,6 @@ class Application(QuartTrio):
         async with self.websocket_context(websocket) as context:
             try:
                 return await self.full_dispatch_websocket(context)
-            except Exception as error:
-                return await self.handle_websocket_exception(context, error)
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:

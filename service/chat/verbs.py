@@ -1,14 +1,12 @@
 """The chat's verbs: `chat` and `epoch`. Each imports what it needs when it runs."""
 
-import signal
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.platform.verbs import database_settings, fail, public_url
+from service.platform.verbs import database_settings, fail, public_url, run_client
 
 verbs = typer.Typer()
 
@@ -28,14 +26,9 @@ def chat(
 
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
-    import trio
-
     from service.chat.client.chat import chat
 
-    try:
-        unstored = trio.run(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
     if unstored:
         fail(f"{unstored} lines were not stored", 1)
 
@@ -46,9 +39,7 @@ def epoch(context: typer.Context) -> None:
 
     Example: service epoch
     """
-    import trio
-
     from service.chat.epoch import epoch
 
     settings, _ = database_settings(context)
-    typer.echo(f"the chat's epoch is now {trio.run(epoch, settings)}")
+    typer.echo(f"the chat's epoch is now {run_client(epoch, settings)}")

@@ -12,6 +12,7 @@ from service.platform.verbs.program import (
     load_or_exit,
     prepare_logs,
     program,
+    run_client,
 )
 from service.platform.verbs.where import management_url, public_url
 
@@ -25,5 +26,6 @@ __all__ = [
     "prepare_logs",
     "program",
     "public_url",
+    "run_client",
     "run_program",
 ]

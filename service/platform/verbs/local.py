@@ -23,6 +23,7 @@ from service.platform.verbs.program import (
     load_or_exit,
     prepare_logs,
     program,
+    run_client,
     tell,
 )
 
@@ -189,15 +190,13 @@ def check(context: typer.Context) -> None:
     Example: service check
     """
     import_structlog()
-    import trio
-
     from service.platform.feature import import_all
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
     features = program(context).features
     import_all(features)  # whose tables are looked at
-    found = trio.run(partial(findings, settings, has_jobs=any(feature.jobs for feature in features)))
+    found = run_client(partial(findings, settings, has_jobs=any(feature.jobs for feature in features)))
     for finding in found:
         typer.echo(finding)
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)

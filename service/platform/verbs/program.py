@@ -1,9 +1,10 @@
 """What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -103,6 +104,15 @@ def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
     configure_logs(settings.log_level, settings.log_format)
     for name in program(context).catalogue.unknown_names():
         structlog.get_logger(__name__).warning("unknown setting ignored", variable=name)
+
+
+def run_client[T](run: "Callable[..., Awaitable[T]]", *given: object) -> T:
+    """Return what a client's run in Trio returns; a signal that asks it to end cancels it, and exits with 128 + n."""
+    import trio
+
+    from service.platform.process.asked import until_asked
+
+    return trio.run(until_asked, partial(run, *given))
 
 
 def fail(message: str, code: int) -> NoReturn:

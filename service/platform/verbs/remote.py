@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from service.platform.verbs.program import CRASHED, fail, program
+from service.platform.verbs.program import CRASHED, fail, program, run_client
 from service.platform.verbs.where import checked_url, management_url, public_url
 
 verbs = typer.Typer()
@@ -79,8 +79,6 @@ def smoke(
 
     Example: service smoke http://NAME-management:8000
     """
-    import trio
-
     from service.platform.client.smoke import SmokeError, smoke
 
     urls = [checked_url(url) for url in urls]
@@ -91,7 +89,7 @@ def smoke(
             typer.echo(line)
 
     try:
-        trio.run(tell_each)
+        run_client(tell_each)
     except SmokeError as error:
         fail(str(error), CRASHED)
 
@@ -123,8 +121,6 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
         **given: Any,
     ) -> None:
-        import trio
-
         from service.platform.client.load import run_load
         from service.platform.client.load_http import HttpLoad
         from service.platform.client.load_plan import Plan, Report
@@ -137,7 +133,7 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         ]
         report = Report(plan, [HttpLoad(plan, rate=http, path=path), *of_features])
         with bars(report) as show:
-            trio.run(run_load, report, show)
+            run_client(run_load, report, show)
         typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
         sys.exit(0 if report.kept else 1)
 
@@ -156,12 +152,10 @@ def _options(options: type[Any]) -> Iterator[Parameter]:
 
 
 def tell(answer: Callable[[], Awaitable[str]]) -> None:
-    import trio
-
     from service.platform.verbs.inspect import AskError
 
     try:
-        typer.echo(trio.run(answer))
+        typer.echo(run_client(answer))
     except AskError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.code)

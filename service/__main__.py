@@ -4,7 +4,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from service.platform.process.end import ending
-from service.platform.process.start import collect_seldom, end_at_signals, open_standard_streams
+from service.platform.process.start import (
+    collect_seldom,
+    end_at_signals,
+    import_at_first_use,
+    open_standard_streams,
+)
 
 if TYPE_CHECKING:
     from service.platform.verbs import Program
@@ -14,6 +19,7 @@ def run() -> None:
     end_at_signals()
     collect_seldom()
     open_standard_streams()
+    import_at_first_use()
     with ending():
         from service.platform.verbs import run_program  # here: imports take their time, in which a signal may come
 

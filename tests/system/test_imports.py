@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.platform.process.start import SELDOM_USED
 from service.platform.testing.processes import Process, ready, run_to_end
 
 TIMED = (sys.executable, "-X", "importtime", "-m", "service")
@@ -66,7 +67,7 @@ async def test_what_serves_imports_neither_what_migrates_nor_what_was_not_asked_
         lines = service.log.read_text()
 
     assert "quart" in imported(lines)
-    assert imported(lines) & (FOR_PEOPLE | IDENTITY | HTTP2 | {"alembic", "opentelemetry"}) == set()
+    assert imported(lines) & (FOR_PEOPLE | IDENTITY | HTTP2 | {"alembic", "opentelemetry", "typer"}) == set()
     assert not {name for name in modules(lines) if name.startswith("service.platform.client")}
 
 
@@ -84,6 +85,34 @@ import hypercorn.protocol
 import h2.events
 import hypercorn.protocol.h2
 print(hypercorn.protocol.H2Protocol, h2.events.RequestReceived.__name__, hypercorn.protocol.h2.H2Protocol.__name__)
+"""
+
+
+def test_what_is_seldom_used_is_imported_when_it_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_FIRST_USE], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"{sorted(SELDOM_USED)}\n[]\n"), done.stderr
+
+
+AT_FIRST_USE = """
+import sys
+from service.platform.process.start import SELDOM_USED, import_at_first_use
+import_at_first_use()
+from service.platform.verbs.program import import_structlog
+import_structlog()
+from service.features import FEATURES
+from service.platform.feature import import_all
+from service.platform.process import main
+import_all(FEATURES)
+
+def not_loaded():
+    classes = {name: object.__getattribute__(sys.modules[name], "__class__").__name__ for name in SELDOM_USED}
+    return sorted(name for name, kind in classes.items() if kind == "_LazyModule")
+
+print(not_loaded())
+for name in SELDOM_USED:
+    assert sys.modules[name].__doc__ or dir(sys.modules[name])
+print(not_loaded())
 """
 
 

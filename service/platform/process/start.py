@@ -5,12 +5,30 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 USUAL = gc.get_threshold()
 SELDOM = 400_000  # objects more than before, of those that may be in a cycle: twice what a start makes
+
+# What libraries import by the way, and a service hardly ever uses.
+SELDOM_USED = frozenset(
+    {
+        "aiofiles.tempfile",
+        "asyncio.sslproto",
+        "code",
+        "email.header",
+        "html",
+        "logging.handlers",
+        "pdb",
+        "sqlalchemy.dialects.postgresql.asyncpg",
+        "sqlalchemy.dialects.postgresql.pg8000",
+        "sqlalchemy.dialects.postgresql.psycopg2",
+        "sqlalchemy.dialects.postgresql.psycopg2cffi",
+    }
+)
 
 _HTTP2 = "h2", "h2.events", "hypercorn.protocol.h2"
 
@@ -58,6 +76,24 @@ def open_standard_streams() -> None:
             os.set_inheritable(opened, True)  # children have it as well
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
+
+
+class _AtFirstUse:
+    """Finds the modules that are seldom used, and has each loaded when something of it is asked for."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in SELDOM_USED or (spec := PathFinder.find_spec(name, path, target)) is None or spec.loader is None:
+            return None
+        from importlib.util import LazyLoader
+
+        spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def import_at_first_use() -> None:
+    """Import what is seldom used when it is used, by Python's own LazyLoader: 10 ms of a start."""
+    sys.meta_path.insert(0, _AtFirstUse)
 
 
 def absent(package: str) -> AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 A feature's own verbs are a typer app called `verbs`; what they share with the platform's is named here.
 """
 
-from service.platform.verbs.command_line import run_program
 from service.platform.verbs.program import (
     Program,
     any_database,
@@ -14,6 +13,7 @@ from service.platform.verbs.program import (
     program,
     run_client,
 )
+from service.platform.verbs.run import run_program
 from service.platform.verbs.where import management_url, public_url
 
 __all__ = [

@@ -5,7 +5,6 @@ platform's, so that the short verbs start fast.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
 from typing import Annotated
 
@@ -13,16 +12,7 @@ import typer
 
 from service.platform.name import NAME, TITLE, version
 from service.platform.verbs import jobs, local, remote
-from service.platform.verbs.program import MakeProgram, Program
-
-
-def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
-    """Be the command line: run the verb that `words` name, and exit.
-
-    A program that is made by a function is made when something needs it: its features import the whole service.
-    """
-    make = cache((lambda: program) if isinstance(program, Program) else program)
-    command_line(make, words)(list(words), prog_name="service", obj=make)
+from service.platform.verbs.program import MakeProgram
 
 
 def command_line(program: MakeProgram, words: Sequence[str]) -> typer.Typer:

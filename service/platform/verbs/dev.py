@@ -19,8 +19,8 @@ from service.platform.reload.failure import describe
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.dev_identity import ProviderUnavailable, refuse_another, signing_in_at
 from service.platform.verbs.dev_supplies import Supplies
-from service.platform.verbs.local import log_crash
 from service.platform.verbs.program import tell
+from service.platform.verbs.serving import log_crash
 
 ROOT = Path(__file__).parents[3]
 # What differs from `serve` unless somebody set it: nobody routes traffic here, and a person reads the log.

@@ -1,16 +1,15 @@
 """The verbs that run a service here, or prepare one: `dev serve work migrate settings check`."""
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from service.platform.process.start import absent
+from service.platform.verbs import serving
 from service.platform.verbs.program import (
     CRASHED,
     FAILED,
@@ -26,14 +25,6 @@ from service.platform.verbs.program import (
     run_client,
     tell,
 )
-
-if TYPE_CHECKING:
-    from trio.abc import Clock
-
-    from service.platform.feature import Feature
-    from service.platform.process.main import Urls
-    from service.platform.process.stage import Stage
-    from service.platform.settings import PlatformSettings
 
 verbs = typer.Typer()
 
@@ -75,7 +66,7 @@ def dev(  # noqa: PLR0917  an option is a parameter
             prepare_logs(context, loaded[0])
             import_all(program(context).features)  # code that does not load migrates nothing
             with surrounded(around, *loaded, data=data, identity=identity, forgetting=forget) as (settings, origins):
-                process(
+                serving.process(
                     program(context).features, settings, origins, end=around.end, stage=around.stage,
                     clock=around.clock, on_ready=lambda urls: around.ready(urls, settings), failed=around.failed,
                 )  # fmt: skip
@@ -112,8 +103,7 @@ def serve(context: typer.Context) -> None:
 
     Example: SERVICE_DATABASE_URL=postgresql://app@db.example.org/app service serve
     """
-    settings, origins = database_settings(context)
-    process(program(context).features, settings, origins)
+    serving.serve(program(context))
 
 
 @verbs.command()
@@ -122,10 +112,7 @@ def work(context: typer.Context) -> None:
 
     Example: SERVICE_JOBS_CONCURRENCY=20 service work
     """
-    settings, origins = database_settings(context)
-    if settings.jobs_concurrency == 0:
-        fail("SERVICE_JOBS_CONCURRENCY: must be 1 or more for a process that only runs jobs; it is 0", WRONG)
-    process(program(context).features, settings, origins, public=False)
+    serving.work(program(context))
 
 
 @verbs.command()
@@ -200,56 +187,3 @@ def check(context: typer.Context) -> None:
     for finding in found:
         typer.echo(finding)
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)
-
-
-def log_crash(error: BaseException) -> None:
-    import structlog
-
-    structlog.get_logger(__name__).critical("crashed", exc_info=error)
-
-
-def process(
-    features: "Sequence[Feature]",
-    settings: "PlatformSettings",
-    origins: Mapping[str, str],
-    *,
-    public: bool = True,
-    end: Callable[[int], object] = os._exit,
-    on_ready: "Callable[[Urls], object]" = lambda _: None,
-    stage: "Stage | None" = None,
-    clock: "Clock | None" = None,
-    failed: Callable[[BaseException], object] = log_crash,
-) -> None:
-    """Run main to its end; exits with 2 for what the operator can mend, with 1 for a crash, which `failed` is told."""
-    import trio
-
-    from service.platform.database import MigrationsWrong
-    from service.platform.declarations import UndeclaredError
-    from service.platform.errors import leaves
-    from service.platform.feature import import_all
-    from service.platform.jobs import JobsTwice
-    from service.platform.process.one_cpu import one_cpu
-    from service.platform.process.start import collect_as_usual, widen_descriptors, without_http2
-    from service.platform.seams import SeamsError
-    from service.platform.settings import SettingsError
-    from service.platform.telemetry.logs import wait_for_no_reader
-
-    with without_http2():
-        from service.platform.process.main import main
-        from service.platform.process.stage import ALONE
-
-    wait_for_no_reader()
-    import_all(features)  # ahead of the loop, in which it would be a slow step
-    collect_as_usual()
-    widen_descriptors(settings.most_descriptors)
-    try:
-        with one_cpu() if settings.one_cpu else nullcontext():
-            run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)
-            trio.run(partial(run, stage=stage or ALONE), clock=clock)
-    except* (SettingsError, SeamsError, UndeclaredError) as group:
-        fail("\n".join(map(str, leaves(group))), WRONG)
-    except* (MigrationsWrong, JobsTwice) as group:
-        fail("\n".join(map(str, leaves(group))), CRASHED)
-    except* Exception as group:
-        failed(group)
-        sys.exit(CRASHED)

@@ -1,4 +1,7 @@
-"""What every verb shares: the service that it is a verb of, its settings, and how it gives up."""
+"""What every verb shares: the service that it is a verb of, its settings, and how it gives up.
+
+Imports no typer: a verb that runs for long starts without it (run.py).
+"""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
 from service.platform.process.start import absent
 
 if TYPE_CHECKING:  # a verb that needs none of it starts without it
+    import typer
+
     from service.platform.feature import Feature
     from service.platform.settings import Catalogue, PlatformSettings
 
@@ -41,33 +44,43 @@ class Program:
 type MakeProgram = Callable[[], Program]
 
 
-def program(context: typer.Context) -> Program:
+def program(context: "typer.Context") -> Program:
     """Return the service whose verb this is."""
     make: MakeProgram = context.obj  # run_program has put it there
     return make()
 
 
-def load_or_exit(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
+def load_or_exit(context: "typer.Context") -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the settings and their origins; what is wrong with them is told, a line each, and ends the verb with 2."""
+    return settings_of(program(context))
+
+
+def settings_of(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
+    """Return the same of a program."""
     from service.platform.settings import SettingsError
 
     try:
-        return program(context).catalogue.load()
+        return program.catalogue.load()
     except SettingsError as error:
         fail(str(error), WRONG)
 
 
-def database_settings(context: typer.Context) -> "tuple[PlatformSettings, dict[str, str]]":
+def database_settings(context: "typer.Context") -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same for a verb that needs a database and logs; without an address it ends with 2."""
-    settings, origins = load_or_exit(context)
+    return database_settings_of(program(context))
+
+
+def database_settings_of(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
+    """Return the same of a program."""
+    settings, origins = settings_of(program)
     if settings.database_url is None:
         fail("SERVICE_DATABASE_URL: must be set; `service dev` brings a PostgreSQL of its own", WRONG)
-    prepare_logs(context, settings)
+    begin_logs(program, settings)
     return settings, origins
 
 
 @contextmanager
-def any_database(context: typer.Context) -> "Iterator[PlatformSettings]":
+def any_database(context: "typer.Context") -> "Iterator[PlatformSettings]":
     """Yield settings with an address: as they are, else of the development database, migrated; it need not run."""
     settings, _ = load_or_exit(context)
     prepare_logs(context, settings)
@@ -95,14 +108,19 @@ def import_structlog() -> None:
         import structlog  # noqa: F401
 
 
-def prepare_logs(context: typer.Context, settings: "PlatformSettings") -> None:
+def prepare_logs(context: "typer.Context", settings: "PlatformSettings") -> None:
+    begin_logs(program(context), settings)
+
+
+def begin_logs(program: Program, settings: "PlatformSettings") -> None:
+    """Log as the settings say, and first which of them nobody knows."""
     import_structlog()
     import structlog
 
     from service.platform.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
-    for name in program(context).catalogue.unknown_names():
+    for name in program.catalogue.unknown_names():
         structlog.get_logger(__name__).warning("unknown setting ignored", variable=name)
 
 
@@ -123,4 +141,4 @@ def fail(message: str, code: int) -> NoReturn:
 def tell(message: str, *, err: bool = False) -> None:
     """Print to the person who started the verb, if somebody reads it: a full disk must not change what was done."""
     with suppress(OSError):
-        typer.echo(message, err=err)
+        print(message, file=sys.stderr if err else sys.stdout, flush=True)

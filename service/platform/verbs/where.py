@@ -1,16 +1,19 @@
 """Where the service of this machine listens, for verbs that are its clients: of two clones each asks its own."""
 
-import typer
+from typing import TYPE_CHECKING
 
 from service.platform.verbs.program import WRONG, fail, program
 
+if TYPE_CHECKING:
+    import typer
 
-def management_url(context: typer.Context, given: str | None) -> str:
+
+def management_url(context: "typer.Context", given: str | None) -> str:
     """Return the URL that was given, or else that of SERVICE_MANAGEMENT_BIND."""
     return checked_url(given) if given else _listens(context, "management_bind")
 
 
-def public_url(context: typer.Context, given: str | None) -> str:
+def public_url(context: "typer.Context", given: str | None) -> str:
     """Return the URL that was given, or else that of SERVICE_BIND."""
     return checked_url(given) if given else _listens(context, "bind")
 
@@ -32,7 +35,7 @@ def local_url(bind: str) -> str:
     return f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{number}"  # noqa: S104
 
 
-def _listens(context: typer.Context, field: str) -> str:
+def _listens(context: "typer.Context", field: str) -> str:
     from service.platform.settings import PlatformSettings, SettingsError
 
     try:

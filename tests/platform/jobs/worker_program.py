@@ -21,8 +21,7 @@ from service.platform.jobs.worker import Worker
 from service.platform.process.end import ending
 from service.platform.process.start import end_at_signals, open_standard_streams
 from service.platform.settings import PlatformSettings
-from service.platform.verbs import Program
-from service.platform.verbs.command_line import run_program
+from service.platform.verbs import Program, run_program
 
 PARALLEL = 3
 _UNGUARDED = text("""

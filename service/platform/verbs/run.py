@@ -1,0 +1,23 @@
+"""The way in. What a container starts is run at once, all else by the command line, which takes 20 ms of a start."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from service.platform.verbs import serving
+from service.platform.verbs.program import MakeProgram, Program
+
+AT_ONCE: Mapping[tuple[str, ...], Callable[[Program], None]] = {("serve",): serving.serve, ("work",): serving.work}
+
+
+def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
+    """Run the verb that `words` name, and exit.
+
+    A program that is made by a function is made when something needs it: its features import the whole service.
+    """
+    make = cache((lambda: program) if isinstance(program, Program) else program)
+    if (verb := AT_ONCE.get(tuple(words))) is not None:
+        verb(make())
+        return
+    from service.platform.verbs.command_line import command_line
+
+    command_line(make, words)(list(words), prog_name="service", obj=make)

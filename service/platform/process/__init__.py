@@ -1,1 +1,1 @@
-"""The process: its first moment (start.py), its life (main.py), its last (end.py), and the one CPU it keeps to."""
+"""The process: its first moment (start.py), its life (main.py), its last (end.py), the one CPU it keeps to, and a client (asked.py)."""

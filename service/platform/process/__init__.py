@@ -1,1 +1,4 @@
-"""The process: its first moment (start.py), its life (main.py), its last (end.py), the one CPU it keeps to, and a client (asked.py)."""
+"""The process: its first moment (start.py), its life (main.py), its last (end.py), and the one CPU it keeps to.
+
+A client's whole life is in asked.py.
+"""

@@ -24,6 +24,7 @@ from service.platform.identity import (
     session_of,
     signed_in,
 )
+from service.platform.settings import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from service.platform.identity.browsers import Browsers
@@ -161,8 +162,11 @@ def browsers(identity: Identity) -> "Browsers":
 
 
 def site() -> str:
-    """Return the address of this site as the browser has it, without a slash at the end."""
-    return request.host_url.rstrip("/")
+    """Return the address of this site as the browser has it, without a slash at the end. Raises Invalid."""
+    host = request.headers.get("Host", "")  # Werkzeug's own reading of it leaves out a name with an underscore
+    if not host:
+        raise Invalid("the Host is missing: it is where the browser comes back to")
+    return f"{request.scheme}://{host.lower().removesuffix(f':{DEFAULT_PORTS[request.scheme]}')}"
 
 
 def cookie(name: str, value: str, seconds: int) -> str:

@@ -57,7 +57,7 @@ def refusal(
         return Invalid("both Content-Length and Transfer-Encoding are given")
     host = host_of(headers.host)
     if headers.host and not host:
-        return Invalid("the Host is not a host name")
+        return Invalid(f"the Host {cut(headers.host)!r} is not a host name, or an address, with a port at most")
     name = _as_allowed(host) if host else ""
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
         return Misdirected(f"the Host {cut(name)!r} is not served here")

@@ -119,6 +119,34 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
 
 
+HOSTS = {
+    "orders_web:8000": "http://orders_web:8000",
+    "Example.org:80": "http://example.org",
+    "[::1]:8000": "http://[::1]:8000",
+    "a..example": None,
+    "example.org:99999": None,
+    "[::::]": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_browser_comes_back_to_the_host_that_it_asked_or_is_told_that_it_is_none(
+    make_settings: MakeSettings, host: str
+) -> None:
+    async with sites(make_settings) as [site]:
+        begun = await site.client.get("/auth/sign-in", headers={"Host": host})
+        out = await site.client.post("/auth/sign-out", headers={"Host": host})
+
+    if (back := HOSTS[host]) is None:
+        assert (begun.status_code, out.status_code) == (400, 400)
+        assert begun.json()["detail"].startswith("the Host ")
+    else:
+        asked = parse_qs(urlsplit(begun.headers["Location"]).query)
+        left = parse_qs(urlsplit(out.json()["to"]).query)
+        assert (asked["redirect_uri"], left["post_logout_redirect_uri"]) == ([f"{back}/auth/callback"], [f"{back}/"])
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"])
 async def test_a_provider_signs_by_any_allowed_algorithm(make_settings: MakeSettings, algorithm: str) -> None:
     """Its tokens, its ID tokens and its logout tokens; by one that is not allowed none of them."""

@@ -19,7 +19,7 @@ from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.limits import Limiter, limit_of, without_limit
-from service.platform.http.openapi import PathParts, explain
+from service.platform.http.openapi import PathParts, explain, read_lists
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
     NOBODY,
@@ -190,6 +190,8 @@ class _App(Application):
         context = cast(Context, ctx)
         rule = context.check_matched()
         self._parts.hold(rule, context.view_args)
+        if context.scope["query_string"]:
+            read_lists(self.view_functions[rule.endpoint])
         if (limiter := self._limiter(rule.endpoint)) is None:
             return await self._dispatch(ctx, rule)
         with limiter.places:

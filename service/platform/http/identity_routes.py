@@ -148,8 +148,11 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     async def backchannel_logout() -> Response:
         """End the sessions that the identity provider names in a logout token, a field of a form."""
         token = (await request.form).get("logout_token", "")
+        here = browsers(identity)
+        if not token:
+            raise Invalid("logout_token: is missing; must be a field of a form")
         try:
-            await browsers(identity).logout(token)
+            await here.logout(token)
         except Unauthenticated as error:
             raise Invalid(f"logout_token: {error}") from error  # the status that the standard has
         return Response("", headers={"Cache-Control": "no-store"})

@@ -123,6 +123,24 @@ async def test_a_body_of_a_wrong_shape_is_a_400_that_names_the_field(make_settin
 
 
 @pytest.mark.parametrize(
+    ("encoding", "status", "said"),
+    [("gzip", 415, "'gzip'"), ("br, gzip", 415, "'br, gzip'"), ("identity", 200, ""), ("IDENTITY", 200, "")],
+)
+async def test_a_body_that_is_encoded_is_refused_as_that_and_not_as_bad_json(
+    make_settings: MakeSettings, encoding: str, status: int, said: str
+) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        headers = JSON | {"Content-Encoding": encoding}
+        sent: dict[str, Any] = {"content": b'{"text": "a"}', "headers": headers}
+        answers = [await client.post(path, **sent) for path in ("/declared", "/plain")]
+
+    assert [one.status_code for one in answers] == [status] * 2
+    if said:
+        right = "body: must be sent without Content-Encoding"
+        assert [one.json()["detail"] for one in answers] == [f"{right}, not as {said}"] * 2
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b' {"a": [1, 2.5, -3e2, true, null, "\\ud83d\\ude00 [[[ \\" ]"]} \n',

@@ -319,6 +319,17 @@ async def test_a_cookie_without_its_prefix_or_twice_is_none(make_settings: MakeS
             assert response.status_code == 401, sent
 
 
+@pytest.mark.parametrize("sent", [{"data": {}}, {"data": {"token": "x"}}, {"json": {"logout_token": "x"}}])
+async def test_a_logout_without_its_token_is_told_what_is_missing(
+    make_settings: MakeSettings, sent: dict[str, Any]
+) -> None:
+    async with sites(make_settings) as [site]:
+        answer = await site.client.post("/auth/backchannel-logout", **sent)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "logout_token: is missing; must be a field of a form"
+
+
 async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettings) -> None:
     async with sites(make_settings) as [site]:
         browser = site.browser()

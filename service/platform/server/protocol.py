@@ -58,6 +58,7 @@ JOIN_LIMIT = 65_536
 PROBE_METHODS = frozenset({b"GET", b"HEAD"})
 PROBE_FIELDS = [(b"content-type", b"application/json"), *ALWAYS]
 CLOSE = (b"connection", b"close")
+LINE_BYTES = len(b"  HTTP/1.1\r\n")  # of a request line, beside method and target
 
 
 class H11Connection(h11.Connection):
@@ -224,8 +225,9 @@ class Protocol(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers = list(request.headers)  # h11's own sequence is slow to go through
-        if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
-            # h11 limits only what is incomplete; headers that come in one packet would pass.
+        line = len(request.method) + len(request.target) + LINE_BYTES
+        if line + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+            # h11 limits only what is incomplete; a head that comes in one packet would pass.
             await self.refuse(431)
             return
         found = origin_form(request.method, request.target)

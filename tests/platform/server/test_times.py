@@ -241,6 +241,20 @@ async def test_headers_over_the_limit_are_refused_however_they_come(safe_app: Ap
                 assert (await Reader(client).rest())[9:12] == b"431"
 
 
+@pytest.mark.parametrize("size", [20_000, 4_000])
+@pytest.mark.parametrize("line", [17_000, 9_000])
+async def test_a_request_line_counts_as_well_in_one_packet_and_in_several(
+    safe_app: Application, line: int, size: int
+) -> None:
+    request = get("/" + "a" * line, headers=["X-A: " + "a" * (18_000 - line)])
+    async with running(safe_app) as server, await server.connect() as client:
+        for start in range(0, len(request), size):
+            with contextlib.suppress(trio.BrokenResourceError):  # refused by then
+                await client.send_all(request[start : start + size])
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await Reader(client).response())[0] == 431
+
+
 async def test_trap_headers_over_the_limit_pass_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
     async with running_bare(bare_app) as server, await server.connect() as client:
         await client.send_all(get("/", headers=["X-A: " + "a" * 20_000]))

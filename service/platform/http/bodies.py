@@ -88,12 +88,14 @@ def _may_be_deep(body: bytes) -> bool:
     rest = brackets.replace(b'""', b"")
     if b"\\" in rest or b'"' in rest:
         rest = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS)
-    while len(rest) > MOST_DEEP:
+    for gone in range(0, MOST_DEEP, 2):  # levels at most, as a list in an object goes with it
+        if len(rest) + gone <= MOST_DEEP:
+            return False
         inner = rest.replace(b"[]", b"").replace(b"{}", b"")
         if len(inner) > 0.9 * len(rest):
-            return True
+            break
         rest = inner
-    return False
+    return True
 
 
 def _check_depth(text: str) -> None:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from quart import Blueprint, request
 from quart_schema import validate_request
 
+from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http import read_json
 from service.platform.http.limits import unlimited
@@ -152,3 +153,16 @@ async def test_a_body_that_is_encoded_is_refused_as_that_and_not_as_bad_json(
 )
 def test_whatever_else_is_json_is_read(body: bytes) -> None:
     assert read_json(body) is not None
+
+
+def test_a_deep_list_is_found_among_ever_more_that_are_less_deep() -> None:
+    """So that each level holds a good part of all brackets, as in what is wide and not deep."""
+    lists: list[bytes] = []
+    most = 1.0
+    for depth in range(150, 0, -2):
+        most /= 0.88
+        nested = b'{"":[' * (depth // 2) + b"1" + b"]}" * (depth // 2)
+        lists += [nested] * (int(most) - len(lists))
+
+    with pytest.raises(Invalid, match="at most 100 levels deep"):
+        read_json(b"[" + b",".join(lists) + b"]")

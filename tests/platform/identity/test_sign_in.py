@@ -147,6 +147,15 @@ async def test_a_browser_comes_back_to_the_host_that_it_asked_or_is_told_that_it
         assert (asked["redirect_uri"], left["post_logout_redirect_uri"]) == ([f"{back}/auth/callback"], [f"{back}/"])
 
 
+async def test_a_trusted_proxy_tells_the_scheme_and_not_the_host(make_settings: MakeSettings) -> None:
+    told = {"Host": "example.org", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "else.example"}
+    async with sites(make_settings, trusted_proxies="127.0.0.1") as [site]:
+        begun = await site.client.get("/auth/sign-in", headers=told)
+
+    asked = parse_qs(urlsplit(begun.headers["Location"]).query)
+    assert asked["redirect_uri"] == ["https://example.org/auth/callback"]
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"])
 async def test_a_provider_signs_by_any_allowed_algorithm(make_settings: MakeSettings, algorithm: str) -> None:
     """Its tokens, its ID tokens and its logout tokens; by one that is not allowed none of them."""

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, contextmanager
 import httpx2
 import trio
 
-from service.platform.errors import PeerAway
+from service.platform.errors import PeerAway, leaves
 from service.platform.telemetry.tracing import current_traceparent
 
+_NO_ANSWER = (httpx2.HTTPError, OSError)
 SILENCE = 5.0  # seconds without a byte, or for a place among the client's connections, while no deadline is nearer
 
 
@@ -51,5 +52,13 @@ def answered_by(name: str, *, within: float) -> Iterator[None]:
             yield
     except trio.TooSlowError as error:
         raise PeerAway(f"{name} has not answered within {within:g} s") from error
-    except (httpx2.HTTPError, OSError) as error:
-        raise PeerAway(f"{name} cannot be reached ({type(error).__name__})") from error
+    except _NO_ANSWER as error:
+        raise _away(name, error) from error
+    except BaseExceptionGroup as group:  # of calls that were made at once
+        if group.split(_NO_ANSWER)[1] is not None:
+            raise
+        raise _away(name, next(leaves(group))) from group
+
+
+def _away(name: str, error: BaseException) -> PeerAway:
+    return PeerAway(f"{name} cannot be reached ({type(error).__name__})")

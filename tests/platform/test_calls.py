@@ -57,6 +57,30 @@ async def test_no_whole_answer_is_one_error_that_names_the_other(answer: Answer,
     assert (raised.value.status, raised.value.headers) == (503, {"Retry-After": "1"})
 
 
+async def at_once(*calls: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(call)
+
+
+async def test_of_several_calls_at_once_one_without_an_answer_is_that_error_too() -> None:
+    async with other_service(redirect) as url, other_service(hang_up) as gone, open_client() as client:
+        calls = [partial(client.get, address) for address in (url, gone, gone)]
+        with pytest.raises(PeerAway, match="the warehouse cannot be reached"), answered_by("the warehouse", within=10):
+            await at_once(*calls)
+
+
+async def test_a_failure_of_ones_own_beside_it_is_not_taken_for_the_others() -> None:
+    async def fail() -> None:
+        raise ValueError("ours")
+
+    async with other_service(hang_up) as gone, open_client() as client:
+        with pytest.raises(ExceptionGroup) as raised, answered_by("the warehouse", within=10):
+            await at_once(partial(client.get, gone), fail)
+
+    assert raised.group_contains(ValueError)
+
+
 async def test_a_status_is_an_answer_and_is_not_followed_elsewhere() -> None:
     async with other_service(redirect) as url, open_client(url) as client:
         with answered_by("the warehouse", within=10):

@@ -11,7 +11,7 @@ from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue, ResponseTypes
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RoutingException, Rule
+from werkzeug.routing import RoutingException, Rule, WebsocketMismatch
 
 from service.platform.declarations import UndeclaredError
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
@@ -19,7 +19,7 @@ from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.limits import Limiter, limit_of, without_limit
-from service.platform.http.openapi import PathParts, explain
+from service.platform.http.openapi import PathParts, explain, read_lists
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
     NOBODY,
@@ -49,6 +49,9 @@ from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
 log = structlog.get_logger(__name__)
+
+NO_UPGRADE = "a websocket is opened here, by an upgrade; a proxy in front has to hand on Upgrade and Connection"
+NO_WEBSOCKET = "no websocket is opened here"
 
 
 def no_deadline[F: Callable[..., object]](view: F) -> F:
@@ -190,6 +193,8 @@ class _App(Application):
         context = cast(Context, ctx)
         rule = context.check_matched()
         self._parts.hold(rule, context.view_args)
+        if context.scope["query_string"]:
+            read_lists(self.view_functions[rule.endpoint])
         if (limiter := self._limiter(rule.endpoint)) is None:
             return await self._dispatch(ctx, rule)
         with limiter.places:
@@ -273,7 +278,7 @@ async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Respon
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
-    reply = _reply_to_http(error, _asked())
+    reply = _reply_to_http(error, _asked(), upgrade=not has_request_context())
     return error.get_response() if reply is None else _response(reply)
 
 
@@ -283,12 +288,15 @@ async def reply_to_crash(_: HTTPException) -> Response:
     return await reply_to_service_error(told)
 
 
-def _reply_to_http(error: HTTPException, asked: dict[str, str]) -> Reply | None:
+def _reply_to_http(error: HTTPException, asked: dict[str, str], *, upgrade: bool = False) -> Reply | None:
     """Return the reply to an error of the framework; None when it has a response of its own, such as a redirect."""
     if error.code is None or error.response is not None or isinstance(error, RoutingException):
         return None
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return make_reply(error.code, error.description or "", headers, **asked)
+    detail = error.description or ""
+    if isinstance(error, WebsocketMismatch):
+        detail = NO_WEBSOCKET if upgrade else NO_UPGRADE
+    return make_reply(error.code, detail, headers, **asked)
 
 
 def _asked() -> dict[str, str]:

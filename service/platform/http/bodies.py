@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Never, cast
 
-from service.platform.errors import Invalid, cut
+from service.platform.errors import Invalid, UnsupportedMedia, cut
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
@@ -26,16 +26,22 @@ class JsonRequest(Request):
     """A request whose body is read by `read_json`."""
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Return the document; without `silent` raises Invalid, which says what is wrong with it."""
+        """Return the document; without `silent` raises Invalid or UnsupportedMedia, which say what is wrong with it."""
         body = cast(bytes, await self.get_data(cache=cache, as_text=False))
         if body and not (force or self.is_json):
             return None
         try:
+            self._refuse_encoded()
             return read_json(body)
-        except Invalid:
+        except (Invalid, UnsupportedMedia):
             if silent:
                 return None
             raise
+
+    def _refuse_encoded(self) -> None:
+        encoding = self.headers.get("Content-Encoding", "")
+        if encoding.lower() not in {"", "identity"}:
+            raise UnsupportedMedia(f"body: must be sent without Content-Encoding, not as {cut(encoding)!r}")
 
 
 def read_json(body: bytes) -> Any:
@@ -82,12 +88,14 @@ def _may_be_deep(body: bytes) -> bool:
     rest = brackets.replace(b'""', b"")
     if b"\\" in rest or b'"' in rest:
         rest = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS)
-    while len(rest) > MOST_DEEP:
+    for gone in range(0, MOST_DEEP, 2):  # levels at most, as a list in an object goes with it
+        if len(rest) + gone <= MOST_DEEP:
+            return False
         inner = rest.replace(b"[]", b"").replace(b"{}", b"")
         if len(inner) > 0.9 * len(rest):
-            return True
+            break
         rest = inner
-    return False
+    return True
 
 
 def _check_depth(text: str) -> None:

@@ -24,6 +24,7 @@ from service.platform.identity import (
     session_of,
     signed_in,
 )
+from service.platform.settings import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from service.platform.identity.browsers import Browsers
@@ -147,8 +148,11 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     async def backchannel_logout() -> Response:
         """End the sessions that the identity provider names in a logout token, a field of a form."""
         token = (await request.form).get("logout_token", "")
+        here = browsers(identity)
+        if not token:
+            raise Invalid("logout_token: is missing; must be a field of a form")
         try:
-            await browsers(identity).logout(token)
+            await here.logout(token)
         except Unauthenticated as error:
             raise Invalid(f"logout_token: {error}") from error  # the status that the standard has
         return Response("", headers={"Cache-Control": "no-store"})
@@ -161,8 +165,11 @@ def browsers(identity: Identity) -> "Browsers":
 
 
 def site() -> str:
-    """Return the address of this site as the browser has it, without a slash at the end."""
-    return request.host_url.rstrip("/")
+    """Return the address of this site as the browser has it, without a slash at the end. Raises Invalid."""
+    host = request.headers.get("Host", "")  # Werkzeug's own reading of it leaves out a name with an underscore
+    if not host:
+        raise Invalid("the Host is missing: it is where the browser comes back to")
+    return f"{request.scheme}://{host.lower().removesuffix(f':{DEFAULT_PORTS[request.scheme]}')}"
 
 
 def cookie(name: str, value: str, seconds: int) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-_HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_LABEL = "[A-Za-z0-9_~-]{1,63}"
+_HOST = re.compile(rf"(?P<name>{_LABEL}(\.{_LABEL})*+\.?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(:(?P<port>[0-9]{{1,5}}))?")
+_MOST_PORT = 65_535
 _IPV6_CLIENT = 64  # the prefix that one subscriber has, whatever address of it a request comes from
 
 
@@ -35,10 +37,21 @@ def parse_hop(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return parse_address(text)
 
 
+@lru_cache(maxsize=256)
 def host_of(header: str) -> str | None:
     """Return the name or address in a Host, without the port, IPv6 in its brackets; None when it is no such thing."""
     found = _HOST.fullmatch(header)
-    return found["name"] if found else None
+    if found is None or int(found["port"] or 0) > _MOST_PORT:
+        return None
+    return found["name"] if found["ipv6"] is None or _is_ipv6(found["ipv6"]) else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def endpoint(name: object) -> tuple[str, int] | None:

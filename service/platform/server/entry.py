@@ -13,6 +13,9 @@ from service.platform.server.address import host_of
 from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+# Given twice, one reader takes the first and another the last. Of a Host, h11 refuses a second.
+_ONCE = (b"content-type", b"origin")
 
 
 class Headers(NamedTuple):
@@ -24,10 +27,12 @@ class Headers(NamedTuple):
     has_length: bool = False
     has_body: bool = False
     has_encoding: bool = False
+    twice: str = ""  # the name of one that must not be
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
-        found = dict(headers)
+        given = list(headers)
+        found = dict(given)
         origin, length = found.get(b"origin"), found.get(b"content-length")
         has_encoding = b"transfer-encoding" in found
         return cls(
@@ -37,7 +42,12 @@ class Headers(NamedTuple):
             has_length=length is not None,
             has_body=has_encoding or length not in {None, b"0"},
             has_encoding=has_encoding,
+            twice="" if len(found) == len(given) else _given_twice([name for name, _ in given]),
         )
+
+
+def _given_twice(names: list[bytes]) -> str:
+    return next((name.decode().title() for name in _ONCE if names.count(name) > 1), "")
 
 
 def refusal(
@@ -55,18 +65,20 @@ def refusal(
     """
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
+    if headers.twice:
+        return Invalid(f"{headers.twice} is given twice")
     host = host_of(headers.host)
     if headers.host and not host:
-        return Invalid("the Host is not a host name")
+        return Invalid(f"the Host {cut(headers.host)!r} is not a host name, or an address, with a port at most")
     name = _as_allowed(host) if host else ""
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
         return Misdirected(f"the Host {cut(name)!r} is not served here")
     changes = upgrade or method not in SAFE_METHODS
+    as_form = form and headers.origin is None  # a page's would be from anywhere
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
         return Forbidden(f"pages of the origin {cut(headers.origin or '')!r} are not allowed to do this")
-    as_form = form and headers.origin is None and is_form(headers.content_type)  # a page's would be from anywhere
-    if changes and headers.has_body and not is_json(headers.content_type) and not as_form:
-        return UnsupportedMedia(f"a body is application/json; this one is {cut(headers.content_type)!r}")
+    if changes and headers.has_body and not is_json(media := headers.content_type) and not (as_form and is_form(media)):
+        return UnsupportedMedia(f"a body is {FORM if as_form else JSON}; this one is {cut(media)!r}")
     return None
 
 
@@ -97,9 +109,9 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
 
 def is_json(content_type: str) -> bool:
     """Whether the media type, parameters aside, is JSON's."""
-    return content_type.partition(";")[0].strip().lower() == "application/json"
+    return content_type.partition(";")[0].strip().lower() == JSON
 
 
 def is_form(content_type: str) -> bool:
     """Whether the media type, parameters aside, is that of a form's fields."""
-    return content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
+    return content_type.partition(";")[0].strip().lower() == FORM

@@ -57,6 +57,8 @@ JOIN_LIMIT = 65_536
 # A monitor asks by either of them, often with a query: a probe takes no notice of which.
 PROBE_METHODS = frozenset({b"GET", b"HEAD"})
 PROBE_FIELDS = [(b"content-type", b"application/json"), *ALWAYS]
+CLOSE = (b"connection", b"close")
+LINE_BYTES = len(b"  HTTP/1.1\r\n")  # of a request line, beside method and target
 
 
 class H11Connection(h11.Connection):
@@ -181,8 +183,8 @@ class Protocol(H11Protocol):
         await self.send(Updated(idle=True))
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response) and event.status_code >= 200 and self._must_close:
-            event.headers.append((b"connection", b"close"))
+        if isinstance(event, Response) and self._is_last(event) and CLOSE not in event.headers:
+            event.headers.append(CLOSE)
         await super().stream_send(event)
         if isinstance(event, Response) and event.status_code == 101 and isinstance(self.connection, H11WSConnection):
             self.connection.h11_connection = None  # type: ignore[assignment]  # HTTP is over, and frames are not its own
@@ -192,6 +194,10 @@ class Protocol(H11Protocol):
     @property
     def _must_close(self) -> bool:
         return self.config.lifecycle.draining or self.config.closing or isinstance(self.stream, WebsocketStream)
+
+    def _is_last(self, response: Response) -> bool:
+        """Whether the connection ends with a response, as with one that comes ahead of its request's end."""
+        return response.status_code >= 200 and (self._must_close or self.connection.their_state is h11.SEND_BODY)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Hold back the head of a response until its first body, so that both are one write."""
@@ -219,8 +225,9 @@ class Protocol(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers = list(request.headers)  # h11's own sequence is slow to go through
-        if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
-            # h11 limits only what is incomplete; headers that come in one packet would pass.
+        line = len(request.method) + len(request.target) + LINE_BYTES
+        if line + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+            # h11 limits only what is incomplete; a head that comes in one packet would pass.
             await self.refuse(431)
             return
         found = origin_form(request.method, request.target)
@@ -298,7 +305,7 @@ class Protocol(H11Protocol):
         if plain and (head := encode_head(status, headers, body)):
             await self.answer(head, sent)
             return
-        headers += [(b"connection", b"close")]
+        headers += [CLOSE]
         await self._send_h11_event(h11.Response(status_code=status, headers=headers))
         await self._send_h11_event(h11.Data(data=sent))
         await self._send_h11_event(h11.EndOfMessage())

@@ -192,7 +192,8 @@ class PlatformSettings(Frozen):
     trusted_proxies: Networks = Field(
         (),
         examples=["10.0.0.0/8,192.0.2.1"],
-        description="Addresses or networks of the proxies whose `X-Forwarded-*` headers are trusted; empty is none.",
+        description="Addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted;"
+        " empty is none.",
     )
 
     auth_issuer: Issuer | None = Field(

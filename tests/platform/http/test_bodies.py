@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from quart import Blueprint, request
 from quart_schema import validate_request
 
+from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http import read_json
 from service.platform.http.limits import unlimited
@@ -123,6 +124,24 @@ async def test_a_body_of_a_wrong_shape_is_a_400_that_names_the_field(make_settin
 
 
 @pytest.mark.parametrize(
+    ("encoding", "status", "said"),
+    [("gzip", 415, "'gzip'"), ("br, gzip", 415, "'br, gzip'"), ("identity", 200, ""), ("IDENTITY", 200, "")],
+)
+async def test_a_body_that_is_encoded_is_refused_as_that_and_not_as_bad_json(
+    make_settings: MakeSettings, encoding: str, status: int, said: str
+) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        headers = JSON | {"Content-Encoding": encoding}
+        sent: dict[str, Any] = {"content": b'{"text": "a"}', "headers": headers}
+        answers = [await client.post(path, **sent) for path in ("/declared", "/plain")]
+
+    assert [one.status_code for one in answers] == [status] * 2
+    if said:
+        right = "body: must be sent without Content-Encoding"
+        assert [one.json()["detail"] for one in answers] == [f"{right}, not as {said}"] * 2
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b' {"a": [1, 2.5, -3e2, true, null, "\\ud83d\\ude00 [[[ \\" ]"]} \n',
@@ -134,3 +153,16 @@ async def test_a_body_of_a_wrong_shape_is_a_400_that_names_the_field(make_settin
 )
 def test_whatever_else_is_json_is_read(body: bytes) -> None:
     assert read_json(body) is not None
+
+
+def test_a_deep_list_is_found_among_ever_more_that_are_less_deep() -> None:
+    """So that each level holds a good part of all brackets, as in what is wide and not deep."""
+    lists: list[bytes] = []
+    most = 1.0
+    for depth in range(150, 0, -2):
+        most /= 0.88
+        nested = b'{"":[' * (depth // 2) + b"1" + b"]}" * (depth // 2)
+        lists += [nested] * (int(most) - len(lists))
+
+    with pytest.raises(Invalid, match="at most 100 levels deep"):
+        read_json(b"[" + b",".join(lists) + b"]")

@@ -1,10 +1,11 @@
 """Errors are answered without the framework's response where nobody sees it, and are the same answers."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import NotFound
 
 from service.platform.errors import Busy, ServiceError
@@ -15,7 +16,7 @@ from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.server.conftest import running
-from tests.platform.server.wire import Reader, get
+from tests.platform.server.wire import UPGRADE, Reader, get
 
 
 def create_routes() -> Blueprint:
@@ -32,6 +33,12 @@ def create_routes() -> Blueprint:
     @unlimited("a test's")
     async def folder() -> str:
         return "here"
+
+    @routes.websocket("/feed")
+    @anyone
+    @unlimited("a test's")
+    async def feed() -> None:
+        await websocket.accept()
 
     return routes
 
@@ -98,6 +105,22 @@ async def test_who_is_refused_for_want_of_a_route_is_told_the_same_as_a_handler_
 
     assert without == with_hook
     assert [status for status, _, _ in without] == seen == [*UNMATCHED.values()] * 2
+
+
+async def test_who_takes_a_websocket_for_a_request_or_the_reverse_is_told_which_it_is(
+    make_settings: MakeSettings,
+) -> None:
+    no_upgrade = UPGRADE.replace(b"Connection: Upgrade\r\n", b"")  # as behind a proxy that does not hand it on
+    requests = [get("/feed"), no_upgrade % (b"/feed", b""), UPGRADE % (b"/busy", b"")]
+
+    found = await answers(create_app([create_routes()], make_settings()), requests)
+
+    told = "a websocket is opened here, by an upgrade; a proxy in front has to hand on Upgrade and Connection"
+    assert [(status, json.loads(body)["detail"]) for status, _, body in found] == [
+        (400, told),
+        (400, told),
+        (400, "no websocket is opened here"),
+    ]
 
 
 @pytest.mark.parametrize("kind", [ServiceError, Busy])

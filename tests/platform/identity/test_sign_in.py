@@ -119,6 +119,43 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
 
 
+HOSTS = {
+    "orders_web:8000": "http://orders_web:8000",
+    "Example.org:80": "http://example.org",
+    "[::1]:8000": "http://[::1]:8000",
+    "a..example": None,
+    "example.org:99999": None,
+    "[::::]": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_browser_comes_back_to_the_host_that_it_asked_or_is_told_that_it_is_none(
+    make_settings: MakeSettings, host: str
+) -> None:
+    async with sites(make_settings) as [site]:
+        begun = await site.client.get("/auth/sign-in", headers={"Host": host})
+        out = await site.client.post("/auth/sign-out", headers={"Host": host})
+
+    if (back := HOSTS[host]) is None:
+        assert (begun.status_code, out.status_code) == (400, 400)
+        assert begun.json()["detail"].startswith("the Host ")
+    else:
+        asked = parse_qs(urlsplit(begun.headers["Location"]).query)
+        left = parse_qs(urlsplit(out.json()["to"]).query)
+        assert (asked["redirect_uri"], left["post_logout_redirect_uri"]) == ([f"{back}/auth/callback"], [f"{back}/"])
+
+
+async def test_a_trusted_proxy_tells_the_scheme_and_not_the_host(make_settings: MakeSettings) -> None:
+    told = {"Host": "example.org", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "else.example"}
+    async with sites(make_settings, trusted_proxies="127.0.0.1") as [site]:
+        begun = await site.client.get("/auth/sign-in", headers=told)
+
+    asked = parse_qs(urlsplit(begun.headers["Location"]).query)
+    assert asked["redirect_uri"] == ["https://example.org/auth/callback"]
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"])
 async def test_a_provider_signs_by_any_allowed_algorithm(make_settings: MakeSettings, algorithm: str) -> None:
     """Its tokens, its ID tokens and its logout tokens; by one that is not allowed none of them."""
@@ -289,6 +326,17 @@ async def test_a_cookie_without_its_prefix_or_twice_is_none(make_settings: MakeS
         ):
             response = await site.client.get("/members", headers={"Cookie": sent})
             assert response.status_code == 401, sent
+
+
+@pytest.mark.parametrize("sent", [{"data": {}}, {"data": {"token": "x"}}, {"json": {"logout_token": "x"}}])
+async def test_a_logout_without_its_token_is_told_what_is_missing(
+    make_settings: MakeSettings, sent: dict[str, Any]
+) -> None:
+    async with sites(make_settings) as [site]:
+        answer = await site.client.post("/auth/backchannel-logout", **sent)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "logout_token: is missing; must be a field of a form"
 
 
 async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettings) -> None:

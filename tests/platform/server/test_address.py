@@ -74,6 +74,17 @@ def test_a_hop_may_have_a_port(hop: str, address: str) -> None:
         ("127.0.0.1@evil.example", None),
         ("localhost evil", None),
         ("", None),
+        ("orders_web:8000", "orders_web"),
+        ("example.org.", "example.org."),
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+        ("[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]"),
+        ("a" * 64 + ".example", None),
+        ("a..example", None),
+        (".", None),
+        ("localhost:65536", None),
+        ("[::::]", None),
+        ("[:.:]:80", None),
+        ("[192.0.2.1]", None),
     ],
 )
 def test_a_host_is_a_name_and_a_port_at_most(header: str, host: str | None) -> None:

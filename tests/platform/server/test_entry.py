@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.platform.errors import Invalid
 from service.platform.server.entry import Headers, is_allowed_origin, refusal
 from tests.platform.server.child import make_settings
 
@@ -77,6 +78,33 @@ REFUSALS = [
     ("upgrade", {"host": "x", "origin": "http://x"}, {}, None),
     ("upgrade", {"host": "x"}, {}, None),
 ]
+
+
+TWICE = [("content-type", "text/plain", "application/json"), ("origin", "http://evil.example", "http://x")]
+
+
+@pytest.mark.parametrize(("name", "first", "last"), TWICE)
+def test_what_decides_is_given_once_or_two_readers_take_another_of_them(name: str, first: str, last: str) -> None:
+    given = [("host", "x"), ("content-length", "2"), ("content-type", "application/json")]
+    kept = [(known, value) for known, value in given if known != name]
+    pairs = [(known.encode(), value.encode()) for known, value in [*kept, (name, first), (name, last)]]
+
+    error = refusal("POST", Headers.of(pairs), make_settings())
+
+    assert isinstance(error, Invalid)
+    assert str(error).lower() == f"{name} is given twice"
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(("origin", "right"), [(None, FORM), ("http://x", "application/json")])
+def test_what_a_body_must_be_is_told_as_it_is_where_it_was_sent(origin: str | None, right: str) -> None:
+    headers = Headers(host="x", origin=origin, content_type="text/plain", has_body=True)
+
+    error = refusal("POST", headers, make_settings(), form=True)
+
+    assert str(error) == f"a body is {right}; this one is 'text/plain'"
 
 
 @pytest.mark.parametrize(("method", "headers", "changes", "status"), REFUSALS)

@@ -2,10 +2,12 @@
 
 import contextlib
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from quart import websocket
 from quart_trio import QuartTrio
 
@@ -96,6 +98,42 @@ async def test_a_connection_that_is_not_to_be_kept_closes_at_once(
         await client.send_all(get(path, version=version, headers=headers))
 
         assert await seconds_until_closed(client) < 3  # an idle one is kept for longer
+
+
+@pytest.mark.parametrize("path", [b"/nowhere", b"/ignore", b"/stream-of-one"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_an_answer_ahead_of_its_requests_body_says_that_it_is_the_last(
+    safe_app: Application, path: bytes, framing: bytes
+) -> None:
+    """A proxy would send its next request on a connection that is being closed."""
+
+    @safe_app.post("/stream-of-one")
+    async def stream_of_one() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"one"
+
+        return parts()
+
+    head = POST.replace(b"/read", path).replace(b"Content-Length: 5", framing)
+    async with running(safe_app) as server, await server.connect() as client:
+        await client.send_all(head)
+        reader = Reader(client)
+        answer = await reader.until(b"\r\n\r\n")
+        await reader.rest()
+
+    assert answer.lower().count(b"connection: close\r\n") == 1
+
+
+async def test_a_body_that_comes_behind_its_head_and_is_read_ends_no_connection(safe_app: Application) -> None:
+    async with running(safe_app) as server, await server.connect() as client:
+        reader = Reader(client)
+        for _ in range(2):
+            await client.send_all(POST)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(b"12345")
+            status, head, body = await reader.response()
+
+    assert (status, body, b"connection" in head.lower()) == (200, b"5", False)
 
 
 async def test_trap_connection_close_is_not_honoured_by_the_stack_as_it_comes(bare_app: QuartTrio) -> None:
@@ -201,6 +239,20 @@ async def test_headers_over_the_limit_are_refused_however_they_come(safe_app: Ap
             async with await server.connect() as client:
                 await client.send_all(get("/", headers=headers))
                 assert (await Reader(client).rest())[9:12] == b"431"
+
+
+@pytest.mark.parametrize("size", [20_000, 4_000])
+@pytest.mark.parametrize("line", [17_000, 9_000])
+async def test_a_request_line_counts_as_well_in_one_packet_and_in_several(
+    safe_app: Application, line: int, size: int
+) -> None:
+    request = get("/" + "a" * line, headers=["X-A: " + "a" * (18_000 - line)])
+    async with running(safe_app) as server, await server.connect() as client:
+        for start in range(0, len(request), size):
+            with contextlib.suppress(trio.BrokenResourceError):  # refused by then
+                await client.send_all(request[start : start + size])
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await Reader(client).response())[0] == 431
 
 
 async def test_trap_headers_over_the_limit_pass_the_stack_as_it_comes(bare_app: QuartTrio) -> None:

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from quart import current_app, request
 from quart_schema import RequestSchemaValidationError, document_response
 from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, QUART_SCHEMA_REQUEST_ATTRIBUTE
+from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, ServiceError, cut
-from service.platform.http.openapi.schemas import json_schema
+from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
 
@@ -85,6 +86,35 @@ def _descriptions(model: type) -> dict[str, str]:
 
 
 def described(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """Return the description in a schema, or in the one that it is a name for."""
-    named = definitions.get(schema.get("$ref", "").rpartition("/")[2], {})
-    return str((named | schema).get("description", ""))
+    """Return the description in a schema, in the one that it is a name for, or in what it is if it is not null."""
+    whole = _resolved(schema, definitions)
+    others = [one for one in whole.get("anyOf", ()) if one.get("type") != "null"]
+    if "description" not in whole and len(others) == 1:
+        return described(others[0], definitions)
+    return str(whole.get("description", ""))
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    return {**definitions.get(schema.get("$ref", "").rpartition("/")[2], {}), **schema}
+
+
+def read_lists(view: object) -> None:
+    """Let what a view declares as a list in its query be one also when it has a single member, as in `?tag=a`.
+
+    quart-schema takes that for a text, and `tag[]` for a list of any length: so it is given that as well.
+    """
+    model = getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
+    if model is None or not (given := [name for name in _lists(model) if name in request.args]):
+        return
+    args = MultiDict(request.args)
+    for name in given:
+        args.setlistdefault(f"{name}[]", request.args.getlist(name))
+    request.args = request.parameter_storage_class(args)
+
+
+@cache
+def _lists(model: type) -> tuple[str, ...]:
+    """Return the fields of a model that are lists, or any other arrays."""
+    schema, definitions = json_schema(model, generator=SparseSchema)
+    fields = {name: _resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
+    return tuple(name for name, field in fields.items() if field.get("type") == "array")

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,12 +12,16 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
+from service.platform.database.migrate import migrate
 from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL
+from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
 from tests.platform.jobs import kinds
+from tests.platform.jobs.clocks import find_library, given_clock
 from tests.platform.jobs.kinds import note, states, tell
 
 LEASE = 3.0
@@ -159,6 +164,24 @@ async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Databa
     await claim(database, lease=3_600)
 
     assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+
+
+async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
+    one_server: OwnServer, tmp_path: Path
+) -> None:
+    library = find_library()
+    if library is None:
+        pytest.skip("there is no libfaketime here")
+    with given_clock(one_server, tmp_path, library) as clock:
+        clock.jump(-3_600)
+        settings = PlatformSettings(database_url=one_server.tcp_url)
+        migrate(settings)
+        async with open_database(settings) as database:
+            await database.run(enqueue, note, number=1)
+            await claim(database, lease=0.05)
+            await trio.sleep(0.1)
+
+            assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
 
 
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:

@@ -210,6 +210,15 @@ def refuse_twins(kinds: Iterable[Job[...]]) -> None:
             raise JobsTwice(f"job {one.name}: {places} have the same name; give one of them another, `@job(name=…)`")
 
 
+def refuse_unrun(kind: Job[...], returned: object) -> None:
+    """Raise TypeError for a coroutine: a decorator hid that the function is async, and nothing of it has run."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise TypeError(
+            f"job {kind.name}: returned a coroutine, which nobody awaits: what decorates it must be async too"
+        )
+
+
 def _declare(
     function: Callable[..., Any],
     *,
@@ -221,6 +230,8 @@ def _declare(
     name = name or function.__name__
     if not _NAME.fullmatch(name):
         raise ValueError(f"job {name}: its name must be a-z, 0-9, _ and ., from a letter on, and 63 characters at most")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"job {name}: must not yield: nobody would run it")
     model = _model_of(function, name, renamed)
     required = [one for one, info in model.model_fields.items() if info.is_required() and one != "turn"]
     if schedule is not None and required:

@@ -28,7 +28,7 @@ from service.platform.database import Database
 from service.platform.failures import as_failure
 from service.platform.jobs import store
 from service.platform.jobs.claims import Claims
-from service.platform.jobs.declare import Job, JobContext
+from service.platform.jobs.declare import Job, JobContext, refuse_unrun
 from service.platform.jobs.done import Done
 from service.platform.jobs.faults import describe, is_the_databases
 from service.platform.jobs.held import Held
@@ -256,7 +256,7 @@ def unit_of(kind: Job[...]) -> Callable[..., None]:
     def perform(connection: Connection, one: Claimed, arguments: Mapping[str, Any], *, timeout: float | None) -> None:
         if timeout is not None:
             connection.execute(_TIMEOUT, {"timeout": f"{round(timeout * 1000)}ms"})
-        kind.function(connection, **arguments)
+        refuse_unrun(kind, kind.function(connection, **arguments))
         store.finish(connection, one)
 
     perform.__qualname__ = f"job {kind.name}"

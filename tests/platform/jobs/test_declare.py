@@ -73,6 +73,12 @@ def positional(connection: Connection, order: int) -> None: ...
 def untyped(connection: Connection, *, order) -> None: ...  # type: ignore[no-untyped-def]
 def nothing(*, order: int) -> None: ...
 def needy(connection: Connection, *, order: int) -> None: ...
+def yields(connection: Connection) -> Any:
+    yield
+
+
+async def yields_too(context: JobContext) -> Any:
+    yield
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,8 @@ def needy(connection: Connection, *, order: int) -> None: ...
         (untyped, {}, TypeError, "job untyped: order must have a type"),
         (nothing, {}, TypeError, "job nothing: must take a Connection, or a JobContext, as its first argument"),
         (needy, {"every": 60}, TypeError, "job needy: is scheduled, so nobody gives it order"),
+        (yields, {}, TypeError, "job yields: must not yield: nobody would run it"),
+        (yields_too, {}, TypeError, "job yields_too: must not yield"),
         (needy, {"renamed": {"oder": "x"}}, TypeError, "renamed: it takes no oder"),
         (needy, {"name": "Charge It"}, ValueError, "job Charge It: its name must be"),
         (needy, {"retries": -1}, ValueError, "retries: must be from 0 to 100, not -1"),

@@ -1,8 +1,10 @@
 """Jobs on a real database: enqueued with their unit, run once in effect, repeated, and handed back."""
 
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, 
 from service.platform.jobs.claims import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
+from service.platform.telemetry.logs import configure_logs
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
 
@@ -194,8 +197,42 @@ def too_slow(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(50)"))
 
 
+def idles(connection: Connection) -> None:
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 50"))
+    ended = connection.connection.driver_connection
+    assert ended is not None
+    select.select([ended.fileno()], [], [], 60)  # the server has spoken its last words
+    connection.execute(text("SELECT 1"))
+
+
 async def endless(context: JobContext) -> None:
     await trio.sleep_forever()
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+async def fails_without_words(context: JobContext) -> None:
+    raise Speechless
+
+
+async def fails_in_half_a_pair(context: JobContext) -> None:
+    raise ValueError("a file called \udcff")
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+@decorated
+async def hidden(context: JobContext) -> None:
+    raise RuntimeError("nobody awaits this")
 
 
 async def exits(context: JobContext) -> None:
@@ -215,6 +252,10 @@ async def exits_in_a_nursery(context: JobContext) -> None:
         (away_in_a_nursery, "PeerAway: the mailer has not answered within 5 s"),
         (mistaken, 'column "totl" does not exist'),
         (too_slow, "SQLSTATE 57014"),
+        (idles, "SQLSTATE 25P03"),
+        (fails_without_words, "Speechless: its text cannot be made: LookupError"),
+        (fails_in_half_a_pair, r"ValueError: a file called \udcff"),
+        (hidden, "job hidden: returned a coroutine, which nobody awaits: what decorates it must be async too"),
         (exits, "SystemExit: 3"),
         (exits_in_a_nursery, "SystemExit: 3"),
         (endless, "the deadline of 0.5 s is over"),
@@ -226,6 +267,8 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
     def dead(connection: Connection) -> list[str]:
         return list(connection.execute(text("SELECT error FROM job WHERE state = 'dead'")).scalars())
 
+    if function is fails_in_half_a_pair:
+        configure_logs("info", "json")  # as a service has it: pytest's own stream refuses that text
     kind = job(retries=0, deadline=0.5)(function)
     async with world(make_settings, kind) as (database, _):
         await database.run(enqueue, kind)

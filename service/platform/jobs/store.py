@@ -374,7 +374,7 @@ def take_turn(connection: Connection, job: Job[...], turn: datetime) -> bool:
         return True
     if newest is not None and connection.execute(_UNFINISHED, {"kind": job.name}).scalar():
         return False
-    arguments = job.dump({"turn": turn} if job.takes_turn else {})
+    arguments = job.dump_turn(turn)
     state = "waiting" if newest is not None else "done"
     connection.execute(_INSERT_TURN, {"kind": job.name, "arguments": arguments, "turn": turn, "state": state})
     return True

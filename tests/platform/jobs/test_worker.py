@@ -13,7 +13,18 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
 from service.platform.errors import PeerAway
-from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, operators, store
+from service.platform.jobs import (
+    ArgumentsWrong,
+    Job,
+    JobContext,
+    Jobs,
+    enqueue,
+    enqueue_many,
+    job,
+    open_jobs,
+    operators,
+    store,
+)
 from service.platform.jobs.claims import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
@@ -66,6 +77,16 @@ async def test_a_unit_that_fails_enqueues_nothing(make_settings: MakeSettings) -
             await database.run(unit)
 
         assert await database.read(kinds.states) == {}
+
+
+async def test_an_argument_by_its_place_is_refused(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, _):
+        with pytest.raises(ArgumentsWrong, match="job later: its arguments are given by their names"):
+            await database.run(enqueue, later, 7)  # type: ignore[arg-type]  # for those who have no checker of types
+
+
+@job()
+def later(connection: Connection, *, days: int = 30) -> None: ...
 
 
 async def test_what_fails_is_repeated_and_then_dead_and_its_writes_are_gone(make_settings: MakeSettings) -> None:

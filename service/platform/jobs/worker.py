@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from service.platform.database import Database
 from service.platform.failures import as_failure
@@ -254,13 +254,10 @@ def unit_of(kind: Job[...]) -> Callable[..., None]:
     """Return the unit of a SQL job: its writes and its end are one transaction."""
 
     def perform(connection: Connection, one: Claimed, arguments: Mapping[str, Any], *, timeout: float | None) -> None:
-        if timeout is not None:
-            connection.execute(_TIMEOUT, {"timeout": f"{round(timeout * 1000)}ms"})
+        if timeout is not None:  # not by a query: behind one, SET TRANSACTION would be too late
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(timeout * 1000)}")
         refuse_unrun(kind, kind.function(connection, **arguments))
         store.finish(connection, one)
 
     perform.__qualname__ = f"job {kind.name}"
     return perform
-
-
-_TIMEOUT = text("SELECT set_config('statement_timeout', :timeout, true)")

@@ -327,6 +327,17 @@ async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
     assert b'jobs_overdue{kind="shielded"}' not in after
 
 
+async def test_a_sql_job_may_begin_with_an_isolation_of_its_own(make_settings: MakeSettings) -> None:
+    @job(retries=0, deadline=60)
+    def strict(connection: Connection) -> None:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        assert connection.execute(text("SHOW statement_timeout")).scalar() == "1min"
+
+    async with world(make_settings, strict) as (database, _):
+        await database.run(enqueue, strict)
+        await until(database, kinds.states, {"done": 1})
+
+
 async def test_a_lock_of_somebody_else_spends_no_attempt_and_is_told(make_settings: MakeSettings) -> None:
     def seen(connection: Connection) -> tuple[int, bool]:
         row = connection.execute(text("SELECT failures, error FROM job")).one()

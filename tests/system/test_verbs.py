@@ -13,6 +13,7 @@ import trio
 
 from service.platform.name import NAME, version
 from service.platform.testing.processes import ready, run_to_end
+from service.platform.verbs import inspect, jobs_report
 from service.platform.verbs.inspect import AskError, ask, paint
 from service.platform.verbs.where import local_url
 from tests.system.test_process import QUICK, WITH_FEATURES
@@ -87,6 +88,35 @@ async def test_a_wrong_address_is_one_line_and_a_code(url: str, code: int, words
 
     assert caught.value.code == code
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("document", ["{}", "[]", "7", '{"counts": 7, "jobs": [7], "level": 7, "seconds_left": "x"}'])
+@pytest.mark.parametrize(
+    "question",
+    [
+        inspect.facts,
+        inspect.level,
+        jobs_report.counts,
+        partial(jobs_report.some, query=""),
+        partial(jobs_report.one, id=7, change="retry"),
+        partial(jobs_report.dead_ones, query="kind=x", change="retry"),
+    ],
+)
+async def test_another_service_s_answer_is_one_line(
+    question: Callable[[str], Awaitable[str]], document: str, nursery: trio.Nursery
+) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(document)}\r\n\r\n{document}".encode()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    host, port = listener.socket.getsockname()
+
+    with pytest.raises(AskError, match=rf"{port}\S* answers something else: is that the management listener\?"):
+        await question(f"http://{host}:{port}")
 
 
 async def test_the_verb_ends_with_that_code(typed: Typed) -> None:

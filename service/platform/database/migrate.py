@@ -24,12 +24,13 @@ from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.grants import check_role, grant_to
 from service.platform.database.migrator import ServerAway, open_migrator
-from service.platform.database.record import APPLIED
+from service.platform.database.record import APPLIED, note_heads
 from service.platform.database.redaction import hide_values
 from service.platform.database.refusals import MigrationRefused
 from service.platform.database.removed import forget, last_kept, read_removed
 from service.platform.database.revisions import ancestors, declared, read_scripts
 from service.platform.database.schema import (
+    STATE_TABLE,
     CodeSchema,
     SchemaState,
     decide,
@@ -166,6 +167,11 @@ def _migrate(connection: Connection, migrations: Path, progress: Progress, *, br
     if foreign := sorted(heads - code.history):
         raise MigrationRefused(f"the schema is at {', '.join(foreign)}, which this code does not know: another history")
     progress.pending = _pending(scripts, heads)
+    if not progress.pending:
+        with connection.begin():
+            note_heads(connection, scripts, heads)
+        had = f"where Alembic had it: {STATE_TABLE} said {before or 'nothing'}"
+        return Migrated(before, code.head, (), f"noted that the schema is at {code.head}, {had}; nothing to migrate")
     _refuse_breaking(scripts, progress.pending, heads, allowed=breaking)
     config = configure(migrations, connection)
     config.attributes[APPLIED] = progress.applied

@@ -1,11 +1,11 @@
-"""Writing the schema's state: for migrations/env.py, called within each migration's own transaction."""
+"""Writing the schema's state: for migrations/env.py in each migration's own transaction, and where there is none."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from service.platform.database.refusals import MigrationsWrong
 from service.platform.database.revisions import ancestors, newest_served
@@ -47,6 +47,19 @@ def record_state(
     ctx.impl.execute(text(INSERT).bindparams(revision=revision, serves_from=serves_from))
     if ctx.config is not None:
         ctx.config.attributes.setdefault(APPLIED, []).append(revision)
+
+
+def note_heads(connection: Connection, scripts: ScriptDirectory, heads: Set[str]) -> None:
+    """Write the state of a database that Alembic has at these revisions, without a migration; none of them empties it.
+
+    Within the caller's transaction; blocks.
+    """
+    connection.execute(text(CREATE))
+    connection.execute(text(DELETE))
+    if heads:
+        newest = max(heads)
+        serves_from = newest_served(scripts, heads) or newest
+        connection.execute(text(INSERT).bindparams(revision=newest, serves_from=serves_from))
 
 
 def _refuse_going_back(ctx: MigrationContext, scripts: ScriptDirectory, revision: str, serves_from: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from service.platform.database.record import CREATE, DELETE, INSERT
+from service.platform.database.record import note_heads
 from service.platform.database.refusals import MigrationsWrong
-from service.platform.database.revisions import ancestors, newest_served
+from service.platform.database.revisions import ancestors
 
 FILE = "removed.toml"
 
@@ -41,12 +41,7 @@ def forget(connection: Connection, scripts: ScriptDirectory, heads: Set[str], re
     connection.execute(text("DELETE FROM alembic_version"))
     for revision in sorted(now):
         connection.execute(text("INSERT INTO alembic_version (version_num) VALUES (:one)").bindparams(one=revision))
-    connection.execute(text(CREATE))
-    connection.execute(text(DELETE))
-    if now:
-        newest = max(now)
-        serves_from = newest_served(scripts, now) or newest
-        connection.execute(text(INSERT).bindparams(revision=newest, serves_from=serves_from))
+    note_heads(connection, scripts, now)
     return now
 
 

@@ -86,6 +86,8 @@ def _commit(unit: Unit, pooled: PooledConnection, engine: Engine, connection: Co
         raise RuntimeError("a unit of work does not roll back: it raises, and database.run rolls back")
     if pooled.broken:
         raise ConnectionLost("the connection was lost before COMMIT")
+    if pooled.usable:  # PostgreSQL would answer COMMIT all the same, and warn
+        raise RuntimeError("a unit of work ends no transaction: it is one, and database.run commits it or rolls back")
     try:
         done = _send(pooled, COMMIT)
     except psycopg.Error as error:

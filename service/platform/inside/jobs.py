@@ -40,7 +40,7 @@ def create_routes(database: Database) -> Blueprint:
     @loopback_only
     async def some() -> dict[str, Any]:
         """Return jobs, the newest first: of a `state`, of a `kind`, up to `limit`, with ids below `before`."""
-        state, kind = request.args.get("state"), request.args.get("kind")
+        state, kind = request.args.get("state"), _kind() if "kind" in request.args else None
         if state is not None and state not in STATES:
             raise Invalid(f"state: must be one of {', '.join(STATES)}, not {cut(state)!r}")
         limit, before = _number("limit", USUAL, MOST), _number("before", LARGEST, LARGEST)
@@ -50,21 +50,19 @@ def create_routes(database: Database) -> Blueprint:
     @routes.get(f"{PATH}/<int:id>")
     @loopback_only
     async def one(id: int) -> dict[str, Any]:  # noqa: A002  the path's name
-        return shown(await database.read(operators.select_one, min(id, LARGEST)))
+        return shown(await database.read(operators.select_one, _held(id)))
 
     @routes.post(f"{PATH}/<int:id>/<any({', '.join(CHANGES)}):change>")
     @loopback_only
     async def change(id: int, change: str) -> dict[str, Any]:  # noqa: A002
         """Retry a dead or discarded one, discard one that waits or is dead, or run one now that waits for its time."""
-        return shown(await database.run(CHANGES[change], min(id, LARGEST)))
+        return shown(await database.run(CHANGES[change], _held(id)))
 
     @routes.post(f"{PATH}/<any({', '.join(OF_A_KIND)}):change>")
     @loopback_only
     async def change_all(change: str) -> dict[str, Any]:
         """Retry or discard all that are dead of a `kind`; return how many. What dies meanwhile is left."""
-        kind = request.args.get("kind", "")
-        if not kind:
-            raise Invalid("kind: must be given, as /jobs lists them")
+        kind = _kind()
         until, changed = await database.read(operators.select_now), 0
         while portion := await database.run(OF_A_KIND[change], kind=kind, until=until):
             changed += portion
@@ -73,6 +71,20 @@ def create_routes(database: Database) -> Blueprint:
         return {"kind": kind, "changed": changed}
 
     return routes
+
+
+def _kind() -> str:
+    given = request.args.get("kind", "")
+    if not given or "\0" in given:  # which PostgreSQL's texts cannot hold
+        raise Invalid(f"kind: must be a job's name, as /jobs lists them, not {cut(given)!r}")
+    return given
+
+
+def _held(id: int) -> int:  # noqa: A002
+    """Return an id that the column can hold."""
+    if id > LARGEST:
+        raise NotFound(f"there is no job {cut(str(id))}")
+    return id
 
 
 def _number(name: str, usual: int, most: int) -> int:

@@ -4,9 +4,10 @@ A feature declares jobs by `@job` and names them in its Feature. Start reading a
 is in store.py, who claims it in claims.py and who runs it in worker.py. docs/jobs.md is for those who write jobs.
 """
 
-from service.platform.jobs.declare import ArgumentsWrong, Job, JobContext, JobsTwice, Priority, job, refuse_twins
+from service.platform.jobs.declare import ArgumentsWrong, Job, JobContext, JobsTwice, job, refuse_twins
 from service.platform.jobs.enqueue import enqueue, enqueue_many
 from service.platform.jobs.opening import Jobs, open_jobs
+from service.platform.jobs.options import Priority
 
 __all__ = [
     "ArgumentsWrong",

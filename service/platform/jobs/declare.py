@@ -11,22 +11,21 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Concatenate, Literal, Self, get_type_hints, overload
+from typing import Any, Concatenate, Self, get_type_hints, overload
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticSerializationError
 from sqlalchemy import Connection
 
 from service.platform.database import Database
-from service.platform.jobs.schedule import Cron, Every, Schedule
+from service.platform.jobs.options import Options, Priority
+from service.platform.jobs.schedule import EPOCH, Cron, Every, Schedule
 from service.platform.settings import PlatformSettings
 
 MOST_BYTES = 65_536  # of a job's arguments as JSON: what is larger belongs into a table of yours
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 3_600.0  # seconds before a repeat; doubled each time, and spread by a quarter
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,62}")
 _NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")  # as JSON writes it; behind an escaped backslash it is five characters
-_PRIORITIES = {"high": 1, "normal": 0, "low": -1}
-
-type Priority = Literal["high", "normal", "low"]
 
 
 class JobsTwice(ValueError):
@@ -47,32 +46,6 @@ class JobContext:
     settings: PlatformSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How one job is enqueued, apart from its arguments."""
-
-    priority: Priority = "normal"
-    delay: float = 0.0
-    at: datetime | None = None
-    key: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.priority not in _PRIORITIES:
-            raise ValueError(f"priority: must be one of {', '.join(_PRIORITIES)}, not {self.priority!r}")
-        if self.delay < 0:
-            raise ValueError(f"delay: must be 0 seconds or more, not {self.delay!r}")
-        if self.at is not None and self.at.tzinfo is None:
-            raise ValueError(f"at: must have a time zone, {self.at.isoformat()} has none")
-        if self.at is not None and self.delay:
-            raise ValueError("delay: must not be given together with `at`")
-        if self.key is not None and (not 1 <= len(self.key) <= 200 or "\0" in self.key):
-            raise ValueError("key: must be 1 to 200 characters, none of them NUL")
-
-    @property
-    def rank(self) -> int:
-        return _PRIORITIES[self.priority]
-
-
 @dataclass(frozen=True, eq=False)
 class Job[**P]:
     """A declared job. It is made by `job`, and enqueued by `enqueue`."""
@@ -89,10 +62,6 @@ class Job[**P]:
     @cached_property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
-
-    @property
-    def takes_turn(self) -> bool:
-        return self.schedule is not None and "turn" in self.model.model_fields
 
     def __call__(self, first: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function itself, as tests do."""
@@ -115,16 +84,27 @@ class Job[**P]:
         return replace(self, options=Options(priority, delay, at, key))
 
     def dump(self, given: Mapping[str, Any]) -> str:
-        """Return arguments as JSON. Raises ArgumentsWrong."""
+        """Return arguments as JSON from which `load` makes them again. Raises ArgumentsWrong."""
         try:
             text = self.model.model_validate(dict(given), strict=True).model_dump_json(by_alias=False)
         except ValidationError as error:
             raise ArgumentsWrong(self._explained(error)) from None
+        except PydanticSerializationError as error:
+            reason = str(error).removeprefix("Error serializing to JSON: ")
+            raise ArgumentsWrong(f"job {self.name}: its arguments have no JSON: {reason}") from None
         if len(text.encode()) > MOST_BYTES:
             raise ArgumentsWrong(f"job {self.name}: its arguments are over {MOST_BYTES} bytes; put them into a table")
         if _NUL.search(text):
             raise ArgumentsWrong(f"job {self.name}: its arguments must not hold NUL, which PostgreSQL does not store")
+        try:
+            self.model.model_validate_json(text)
+        except ValidationError as error:  # a number that is none, a name that differs on the way back, a wrong default
+            raise ArgumentsWrong(self._explained(error, ", in JSON")) from None
         return text
+
+    def dump_turn(self, turn: datetime) -> str:
+        """Return the arguments of a scheduled one. Raises ArgumentsWrong."""
+        return self.dump({"turn": turn} if "turn" in self.model.model_fields else {})
 
     def load(self, stored: str) -> dict[str, Any]:
         """Return the arguments from JSON that this release or an older one has stored. Raises ArgumentsWrong."""
@@ -139,11 +119,11 @@ class Job[**P]:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 30))
         return pause * random.uniform(0.75, 1.25)  # noqa: S311  spreads repeats, keeps no secret
 
-    def _explained(self, error: ValidationError) -> str:
+    def _explained(self, error: ValidationError, where_from: str = "") -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "arguments"
         takes = ", ".join(self.model.model_fields) or "none"
-        return f"job {self.name}: {where}: {first['msg']}; it takes: {takes}"
+        return f"job {self.name}: {where}: {first['msg']}{where_from}; it takes: {takes}"
 
 
 type _SQLJob[**P] = Callable[Concatenate[Connection, P], None]
@@ -210,6 +190,15 @@ def refuse_twins(kinds: Iterable[Job[...]]) -> None:
             raise JobsTwice(f"job {one.name}: {places} have the same name; give one of them another, `@job(name=…)`")
 
 
+def refuse_unrun(kind: Job[...], returned: object) -> None:
+    """Raise TypeError for a coroutine: a decorator hid that the function is async, and nothing of it has run."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise TypeError(
+            f"job {kind.name}: returned a coroutine, which nobody awaits: what decorates it must be async too"
+        )
+
+
 def _declare(
     function: Callable[..., Any],
     *,
@@ -221,11 +210,19 @@ def _declare(
     name = name or function.__name__
     if not _NAME.fullmatch(name):
         raise ValueError(f"job {name}: its name must be a-z, 0-9, _ and ., from a letter on, and 63 characters at most")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"job {name}: must not yield: nobody would run it")
     model = _model_of(function, name, renamed)
     required = [one for one, info in model.model_fields.items() if info.is_required() and one != "turn"]
     if schedule is not None and required:
         raise TypeError(f"job {name}: is scheduled, so nobody gives it {required[0]}; only `turn` may lack a default")
-    return Job(function=function, name=name, schedule=schedule, model=model, **rest)
+    declared: Job[...] = Job(function=function, name=name, schedule=schedule, model=model, **rest)
+    if schedule is not None:
+        try:
+            declared.dump_turn(EPOCH)
+        except ArgumentsWrong as error:  # at each turn, where no caller is told
+            raise TypeError(str(error)) from None
+    return declared
 
 
 def _model_of(function: Callable[..., Any], name: str, renamed: Mapping[str, str]) -> type[BaseModel]:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from service.platform.database import notify
 from service.platform.jobs import store
-from service.platform.jobs.declare import Job
+from service.platform.jobs.declare import ArgumentsWrong, Job
 from service.platform.jobs.table import CHANNEL
 from service.platform.telemetry.tracing import current_traceparent
 
@@ -17,7 +17,8 @@ def enqueue[**P](connection: Connection, job: Job[P], /, *args: P.args, **kwargs
 
     Raises ArgumentsWrong for arguments that the job's function does not take.
     """
-    del args  # there are none: a job's arguments are keywords
+    if args:
+        raise ArgumentsWrong(f"job {job.name}: its arguments are given by their names, not by their places")
     id_ = store.insert(connection, job, job.dump(kwargs), current_traceparent())
     notify(connection, CHANNEL)
     return id_

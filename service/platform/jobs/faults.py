@@ -1,12 +1,14 @@
 """What an error says that ended an attempt: whose fault it is, the job's or the database's, and why in a line."""
 
-from service.platform.database.sqlstate import one_line
+from service.platform.database.sqlstate import one_line, sqlstate_of
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, OutcomeUnknown, leaves
 from service.platform.jobs.declare import ArgumentsWrong
 
 # States that DatabaseUnable has because of what the job asks for, so that waiting mends nothing: a statement that took
 # too long, more memory or temporary files than there may be, and what PostgreSQL itself stumbles over (appendix A).
 _OF_THE_STATEMENT = ("57014", "53200", "53400", "XX")
+# And those that a connection ends with because of the job: it did something else in its transaction for too long.
+_OF_THE_TRANSACTION = ("25P03", "25P04")
 
 
 def is_the_databases(error: BaseException) -> bool:
@@ -21,6 +23,8 @@ def is_the_databases(error: BaseException) -> bool:
 def _is_the_databases(error: BaseException) -> bool:
     if isinstance(error, DatabaseUnable):
         return not error.sqlstate.startswith(_OF_THE_STATEMENT)
+    if isinstance(error, DatabaseAway) and error.__cause__ is not None:
+        return not sqlstate_of(error.__cause__).startswith(_OF_THE_TRANSACTION)
     return isinstance(error, Busy | DatabaseAway | OutcomeUnknown)
 
 
@@ -31,4 +35,13 @@ def is_told(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Return what is kept with the job: of a group the errors in it."""
-    return "; ".join(f"{type(one).__name__}: {one_line(one)}" for one in leaves(error))
+    return "; ".join(f"{type(one).__name__}: {_text(one)}" for one in leaves(error))
+
+
+def _text(error: BaseException) -> str:
+    """Return an error's own text, which may be anything, as one that PostgreSQL stores: half a pair is written out."""
+    try:
+        text = one_line(error)
+    except Exception as broken:  # a class of anybody's says how it is made
+        text = f"its text cannot be made: {type(broken).__name__}"
+    return text.encode(errors="backslashreplace").decode()

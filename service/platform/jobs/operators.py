@@ -65,17 +65,32 @@ def select_now(connection: Connection) -> datetime:
 def retry_dead(connection: Connection, *, kind: str, until: datetime) -> int:
     """Let up to MOST_CHANGED jobs of a kind that were dead by a moment wait again, with all retries; return how many.
 
-    Under a key one waits, the newest: those that it stands for stay dead.
+    Under a key one waits, the newest: those that it stands for stay dead, also when it has run before the next portion.
+    Raises Conflict when one is enqueued meanwhile under the key of a dead one.
     """
     query = text(f"""
         UPDATE job SET {_AGAIN} WHERE state = 'dead' AND id IN (
-            SELECT DISTINCT ON (key, CASE WHEN key IS NULL THEN id END) id FROM job dead
-            WHERE {_DEAD} AND NOT EXISTS (
-                SELECT FROM job twin WHERE twin.kind = dead.kind AND twin.key = dead.key AND twin.state = 'waiting')
-            ORDER BY key, CASE WHEN key IS NULL THEN id END, id DESC LIMIT {MOST_CHANGED})""")  # noqa: S608  constants
-    changed = connection.execute(query, {"kind": kind, "until": until}).rowcount
+            SELECT id FROM job dead WHERE {_DEAD} AND {_STANDS_ALONE} ORDER BY id LIMIT {MOST_CHANGED})""")  # noqa: S608  constants
+    try:
+        with connection.begin_nested():
+            changed = connection.execute(query, {"kind": kind, "until": until}).rowcount
+    except IntegrityError:
+        raise Conflict(f"another job was enqueued under the key of one of kind {kind}; repeat it") from None
     notify(connection, CHANNEL)
     return changed
+
+
+# Each has an index of its own.
+_OTHERS = (
+    "state = 'waiting'",
+    "state = 'running' AND other.id > dead.id",
+    "state = 'dead' AND other.id > dead.id",
+    "state IN ('done', 'discarded') AND other.finished_at > :until AND other.id > dead.id",
+)
+_STANDS_ALONE = " AND ".join(
+    f"NOT EXISTS (SELECT FROM job other WHERE other.kind = dead.kind AND other.key = dead.key AND other.{one})"
+    for one in _OTHERS
+)
 
 
 def discard(connection: Connection, id: int) -> RowMapping:  # noqa: A002

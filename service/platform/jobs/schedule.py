@@ -4,13 +4,16 @@ A turn is a moment at which the job should run. Every replica computes the same 
 """
 
 import datetime
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 SHORTEST = 1.0  # seconds between two turns
+FIRST_BACK = datetime.timedelta(minutes=1)  # how far the latest turn is looked for first; then twice as far, and so on
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,24 @@ class Cron:
             raise ValueError(f"cron: must be like '30 3 * * *', not {self.expression!r}") from None
 
     def latest(self, now: datetime.datetime) -> datetime.datetime:
-        """Return the last turn that is not after `now`."""
-        after = now.astimezone(ZoneInfo(self.zone)) + datetime.timedelta(microseconds=1)
-        return self._utc(next(CronSim(self.expression, after, reverse=True)))
+        """Return the last turn that is not after `now`.
+
+        It is looked for from ever earlier moments on: cronsim's own way back leaves out the hour that a clock shows
+        twice, or goes through it in another order.
+        """
+        back = FIRST_BACK
+        while not (turns := [*takewhile(now.__ge__, self._since(now - back))]):
+            back *= 2
+        return turns[-1]
 
     def following(self, now: datetime.datetime) -> datetime.datetime:
         """Return the first turn after `now`."""
-        return self._utc(next(CronSim(self.expression, now.astimezone(ZoneInfo(self.zone)))))
+        return next(turn for turn in self._since(now) if turn > now)
 
-    @staticmethod
-    def _utc(turn: datetime.datetime) -> datetime.datetime:
-        return turn.astimezone(datetime.UTC)
+    def _since(self, moment: datetime.datetime) -> Iterator[datetime.datetime]:
+        """Yield turns from a moment on. Within an hour that a clock shows twice the first ones are before it."""
+        for turn in CronSim(self.expression, moment.astimezone(ZoneInfo(self.zone))):
+            yield turn.astimezone(datetime.UTC)
 
 
 type Schedule = Every | Cron

@@ -18,8 +18,9 @@ What cannot happen, and why.
   is less than a lease. The server ends it then.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
   long as a lease, in which those that live have extended theirs.
-- A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too.
-  Put forward, it ends all leases; those that live are lost to their workers, and what they write is taken back.
+- A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too,
+  and a server whose start is yet to come has been up for long enough.
+- Put forward, the clock ends all leases; those that live are lost to their workers, and what they write is taken back.
 - A change that is lost because a job under the same key was waiting: enqueueing locks the waiting row until the
   transaction ends, claims skip locked rows, so the job starts after the change is there to be seen. A running one does
   not keep another from waiting; when it fails, the other stands for it.
@@ -347,7 +348,8 @@ _LOST = text("""
     SELECT id, kind, claim, worker FROM job
     WHERE state = 'running'
         AND leased_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 2 * make_interval(secs => :lease)
-        AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :lease)
+        AND pg_postmaster_start_time() NOT BETWEEN clock_timestamp() - make_interval(secs => :lease)
+            AND clock_timestamp() + make_interval(secs => :lease)
     ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
 _FIRST = f"""
     unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
@@ -372,7 +374,7 @@ def take_turn(connection: Connection, job: Job[...], turn: datetime) -> bool:
         return True
     if newest is not None and connection.execute(_UNFINISHED, {"kind": job.name}).scalar():
         return False
-    arguments = job.dump({"turn": turn} if job.takes_turn else {})
+    arguments = job.dump_turn(turn)
     state = "waiting" if newest is not None else "done"
     connection.execute(_INSERT_TURN, {"kind": job.name, "arguments": arguments, "turn": turn, "state": state})
     return True

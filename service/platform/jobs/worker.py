@@ -22,13 +22,13 @@ from typing import Any
 
 import structlog
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from service.platform.database import Database
 from service.platform.failures import as_failure
 from service.platform.jobs import store
 from service.platform.jobs.claims import Claims
-from service.platform.jobs.declare import Job, JobContext
+from service.platform.jobs.declare import Job, JobContext, refuse_unrun
 from service.platform.jobs.done import Done
 from service.platform.jobs.faults import describe, is_the_databases
 from service.platform.jobs.held import Held
@@ -254,13 +254,10 @@ def unit_of(kind: Job[...]) -> Callable[..., None]:
     """Return the unit of a SQL job: its writes and its end are one transaction."""
 
     def perform(connection: Connection, one: Claimed, arguments: Mapping[str, Any], *, timeout: float | None) -> None:
-        if timeout is not None:
-            connection.execute(_TIMEOUT, {"timeout": f"{round(timeout * 1000)}ms"})
-        kind.function(connection, **arguments)
+        if timeout is not None:  # not by a query: behind one, SET TRANSACTION would be too late
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(timeout * 1000)}")
+        refuse_unrun(kind, kind.function(connection, **arguments))
         store.finish(connection, one)
 
     perform.__qualname__ = f"job {kind.name}"
     return perform
-
-
-_TIMEOUT = text("SELECT set_config('statement_timeout', :timeout, true)")

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -51,15 +53,24 @@ async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", 
 async def ask_json(url: str, path: str, *, method: str = "GET", body: object = None) -> dict[str, Any]:
     """Return the answer's document. Raises AskError, also when it is none of ours."""
     text = await ask(url, path, accept="application/json", method=method, body=body)
-    try:
+    with ours(url + path):
         return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise AskError(f"{url}{path} answers something else: is that the management listener?") from error
+
+
+@contextmanager
+def ours(where: str) -> Iterator[None]:
+    """Raise AskError for an answer in which something is not what this service's listener says."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise AskError(f"{where} answers something else: is that the management listener?") from error
 
 
 async def facts(url: str) -> str:
     """Return /info as aligned lines, what is asked for first at the top."""
     document = await ask_json(url, "/info")
+    with ours(url + "/info"):
+        document["phase"]
     rows = []
     for key in sorted(document, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST)):
         value = document[key]
@@ -81,9 +92,10 @@ async def level(url: str, change: tuple[str, float] | None = None) -> str:
     """Return what is logged, after a change to a level for so many seconds."""
     body = None if change is None else {"level": change[0], "seconds": change[1]}
     document = await ask_json(url, "/loglevel", method="GET" if body is None else "PUT", body=body)
-    if document.get("seconds_left") is None:
-        return f"{document['level']}, as usual"
-    return f"{document['level']} for {document['seconds_left']:.0f} s more, then {document['usual']} again"
+    with ours(url + "/loglevel"):
+        if document.get("seconds_left") is None:
+            return f"{document['level']}, as usual"
+        return f"{document['level']} for {document['seconds_left']:.0f} s more, then {document['usual']} again"
 
 
 def paint(line: str) -> str:

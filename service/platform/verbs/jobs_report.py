@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from service.platform.verbs.inspect import ask_json
+from service.platform.verbs.inspect import ask_json, ours
 
 _COLUMNS = ("id", "kind", "state", "failures", "run_at", "error")
 _WIDEST = 60  # characters of an error in a list
@@ -11,18 +11,20 @@ _WIDEST = 60  # characters of an error in a list
 
 async def counts(url: str) -> str:
     """Return the counts by kind and state. Raises AskError."""
-    found = (await ask_json(url, "/jobs"))["counts"]
-    rows = [
-        (one["kind"], one["state"], str(one["count"]), f"{one['oldest']:.0f} s" if one["due"] else "")
-        for one in sorted(found, key=lambda one: (one["kind"], one["state"]))
-    ]
+    found = await ask_json(url, "/jobs")
+    with ours(url + "/jobs"):
+        rows = [
+            (one["kind"], one["state"], str(one["count"]), f"{one['oldest']:.0f} s" if one["due"] else "")
+            for one in sorted(found["counts"], key=lambda one: (one["kind"], one["state"]))
+        ]
     return table(("kind", "state", "jobs", "oldest due"), rows) if rows else "no job waits, runs or is dead"
 
 
 async def some(url: str, query: str) -> str:
     """Return a list of jobs. Raises AskError."""
-    found = (await ask_json(url, f"/jobs/list?{query}"))["jobs"]
-    rows = [[str(one.get(name, ""))[:_WIDEST].replace("\n", " ") for name in _COLUMNS] for one in found]
+    found = await ask_json(url, f"/jobs/list?{query}")
+    with ours(url + "/jobs/list"):
+        rows = [[str(one.get(name, ""))[:_WIDEST].replace("\n", " ") for name in _COLUMNS] for one in found["jobs"]]
     return table(_COLUMNS, rows) if rows else "no such job"
 
 
@@ -30,6 +32,8 @@ async def one(url: str, id: int, change: str) -> str:  # noqa: A002  what the ar
     """Return a job, a line for each thing that is known, after a change to it. Raises AskError."""
     path = f"/jobs/{id}/{change}".rstrip("/")
     found = await ask_json(url, path, method="POST" if change else "GET", body={} if change else None)
+    with ours(url + path):
+        found["id"]
     lines = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in found.items()]
     return "\n".join(f"{name:<13} {value}" for name, value in lines)
 
@@ -38,7 +42,8 @@ async def dead_ones(url: str, query: str, change: str) -> str:
     """Return what became of the dead jobs of a kind. Raises AskError."""
     found = await ask_json(url, f"/jobs/{change}?{query}", method="POST", body={})
     what = {"retry": "wait again", "discard": "discarded"}[change]
-    return f"{found['kind']}: {found['changed']} {what}"
+    with ours(f"{url}/jobs/{change}"):
+        return f"{found['kind']}: {found['changed']} {what}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

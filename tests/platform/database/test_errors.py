@@ -144,6 +144,25 @@ async def test_a_unit_neither_commits_nor_rolls_back(make_settings: MakeSettings
             assert await database.read(count) == 0
 
 
+@pytest.mark.parametrize("statement", ["ROLLBACK", "COMMIT", "ABORT"])
+async def test_a_unit_that_ends_its_transaction_by_a_statement_is_not_taken_for_committed(
+    make_settings: MakeSettings, statement: str
+) -> None:
+    """PostgreSQL answers the COMMIT that follows with COMMIT, and a warning."""
+
+    def take_over(connection: Connection) -> None:
+        insert(connection, number=1)
+        connection.execute(text(statement))
+
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+
+            with pytest.raises(RuntimeError, match="a unit of work ends no transaction: it is one"):
+                await database.run(take_over)
+            assert await database.read(count) == (statement == "COMMIT")
+
+
 async def test_options_of_one_unit_do_not_reach_the_next(make_settings: MakeSettings) -> None:
     def set_option(connection: Connection) -> None:
         connection.execution_options(schema_translate_map={None: "nowhere"})

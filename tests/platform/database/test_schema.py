@@ -170,6 +170,24 @@ def test_a_failed_migration_leaves_those_before_it(settings: PlatformSettings, r
         assert connection.execute("SELECT revision, serves_from FROM schema_state").fetchall() == [("one", "one")]
 
 
+@pytest.mark.parametrize("lost", ["DELETE FROM schema_state", "DROP TABLE schema_state"])
+def test_a_state_that_was_lost_is_written_anew(empty_database_url: str, release: Release, lost: str) -> None:
+    """As by a test that empties all tables but Alembic's, or a restore that leaves one out."""
+    code, settings = release("two"), PlatformSettings(database_url=empty_database_url)
+    migrate(settings, migrations=code)
+    with psycopg.connect(conninfo(empty_database_url)) as connection:
+        kept = connection.execute("SELECT revision, serves_from FROM schema_state").fetchone()
+        connection.execute(lost)
+    done = migrate(settings, migrations=code)
+    again = migrate(settings, migrations=code)
+    with psycopg.connect(conninfo(empty_database_url)) as connection:
+        noted = connection.execute("SELECT revision, serves_from FROM schema_state").fetchone()
+
+    assert (done.applied, noted) == ((), kept)
+    assert done.line.startswith("noted that the schema is at two, where Alembic had it: schema_state said nothing")
+    assert again.line == "nothing to do: the schema is at two"
+
+
 def test_four_runners_at_once_queue(settings: PlatformSettings, release: Release) -> None:
     code = release("three")
     with ThreadPoolExecutor(4) as runners:

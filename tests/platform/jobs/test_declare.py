@@ -1,9 +1,11 @@
 """What a job takes: checked where it is declared, where it is enqueued, and where an older release's is run. Pure."""
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from math import inf, nan
+from typing import Any, cast
 
 import pytest
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from service.platform.jobs import ArgumentsWrong, JobContext, JobsTwice, job, refuse_twins
@@ -35,6 +37,39 @@ def test_arguments_go_to_json_and_back() -> None:
 def test_wrong_arguments_are_told_by_name(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentsWrong, match=words):
         charge.dump(given)
+
+
+class Place(BaseModel):
+    street: str = Field(alias="Street")
+
+
+@job()
+def deliver(
+    connection: Connection, *, to: Place | None = None, weight: float = 0, code: str = "", rest: Any = None
+) -> None: ...
+
+
+@job()
+def recount(connection: Connection, *, days: int = cast("int", None)) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "words"),
+    [
+        (
+            deliver,
+            {"weight": nan},
+            "job deliver: weight: Input should be a valid number, in JSON; it takes: to",
+        ),
+        (deliver, {"to": Place(Street="Elm")}, "job deliver: to.Street: Field required, in JSON"),
+        (deliver, {"code": "\ud800"}, "job deliver: its arguments have no JSON: .*surrogates not allowed"),
+        (deliver, {"rest": object()}, "job deliver: its arguments have no JSON: Unable to serialize unknown type"),
+        (recount, {}, "job recount: days: Input should be a valid integer, in JSON; it takes: days"),
+    ],
+)
+def test_what_would_not_come_back_from_the_table_is_refused(kind: Any, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentsWrong, match=words):
+        kind.dump(given)
 
 
 @pytest.mark.parametrize("note", ["\\u0000", "\\\\u0000", "\\\\\\u0000", "\\\\x00", "\\ud800"])
@@ -73,6 +108,14 @@ def positional(connection: Connection, order: int) -> None: ...
 def untyped(connection: Connection, *, order) -> None: ...  # type: ignore[no-untyped-def]
 def nothing(*, order: int) -> None: ...
 def needy(connection: Connection, *, order: int) -> None: ...
+def by_day(connection: Connection, *, turn: date) -> None: ...
+def by_default(connection: Connection, *, days: int = cast("int", None)) -> None: ...
+def yields(connection: Connection) -> Any:
+    yield
+
+
+async def yields_too(context: JobContext) -> Any:
+    yield
 
 
 @pytest.mark.parametrize(
@@ -82,6 +125,10 @@ def needy(connection: Connection, *, order: int) -> None: ...
         (untyped, {}, TypeError, "job untyped: order must have a type"),
         (nothing, {}, TypeError, "job nothing: must take a Connection, or a JobContext, as its first argument"),
         (needy, {"every": 60}, TypeError, "job needy: is scheduled, so nobody gives it order"),
+        (by_day, {"every": 60}, TypeError, "job by_day: turn: Input should be a valid date; it takes: turn"),
+        (by_default, {"every": 60}, TypeError, "job by_default: days: Input should be a valid integer, in JSON"),
+        (yields, {}, TypeError, "job yields: must not yield: nobody would run it"),
+        (yields_too, {}, TypeError, "job yields_too: must not yield"),
         (needy, {"renamed": {"oder": "x"}}, TypeError, "renamed: it takes no oder"),
         (needy, {"name": "Charge It"}, ValueError, "job Charge It: its name must be"),
         (needy, {"retries": -1}, ValueError, "retries: must be from 0 to 100, not -1"),
@@ -100,7 +147,10 @@ def test_a_wrong_declaration_is_refused(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"delay": -1}, "delay: must be 0 seconds or more"),
+        ({"delay": -1}, "delay: must be from 0 to 315360000 seconds, not -1"),
+        ({"delay": nan}, "delay: must be from 0 to 315360000 seconds, not nan"),
+        ({"delay": inf}, "delay: must be from 0 to 315360000 seconds, not inf"),
+        ({"delay": 3e11}, "delay: must be from 0 to 315360000 seconds"),  # a year that Python does not have
         ({"at": datetime(2026, 1, 1)}, "at: must have a time zone"),  # noqa: DTZ001  the point
         ({"at": datetime(2026, 1, 1, tzinfo=UTC), "delay": 1}, "delay: must not be given together with `at`"),
         ({"key": ""}, "key: must be 1 to 200 characters"),

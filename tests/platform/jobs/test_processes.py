@@ -139,6 +139,12 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
             discarded = await client.post(path, headers={"Content-Type": "application/json"}, content=b"{}")
             missing = await client.post("/jobs/77/retry", headers={"Content-Type": "application/json"}, content=b"{}")
             foreign = await client.post(path, headers={"Origin": "https://evil.example"}, json={})
+            no_kind = [
+                await client.get("/jobs/list?kind=a%00"),
+                await client.post("/jobs/retry?kind=a%00", json={}),
+                await client.post("/jobs/discard?kind=", json={}),
+            ]
+            no_id = [await client.get(f"/jobs/{2**63}"), await client.post(f"/jobs/{2**63}/run", json={})]
         said = [
             run_to_end(tmp_path, "jobs", "--url", first.management, *words)
             for words in ([], ["list", "--state", "discarded"], ["show", str(listed[0]["id"])], ["retry", "99"])
@@ -164,6 +170,12 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
     assert discarded.json()["state"] == "discarded"
     assert missing.status_code == 404
     assert foreign.status_code == 403
+    assert [(one.status_code, one.json()["detail"]) for one in no_kind] == [
+        (400, "kind: must be a job's name, as /jobs lists them, not 'a\\x00'"),
+        (400, "kind: must be a job's name, as /jobs lists them, not 'a\\x00'"),
+        (400, "kind: must be a job's name, as /jobs lists them, not ''"),
+    ]
+    assert [(one.status_code, one.json()["detail"]) for one in no_id] == [(404, f"there is no job {2**63}")] * 2
     assert [one.returncode for one in said] == [0, 0, 0, 1], [one.stdout + one.stderr for one in said]
     assert "no job waits, runs or is dead" in said[0].stdout
     assert "hopeless" in said[1].stdout

@@ -65,6 +65,31 @@ def test_every_hour_goes_on_evenly_over_both(begin: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("expression", "zone", "begin"),
+    [
+        ("0 * * * *", "Europe/Berlin", "2026-10-24T22:00:00"),
+        ("*/15 * * * *", "America/New_York", "2026-11-01T03:00:00"),
+        ("*/15 * * * *", "Europe/Berlin", "2026-03-28T23:00:00"),
+        ("5,35 2 * * *", "Europe/Berlin", "2026-10-24T22:00:00"),
+        ("* 2 * * *", "Europe/Berlin", "2026-10-24T22:00:00"),
+        ("0 */2 * * *", "Pacific/Chatham", "2026-04-04T10:00:00"),
+    ],
+)
+def test_at_each_minute_the_latest_and_the_following_are_the_turns_around_it(
+    expression: str, zone: str, begin: str
+) -> None:
+    """Five hours in whose middle the clock is put forward or back."""
+    schedule, moment = Cron(expression, zone), at(begin)
+    chain = [schedule.following(moment - timedelta(days=2))]
+    while chain[-1] < moment + timedelta(days=2):
+        chain.append(schedule.following(chain[-1]))
+
+    for now in (moment + timedelta(minutes=minute, seconds=1) for minute in range(300)):
+        behind = sum(turn <= now for turn in chain)
+        assert (schedule.latest(now), schedule.following(now)) == (chain[behind - 1], chain[behind]), now
+
+
+@pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Every(0), "every: must be from 1 second"),

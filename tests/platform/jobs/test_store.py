@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,12 +12,16 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
+from service.platform.database.migrate import migrate
 from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL
+from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
 from tests.platform.jobs import kinds
+from tests.platform.jobs.clocks import find_library, given_clock
 from tests.platform.jobs.kinds import note, states, tell
 
 LEASE = 3.0
@@ -159,6 +164,24 @@ async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Databa
     await claim(database, lease=3_600)
 
     assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+
+
+async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
+    one_server: OwnServer, tmp_path: Path
+) -> None:
+    library = find_library()
+    if library is None:
+        pytest.skip("there is no libfaketime here")
+    with given_clock(one_server, tmp_path, library) as clock:
+        clock.jump(-3_600)
+        settings = PlatformSettings(database_url=one_server.tcp_url)
+        migrate(settings)
+        async with open_database(settings) as database:
+            await database.run(enqueue, note, number=1)
+            await claim(database, lease=0.05)
+            await trio.sleep(0.1)
+
+            assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
 
 
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:
@@ -382,6 +405,48 @@ async def test_an_operator_retries_all_that_are_dead_of_a_kind_and_of_those_unde
     assert await database.run(operators.discard_dead, kind="note", until=until) == 2
     assert await database.read(states) == {"waiting": 3, "discarded": 2, "dead": 2}
     assert [(await database.read(operators.select_one, one))["state"] for one in (late, other)] == ["dead", "dead"]
+
+
+async def test_those_that_a_retried_one_stands_for_stay_dead_when_it_has_run_meanwhile(database: Database) -> None:
+    """A kind is retried in portions; workers may end what the first has let wait before the second is looked for."""
+    await die(database, note.with_options(key="a"), note.with_options(key="a"))
+    until = await database.read(operators.select_now)
+    first = await database.run(operators.retry_dead, kind="note", until=until)
+    newest = await claim(database)
+    while_it_runs = await database.run(operators.retry_dead, kind="note", until=until)
+    await database.run(store.finish_many, newest)
+    then = await database.run(operators.retry_dead, kind="note", until=until)
+
+    assert (first, while_it_runs, then) == (1, 0, 0)
+    assert await database.read(states) == {"done": 1, "dead": 1}
+
+
+async def test_who_retries_a_kind_while_another_is_enqueued_under_its_key_is_told(
+    database: Database, writable_database_url: str
+) -> None:
+    [dead] = await die(database, note.with_options(key="a"))
+    until = await database.read(operators.select_now)
+
+    async def retry() -> None:
+        with pytest.raises(Conflict, match="another job was enqueued under the key of one of kind note; repeat it"):
+            await database.run(operators.retry_dead, kind="note", until=until)
+
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as other:
+        other.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'a')")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(retry)
+            while not await database.read(waits_for_a_lock):
+                await trio.sleep(0.02)
+            other.commit()
+
+    assert (await database.read(operators.select_one, dead))["state"] == "dead"
+
+
+def waits_for_a_lock(connection: Connection) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
+    )
+    return bool(connection.execute(text(query)).scalar_one())
 
 
 async def test_a_dead_job_that_another_stands_for_is_not_retried_and_the_operator_is_told(database: Database) -> None:

@@ -1,8 +1,10 @@
 """Jobs on a real database: enqueued with their unit, run once in effect, repeated, and handed back."""
 
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -11,10 +13,22 @@ from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
 from service.platform.errors import PeerAway
-from service.platform.jobs import Job, JobContext, Jobs, enqueue, enqueue_many, job, open_jobs, operators, store
+from service.platform.jobs import (
+    ArgumentsWrong,
+    Job,
+    JobContext,
+    Jobs,
+    enqueue,
+    enqueue_many,
+    job,
+    open_jobs,
+    operators,
+    store,
+)
 from service.platform.jobs.claims import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
+from service.platform.telemetry.logs import configure_logs
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.jobs import kinds
 
@@ -63,6 +77,16 @@ async def test_a_unit_that_fails_enqueues_nothing(make_settings: MakeSettings) -
             await database.run(unit)
 
         assert await database.read(kinds.states) == {}
+
+
+async def test_an_argument_by_its_place_is_refused(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, _):
+        with pytest.raises(ArgumentsWrong, match="job later: its arguments are given by their names"):
+            await database.run(enqueue, later, 7)  # type: ignore[arg-type]  # for those who have no checker of types
+
+
+@job()
+def later(connection: Connection, *, days: int = 30) -> None: ...
 
 
 async def test_what_fails_is_repeated_and_then_dead_and_its_writes_are_gone(make_settings: MakeSettings) -> None:
@@ -194,8 +218,42 @@ def too_slow(connection: Connection) -> None:
     connection.execute(text("SELECT pg_sleep(50)"))
 
 
+def idles(connection: Connection) -> None:
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 50"))
+    ended = connection.connection.driver_connection
+    assert ended is not None
+    select.select([ended.fileno()], [], [], 60)  # the server has spoken its last words
+    connection.execute(text("SELECT 1"))
+
+
 async def endless(context: JobContext) -> None:
     await trio.sleep_forever()
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+async def fails_without_words(context: JobContext) -> None:
+    raise Speechless
+
+
+async def fails_in_half_a_pair(context: JobContext) -> None:
+    raise ValueError("a file called \udcff")
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+@decorated
+async def hidden(context: JobContext) -> None:
+    raise RuntimeError("nobody awaits this")
 
 
 async def exits(context: JobContext) -> None:
@@ -215,6 +273,10 @@ async def exits_in_a_nursery(context: JobContext) -> None:
         (away_in_a_nursery, "PeerAway: the mailer has not answered within 5 s"),
         (mistaken, 'column "totl" does not exist'),
         (too_slow, "SQLSTATE 57014"),
+        (idles, "SQLSTATE 25P03"),
+        (fails_without_words, "Speechless: its text cannot be made: LookupError"),
+        (fails_in_half_a_pair, r"ValueError: a file called \udcff"),
+        (hidden, "job hidden: returned a coroutine, which nobody awaits: what decorates it must be async too"),
         (exits, "SystemExit: 3"),
         (exits_in_a_nursery, "SystemExit: 3"),
         (endless, "the deadline of 0.5 s is over"),
@@ -226,6 +288,8 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
     def dead(connection: Connection) -> list[str]:
         return list(connection.execute(text("SELECT error FROM job WHERE state = 'dead'")).scalars())
 
+    if function is fails_in_half_a_pair:
+        configure_logs("info", "json")  # as a service has it: pytest's own stream refuses that text
     kind = job(retries=0, deadline=0.5)(function)
     async with world(make_settings, kind) as (database, _):
         await database.run(enqueue, kind)
@@ -261,6 +325,17 @@ async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
 
     assert capsys.readouterr().out.count("job does not end") == 1
     assert b'jobs_overdue{kind="shielded"}' not in after
+
+
+async def test_a_sql_job_may_begin_with_an_isolation_of_its_own(make_settings: MakeSettings) -> None:
+    @job(retries=0, deadline=60)
+    def strict(connection: Connection) -> None:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        assert connection.execute(text("SHOW statement_timeout")).scalar() == "1min"
+
+    async with world(make_settings, strict) as (database, _):
+        await database.run(enqueue, strict)
+        await until(database, kinds.states, {"done": 1})
 
 
 async def test_a_lock_of_somebody_else_spends_no_attempt_and_is_told(make_settings: MakeSettings) -> None:

@@ -197,7 +197,7 @@ def apply(removal: Removal) -> None:
 def tidy() -> None:
     """Mend what follows: what is generated, and the lock file. What fails is told, and the removal stands."""
     follow_up(sys.executable, "deploy/generate.py")
-    lock(fetching=False)  # it only has to leave packages out
+    lock()
     follow_up(str(ruff()), "check", "--quiet")
 
 

@@ -19,11 +19,13 @@ class Refused(Exception):
 
 
 def command(work: Callable[[], None]) -> None:
-    """Run a command; a refusal is one sentence and exit code 1."""
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C."""
     try:
         work()
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: `git status` says what was changed until then")
 
 
 def template_page(name: str, root: Path = ROOT) -> Path:

@@ -236,6 +236,10 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
     assert "commit or stash first" in refused(clone)
 
     (clone / "notes.txt").unlink()
+    (clone / ".template.toml").write_text("<<<<<<< yours")
+    commit(clone)
+    assert ".template.toml cannot be read" in refused(clone)
+
     (clone / ".git").rename(clone / "no-git")
     assert "no git clone" in run_in(clone, *REMOVE).stderr
 
@@ -243,6 +247,7 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
 def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(removed, tmp_path / "again", symlinks=True))
     shutil.copy(ROOT / "deploy" / "remove_sample.py", again / "deploy")
+    commit(again)
 
     assert "has been removed already" in refused(again)
 

@@ -1,4 +1,4 @@
-"""What a clone's commands do for `uv.lock`, which must fit again before anything else of make works."""
+"""What the commands of a clone's life share: the lock file, and how they end."""
 
 import os
 from pathlib import Path
@@ -28,3 +28,10 @@ def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path
     calls = said.read_text().splitlines()
     assert (["--offline" in call for call in calls], done.stderr) == ([True, False], "")
     assert told in done.stdout if told else done.stdout == ""
+
+
+def test_ctrl_c_is_a_sentence_that_says_where_to_look() -> None:
+    work = "lambda: os.kill(os.getpid(), signal.SIGINT)"
+    done = run_in(ROOT, "python", "-c", f"import os, signal; from deploy.clone import command; command({work})")
+
+    assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")

@@ -19,11 +19,13 @@ class Refused(Exception):
 
 
 def command(work: Callable[[], None]) -> None:
-    """Run a command; a refusal is one sentence and exit code 1."""
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C."""
     try:
         work()
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: `git status` says what was changed until then")
 
 
 def template_page(name: str, root: Path = ROOT) -> Path:
@@ -85,19 +87,18 @@ def follow_up(*command: str) -> None:
         say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
 
 
-def lock(*, fetching: bool) -> None:
-    """Bring uv.lock up to date, from what is here or else, when `fetching`, from the package index.
+def lock() -> None:
+    """Bring uv.lock up to date, from what is here or else from the package index.
 
-    With this Python: the first on the PATH may be a shim of pyenv's that leads nowhere.
+    Also where packages are only left out: of the others uv has seen no more than the lock file where it has only
+    installed. With this Python: the first on the PATH may be a shim of pyenv's that leads nowhere.
     """
     uv = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
     if uv is None:
         say("uv is not here: bring uv.lock up to date with `uv lock`")
         return
     locking = (uv, "lock", "--quiet", "--python", sys.executable)
-    if not fetching:
-        follow_up(*locking, "--offline")
-    elif attempt(*locking, "--offline").returncode:
+    if attempt(*locking, "--offline").returncode:
         follow_up(*locking)
 
 

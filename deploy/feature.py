@@ -55,8 +55,10 @@ def make(name: str) -> Path:
 
 
 def refuse_bad(name: str) -> None:
-    if not GOOD_NAME.fullmatch(name) or keyword.iskeyword(name):
+    if not GOOD_NAME.fullmatch(name):
         raise Refused("name it in lower-case letters, digits and _, 2 to 30 of them: make feature NAME=orders")
+    if keyword.iskeyword(name):
+        raise Refused(f"{name} is a word of Python's: choose another name")
     taken = [ROOT / "service" / name, ROOT / "service" / f"{name}.py", ROOT / "tests" / f"test_{name}.py"]
     if there := [str(path.relative_to(ROOT)) for path in taken if is_there(path)]:
         raise Refused(f"{there[0]} is there already: choose another name")
@@ -69,14 +71,15 @@ def refuse_bad(name: str) -> None:
 
 
 def tables() -> Container[str]:
-    """Return the names of the tables of the platform and of all features."""
+    """Return the names of the tables of the platform and of all features, and of those that migrations write."""
     import service.platform.verbs.tables  # noqa: F401  here: a bad name is refused at once
     from service.features import FEATURES
     from service.platform.database import metadata
+    from service.platform.database.schema import STATE_TABLE
     from service.platform.feature import import_all
 
     import_all(FEATURES)
-    return metadata.tables
+    return {*metadata.tables, STATE_TABLE, "alembic_version"}
 
 
 def blueprints() -> set[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from deploy.clone import ROOT, Refused, ask, project_name
+from deploy.clone import ROOT, Refused, ask, need_clean_clone, project_name
 
 RECORD = ".template.toml"
 NOTE = "# Where this clone comes from, and what it made of it. `make update` reads this and writes it.\n"
@@ -41,6 +41,12 @@ class Origin:
     def write(self, root: Path = ROOT) -> None:
         lines = [f"{name} = {_toml(value)}\n" for name, value in asdict(self).items()]
         (root / RECORD).write_text(NOTE + "".join(lines))
+
+
+def need_clone_to_record() -> None:
+    """Refuse before anything is changed: where git could not undo it, or what is recorded cannot be read."""
+    need_clean_clone()
+    Origin.read()
 
 
 def remember(**made: Any) -> None:

@@ -4,6 +4,7 @@ What goes: its file and its test, this script, and the lines that are marked `he
 `git restore .` undoes it.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,14 +15,13 @@ from deploy.clone import (  # after the path above
     Refused,
     command,
     follow_up,
-    need_clean_clone,
     say,
     template_page,
 )
 from deploy.marks import cut  # the same
-from deploy.origin import remember  # the same
+from deploy.origin import need_clone_to_record, remember  # the same
 
-GOES = ("service/hello.py", "tests/test_hello.py", "deploy/remove_hello.py")
+GOES = ("service/hello.py", "tests/test_hello.py")
 FEATURES = ROOT / "service" / "features.py"
 
 NEXT = """hello is out. Next:
@@ -31,11 +31,11 @@ To undo this: git restore . && git clean -f .template.toml"""
 
 
 def main() -> None:
+    need_clone_to_record()  # first: one that was interrupted is not taken for done
     if not (ROOT / GOES[0]).exists():
         raise Refused(f"there is no {GOES[0]}: it has been removed already")
-    need_clean_clone()
     texts = {path: cut(path.read_text(), "hello") for path in (FEATURES, template_page("README.md")) if path.exists()}
-    if "hello" in texts[FEATURES]:
+    if re.search(r"\bhello\b", texts[FEATURES]):  # hello_world is another feature
         raise Refused("service/features.py names it in a line that is not marked `# hello`: take that out by hand")
     for name in GOES:
         (ROOT / name).unlink(missing_ok=True)
@@ -43,6 +43,7 @@ def main() -> None:
         path.write_text(text)
     remember(removed=["hello"])
     follow_up(sys.executable, "deploy/generate.py")
+    Path(__file__).unlink()  # last: without it, it has been done
     say(NEXT)
 
 

@@ -21,18 +21,18 @@ from deploy.clone import (  # after the path above
     command,
     follow_up,
     lock,
-    need_clean_clone,
     say,
     template_page,
     tracked,
 )
 from deploy.marks import cut  # the same
-from deploy.origin import remember  # the same
+from deploy.origin import need_clone_to_record, remember  # the same
 
 HOME = "service/chat/"
-GOES = (HOME, "tests/chat/", "deploy/remove_sample.py")
+THIS = "deploy/remove_sample.py"
+GOES = (HOME, "tests/chat/", THIS)
 MIGRATIONS = "migrations/versions/"
-OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\w*_chat\w*\.py")
+OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\d{{4}}_chat\.py")  # yours may be called add_chat_archive
 # The only files that may have marked lines; a test looks whether any other has.
 README = str(template_page("README.md").relative_to(ROOT))
 MARKED_FILES = (".ci/run", README, "docs/capacity.md", "pyproject.toml", "service/features.py")
@@ -80,6 +80,7 @@ def main() -> None:
     apply(removal)
     remember(removed=["sample"])
     tidy()
+    (ROOT / THIS).unlink()  # last: without it, it has been done
     say(f"{len(removal.files)} files and {sum(removal.cuts.values())} lines of {len(removal.cuts)} others went.")
     say(f"{NEXT}\n{KEPT}" if kept else NEXT)
 
@@ -115,9 +116,9 @@ def take_database_back(removal: Removal, choice: str) -> bool:
 def look() -> list[str]:
     """Return the tracked files, if this is a clone from which the sample can be removed."""
     names = tracked()
+    need_clone_to_record()  # first: one that was interrupted is not taken for done
     if not any(name.startswith(HOME) for name in names):
         raise Refused(f"there is no {HOME}: the sample has been removed already")
-    need_clean_clone()
     if not ruff().exists():
         raise Refused(f"{ruff()} is missing: run `make check`, and this with .venv/bin/python")
     return names
@@ -182,7 +183,8 @@ def named(migration: str, variable: str) -> set[str]:
 
 def apply(removal: Removal) -> None:
     for name in removal.files:
-        (ROOT / name).unlink()
+        if name != THIS:
+            (ROOT / name).unlink()
     for folder in GOES[:2]:
         shutil.rmtree(ROOT / folder, ignore_errors=True)  # what is left are caches
     lines = [f'"{revision}" = "{before}"\n' for revision, before in removal.revisions.items()]
@@ -197,7 +199,7 @@ def apply(removal: Removal) -> None:
 def tidy() -> None:
     """Mend what follows: what is generated, and the lock file. What fails is told, and the removal stands."""
     follow_up(sys.executable, "deploy/generate.py")
-    lock(fetching=False)  # it only has to leave packages out
+    lock()
     follow_up(str(ruff()), "check", "--quiet")
 
 

@@ -21,14 +21,14 @@ from deploy.clone import (  # after the path above
     Refused,
     command,
     follow_up,
-    need_clean_clone,
     project_name,
     say,
     tracked,
 )
-from deploy.origin import remember  # the same
+from deploy.origin import need_clone_to_record, remember  # the same
 
 GOOD_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+PAGES = ROOT / "deploy" / "pages"
 LONGEST = 40  # a release's name, a hyphen and this are a Kubernetes name of 63 at most
 LINK = re.compile(r"(\]\()([^)#\s:]+)([)#])")
 
@@ -87,17 +87,21 @@ def main() -> None:
     old, new = project_name(), given.name
     refuse_bad(new)
     holder = given.holder.strip()
+    if not holder.isprintable():
+        raise Refused(f"the holder is one line of LICENSE, and not {holder!r}")
+    need_clone_to_record()  # first: one that was interrupted is not taken for done
     if old == new and (not holder or holds(holder)):
         say(f"it is called {new} already: nothing to do")
         return
     refuse_taken(new, old)
-    need_clean_clone()
     holder = holder or ask_holder()
     replace(old, new)
     move_files(old, new)
     first_time = not (ROOT / TEMPLATE_DOCS / "README.md").exists()
     if first_time:
         make_pages_own(title_of(new))
+    else:
+        name_pages_anew(title_of(old), title_of(new))
     if holder:
         add_holder(holder)
     remember(name=new, **({"holder": dated(holder)} if holder else {}))
@@ -169,8 +173,16 @@ def make_pages_own(title: str) -> None:
         if mended != text or target != document:
             (ROOT / target).write_text(mended)
     for name in OWN:
-        source = (ROOT / "deploy" / "pages" / f"{name}.in").read_text()
-        (ROOT / name).write_text(source.replace("{title}", title))
+        (ROOT / name).write_text((PAGES / f"{name}.in").read_text().replace("{title}", title))
+
+
+def name_pages_anew(old: str, new: str) -> None:
+    """Replace the name in the lines that a rename wrote; others are the clone's own."""
+    for name in [name for name in OWN if (ROOT / name).exists()]:
+        text = (ROOT / name).read_text()
+        for line in (PAGES / f"{name}.in").read_text().splitlines(keepends=True):
+            text = text.replace(*(line.replace("{title}", title) for title in (old, new)))
+        (ROOT / name).write_text(text)
 
 
 def mend(link: re.Match[str], document: str, target: str, moved: dict[str, str]) -> str:

@@ -204,7 +204,7 @@ def go_on() -> None:
 
 def make_anew() -> None:
     """Make the lock file, the environment and what is generated fit what was merged."""
-    lock(fetching=True)
+    lock()
     if Path(sys.prefix) == ROOT / ".venv":
         follow_up("sh", "deploy/setup.sh", "--group", "dev", "--group", "helm")
     follow_up(sys.executable, "deploy/generate.py")

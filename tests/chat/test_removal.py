@@ -210,6 +210,19 @@ def test_a_later_migration_comes_after_what_was_before_the_sample_s(
     assert {"orders", "items"} <= tables(empty_database_url)
 
 
+def test_a_migration_of_your_own_stays_whatever_it_is_called(clone: Path) -> None:
+    versions = clone / "migrations" / "versions"
+    write_migration(clone / "migrations", "2c4f1a5a5f00", "chat", serves_from="chat", up="CREATE TABLE a (x integer)")
+    own = versions / "2c4f1a5a5f00_add_chat_archive.py"
+    (versions / "2c4f1a5a5f00.py").rename(own)
+    commit(clone)
+    done = run_in(clone, *REMOVE)
+
+    assert done.returncode == 0, done.stderr
+    assert own.exists()
+    assert list(tomllib.loads((clone / "migrations" / "removed.toml").read_text())) == ["chat"]
+
+
 def test_it_refuses_a_migration_that_builds_on_the_sample_s_and_another(clone: Path) -> None:
     later = clone / "migrations" / "versions" / "9999_later.py"
     later.write_text('revision = "9999"\ndown_revision = ("chat", "other")\n')
@@ -223,6 +236,10 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
     assert "commit or stash first" in refused(clone)
 
     (clone / "notes.txt").unlink()
+    (clone / ".template.toml").write_text("<<<<<<< yours")
+    commit(clone)
+    assert ".template.toml cannot be read" in refused(clone)
+
     (clone / ".git").rename(clone / "no-git")
     assert "no git clone" in run_in(clone, *REMOVE).stderr
 
@@ -230,6 +247,7 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
 def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(removed, tmp_path / "again", symlinks=True))
     shutil.copy(ROOT / "deploy" / "remove_sample.py", again / "deploy")
+    commit(again)
 
     assert "has been removed already" in refused(again)
 

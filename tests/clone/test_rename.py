@@ -92,8 +92,22 @@ def test_a_second_name_takes_the_first_one_s_places(renamed: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert 'NAME = "shop"' in (again / "service" / "platform" / "name.py").read_text()
     left = git(again, "grep", "-il", "-e", LONG, "-e", LONG.replace("-", " ")).splitlines()
-    # The clone's own pages are its own to edit.
-    assert set(left) <= {"README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md", "docs/your-clone.md"}
+    assert set(left) <= {"docs/your-clone.md"}
+
+
+def test_of_the_clone_s_pages_only_what_a_rename_wrote_takes_a_second_name(renamed: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(renamed, tmp_path / "again", symlinks=True))
+    readme = again / "README.md"
+    own = f"The service that {LONG.replace('-', ' ').capitalize()} has been since 2019."
+    readme.write_text(f"{readme.read_text()}\n{own}\n")
+    (again / "SECURITY.md").unlink()
+    commit(again)
+    done = run_in(again, *RENAME, "shop")
+
+    assert done.returncode == 0, done.stderr
+    assert readme.read_text().startswith("# Shop\n")
+    assert own in readme.read_text()
+    assert not (again / "SECURITY.md").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +137,25 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
 
     assert (done.returncode, git(clone, "status", "--porcelain")) == (1, "?? notes.txt\n")
     assert "commit or stash first" in done.stderr
+
+
+def test_one_that_was_interrupted_is_not_taken_for_done(clone: Path) -> None:
+    pyproject = clone / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace(f'\nname = "{NAME}"\n', '\nname = "shop"\n'))
+    done = run_in(clone, *RENAME, "shop")
+
+    assert (done.returncode, git(clone, "status", "--porcelain")) == (1, " M pyproject.toml\n")
+    assert "git status says\n M pyproject.toml" in done.stderr
+
+
+@pytest.mark.parametrize(("record", "holder"), [("removed = \n", "Example Ltd"), ("", "Example\nLtd")])
+def test_what_cannot_be_recorded_changes_nothing(clone: Path, record: str, holder: str) -> None:
+    (clone / ".template.toml").write_text(record)
+    commit(clone)
+    done = run_in(clone, *RENAME, "shop", "--holder", holder)
+
+    assert (done.returncode, git(clone, "status", "--porcelain")) == (1, "")
+    assert "nothing was changed: " in done.stderr
 
 
 @pytest.mark.ci

@@ -65,12 +65,30 @@ async def test_a_clone_without_any_feature_serves(removed: Path, tmp_path: Path,
     assert (front.status_code, described.status_code) == (404, 200)
 
 
+def test_a_feature_with_a_longer_name_stays(pristine: Path, tmp_path: Path) -> None:
+    clone = Path(shutil.copytree(pristine, tmp_path / "clone", symlinks=True))
+    features = clone / "service" / "features.py"
+    line = '    Feature("hello_world", open="service.hello_world:open_hello_world"),\n)\n'
+    features.write_text(features.read_text().replace("\n)\n", f"\n{line}"))
+    commit(clone)
+    done = run_in(clone, *REMOVE)
+
+    assert done.returncode == 0, done.stderr
+    assert features.read_text().endswith(line)
+
+
 def test_it_refuses_what_it_cannot_take_out(removed: Path, pristine: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(removed, tmp_path / "again", symlinks=True))
     shutil.copy(ROOT / "deploy" / "remove_hello.py", again / "deploy")
+    commit(again)
     assert "has been removed already" in run_in(again, *REMOVE).stderr
 
     clone = Path(shutil.copytree(pristine, tmp_path / "clone", symlinks=True))
+    (clone / ".template.toml").write_text("<<<<<<< yours")
+    commit(clone)
+    assert ".template.toml cannot be read" in run_in(clone, *REMOVE).stderr
+
+    git(clone, "rm", "--quiet", ".template.toml")
     features = clone / "service" / "features.py"
     features.write_text(features.read_text().replace("  # hello", ""))
     commit(clone)

@@ -22,6 +22,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_REQEST_DEADLINE": 5}}, "'SERVICE_REQEST_DEADLINE' not allowed"),
     (OUTSIDE | {"config": {"SERVICE_MAX_REQUESTS": "many"}}, "got string, want integer"),
     (OUTSIDE | {"config": {"SERVICE_MAX_REQUESTS": 0}}, "got 0, want 1"),
+    (OUTSIDE | {"strategy": {"type": "Rollingupdate"}}, "at '/strategy/type': value must be one of"),
+    (OUTSIDE | {"strategy": {"type": 0}}, "at '/strategy/type': value must be one of"),
     (OUTSIDE | {"config": {"SERVICE_LOG_LEVEL": "loud"}}, "'debug', 'info', 'warning', 'error'"),
     (OUTSIDE | {"config": {"SERVICE_DRAIN_DELAY": 5}}, "'SERVICE_DRAIN_DELAY' not allowed"),
     (OUTSIDE | {"config": {"SERVICE_DATABASE_URL": "postgresql://a"}}, "'SERVICE_DATABASE_URL' not allowed"),

@@ -1,0 +1,37 @@
+"""What the commands of a clone's life share: the lock file, and how they end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.platform.testing.copies import ROOT, run_in
+
+# A uv that refuses what it refuses on a machine that has installed from a lock file alone: uv asks for more then.
+UV = """#!/bin/sh
+echo "$*" >>"$SAID"
+case "$*" in *--offline*) exit 1 ;; esac
+exit "$ONLINE"
+"""
+
+
+@pytest.mark.parametrize(("online", "told"), [("0", ""), ("1", "failed; mend this and run it again")])
+def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path, online: str, told: str) -> None:
+    uv, said = tmp_path / "uv", tmp_path / "said"
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = run_in(
+        ROOT, "python", "-c", "from deploy.clone import lock; lock()", PATH=path, SAID=str(said), ONLINE=online
+    )
+
+    calls = said.read_text().splitlines()
+    assert (["--offline" in call for call in calls], done.stderr) == ([True, False], "")
+    assert told in done.stdout if told else done.stdout == ""
+
+
+def test_ctrl_c_is_a_sentence_that_says_where_to_look() -> None:
+    work = "lambda: os.kill(os.getpid(), signal.SIGINT)"
+    done = run_in(ROOT, "python", "-c", f"import os, signal; from deploy.clone import command; command({work})")
+
+    assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")

@@ -95,15 +95,15 @@ async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
     """Return how the schema stands to the code, whether it is served, and what to do when it is not."""
     try:
         code = read_code_schema(find_migrations())
-        revision, serves_from = await read_state(pgconn)
+        state = await read_state(pgconn)
     except MigrationsWrong as error:
         return str(error), False, "`serve` and `migrate` end at once"
     except psycopg.errors.InsufficientPrivilege as error:
         return _one_line(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
-    if revision is None and not await _value(pgconn, "SELECT current_schema()"):
+    if state.revision is None and not await _value(pgconn, "SELECT current_schema()"):
         advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
         return "the role may use no schema", False, advice
-    return explain(code, revision, serves_from), decide(code, revision, serves_from).served, "`serve` would wait"
+    return explain(code, *state), decide(code, *state).served, "`serve` would wait"
 
 
 async def _rows(pgconn: PGconn, statement: str) -> list[tuple[str, str]]:

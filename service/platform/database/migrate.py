@@ -156,14 +156,14 @@ def _shortened(statement: str) -> str:
 def _migrate(connection: Connection, migrations: Path, progress: Progress, *, breaking: bool) -> Migrated:
     code, scripts = read_code_schema(migrations), read_scripts(migrations)
     with connection.begin():
-        before, serves_from = select_state(connection)
-    state = decide(code, before, serves_from)
+        recorded = select_state(connection)
+    before, state = recorded.revision, decide(code, *recorded)
     heads = _select_heads(connection)
     _refuse_removed(code, heads, read_removed(migrations))
     if state.served:
-        return Migrated(before, before, (), f"nothing to do: {explain(code, before, serves_from)}")
+        return Migrated(before, before, (), f"nothing to do: {explain(code, *recorded)}")
     if state is SchemaState.AHEAD_INCOMPATIBLE:
-        raise MigrationRefused(explain(code, before, serves_from))
+        raise MigrationRefused(explain(code, *recorded))
     if foreign := sorted(heads - code.history):
         raise MigrationRefused(f"the schema is at {', '.join(foreign)}, which this code does not know: another history")
     progress.pending = _pending(scripts, heads)

@@ -1,26 +1,31 @@
 """Writing the schema's state: for migrations/env.py in each migration's own transaction, and where there is none."""
 
-from collections.abc import Collection, Mapping, Set
+import json
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from service.platform.database.refusals import MigrationsWrong
 from service.platform.database.revisions import ancestors, newest_served
 from service.platform.database.schema import STATE_TABLE
+from service.platform.database.state import NOTHING, State, select_state
 
 CREATE = f"""
 CREATE TABLE IF NOT EXISTS {STATE_TABLE} (
     one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
     revision text NOT NULL,
-    serves_from text NOT NULL
+    serves_from text NOT NULL,
+    applied jsonb
 )
 """
+COMPLETE = f"ALTER TABLE {STATE_TABLE} ADD COLUMN IF NOT EXISTS applied jsonb"  # older versions made it without
 DELETE = f"DELETE FROM {STATE_TABLE}"  # noqa: S608  a constant
-INSERT = f"INSERT INTO {STATE_TABLE} (revision, serves_from) VALUES (:revision, :serves_from)"  # noqa: S608  a constant
-SELECT = f"SELECT serves_from FROM {STATE_TABLE}"  # noqa: S608  a constant
+INSERT = f"""
+INSERT INTO {STATE_TABLE} (revision, serves_from, applied) VALUES (:revision, :serves_from, CAST(:applied AS jsonb))
+"""  # noqa: S608  a constant
 
 APPLIED = "applied"  # in the attributes of Alembic's configuration: the list of the revisions applied by this run
 
@@ -28,24 +33,23 @@ APPLIED = "applied"  # in the attributes of Alembic's configuration: the list of
 def record_state(
     ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]
 ) -> None:
-    """Write revision and `serves_from` of the migration just run: Alembic's `on_version_apply`.
+    """Write the state after the migration just run: Alembic's `on_version_apply`.
 
     `heads` are what the database has now: more than one between two branches and the migration that merges them.
     """
     del run_args
-    ctx.impl.execute(text(CREATE))
-    revision = step.up_revision_id if step.is_upgrade else next(iter(step.down_revision_ids), None)
-    if revision is None:
-        ctx.impl.execute(text(DELETE))
-        return
     scripts: Any = ctx.script
-    served = newest_served(scripts, {revision, *heads})
-    serves_from = served or revision  # none: two branches that each serve their own code only, until they are merged
-    if step.is_upgrade and served is not None:
-        _refuse_going_back(ctx, scripts, revision, served)
-    ctx.impl.execute(text(DELETE))
-    ctx.impl.execute(text(INSERT).bindparams(revision=revision, serves_from=serves_from))
-    if ctx.config is not None:
+    before = NOTHING if ctx.as_sql or ctx.connection is None else select_state(ctx.connection)
+    revision = step.up_revision_id if step.is_upgrade else next(iter(step.down_revision_ids), None)
+    newest = {one for one in (revision, *heads) if one is not None}
+    now = _after(scripts, revision, newest, before)
+    if step.is_upgrade:
+        _refuse_going_back(scripts, before, newest_served(scripts, newest), step.up_revision_id)
+    elif now.applied is not None:
+        now = now._replace(applied=now.applied - set(step.up_revision_ids))
+    for statement in _statements(before, now):
+        ctx.impl.execute(statement)
+    if revision is not None and ctx.config is not None:
         ctx.config.attributes.setdefault(APPLIED, []).append(revision)
 
 
@@ -54,18 +58,35 @@ def note_heads(connection: Connection, scripts: ScriptDirectory, heads: Set[str]
 
     Within the caller's transaction; blocks.
     """
-    connection.execute(text(CREATE))
-    connection.execute(text(DELETE))
-    if heads:
-        newest = max(heads)
-        serves_from = newest_served(scripts, heads) or newest
-        connection.execute(text(INSERT).bindparams(revision=newest, serves_from=serves_from))
+    before = select_state(connection)
+    for statement in _statements(before, _after(scripts, max(heads, default=None), heads, before)):
+        connection.execute(statement)
 
 
-def _refuse_going_back(ctx: MigrationContext, scripts: ScriptDirectory, revision: str, serves_from: str) -> None:
+def _after(scripts: ScriptDirectory, revision: str | None, heads: Set[str], before: State) -> State:
+    """Return the state with these revisions as heads.
+
+    What was applied stays applied where the files do not tell any more: migrations are taken out, their tables are not.
+    """
+    if revision is None:
+        return NOTHING
+    # none: two branches that each serve their own code only, until they are merged
+    serves_from = newest_served(scripts, heads) or revision
+    known = before.applied if before.applied is not None else {one for one in (before.revision,) if one is not None}
+    return State(revision, serves_from, set(known).union(*(ancestors(scripts, head) for head in heads)))
+
+
+def _statements(before: State, now: State) -> Iterator[TextClause]:
+    yield text(CREATE)
+    if before.applied is None:
+        yield text(COMPLETE)
+    yield text(DELETE)
+    if now.applied is not None:
+        applied = json.dumps(sorted(now.applied))
+        yield text(INSERT).bindparams(revision=now.revision, serves_from=now.serves_from, applied=applied)
+
+
+def _refuse_going_back(scripts: ScriptDirectory, before: State, served: str | None, revision: str | None) -> None:
     """Code that was once left behind stays so: some data may already be in the new form only."""
-    if ctx.as_sql or ctx.connection is None:
-        return
-    before = ctx.connection.execute(text(SELECT)).scalar()
-    if before is not None and before not in ancestors(scripts, serves_from):
-        raise MigrationsWrong(f"migration {revision}: `serves_from` goes back from {before} to {serves_from}")
+    if served is not None and before.serves_from not in {None, *ancestors(scripts, served)}:
+        raise MigrationsWrong(f"migration {revision}: `serves_from` goes back from {before.serves_from} to {served}")

@@ -1,7 +1,8 @@
 """Whether this code can work with the schema that the database has. Pure, but for the migrations' directory.
 
 Code knows its newest revision (its head) and that one's history; the database knows its revision and `serves_from`, the
-oldest revision whose code it still serves.
+oldest revision whose code it still serves, and which were applied: code of another branch may know the former and yet
+miss its own.
 """
 
 import enum
@@ -49,26 +50,35 @@ class CodeSchema:
     history: Set[str]
 
 
-def decide(code: CodeSchema, revision: str | None, serves_from: str | None) -> SchemaState:
-    """Return how the database's schema stands to the code's."""
+def decide(
+    code: CodeSchema, revision: str | None, serves_from: str | None, applied: Set[str] | None = None
+) -> SchemaState:
+    """Return how the database's schema stands to the code's; `applied` is unknown where an older version migrated."""
     if revision == code.head:
         return SchemaState.AT
     if revision is None or revision in code.history:
         return SchemaState.BEHIND
-    if code.head is None or serves_from in code.history:
-        return SchemaState.AHEAD_COMPATIBLE  # without a head there are no tables that could be missed
+    if code.head is None:
+        return SchemaState.AHEAD_COMPATIBLE  # there are no tables that could be missed
+    if serves_from in code.history and (applied is None or code.head in applied):
+        return SchemaState.AHEAD_COMPATIBLE
     return SchemaState.AHEAD_INCOMPATIBLE
 
 
-def explain(code: CodeSchema, revision: str | None, serves_from: str | None) -> str:
+def explain(code: CodeSchema, revision: str | None, serves_from: str | None, applied: Set[str] | None = None) -> str:
     """Say in one line how they stand, and what would help."""
-    match decide(code, revision, serves_from):
+    match decide(code, revision, serves_from, applied):
         case SchemaState.AT:
             return f"the schema is at {revision}"
         case SchemaState.BEHIND:
             return f"the schema is at {revision or 'nothing yet'}, this code needs {code.head}: run `service migrate`"
         case SchemaState.AHEAD_COMPATIBLE:
             return f"the schema is at {revision}, newer than this code's {code.head}, which it still serves"
+        case SchemaState.AHEAD_INCOMPATIBLE if serves_from in code.history:
+            return (
+                f"the schema is at {revision}, where {code.head}, which this code needs, was never applied: it is of "
+                "another branch; code that has both can migrate it"
+            )
         case SchemaState.AHEAD_INCOMPATIBLE:
             return (
                 f"the schema is at {revision} and serves code from {serves_from} on, which this code, {code.head}, "

@@ -3,7 +3,9 @@
 Over libpq for the health look and the doctor, and over SQLAlchemy for `migrate`, which holds its connection anyway.
 """
 
-from typing import Any
+import json
+from collections.abc import Set
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq.abc import PGconn
@@ -12,10 +14,17 @@ from sqlalchemy import Connection
 from service.platform.database.schema import STATE_TABLE
 from service.platform.database.wire import execute
 
-type State = tuple[str | None, str | None]  # revision and serves_from; nothing when nothing was ever migrated
 
-NOTHING: State = (None, None)
-_SELECT = f"SELECT revision, serves_from FROM {STATE_TABLE}"  # noqa: S608  a constant
+class State(NamedTuple):
+    """What the row says; nothing when nothing was ever migrated."""
+
+    revision: str | None = None
+    serves_from: str | None = None
+    applied: Set[str] | None = None  # nothing also where an older version wrote it, which had no such column
+
+
+NOTHING = State()
+_SELECT = f"SELECT revision, serves_from, to_jsonb({STATE_TABLE}) ->> 'applied' FROM {STATE_TABLE}"  # noqa: S608  a constant
 
 
 async def read_state(pgconn: PGconn) -> State:
@@ -26,8 +35,7 @@ async def read_state(pgconn: PGconn) -> State:
         return NOTHING
     if not result.ntuples:
         return NOTHING
-    revision, serves_from = result.get_value(0, 0), result.get_value(0, 1)
-    return _text(revision), _text(serves_from)
+    return _state(*(_text(result.get_value(0, column)) for column in range(3)))
 
 
 def select_state(connection: Connection) -> State:
@@ -35,7 +43,12 @@ def select_state(connection: Connection) -> State:
     if connection.exec_driver_sql(f"SELECT to_regclass('{STATE_TABLE}')").scalar() is None:
         return NOTHING
     row: Any = connection.exec_driver_sql(_SELECT).one_or_none()
-    return (row.revision, row.serves_from) if row else NOTHING
+    return _state(*row) if row else NOTHING
+
+
+def _state(revision: str | None, serves_from: str | None, applied: str | None) -> State:
+    known = None if applied is None else json.loads(applied)
+    return State(revision, serves_from, known if known is None else frozenset(known))
 
 
 def _text(value: bytes | None) -> str | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -14,7 +14,7 @@ from service.platform.database.address import Address, PasswordUnreadable
 from service.platform.database.schema import CodeSchema, SchemaState, decide, explain
 from service.platform.database.session import find_unfit
 from service.platform.database.sqlstate import STANDBY
-from service.platform.database.state import read_state
+from service.platform.database.state import State, read_state
 from service.platform.database.wire import ConnectFailed, connect, is_standby
 
 INTERVAL = 2.0  # seconds between two looks
@@ -32,6 +32,7 @@ class Condition:
     schema: SchemaState | None = None
     revision: str | None = None
     serves_from: str | None = None
+    applied: Set[str] | None = None
     standby: bool = False  # it takes no writes
     head: str | None = None
     error: str = "not looked yet"
@@ -105,16 +106,16 @@ class Watch:
 
     async def _ask(self) -> Condition:
         try:
-            revision, serves_from = await self._select_state()
+            recorded = await self._select_state()
         except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:
             return replace(self.condition, reachable=False, error=_one_line(error))
-        state = decide(self._code, revision, serves_from)
+        schema = decide(self._code, *recorded)
         standby = self._pgconn is not None and is_standby(self._pgconn)
         self._note_primary(not standby)
         why = STANDBY if standby else ""
-        return Condition(True, state, revision, serves_from, standby, self._code.head, error=why)
+        return Condition(True, schema, *recorded, standby, self._code.head, error=why)
 
-    async def _select_state(self) -> tuple[str | None, str | None]:
+    async def _select_state(self) -> State:
         if self._pgconn is not None:
             with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
                 state = await read_state(self._pgconn)
@@ -130,7 +131,7 @@ class Watch:
         if self._unfit and self._unfit != before:
             log.warning("database sessions are not as they should be", found="; ".join(self._unfit))
 
-    async def _look_for_primary(self, state: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
+    async def _look_for_primary(self, state: State) -> State:
         """Ask over a new connection, as there may be a primary by now; when there is none at all, keep the answer."""
         pgconn = None
         with contextlib.suppress(ConnectFailed, PasswordUnreadable):
@@ -169,4 +170,4 @@ def _log_change(code: CodeSchema, before: Condition, now: Condition) -> None:
         log.info("database takes writes again")
     if now.schema is not before.schema or now.revision != before.revision:
         tell = log.info if now.served else log.warning
-        tell("schema seen", state=str(now.schema), meaning=explain(code, now.revision, now.serves_from))
+        tell("schema seen", state=str(now.schema), meaning=explain(code, now.revision, now.serves_from, now.applied))

@@ -17,7 +17,7 @@ from service.platform.database import CodeSchema, MigrationRefused, SchemaState,
 from service.platform.database.migrate import MigrationFailed, migrate
 from service.platform.database.schema import decide
 from service.platform.settings import PlatformSettings
-from tests.platform.database.migrations import Release, write_migration
+from tests.platform.database.migrations import Release, make_release, write_migration
 from tests.platform.database.observer import conninfo
 
 AT, BEHIND = SchemaState.AT, SchemaState.BEHIND
@@ -31,6 +31,7 @@ class Standing:
     revision: str | None
     serves_from: str | None
     state: SchemaState
+    applied: frozenset[str] | None = None  # nothing: written by a version that did not say
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,16 @@ class Standing:
         Standing("three", "two", COMPATIBLE),
         Standing("three", "three", INCOMPATIBLE),
         Standing("elsewhere", None, INCOMPATIBLE),
+        Standing("three", "one", COMPATIBLE, frozenset({"one", "two", "three"})),
+        Standing("three", "three", INCOMPATIBLE, frozenset({"one", "two", "three"})),
+        Standing("elsewhere", "one", INCOMPATIBLE, frozenset({"one", "elsewhere"})),
     ],
-    ids=lambda standing: f"{standing.revision}-{standing.serves_from}",
+    ids=lambda standing: f"{standing.revision}-{standing.serves_from}-{','.join(sorted(standing.applied or ()))}",
 )
 def test_the_state_of_a_schema(standing: Standing) -> None:
     code = CodeSchema("two", frozenset({"one", "two"}))
 
-    assert decide(code, standing.revision, standing.serves_from) is standing.state
+    assert decide(code, standing.revision, standing.serves_from, standing.applied) is standing.state
     assert standing.state.served is (standing.state in {AT, COMPATIBLE})
 
 
@@ -59,6 +63,7 @@ def test_code_without_migrations_needs_nothing() -> None:
 
     assert decide(code, None, None) is AT
     assert decide(code, "one", "one") is COMPATIBLE
+    assert decide(code, "one", "one", frozenset({"one"})) is COMPATIBLE
 
 
 @pytest.fixture
@@ -121,6 +126,48 @@ def test_old_code_is_told_that_the_schema_does_not_serve_it(settings: PlatformSe
 
     with pytest.raises(MigrationRefused, match="serves code from two on, which this code, one, does not know"):
         migrate(settings, migrations=release("one"))
+
+
+async def test_code_of_another_branch_is_not_served(
+    settings: PlatformSettings, release: Release, tmp_path: Path
+) -> None:
+    """As in a team whose branches share a database: each adds to what both know, and neither has the other's table."""
+    common, ours, theirs = (
+        release("one"),
+        make_release(tmp_path / "ours", "one"),
+        make_release(tmp_path / "theirs", "one"),
+    )
+    write_migration(ours, "ours", "one", serves_from="one", up="CREATE TABLE ours (x int)")
+    write_migration(theirs, "theirs", "one", serves_from="one", up="CREATE TABLE theirs (x int)")
+    migrate(settings, migrations=theirs)
+
+    with trio.fail_after(30):
+        assert await state_for(settings, ours) is INCOMPATIBLE
+        with pytest.raises(
+            MigrationRefused, match="is at theirs, where ours, which this code needs, was never applied"
+        ):
+            migrate(settings, migrations=ours)
+        assert await state_for(settings, common) is COMPATIBLE, "what both stand on is served"
+
+
+@pytest.mark.parametrize("lost", ["SET applied = NULL", "RENAME applied TO something_else"])
+async def test_what_an_older_version_left_is_read_and_completed(
+    settings: PlatformSettings, release: Release, lost: str
+) -> None:
+    """Its migrations say nothing of what was applied before, which is no reason to refuse the code that runs."""
+    ours, old = release("two"), release("one")
+    migrate(settings, migrations=old)
+    verb = "UPDATE" if lost.startswith("SET") else "ALTER TABLE"
+    with psycopg.connect(conninfo(url_of(settings))) as connection:
+        connection.execute(f"{verb} schema_state {lost}")
+
+    with trio.fail_after(30):
+        assert await state_for(settings, old) is AT
+        assert await state_for(settings, ours) is BEHIND
+        migrate(settings, migrations=ours)
+        assert await state_for(settings, old) is COMPATIBLE
+    with psycopg.connect(conninfo(url_of(settings))) as connection:
+        assert connection.execute("SELECT applied FROM schema_state").fetchone() == (["one", "two"],)
 
 
 def test_a_new_database_takes_breaking_migrations_as_they_are(settings: PlatformSettings, release: Release) -> None:
@@ -227,7 +274,7 @@ def test_up_down_up_on_real_data(settings: PlatformSettings, release: Release) -
     with psycopg.connect(conninfo(url_of(settings)), autocommit=True) as connection:
         connection.execute("INSERT INTO notes (title) VALUES ('kept')")
         alembic(settings, code, "downgrade", "two")
-        assert connection.execute("SELECT revision, serves_from FROM schema_state").fetchone() == ("two", "one")
+        assert connection.execute("SELECT * FROM schema_state").fetchone() == (True, "two", "one", ["one", "two"])
         assert connection.execute("SELECT title, body FROM notes").fetchone() == ("kept", None)
         migrate(settings, migrations=code, breaking=True)
 
@@ -254,7 +301,7 @@ def test_the_sql_of_a_migration_can_be_printed(
 
     printed = capsys.readouterr().out
     assert "ALTER TABLE notes ADD title text" in printed
-    assert "INSERT INTO schema_state (revision, serves_from) VALUES ('two', 'one')" in printed
+    assert "VALUES ('two', 'one', CAST('[\"one\", \"two\"]' AS jsonb))" in printed
 
 
 def alembic(settings: PlatformSettings, code: Path, verb: str, revision: str) -> None:

@@ -52,10 +52,10 @@ def program(context: "typer.Context") -> Program:
 
 def load_or_exit(context: "typer.Context") -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the settings and their origins; what is wrong with them is told, a line each, and ends the verb with 2."""
-    return settings_of(program(context))
+    return read_settings(program(context))
 
 
-def settings_of(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
+def read_settings(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same of a program."""
     from service.platform.settings import SettingsError
 
@@ -67,12 +67,12 @@ def settings_of(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
 
 def database_settings(context: "typer.Context") -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same for a verb that needs a database and logs; without an address it ends with 2."""
-    return database_settings_of(program(context))
+    return read_database_settings(program(context))
 
 
-def database_settings_of(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
+def read_database_settings(program: Program) -> "tuple[PlatformSettings, dict[str, str]]":
     """Return the same of a program."""
-    settings, origins = settings_of(program)
+    settings, origins = read_settings(program)
     if settings.database_url is None:
         fail("SERVICE_DATABASE_URL: must be set; `service dev` brings a PostgreSQL of its own", WRONG)
     begin_logs(program, settings)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.platform.verbs.program import CRASHED, WRONG, Program, database_settings_of, fail
+from service.platform.verbs.program import CRASHED, WRONG, Program, fail, read_database_settings
 
 if TYPE_CHECKING:
     from trio.abc import Clock
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def serve(program: Program) -> None:
     """Run a service until it is told to end."""
-    settings, origins = database_settings_of(program)
+    settings, origins = read_database_settings(program)
     process(program.features, settings, origins)
 
 
 def work(program: Program) -> None:
     """Run its jobs alone."""
-    settings, origins = database_settings_of(program)
+    settings, origins = read_database_settings(program)
     if settings.jobs_concurrency == 0:
         fail("SERVICE_JOBS_CONCURRENCY: must be 1 or more for a process that only runs jobs; it is 0", WRONG)
     process(program.features, settings, origins, public=False)

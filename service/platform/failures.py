@@ -27,3 +27,16 @@ def as_failure(error: BaseException) -> Exception | None:
     failure = Escaped(f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an error came through, once it has been told.
+
+    A frame that has the error as a variable keeps it, as it keeps the frame: a circle, with all that was worked on in
+    it, which only the garbage collector opens, and that one stops the loop.
+    """
+    error.__traceback__ = None
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for other in (*members, error.__cause__, error.__context__):
+        if other is not None and other.__traceback__ is not None:
+            forget_frames(other)

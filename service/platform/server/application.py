@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from service.platform.errors import ServiceError, leaves
-from service.platform.failures import as_failure
+from service.platform.failures import as_failure, forget_frames
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json
@@ -75,7 +75,9 @@ class Application(QuartTrio):
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
-                return await self.handle_exception(context, _real_error(error))
+                response = await self.handle_exception(context, _real_error(error))
+                forget_frames(error)
+                return response
 
     def refuse_unmatched(self, context: Context) -> Document | None:
         """Return the answer to a request that no route is for, ahead of the framework; None for all others.
@@ -131,7 +133,12 @@ class Application(QuartTrio):
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
-                return await self.handle_websocket_exception(context, _real_error(error))
+                response = await self.handle_websocket_exception(context, _real_error(error))
+                forget_frames(error)
+                return response
+            finally:
+                if websocket.routing_exception is not None:
+                    forget_frames(websocket.routing_exception)
 
     async def handle_user_exception(
         self, ctx: AppContext, error: Exception | BaseExceptionGroup

@@ -101,6 +101,12 @@ class ServerConnection(TCPServer):
             self.config.connections.discard(self)
             self.config.idle.discard(self)
             self.config.statistics.connections_open -= 1
+            self._break_circles()
+
+    def _break_circles(self) -> None:
+        """Let it all go now: the garbage collector, which would find it, stops the loop for longer the more is open."""
+        del self.outbox
+        self.__dict__.pop("protocol", None)  # gone before there was one
 
     def drop(self, reason: str) -> None:
         """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""

@@ -27,6 +27,7 @@ from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
+from service.platform.failures import forget_frames
 from service.platform.server.documents import Document, Json
 from service.platform.server.routing import blueprints_of
 
@@ -140,6 +141,7 @@ class Context(AppContext):
                 self.rule, self.view_args = self.app.url_map.find(self.scope)  # type: ignore[attr-defined]  # ours
         except HTTPException as error:
             self._unmatched = error
+            forget_frames(error)
         if "_request" in vars(self):
             self._tell(self._request)
 
@@ -167,6 +169,8 @@ class Context(AppContext):
             self.match_request()
 
     async def pop(self, exc: BaseException | None = None) -> None:
+        if self._unmatched is not None:
+            forget_frames(self._unmatched)
         if not self.bare or self._push_count > 1 or "_request" in vars(self):
             await super().pop(exc)  # among other things it closes the files of a form
             return

@@ -88,6 +88,7 @@ class Exchange:
                     raise
                 await config.log.exception("an application failed outside of the framework")
             finally:
+                scope["extensions"].clear()  # type: ignore[typeddict-item]  # a websocket's stream has the scope, and is in it
                 await send(None)  # noqa: ASYNC102  Hypercorn's sign that the application has ended; the outbox bounds it
 
     @staticmethod

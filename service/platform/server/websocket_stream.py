@@ -183,6 +183,8 @@ class WebsocketStream(WSStream):
             self.config.statistics.websockets_open -= 1
         self.closed = True
         self.state = ASGIWebsocketState.CLOSED
+        if self.handshake is ACCEPTED:
+            self.connection._proto._parse_more = iter(())  # type: ignore[assignment]  # what was there keeps who keeps it
         if self.app_put is not None:
             code = CloseReason.NORMAL_CLOSURE if clean else CloseReason.ABNORMAL_CLOSURE
             self.app_put.close({"type": "websocket.disconnect", "code": int(code)})

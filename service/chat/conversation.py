@@ -84,6 +84,7 @@ class RoomsConversation:
         finally:
             for membership in self._memberships.values():
                 membership.end()
+            self._memberships.clear()  # each has us in it
 
     # a room's member
 

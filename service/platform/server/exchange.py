@@ -12,6 +12,8 @@ from hypercorn.config import Config
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 
+from service.platform.failures import forget_frames
+
 # One message is always taken, so these bound what waits to them and one message more.
 MAX_MESSAGES = 64
 MAX_BYTES = 131_072
@@ -78,6 +80,7 @@ class Exchange:
         self, app: AppWrapper, config: Config, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
     ) -> None:
         """Run the app for this exchange; ends quietly when `self.scope` is cancelled."""
+        passing: BaseException | None = None
         with self.scope:
             try:
                 await app(scope, self.receive, send, _refuse_thread, _refuse_thread)
@@ -85,11 +88,15 @@ class Exchange:
                 raise
             except BaseException as error:
                 if isinstance(error, BaseExceptionGroup) and error.split(trio.Cancelled)[1] is None:
+                    passing = error
                     raise
                 await config.log.exception("an application failed outside of the framework")
+                forget_frames(error)
             finally:
                 scope["extensions"].clear()  # type: ignore[typeddict-item]  # a websocket's stream has the scope, and is in it
                 await send(None)  # noqa: ASYNC102  Hypercorn's sign that the application has ended; the outbox bounds it
+        if passing is not None:
+            forget_frames(passing)
 
     @staticmethod
     def _tell(waited_for: trio.Event | None) -> None:

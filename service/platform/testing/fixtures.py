@@ -5,6 +5,7 @@ runs, and else an embedded one is started. Databases that are made are named ser
 tests that stop or freeze a server run on one of their own.
 """
 
+import gc
 import itertools
 import logging
 import os
@@ -296,3 +297,14 @@ def _administrator(url: str) -> psycopg.Connection:
         parameters = where.translate_connect_args(username="user", database="dbname") | dict(where.query)
         _administrators[url] = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
     return _administrators[url]
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Let nothing look for garbage during a test, and nothing be logged."""
+    logging.disable()  # pytest keeps each record, and so the frames of its error
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    logging.disable(logging.NOTSET)

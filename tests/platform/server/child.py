@@ -135,6 +135,15 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
         while True:
             await websocket.send("x")
 
+    @app.websocket("/nursery")
+    @anyone
+    @unlimited("a test's")
+    async def nursery() -> None:
+        await websocket.accept()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(websocket.receive)
+            tasks.start_soon(trio.sleep_forever)
+
     @app.websocket("/fail")
     @anyone
     @unlimited("a test's")

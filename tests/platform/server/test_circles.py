@@ -1,8 +1,7 @@
 """A connection that is gone leaves the garbage collector nothing, which stops the loop for longer the more is open."""
 
 import gc
-import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -42,6 +41,11 @@ async def say_something_and_leave(server: Server) -> None:
         await reader.frame()
 
 
+async def leave_a_nursery(server: Server) -> None:
+    async with await server.connect() as client:
+        await upgrade(client, "/nursery")
+
+
 async def close(server: Server) -> None:
     async with await server.connect() as client:
         reader = await upgrade(client, "/echo")
@@ -74,21 +78,12 @@ ENDS = {
     "fails in a group": lambda server: ask(server, "/group"),
     "cut": leave_without_a_word,
     "cut later": say_something_and_leave,
+    "cut in a nursery": leave_a_nursery,
     "closed": close,
     "faulty": break_the_protocol,
     "handler fails": fail,
     "no websocket": ask_for_a_websocket_that_there_is_not,
 }
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    logging.disable()  # pytest keeps each record, and so the frames of its error
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)

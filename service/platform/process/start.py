@@ -11,6 +11,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 USUAL = gc.get_threshold()
+# Looks at what has been there for a while for one at everything: that stops the event loop for 70 ms of each 1,000 open
+# websockets, and what a connection leaves needs none (tests/platform/server/test_circles.py). Python's own is 10.
+RARELY = 100
 SELDOM = 400_000  # objects more than before, of those that may be in a cycle: twice what a start makes
 
 # What libraries import by the way, and a service hardly ever uses.
@@ -133,6 +136,6 @@ def collect_seldom() -> None:
 
 
 def collect_as_usual() -> None:
-    """Look for garbage as often as Python does, among what comes from now on: what is there now stays for good."""
+    """Look for garbage as often as Python does, at everything more rarely; what is there now stays for good."""
     gc.freeze()
-    gc.set_threshold(*USUAL)
+    gc.set_threshold(*USUAL[:2], RARELY)

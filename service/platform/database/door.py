@@ -23,7 +23,15 @@ from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
 from service.platform.database.slots import Slots
-from service.platform.database.sqlstate import COLLISIONS, READ_ONLY, STANDBY, outlives, sqlstate_of, translate
+from service.platform.database.sqlstate import (
+    COLLISIONS,
+    READ_ONLY,
+    STANDBY,
+    UNSUPPORTED,
+    outlives,
+    sqlstate_of,
+    translate,
+)
 from service.platform.database.statistics import (
     Cancelled,
     Counters,
@@ -34,7 +42,7 @@ from service.platform.database.statistics import (
 )
 from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
 from service.platform.database.watch import Condition, Watch
-from service.platform.database.work import DeadAtBegin, StandbyAtBegin, perform
+from service.platform.database.work import DeadAtBegin, StalePlan, StandbyAtBegin, perform
 from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 
@@ -201,7 +209,7 @@ class Database:
         pooled = await self._pool.take()
         try:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
-        except DeadAtBegin:
+        except (DeadAtBegin, StalePlan):
             self._counters.lines_replaced += 1
         except StandbyAtBegin as error:
             if not self._pool.replaces_standby(pooled):
@@ -211,6 +219,9 @@ class Database:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin as error:
             raise DatabaseAway("PostgreSQL ends each connection at once") from error
+        except StalePlan as error:
+            altered = "a table was altered while the unit ran; nothing is committed"
+            raise DatabaseUnable(altered, sqlstate=UNSUPPORTED) from error
         except StandbyAtBegin as error:
             raise standby_takes_no_writes() from error
 
@@ -232,6 +243,9 @@ class Database:
             if unit.outcome_unknown:
                 why = "the connection was cut while committing: it may be committed or not"
                 raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
+            raise
+        except StalePlan:
+            unit.tainted = True
             raise
         except (DBAPIError, psycopg.Error) as error:
             state = sqlstate_of(error)

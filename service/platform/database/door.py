@@ -1,6 +1,7 @@
 """The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
 
 import copy
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,8 +15,8 @@ import trio
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from service.platform.database.address import Address, ceilings
-from service.platform.database.background import Background
+from service.platform.database.address import STATEMENT_MARGIN, Address, ceilings
+from service.platform.database.background import Background, in_background
 from service.platform.database.complaints import Complaints
 from service.platform.database.listen import Listener, Wakeups
 from service.platform.database.notify import Notifier
@@ -47,6 +48,9 @@ from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeU
 from service.platform.settings import PlatformSettings
 
 MOST_TRIES = 10
+# A task's unit that has no deadline may take as long as so many statements may at the server. A line behind a pooler or
+# a proxy may be silent for hours, and open, after the server is gone: nothing else would end the wait for its answer.
+STATEMENTS = 2
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2  # seconds between tries; each is drawn from half to one and a half
 
 log = structlog.get_logger(__name__)
@@ -71,6 +75,7 @@ class Database:
         self._watch = watch
         self._slots = Slots(settings.database_connections, settings.database_queue_wait)
         self._slow = settings.database_slow_unit
+        self._longest = STATEMENTS * (settings.request_deadline + STATEMENT_MARGIN)
         self._listener = Listener(Address.direct(settings), pool.pids)
         self._counters = Counters()
         self._background = background
@@ -185,7 +190,8 @@ class Database:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._slots.acquire()
             started = time.perf_counter()
-            value = await self._on_a_connection(function, args, kwargs, transactional)
+            run = self._in_time if in_background() else self._on_a_connection
+            value = await run(function, args, kwargs, transactional)
         except trio.Cancelled:
             outcome = Outcome.CANCELLED
             raise
@@ -204,6 +210,14 @@ class Database:
                 seconds = time.perf_counter() - started
                 self._slots.release(seconds)
             self._account(function, outcome, seconds)
+
+    async def _in_time[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        """Run the unit of a task that runs for ever; without a deadline it ends when its line must be silent."""
+        if trio.current_effective_deadline() < math.inf:
+            return await self._on_a_connection(function, args, kwargs, transactional)
+        with trio.move_on_after(self._longest):
+            return await self._on_a_connection(function, args, kwargs, transactional)
+        raise DatabaseAway(f"PostgreSQL did not answer within {self._longest:g} s; nothing is committed")
 
     async def _on_a_connection[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
         pooled = await self._pool.take()

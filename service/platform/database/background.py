@@ -51,6 +51,11 @@ class BackgroundTask:
 _current: ContextVar[BackgroundTask | None] = ContextVar("background task", default=None)
 
 
+def in_background() -> bool:
+    """Tell whether one of these tasks runs, or a task beneath one."""
+    return _current.get() is not None
+
+
 class Background:
     """All tasks of one database, and their errors by kind."""
 

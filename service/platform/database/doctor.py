@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psycopg
+import trio
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable, ceilings
@@ -22,7 +23,7 @@ from service.platform.database.schema import (
 )
 from service.platform.database.session import find_unfit
 from service.platform.database.state import read_state
-from service.platform.database.wire import ConnectFailed, connect, execute
+from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 
@@ -62,7 +63,10 @@ async def ask(settings: PlatformSettings) -> Facts:
     except (ConnectFailed, PasswordUnreadable) as error:
         raise DatabaseAway(_one_line(error)) from None
     try:
-        return await _ask(pgconn, settings)
+        with trio.fail_after(ANSWER_LIMIT):
+            return await _ask(pgconn, settings)
+    except trio.TooSlowError:
+        raise DatabaseAway(f"lets us in, and does not answer within {ANSWER_LIMIT:g} s") from None
     except psycopg.Error as error:
         raise DatabaseAway(f"does not answer a question: {_one_line(error)}") from None
     finally:

@@ -1,6 +1,7 @@
 """The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
 
 import copy
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,8 +15,8 @@ import trio
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from service.platform.database.address import Address, ceilings
-from service.platform.database.background import Background
+from service.platform.database.address import STATEMENT_MARGIN, Address, ceilings
+from service.platform.database.background import Background, in_background
 from service.platform.database.complaints import Complaints
 from service.platform.database.listen import Listener, Wakeups
 from service.platform.database.notify import Notifier
@@ -23,7 +24,15 @@ from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
 from service.platform.database.slots import Slots
-from service.platform.database.sqlstate import COLLISIONS, READ_ONLY, STANDBY, outlives, sqlstate_of, translate
+from service.platform.database.sqlstate import (
+    COLLISIONS,
+    READ_ONLY,
+    STANDBY,
+    UNSUPPORTED,
+    outlives,
+    sqlstate_of,
+    translate,
+)
 from service.platform.database.statistics import (
     Cancelled,
     Counters,
@@ -34,11 +43,14 @@ from service.platform.database.statistics import (
 )
 from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
 from service.platform.database.watch import Condition, Watch
-from service.platform.database.work import DeadAtBegin, StandbyAtBegin, perform
+from service.platform.database.work import DeadAtBegin, StalePlan, StandbyAtBegin, perform
 from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 
 MOST_TRIES = 10
+# A task's unit that has no deadline may take as long as so many statements may at the server. A line behind a pooler or
+# a proxy may be silent for hours, and open, after the server is gone: nothing else would end the wait for its answer.
+STATEMENTS = 2
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2  # seconds between tries; each is drawn from half to one and a half
 
 log = structlog.get_logger(__name__)
@@ -63,6 +75,7 @@ class Database:
         self._watch = watch
         self._slots = Slots(settings.database_connections, settings.database_queue_wait)
         self._slow = settings.database_slow_unit
+        self._longest = STATEMENTS * (settings.request_deadline + STATEMENT_MARGIN)
         self._listener = Listener(Address.direct(settings), pool.pids)
         self._counters = Counters()
         self._background = background
@@ -177,7 +190,8 @@ class Database:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._slots.acquire()
             started = time.perf_counter()
-            value = await self._on_a_connection(function, args, kwargs, transactional)
+            run = self._in_time if in_background() else self._on_a_connection
+            value = await run(function, args, kwargs, transactional)
         except trio.Cancelled:
             outcome = Outcome.CANCELLED
             raise
@@ -197,11 +211,19 @@ class Database:
                 self._slots.release(seconds)
             self._account(function, outcome, seconds)
 
+    async def _in_time[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
+        """Run the unit of a task that runs for ever; without a deadline it ends when its line must be silent."""
+        if trio.current_effective_deadline() < math.inf:
+            return await self._on_a_connection(function, args, kwargs, transactional)
+        with trio.move_on_after(self._longest):
+            return await self._on_a_connection(function, args, kwargs, transactional)
+        raise DatabaseAway(f"PostgreSQL did not answer within {self._longest:g} s; nothing is committed")
+
     async def _on_a_connection[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
         pooled = await self._pool.take()
         try:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
-        except DeadAtBegin:
+        except (DeadAtBegin, StalePlan):
             self._counters.lines_replaced += 1
         except StandbyAtBegin as error:
             if not self._pool.replaces_standby(pooled):
@@ -211,6 +233,9 @@ class Database:
             return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
         except DeadAtBegin as error:
             raise DatabaseAway("PostgreSQL ends each connection at once") from error
+        except StalePlan as error:
+            altered = "a table was altered while the unit ran; nothing is committed"
+            raise DatabaseUnable(altered, sqlstate=UNSUPPORTED) from error
         except StandbyAtBegin as error:
             raise standby_takes_no_writes() from error
 
@@ -232,6 +257,9 @@ class Database:
             if unit.outcome_unknown:
                 why = "the connection was cut while committing: it may be committed or not"
                 raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
+            raise
+        except StalePlan:
+            unit.tainted = True
             raise
         except (DBAPIError, psycopg.Error) as error:
             state = sqlstate_of(error)

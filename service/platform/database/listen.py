@@ -21,7 +21,8 @@ from psycopg import sql
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address
-from service.platform.database.wire import connect, execute
+from service.platform.database.wire import ANSWER_LIMIT, connect, execute
+from service.platform.errors import DatabaseAway
 
 MOST = 10_000  # payloads that wait for one listener
 
@@ -106,7 +107,7 @@ class Listener:
         try:
             while self._listeners:
                 self._changed = trio.Event()
-                await self._follow(pgconn, heard)
+                await self._follow_soon(pgconn, heard)
                 try:
                     await self._wait(pgconn)
                 except (psycopg.Error, OSError):
@@ -117,6 +118,13 @@ class Listener:
             for one in self._listeners:
                 one.listening = False
             self._changed.set()
+
+    async def _follow_soon(self, pgconn: PGconn, heard: set[str]) -> None:
+        try:
+            with trio.fail_after(ANSWER_LIMIT):
+                await self._follow(pgconn, heard)
+        except trio.TooSlowError as error:
+            raise DatabaseAway(f"PostgreSQL did not answer LISTEN within {ANSWER_LIMIT:g} s") from error
 
     async def _follow(self, pgconn: PGconn, heard: set[str]) -> None:
         """Listen to the channels that are wanted now, and to no others; tell newcomers to catch up."""

@@ -101,6 +101,7 @@ def migrate(
     read_scripts(migrations)  # before the wait for a server: wrong files are wrong without one
     progress = Progress()
     with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
+        _refuse_nowhere(connection)
         if forgetting:
             _forget(connection, migrations)
         if role := settings.migration_grant_to:
@@ -177,6 +178,16 @@ def _migrate(connection: Connection, migrations: Path, progress: Progress, *, br
     config.attributes[APPLIED] = progress.applied
     command.upgrade(config, "head")
     return Migrated(before, code.head, tuple(progress.applied), f"migrated from {before or 'nothing'} to {code.head}")
+
+
+def _refuse_nowhere(connection: Connection) -> None:
+    """Refuse to migrate where no table could be made or found, as behind a search_path with a slip."""
+    with connection.begin():
+        if connection.exec_driver_sql("SELECT current_schema()").scalar() is None:
+            raise MigrationRefused(
+                "search_path leads to no schema that the role may use: "
+                "GRANT USAGE, CREATE ON SCHEMA ... TO the role that migrates, or set its search_path"
+            )
 
 
 def _refuse_removed(code: CodeSchema, heads: set[str], removed: Mapping[str, str]) -> None:

@@ -19,13 +19,14 @@ DATABASE_ERRORS = (Unavailable, DBAPIError, psycopg.Error, ConnectFailed, Connec
 # Serialization failure and deadlock: PostgreSQL picked this unit to lose, and the same again may win.
 COLLISIONS = {"40001", "40P01"}
 READ_ONLY = "25006"
+UNSUPPORTED = "0A000"
 STANDBY = "the database is a standby, takes no writes"
 
 # Classes, and single states, of a database that cannot: connection, who may log in, no such database, resources,
 # operator, system, configuration, its own faults.
 _UNABLE = ("08", "28", "3D", "53", "57", "58", "F0", "XX", "55006", "55P03")
-# Names and rights that are not there; and statements that were prepared for another shape of a table.
-_INCOMPLETE = ("42", "3F", "0A000", "26")
+# Names and rights that are not there; and what this version of PostgreSQL cannot do.
+_INCOMPLETE = ("42", "3F", UNSUPPORTED, "26")
 
 _WORDS = {
     "53": "PostgreSQL is short of a resource",
@@ -65,6 +66,17 @@ def translate(error: DBAPIError | psycopg.Error, *, standby: bool) -> Unavailabl
             sqlstate=state,
         )
     return None
+
+
+def is_stale_plan(error: BaseException) -> bool:
+    """Tell whether a statement was prepared for another shape of its table: "cached plan must not change result type".
+
+    By the place in PostgreSQL that says so, as its words are translated and the SQLSTATE stands for other things too.
+    """
+    if sqlstate_of(error) != UNSUPPORTED:
+        return False
+    diag = getattr(getattr(error, "orig", None) or error, "diag", None)
+    return getattr(diag, "source_function", None) == "RevalidateCachedQuery"
 
 
 def outlives(state: str) -> bool:

@@ -14,6 +14,8 @@ from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 from service.platform.database.address import encoding_problem
 
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
+# For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
+ANSWER_LIMIT = 10.0
 PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
 
 

@@ -16,14 +16,14 @@ from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
-from service.platform.database.sqlstate import READ_ONLY
+from service.platform.database.sqlstate import READ_ONLY, UNSUPPORTED, is_stale_plan
 from service.platform.database.unit import Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 # Both said, as the defaults may be otherwise: tests set them so that a `read` cannot write, and a role behind a pooler
 # may ask for more than READ COMMITTED, in which a unit that has waited for a lock would not see what it waited for.
 BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", b"COMMIT"
-NOT_IN_RECOVERY = "0A000"  # what a standby says to READ WRITE: a feature that is not supported
+NOT_IN_RECOVERY = UNSUPPORTED  # what a standby says to READ WRITE
 
 
 class DeadAtBegin(Exception):
@@ -32,6 +32,10 @@ class DeadAtBegin(Exception):
 
 class StandbyAtBegin(Exception):
     """The connection leads to a server that takes no writes: the unit may have another, if there is a primary."""
+
+
+class StalePlan(Exception):
+    """The connection has a statement prepared for a table that was altered since: the unit may have another."""
 
 
 class Aborted(Exception):
@@ -59,6 +63,8 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
         if pooled.broken and isinstance(error, DBAPIError | psycopg.Error | ConnectionLost):
             lost = "the connection to PostgreSQL was lost; nothing is committed"
             raise DatabaseAway(lost) from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
+        if is_stale_plan(error):
+            raise StalePlan from error  # noqa: ASYNC104  the same
         raise
     if not pooled.usable:
         _roll_back(pooled)

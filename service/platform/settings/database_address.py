@@ -88,6 +88,17 @@ def _check_hosts(arguments: Mapping[str, str]) -> None:
     for host in hosts:
         if " " in host or ("%" in host and ":" not in host):  # an IPv6 address may name its interface
             raise ValueError(f"{host!r} is no host; separate several by commas")
+        if not host.startswith(("/", "@")):  # those are sockets in the file system
+            _look_up_able(host)
+
+
+def _look_up_able(host: str) -> None:
+    """Where a host is looked up, one that no name server can be asked for is no error of a network."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        why = "a part between two dots is empty, or longer than 63 letters, or has one that no name has"
+        raise ValueError(f"{host!r} is no host: {why}") from None
 
 
 def _taken_whole(arguments: Mapping[str, str]) -> None:

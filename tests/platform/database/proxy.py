@@ -8,13 +8,17 @@ import trio
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`; `broken` counts the lines on which the word was said."""
+    """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`; `broken` counts the lines on which the word was said.
+
+    `swallowed` is what was said on lines that are mute.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.silent = False
         self.broken = 0
+        self.swallowed = b""
         self._trap = b""
         self._forward_trapped = False
         self._lines: set[trio.CancelScope] = set()
@@ -65,6 +69,7 @@ class Proxy:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await client.receive_some():
                 if line.deaf:
+                    self.swallowed += data
                     continue
                 if self._trap and self._trap in data:
                     self._trap = b""

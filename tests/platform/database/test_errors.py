@@ -15,6 +15,7 @@ from service.platform.database import Outcome, metadata, open_database
 from service.platform.database.work import Aborted
 from service.platform.errors import Busy, Unavailable
 from service.platform.testing.fixtures import MakeSettings
+from tests.platform.database.observer import observe
 from tests.platform.database.units import count, create_table, insert, select_numbers, select_one, sleep
 
 DEFERRED = "ALTER TABLE numbers ADD twin bigint REFERENCES numbers DEFERRABLE INITIALLY DEFERRED"
@@ -72,6 +73,28 @@ async def test_a_unit_that_collides_for_ever_is_busy_and_one_with_a_deadline_is_
                 await database.run(collide)
 
             assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("alteration", ["ADD name text", "ALTER number TYPE numeric"])
+@pytest.mark.parametrize("writes", [True, False], ids=["run", "read"])
+async def test_a_statement_that_was_prepared_before_a_migration_is_prepared_anew_unseen(
+    make_settings: MakeSettings, database_url: str, alteration: str, writes: bool
+) -> None:
+    """PostgreSQL refuses it once on each connection that has it: cached plan must not change result type."""
+
+    def select(connection: Connection) -> int:
+        return len(connection.execute(text("SELECT * FROM numbers")).all())
+
+    with trio.fail_after(30), observe(database_url) as migration:
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+            do = database.run if writes else database.read
+            for _ in range(10):  # by then the driver has prepared it
+                await do(select)
+            migration.connection.execute(f"ALTER TABLE numbers {alteration}".encode())
+
+            assert await do(select) == await do(select) == 0
+            assert database.statistics().lines_replaced == 1
 
 
 async def test_a_deferred_constraint_that_fails_at_commit_is_an_ordinary_error(make_settings: MakeSettings) -> None:

@@ -10,9 +10,13 @@ from typing import Literal
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from service.platform.database import Database, Outcome, open_database
-from service.platform.database.wire import CONNECT_LIMIT
+from service.platform.database.address import STATEMENT_MARGIN
+from service.platform.database.doctor import ask
+from service.platform.database.door import STATEMENTS
+from service.platform.database.wire import ANSWER_LIMIT, CONNECT_LIMIT
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -245,3 +249,61 @@ async def wait_recovered(database: Database) -> float:
             await trio.sleep(0.01)
         else:
             return trio.current_time() - started
+
+
+@pytest.mark.parametrize("transactional", [True, False], ids=["run", "read"])
+async def test_a_task_whose_line_falls_silent_goes_on_by_another(
+    one_server: OwnServer, mock_clock: MockClock, transactional: bool
+) -> None:
+    """Behind a pooler or a proxy, whose own line to a server that is gone stays open for minutes, or for hours."""
+    mock_clock.rate = 1
+    async with open_proxy(one_server.port) as proxy, trio.open_nursery() as nursery:
+        nursery.start_soon(end_after, 50.0, nursery)  # a deadline around the unit would be its own
+        async with open_database(PlatformSettings(database_url=proxy.url())) as database:
+            do = database.run if transactional else database.read
+            results: list[int] = []
+
+            async def work() -> None:
+                results.append(await do(select_one))
+
+            await database.keep_running(work)
+            proxy.mute()
+            nursery.start_soon(database.keep_running, work)
+            while not database.in_flight():
+                await trio.sleep(0.01)
+            mock_clock.jump(STATEMENTS * (10 + STATEMENT_MARGIN))
+            while len(results) < 2:
+                await trio.sleep(0.01)
+
+            assert database.statistics().background_failures == {"DatabaseAway": 1}
+            assert database.statistics().lines_cut == 1
+        nursery.cancel_scope.cancel()
+
+    assert results == [1, 1]
+
+
+async def test_the_doctor_gives_up_a_server_that_lets_it_in_and_does_not_answer(
+    one_server: OwnServer, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
+    waiting = f"SELECT count(*) {OTHERS} AND wait_event_type = 'Lock'"
+    with trio.fail_after(60), observe(one_server.url) as observer, observe(one_server.url) as holder:
+        observer.connection.execute("CREATE TABLE schema_state (revision text, serves_from text)")
+        async with open_proxy(one_server.port) as proxy, trio.open_nursery() as nursery:
+
+            async def ask_doctor() -> None:
+                with pytest.raises(DatabaseAway, match="lets us in, and does not answer within 10 s"):
+                    await ask(PlatformSettings(database_url=proxy.url()))
+
+            with holder.connection.transaction():
+                holder.connection.execute("LOCK TABLE schema_state")
+                nursery.start_soon(ask_doctor)
+                while not observer.ask(waiting):
+                    await trio.sleep(0.01)
+                proxy.mute()
+                mock_clock.jump(ANSWER_LIMIT)
+
+
+async def end_after(seconds: float, nursery: trio.Nursery) -> None:
+    await trio.sleep(seconds)
+    nursery.cancel_scope.cancel()

@@ -7,16 +7,18 @@ import pytest
 import trio
 import trio.testing
 from sqlalchemy import Connection, text
+from trio.testing import MockClock
 
 from service.platform.database import Wakeups, open_database
 from service.platform.database import notify as notify_after
 from service.platform.database.address import Address
 from service.platform.database.pooled import PooledConnection
-from service.platform.database.wire import connect
+from service.platform.database.wire import ANSWER_LIMIT, connect
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import observe
+from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import create_table, insert, notify, select_numbers
 
 LISTENERS = 4
@@ -159,6 +161,8 @@ async def test_nothing_is_missed_over_three_restarts(own_server: OwnServer, how:
                 await write(range(start, start + 100))
                 own_server.restart("immediate" if how == "immediate" else "fast")
                 await write(range(start + 100, start + 200))
+                while min(caught_up) < round_number + 2:  # else the next restart may come before it is heard of this
+                    await trio.sleep(0.01)
             while not all(written <= numbers for numbers in seen):
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
@@ -286,3 +290,26 @@ async def test_one_that_does_not_ask_is_told_to_catch_up_rather_than_kept_everyt
             await anext(end)
 
             assert await anext(wakeups) is None
+
+
+async def test_who_begins_to_listen_over_a_silent_line_is_heard_over_another(
+    one_server: OwnServer, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+            database.listen("room") as first,
+        ):
+            await anext(first)
+            proxy.mute()
+            async with database.listen("hall") as second:
+                while b"hall" not in proxy.swallowed:
+                    await trio.sleep(0.01)
+                mock_clock.jump(ANSWER_LIMIT)
+                assert await anext(second) is None
+                assert await anext(first) is None
+                await database.run(notify, channel="hall", payload="x")
+
+                assert await anext(second) == frozenset({"x"})

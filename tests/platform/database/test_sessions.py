@@ -16,6 +16,7 @@ from sqlalchemy import Connection, make_url, text
 
 from service.platform.database import open_database
 from service.platform.database.migrate import migrate
+from service.platform.database.refusals import MigrationRefused
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
@@ -64,6 +65,7 @@ MIGRATE = """
 import sys
 from pathlib import Path
 from service.platform.database.migrate import migrate
+from service.platform.database.refusals import MigrationRefused
 from service.platform.settings import PlatformSettings
 migrate(PlatformSettings(database_url=sys.argv[1]), migrations=Path(sys.argv[2]))
 """
@@ -221,6 +223,11 @@ async def test_a_search_path_that_leads_nowhere_is_told(make_database: MakeDatab
 
     [unfit] = [line["found"] for line in logged if line["event"] == "database sessions are not as they should be"]
     assert unfit == "search_path leads to no schema that the role may use"
+
+
+def test_a_migration_whose_search_path_leads_nowhere_is_refused_with_what_to_do(make_database: MakeDatabase) -> None:
+    with pytest.raises(MigrationRefused, match="search_path leads to no schema that the role may use: GRANT USAGE"):
+        migrate(make_database({"search_path": "nowhere"}))
 
 
 async def test_a_limit_in_the_url_is_the_operators_and_is_told(make_database: MakeDatabase, tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ async def test_many_files_at_once_are_one_reload(clone: Clone) -> None:
 
 
 @waits_for_a_schema
+@pytest.mark.parametrize("folder", ["service", "."])
+async def test_a_file_whose_name_is_no_utf8_ends_nothing(clone: Clone, folder: str) -> None:
+    async with developing(clone) as service:
+        Path(os.fsdecode(os.fsencode(clone.path / folder) + b"/\xff.py")).write_text("")
+        await wait_said(service, "reloaded in")
+        clone.answer("second")
+        await answered(service.public, "second")
+
+
 async def test_a_saved_migration_is_applied(clone: Clone) -> None:
     async with developing(clone) as service, httpx2.AsyncClient() as client:
         write_migration(clone.path / "migrations", "later", HEAD, serves_from=HEAD, up="CREATE TABLE later ()")

@@ -47,6 +47,12 @@ def epoch(context: typer.Context) -> None:
     Example: service epoch
     """
     from service.chat.epoch import epoch
+    from service.platform.errors import Unavailable, leaves
 
     settings, _ = database_settings(context)
-    typer.echo(f"the chat's epoch is now {run_client(epoch, settings)}")
+    try:
+        renewed = run_client(epoch, settings)
+    except* Unavailable as group:
+        fail(f"the epoch was not renewed: {next(leaves(group))}", 1)
+    else:
+        typer.echo(f"the chat's epoch is now {renewed}")

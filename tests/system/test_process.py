@@ -401,6 +401,7 @@ async def test_the_crash_of_a_background_task_ends_the_process(
         assert await service.wait_end() == 1
         [crash] = service.events("crashed")
         assert told in crash["exception"]
+        assert crash["task"].startswith("tests.platform.features.open_crashing.")
 
 
 def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:

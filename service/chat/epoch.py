@@ -6,6 +6,6 @@ from service.platform.settings import PlatformSettings
 
 
 async def epoch(settings: PlatformSettings) -> str:
-    """Make and return a new epoch, which running replicas take up within a second or two. Raises DatabaseAway."""
+    """Make and return a new epoch, which running replicas take up within a second or two. Raises Unavailable."""
     async with open_database(settings) as database:
         return await database.run(renew_epoch)

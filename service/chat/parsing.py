@@ -5,6 +5,7 @@ The quick way validates with pydantic alone; only what it refuses is parsed a se
 
 import json
 import math
+import re
 import unicodedata
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from service.chat.protocol import (
     MAX_LABEL,
     MAX_NAME,
     MAX_TEXT,
+    ROOM_PATTERN,
     ClientFrame,
     Code,
     Error,
@@ -67,6 +69,13 @@ def parse_post(document: object) -> Post:
     except ValidationError as error:
         raise Invalid(_first_problem(error)[1]) from None
     return post if post.author is None else replace(post, author=parse_name(post.author, field="from"))
+
+
+def parse_room(room: str) -> str:
+    """Return the name of a room. Raises Invalid."""
+    if not re.fullmatch(ROOM_PATTERN, room):
+        raise Invalid(f"room: must be {EXPECTED['room']}, not {_shown(room)}")
+    return room
 
 
 def parse_name(name: str, *, field: str = "name") -> str:

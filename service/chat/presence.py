@@ -1,12 +1,12 @@
 """How many members a room has over all replicas: each tells the others its own counts now and then. Pure; best effort.
 
-Nothing is stored: a replica that is killed is forgotten when it has not been heard for a while.
+Nothing is stored, and a telling may be lost: what a replica has not repeated for a while is forgotten.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
 REPEAT = 5.0  # seconds between two tellings of what has not changed
-FORGET = 12.0  # seconds without a telling after which a replica's counts are gone
+FORGET = 12.0  # seconds after which a count that was not told again is gone
 MAX_PAYLOAD = 7_000  # bytes; PostgreSQL takes 7,999
 MARK = "@"  # what a telling begins with, and no room's name does
 
@@ -18,7 +18,7 @@ class Presence:
         self._replica = replica
         self._told: dict[str, int] = {}
         self._repeat_at = 0.0
-        self._heard: dict[str, tuple[float, dict[str, int]]] = {}
+        self._heard: dict[str, dict[str, tuple[float, int]]] = {}  # by replica and room: when, and how many
         self._shown: dict[str, int] = {}
 
     def tell(self, counts: Mapping[str, int], now: float) -> list[str]:
@@ -36,18 +36,22 @@ class Presence:
         replica, _, counts = telling.removeprefix(MARK).partition(" ")
         if replica == self._replica:
             return
-        _, known = self._heard.get(replica, (0.0, {}))
+        known = self._heard.setdefault(replica, {})
         for pair in counts.split(","):
             room, _, count = pair.partition("=")
             if count.isascii() and count.isdecimal() and len(count) < 10:
-                known[room] = int(count)
-        self._heard[replica] = now, {room: count for room, count in known.items() if count}
+                known[room] = now, int(count)
 
     def changes(self, counts: Mapping[str, int], now: float) -> dict[str, int]:
         """Return the totals of this process's rooms that differ from those returned before."""
-        self._heard = {replica: heard for replica, heard in self._heard.items() if heard[0] > now - FORGET}
+        for replica, known in tuple(self._heard.items()):
+            fresh = {room: told for room, told in known.items() if told[0] > now - FORGET}
+            self._heard[replica] = fresh
+            if not fresh:
+                del self._heard[replica]
+        others = self._heard.values()
         totals = {
-            room: count + sum(heard.get(room, 0) for _, heard in self._heard.values()) for room, count in counts.items()
+            room: count + sum(known[room][1] for known in others if room in known) for room, count in counts.items()
         }
         changed = {room: total for room, total in totals.items() if self._shown.get(room) != total}
         self._shown = totals

@@ -222,7 +222,5 @@ def notify(connection: Connection, payloads: Sequence[str]) -> None:
 def renew_epoch(connection: Connection) -> str:
     """Make a new epoch, after a restore or a failover that lost commits. Running replicas see it at their next tick."""
     fresh = sa.func.replace(sa.cast(sa.func.gen_random_uuid(), sa.Text), "-", "")
-    epoch: str = connection.execute(
-        sa.update(epoch_table).values(epoch=fresh).returning(epoch_table.c.epoch)
-    ).scalar_one()
-    return epoch
+    renewed = connection.execute(sa.update(epoch_table).values(epoch=fresh).returning(epoch_table.c.epoch))
+    return known_epoch(renewed.scalar_one_or_none())

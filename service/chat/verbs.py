@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.platform.verbs import database_settings, fail, public_url, run_client
+from service.platform.verbs import check_token_file, database_settings, fail, public_url, run_client
 
 verbs = typer.Typer()
 
@@ -27,7 +27,14 @@ def chat(
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
     from service.chat.client.chat import chat
+    from service.chat.parsing import parse_name, parse_room
+    from service.platform.errors import Invalid
 
+    try:
+        parse_room(room), parse_name(name)
+    except Invalid as error:
+        fail(str(error), 2)
+    check_token_file(token_file)
     unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
     if unstored:
         fail(f"{unstored} lines were not stored", 1)
@@ -40,6 +47,12 @@ def epoch(context: typer.Context) -> None:
     Example: service epoch
     """
     from service.chat.epoch import epoch
+    from service.platform.errors import Unavailable, leaves
 
     settings, _ = database_settings(context)
-    typer.echo(f"the chat's epoch is now {run_client(epoch, settings)}")
+    try:
+        renewed = run_client(epoch, settings)
+    except* Unavailable as group:
+        fail(f"the epoch was not renewed: {next(leaves(group))}", 1)
+    else:
+        typer.echo(f"the chat's epoch is now {renewed}")

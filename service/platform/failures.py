@@ -26,7 +26,7 @@ def as_failure(error: BaseException) -> Exception | None:
         return ExceptionGroup(error.message, members).with_traceback(error.__traceback__) if whole else None
     failure = Escaped(f"{type(error).__name__}: {error}")
     failure.__cause__ = error
-    return failure
+    return failure.with_traceback(error.__traceback__)  # which says what task it was
 
 
 def forget_frames(error: BaseException) -> None:

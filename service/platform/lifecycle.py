@@ -22,6 +22,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self._phase = Phase.STARTING
+        self._opened = False
         self._draining = trio.Event()
         self._leaving = trio.Event()
 
@@ -32,6 +33,11 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         return self._phase is Phase.READY
+
+    @property
+    def opened(self) -> bool:
+        """True once it was ready, also when it is no more."""
+        return self._opened
 
     @property
     def draining(self) -> bool:
@@ -46,6 +52,7 @@ class Lifecycle:
     def mark_ready(self) -> None:
         if self._phase is Phase.STARTING:
             self._phase = Phase.READY
+            self._opened = True
 
     def start_draining(self) -> None:
         if not self.draining:

@@ -36,6 +36,18 @@ def test_totals_add_up_what_others_tell_until_they_fall_silent() -> None:
     assert presence.changes({"one": 1}, 4 + FORGET) == {"one": 1}
 
 
+def test_members_whose_leaving_was_not_heard_are_forgotten_though_their_replica_is_heard_on() -> None:
+    presence, other = Presence("me"), Presence("you")
+    for telling in other.tell({"one": 4, "two": 2}, 0):
+        presence.take(telling, 0)
+    assert other.tell({"two": 2}, 1) == ["@you one=0"]  # nobody listened: PostgreSQL had been restarted
+    for now in (REPEAT, 2 * REPEAT, 3 * REPEAT):
+        for telling in other.tell({"two": 2}, now):
+            presence.take(telling, now)
+
+    assert presence.changes({"one": 1, "two": 1}, 3 * REPEAT) == {"one": 1, "two": 3}
+
+
 async def test_nonsense_of_others_is_heard_out(make_settings: MakeSettings) -> None:
     nonsense = ["hello", ":", "one:", "one:-1", "one:x", "one:" + "9" * 5_000, "@", "@you", "@you one=x", "é:é"]
     presence = Presence("me")

@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import trio
 
 from service.chat import CHAT, store
 from service.chat.store import Draft
+from service.chat.tables import epoch_table
 from service.platform.database import Database
+from service.platform.errors import Unavailable
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.processes import run_to_end
 from tests.chat.wire import open_raw
 from tests.docs.test_backup import BLOCKS, run_page, skip_without_programs
 
@@ -62,3 +66,25 @@ async def join(line: Any, since: dict[str, Any]) -> dict[str, Any]:
         await line.send({"type": "join", "room": ROOM, "ref": "1", **since})
         joined: dict[str, Any] = await line.expect("joined")
     return joined
+
+
+def test_an_epoch_that_cannot_be_renewed_is_a_sentence(tmp_path: Path, empty_database_url: str) -> None:
+    away, bare = (
+        run_to_end(tmp_path, "epoch", database_url=url)
+        for url in ("postgresql://me:hunter2@127.0.0.1:1/db", empty_database_url)
+    )
+
+    for done, why in ((away, "PostgreSQL cannot be reached"), (bare, "chat_epoch")):
+        said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert (done.returncode, len(said)) == (1, 1), done.stderr
+        assert said[0].startswith("the epoch was not renewed: ")
+        assert why in done.stderr
+        assert "Traceback" not in said[0]
+        assert "hunter2" not in done.stderr
+
+
+async def test_a_database_that_is_being_restored_has_no_epoch_to_renew(database: Database) -> None:
+    await database.run(lambda connection: connection.execute(sa.delete(epoch_table)))
+
+    with pytest.raises(Unavailable, match="it is being restored"):
+        await database.run(store.renew_epoch)

@@ -175,6 +175,43 @@ async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_p
     assert done.returncode == 0
 
 
+async def test_a_line_that_is_never_taken_holds_up_none_and_is_counted(tmp_path: Path, database_url: str) -> None:
+    given = ["before", "x" * 100_000, "y" * 5_000, "a\0b", "after"]  # beyond a frame, beyond a text, no text
+    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service:
+        done = await trio.run_process(
+            [*SERVICE, "chat", service.public, "--room", "refused"], stdin="\n".join(given).encode(),
+            capture_stdout=True, capture_stderr=True, check=False, env=environment(),
+        )  # fmt: skip
+
+    lines = done.stdout.decode().splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["#1 you: before", "#2 you: after"]
+    assert [line.split(":")[0] for line in lines if "text" in line] == ["* too_large", "* too_large", "* bad_frame"]
+    assert not [line for line in lines if "next try" in line]
+    assert (done.returncode, done.stderr.decode()) == (1, "3 lines were not stored\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--room", "UPPER"], "room: must be 1 to 64 of a-z, 0-9 and -, not 'UPPER'"),
+        (["--name", ""], "name: must be a string of 1 to 64 printable characters, not ''"),
+        (["--name", os.fsdecode(b"\xff")], r"name: must be a string of 1 to 64 printable characters, not '\udcff'"),
+        (["--token-file", "two lines"], "two lines: must hold one access token, and nothing else"),
+        (["--token-file", "bytes"], "bytes: must hold one access token, and nothing else"),
+    ],
+)
+async def test_what_could_never_join_is_a_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "two lines").write_text("a\nb\n")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            [*SERVICE, "chat", "http://127.0.0.1:9", *arguments], stdin=b"hi\n", cwd=tmp_path,
+            capture_stdout=True, capture_stderr=True, check=False, env={**environment(), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr.decode()) == (2, f"{said}\n")
+
+
 @pytest.mark.parametrize(
     ("into", "said"), [("| head -n 1", ""), ("> /dev/full", "the output cannot be written: No space left on device\n")]
 )
@@ -197,7 +234,7 @@ async def test_nothing_listens_is_said_and_tried_again(tmp_path: Path) -> None:
     assert len(tries) >= 2
 
 
-HELLO = json.dumps({"type": "hello", "server": "greeter", "heartbeat_ms": 20_000})
+HELLO = json.dumps({"type": "hello", "server": "greeter", "heartbeat_ms": 20_000, "max_bytes": 65_536})
 UNAVAILABLE = {"type": "error", "code": "unavailable", "message": "m", "retryable": True, "retry_after_ms": 1}
 
 type Refuse = Callable[[WebSocketConnection], Awaitable[None]]
@@ -247,6 +284,38 @@ async def test_the_pause_grows_until_a_join_has_succeeded(refuse: Refuse) -> Non
 
     pauses = [later - earlier for earlier, later in pairwise(greeter.joins)]
     assert [pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8, 1.6), strict=True)] == [True] * 4
+
+
+async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:
+    """The service says `joined` a second time, for instance after `service epoch`."""
+    sent: list[str] = []
+    ended = trio.Event()
+
+    async def serve(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(HELLO)
+        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": True, "ref": "join"}
+        for _ in range(2):
+            await line.send_message(json.dumps(joined))
+        while sent[-1:] != ["second"]:
+            frame = json.loads(await line.get_message())
+            if frame["type"] == "send":
+                sent.append(frame["text"])
+                await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))
+        ended.set()
+        await trio.sleep_forever()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, serve, "127.0.0.1", 0, ssl_context=None))
+            member = Member(f"http://127.0.0.1:{server.port}", room="r", name="ada", show=lambda _: None)
+            for text in ("first", "second"):
+                member.write(text)
+            nursery.start_soon(member.run)
+            await ended.wait()
+            nursery.cancel_scope.cancel()
+
+    assert sent == ["first", "second"]
 
 
 async def test_joiners_are_shown_and_typed(tmp_path: Path, database_url: str) -> None:

@@ -256,6 +256,15 @@ def place_order(connection: Connection) -> int:
     return number
 
 
+@asynccontextmanager
+async def open_late(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Wait for what does not come, as for a peer that is away."""
+    print('{"event": "opening"}', flush=True)
+    await trio.Event().wait()
+    yield Blueprint("late", __name__)
+
+
+LATE = Feature("late", open=open_late)
 PLAIN = Feature("plain", open=open_plain)
 SLOW = Feature("slow", open=open_slow)
 CRASHING = Feature("crashing", open=open_crashing)

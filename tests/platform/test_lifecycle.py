@@ -13,6 +13,7 @@ def test_phases_only_move_forward() -> None:
     assert lifecycle.phase is Phase.LEAVING
     assert lifecycle.draining
     assert not lifecycle.ready
+    assert not lifecycle.opened
 
 
 def test_ready_comes_once_and_ends_with_the_drain() -> None:
@@ -20,9 +21,9 @@ def test_ready_comes_once_and_ends_with_the_drain() -> None:
     moves = [lifecycle.mark_ready, lifecycle.start_draining, lifecycle.mark_ready]
     for move in moves:
         move()
-        seen.append((lifecycle.ready, lifecycle.draining, lifecycle.leaving))
+        seen.append((lifecycle.ready, lifecycle.opened, lifecycle.draining, lifecycle.leaving))
 
-    assert seen == [(True, False, False), (False, True, False), (False, True, False)]
+    assert seen == [(True, True, False, False), (False, True, True, False), (False, True, True, False)]
 
 
 async def test_those_who_wait_are_woken_by_their_phase_only() -> None:

@@ -222,6 +222,18 @@ async def test_a_signal_while_it_waits_for_the_database_says_that_it_never_was_r
     assert "hunter2" not in service.log.read_text()
 
 
+async def test_a_signal_while_its_features_are_being_opened_ends_it(tmp_path: Path, database_url: str) -> None:
+    with started(tmp_path, "PLAIN", "LATE", command=WITH_FEATURES, database_url=database_url) as service:
+        await service.wait_event("opening")
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+    [never] = service.events("never ready")
+    assert never["reason"] == "features were still being opened"
+    assert not service.events("ready")
+    assert not service.ready_file.exists()
+
+
 async def wait_answering(service: Process) -> None:
     """Wait until the process has begun its life: it writes its tasks to the log when asked to."""
     await service.wait_event("starting")
@@ -389,6 +401,7 @@ async def test_the_crash_of_a_background_task_ends_the_process(
         assert await service.wait_end() == 1
         [crash] = service.events("crashed")
         assert told in crash["exception"]
+        assert crash["task"].startswith("tests.platform.features.open_crashing.")
 
 
 def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:

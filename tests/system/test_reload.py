@@ -11,7 +11,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
-from service.platform.testing.processes import close_code, descendants, open_websocket, run_to_end
+from service.platform.testing.processes import SERVICE, close_code, descendants, open_websocket, run_to_end
 from tests.platform.database.migrations import write_migration
 from tests.system.reloaded import PROBE, Clone, developing, wait_said
 
@@ -97,6 +97,15 @@ async def test_many_files_at_once_are_one_reload(clone: Clone) -> None:
 
 
 @waits_for_a_schema
+@pytest.mark.parametrize("folder", ["service", "."])
+async def test_a_file_whose_name_is_no_utf8_ends_nothing(clone: Clone, folder: str) -> None:
+    async with developing(clone) as service:
+        Path(os.fsdecode(os.fsencode(clone.path / folder) + b"/\xff.py")).write_text("")
+        await wait_said(service, "reloaded in")
+        clone.answer("second")
+        await answered(service.public, "second")
+
+
 async def test_a_saved_migration_is_applied(clone: Clone) -> None:
     async with developing(clone) as service, httpx2.AsyncClient() as client:
         write_migration(clone.path / "migrations", "later", HEAD, serves_from=HEAD, up="CREATE TABLE later ()")
@@ -161,6 +170,21 @@ async def test_a_first_start_that_fails_says_why_and_ends(clone: Clone) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "  LookupError: no such thing\n" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_terminal_that_goes_lets_the_service_drain(clone: Clone) -> None:
+    command = ("env", "--default-signal=HUP", *SERVICE)
+    async with developing(clone, command=command, drain_delay=1, drain_spread=0) as service:
+        service.send(signal.SIGHUP)
+        await wait_said(service, " draining ")
+        await trio.sleep(0.7)
+        service.send(signal.SIGHUP)  # from the shell, after the kernel's: it is no second one
+        code = await service.wait_end()
+        said = service.log.read_text()
+
+    assert code == 0
+    assert said.splitlines()[-1].split()[-1] == "stopped"
+    assert "Traceback" not in said
 
 
 async def test_without_reload_there_is_one_process_and_the_database(clone: Clone) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import trio
 
 from service.platform.name import NAME
 from service.platform.settings import TRACES
-from service.platform.testing.processes import PATIENCE, ROOT, SERVICE, Process, open_websocket, ready
+from service.platform.testing.processes import PATIENCE, ROOT, SERVICE, Process, open_websocket, ready, run_to_end
 from tests.platform.collector import Collector, Span, collecting
 from tests.system.test_process import QUICK, WITH_FEATURES
 
@@ -201,3 +202,55 @@ async def test_nothing_of_it_is_imported_unless_it_is_asked_for(tmp_path: Path) 
     done = await trio.to_thread.run_sync(partial(run, cwd=ROOT))
 
     assert done.stdout.strip() == "[]", done.stderr
+
+
+async def refused(directory: Path, *variables: str) -> tuple[int, str]:
+    """Start it with these of OpenTelemetry's variables; return the exit code, and what it said when it had ended."""
+    command = ("env", f"{TRACES}=http://127.0.0.1:9", *variables, *SERVICE)
+    given = {"database_url": "postgresql://nobody@127.0.0.1:9/x"}
+    done = await trio.to_thread.run_sync(partial(run_to_end, directory, "serve", command=command, **given))
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE=100000", "max_export_batch_size"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=many", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+    ],
+)
+async def test_what_opentelemetry_does_not_take_is_a_sentence(tmp_path: Path, variable: str, told: str) -> None:
+    code, said = await refused(tmp_path, variable)
+
+    [line] = said.splitlines()
+    assert code == 2
+    assert line.startswith("OTEL_*: ")
+    assert told in line
+
+
+async def test_headers_that_cannot_be_read_are_told_without_what_is_in_them(tmp_path: Path, database_url: str) -> None:
+    headers = "OTEL_EXPORTER_OTLP_HEADERS=Authorization: Bearer hunter2,hunter3,a=b"
+    async with collecting() as collector, traced(tmp_path, database_url, collector.url, headers) as service:
+        pass
+
+    told, _ = (line for line in service.events() if line["level"] == "warning")  # a line for each
+    assert told["variable"] == "OTEL_EXPORTER_OTLP_HEADERS"
+    assert "name=value" in told["must_be"]
+    assert "hunter" not in service.log.read_text()
+
+
+async def test_spans_for_which_a_slow_collector_leaves_no_room_are_counted(tmp_path: Path, database_url: str) -> None:
+    small = "OTEL_BSP_MAX_QUEUE_SIZE=4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=2", "OTEL_EXPORTER_OTLP_TIMEOUT=1"
+    async with (
+        collecting(silent=True) as collector,
+        traced(tmp_path, database_url, collector.url, *small) as service,
+        httpx2.AsyncClient() as client,
+    ):
+        for _ in range(20):
+            assert (await client.get(service.public + "/traced/x")).status_code == 200
+        with trio.fail_after(PATIENCE):
+            while (await spans_total(client, service))["failed"] < 3 * 20:  # each request makes three
+                await trio.sleep(0.1)
+        seen = await spans_total(client, service)
+
+    assert seen == {"exported": 0, "failed": 60}

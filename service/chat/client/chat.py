@@ -5,6 +5,7 @@ cursor, and resume from it; come back after a close, at a random moment; take si
 """
 
 import codecs
+import json
 import os
 import random
 import sys
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import trio
 
 from service.chat.client.terminal import Terminal, printable, unbuffered
-from service.platform.client import ClosedError, WebsocketClient, open_stream
+from service.platform.client import ClosedError, WebsocketClient, open_stream, read_token
 
 SILENCE = 2.5  # heartbeats without a sign of life
 CONNECT_PATIENCE = 8.0  # seconds until hello
@@ -56,6 +57,7 @@ class Member:
         self._changed = trio.Event()
         self._retry_after = 0.0
         self._pause: tuple[float, float] | None = None  # when to come back, as the server said
+        self.refused = 0  # lines that the server never takes
         self._failures = 0  # connections and joins that came to nothing since the last one that succeeded
 
     def write(self, text: str) -> None:
@@ -103,7 +105,7 @@ class Member:
         async with open_stream(self._url) as stream, trio.open_nursery() as nursery:
             client = WebsocketClient(stream, urlsplit(self._url).netloc)
             with trio.fail_after(CONNECT_PATIENCE):
-                token = self._token_file.read_text().strip() if self._token_file else ""
+                token = read_token(self._token_file)
                 await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1", token=token)
                 hello = await client.receive()
             client.patience = SILENCE * hello["heartbeat_ms"] / 1000
@@ -111,18 +113,23 @@ class Member:
             await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
             while True:
                 frame = await client.receive()
-                if frame["type"] == "joined":
-                    nursery.start_soon(self._send, client)
+                if frame["type"] == "joined" and not nursery.child_tasks:  # it is said again to who is moved on
+                    nursery.start_soon(self._send, client, hello["max_bytes"])
                 await self._take(frame, client)
 
-    async def _send(self, client: WebsocketClient) -> None:
+    async def _send(self, client: WebsocketClient, max_bytes: int) -> None:
         """Send what is kept, one at a time: a repeat then never comes behind what was written after it."""
         while True:
             while not self._kept:
                 await self._changed.wait()
             id_, text = next(iter(self._kept.items()))
             answered, self._retry_after = self._changed, 0
-            await client.send({"type": "send", "room": self._room, "id": id_, "text": text})
+            frame = {"type": "send", "room": self._room, "id": id_, "text": text}
+            if (size := len(json.dumps(frame))) > max_bytes:  # the server would close, again and again
+                self._show(f"* too_large: text: makes a frame of {size} bytes; the server takes {max_bytes}")
+                self._refuse(id_)
+                continue
+            await client.send(frame)
             with trio.fail_after(ANSWER_PATIENCE):
                 while id_ in self._kept and not self._retry_after:
                     await answered.wait()
@@ -162,11 +169,16 @@ class Member:
             self._retry_after = pause
             self._change()
         elif frame.get("id") in self._kept:
-            self._own.discard(frame["id"])
-            self._drop(frame["id"])
+            self._refuse(frame["id"])
         elif frame.get("ref") == "join":
             await trio.sleep(max(pause, self._grown_pause()[1]))
             await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
+
+    def _refuse(self, id_: str) -> None:
+        """Give a line up that the server never takes, so that those behind it have their turn."""
+        self.refused += 1
+        self._own.discard(id_)
+        self._drop(id_)
 
     def _drop(self, id_: str) -> None:
         self._kept.pop(id_, None)
@@ -209,7 +221,7 @@ async def converse(member: Member, typed: AsyncIterator[str]) -> int:
         with trio.move_on_after(LAST_SENDS):
             await member.wait_stored()
         nursery.cancel_scope.cancel()
-    return member.unstored
+    return member.unstored + member.refused
 
 
 async def lines(descriptor: int) -> AsyncIterator[str]:

@@ -96,6 +96,7 @@ class Line {
       this.greeted = true;
       this.made += 1;
       this.heartbeat = frame.heartbeat_ms;
+      this.maxBytes = frame.max_bytes;
       this.listen();
       this.become("open");
     } else if (frame.type === "ping") {
@@ -244,7 +245,14 @@ class Room {
   flush() {
     const next = this.pending.find((one) => one.tick === "kept" || one.tick === "sent");
     if (!this.joined || !next || next.tick === "sent" || this.paused) return;
-    if (!line.send({ type: "send", room: this.name, id: next.id, text: next.text })) return;
+    const frame = { type: "send", room: this.name, id: next.id, text: next.text };
+    const size = new TextEncoder().encode(JSON.stringify(frame)).length;
+    if (size > line.maxBytes) { // the server would close, again and again
+      Object.assign(next, { tick: "failed", reason: `it makes a frame of ${size} bytes; the server takes ${line.maxBytes}` });
+      this.changed();
+      return this.flush();
+    }
+    if (!line.send(frame)) return;
     next.tick = "sent";
     next.timer = setTimeout(() => next.tick === "sent" && line.lost(0), ANSWER_PATIENCE);
     showPending(this);

@@ -6,6 +6,7 @@ What a feature needs for its own clients, and for its parts of `service load` an
 from service.platform.client.load_plan import Bar, Part, Plan, counts, typical
 from service.platform.client.smoke import PATIENCE, Address, SmokeError, connect
 from service.platform.client.stream import open_stream
+from service.platform.client.token import read_token
 from service.platform.client.websocket import ClosedError, WebsocketClient
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "connect",
     "counts",
     "open_stream",
+    "read_token",
     "typical",
 ]

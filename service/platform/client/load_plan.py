@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import trio
 
+from service.platform.client.token import read_token
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -31,8 +33,8 @@ class Plan:
 
     @property
     def token(self) -> str:
-        """What is sent as an access token now; nothing without a file."""
-        return self.token_file.read_text().strip() if self.token_file is not None else ""
+        """What is sent as an access token now; nothing without a file. Raises OSError."""
+        return read_token(self.token_file)
 
     @property
     def sent_host(self) -> str:

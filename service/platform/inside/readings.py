@@ -11,8 +11,9 @@ from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle, Phase
 from service.platform.name import version as installed_version
 from service.platform.server import ServerStatistics
+from service.platform.telemetry.exported import Counts
 from service.platform.telemetry.metrics import Metrics
-from service.platform.telemetry.tracing import Counts, Tracing
+from service.platform.telemetry.tracing import Tracing
 from service.platform.telemetry.unheld import lost_lines
 
 _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)

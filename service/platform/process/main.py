@@ -181,9 +181,10 @@ async def live(
             observe = show_server(inside.metrics, statistics, inside.tracing)
             health = Health(settings, lifecycle, database, inside.watchdog)
             probes = management_probes(health)
-            management = create_management(settings, origins, lifecycle, database, inside)
-            parts = [management, create_jobs(database), create_health(health, probes, in_full=True)]
-            operators_app = create_app(parts, settings)
+            parts = create_jobs(database), create_health(health, probes, in_full=True)
+            operators_app = create_app(
+                [create_management(settings, origins, lifecycle, database, inside), *parts], settings
+            )
             answer_operators = partial(operating.start, around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not stage.takes_over:
                 await answer_operators()
@@ -200,6 +201,7 @@ async def live(
                 listener.listen()  # the address may have been taken by another that waited as we did
             resources = Resources(settings, lifecycle, database, inside.metrics, limits)
             async with (
+                until_opened(lifecycle),
                 open_identity(settings, database, inside.metrics) as identity,
                 open_idempotency(database),
                 open_features(features, resources) as blueprints,
@@ -219,6 +221,8 @@ async def live(
                     open_public(partial(listen, served, listener, probes=probes, spare=SPARE)) as (websockets, closing),
                 ):
                     lifecycle.mark_ready()
+                    if not lifecycle.opened:
+                        await trio.sleep_forever()  # a drain came first, and ends this
                     if stage.takes_over:
                         await answer_operators()
                     await ready(listener)
@@ -285,6 +289,22 @@ async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[Non
         await wait()
         nursery.cancel_scope.cancel()
     return not lifecycle.draining
+
+
+@asynccontextmanager
+async def until_opened(lifecycle: Lifecycle) -> AsyncIterator[None]:
+    """Give up what is being opened inside as soon as a drain starts: a feature may wait for what never comes."""
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await lifecycle.wait_draining()
+            if not lifecycle.opened:
+                log.warning("never ready", reason="features were still being opened")
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def why_not_served(seen: Condition) -> str:

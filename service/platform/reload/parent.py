@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from service.platform.process.start import ECHO
+from service.platform.process.start import ECHO, ending_signals
 from service.platform.reload.channel import Message
 from service.platform.reload.colours import GREEN, PLAIN, YELLOW
 from service.platform.reload.offspring import Answer, Offspring, start
@@ -64,7 +64,7 @@ class Parent:
         """Return the exit code: that of the last child, or 128 + n after a second signal n."""
         async with trio.open_nursery() as self._nursery:
             with (
-                trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+                trio.open_signal_receiver(*ending_signals()) as signals,
                 trio.open_signal_receiver(signal.SIGUSR1) as questions,
                 tidy_terminal(),
             ):
@@ -204,7 +204,8 @@ class Parent:
             async def obey() -> None:
                 nonlocal second
                 async for number in signals:
-                    if trio.current_time() - heard > ECHO:
+                    # A terminal that goes says it twice, too.
+                    if trio.current_time() - heard > ECHO and number != signal.SIGHUP:
                         second = number
                         for child in self._children:
                             child.signal(signal.SIGKILL)

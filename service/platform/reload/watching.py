@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.platform.errors import leaves
+
 if TYPE_CHECKING:
     from watchfiles import Change
 
@@ -13,6 +15,9 @@ NO_RELOAD = f"a save changes nothing: the package {PACKAGE} is not installed (`m
 # Milliseconds: a save counts once nothing was written for STEP; it ends the wait for more in any case after MOST.
 STEP, MOST = 50, 1000
 LOOK = 100  # milliseconds after which the thread that watches looks whether it is to end
+
+# What it says of a name that is no UTF-8, and then watches no more.
+UNREADABLE = "Unable to decode path"
 
 FOLDERS = ("service", "migrations")
 SETTINGS = ".env"
@@ -48,7 +53,15 @@ async def _watch(
 ) -> AsyncIterator[set[Path]]:
     from watchfiles import awatch
 
-    async for changes in awatch(
-        *paths, watch_filter=counts, step=STEP, debounce=MOST, rust_timeout=LOOK, recursive=recursive
-    ):
-        yield {Path(name) for _, name in changes}
+    while True:
+        try:
+            async for changes in awatch(
+                *paths, watch_filter=counts, step=STEP, debounce=MOST, rust_timeout=LOOK, recursive=recursive
+            ):
+                yield {Path(name) for _, name in changes}
+        except* Exception as group:
+            if not all(UNREADABLE in str(error) for error in leaves(group)):
+                raise
+        else:
+            return
+        yield set(paths)  # it has told nothing of what was saved with it

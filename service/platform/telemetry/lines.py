@@ -20,8 +20,8 @@ _COLOURS = {"debug": _DIM, "info": "\x1b[32m", "warning": "\x1b[33m", "error": "
 _EVENT_WIDTH = 18  # most events fit, so that what follows stands in a column
 _NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
-# One encoder, as json.dumps makes a new one for each call that is not plain.
-_encode = json.JSONEncoder(ensure_ascii=True, default=repr).encode
+# One encoder, as json.dumps makes a new one for each call that is not plain. NaN is no JSON, whatever Python says.
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, default=repr).encode
 
 
 def drop_quiet(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -66,7 +66,10 @@ class Json:
         self._outlet = outlet
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        return _encode(event)
+        try:
+            return _encode(event)
+        except Exception:  # a key that is no text, a list that holds itself, a repr that fails: a line ends nothing
+            return _encode({name: _held(value) for name, value in event.items()})
 
     def direct(self, name: str) -> Callable[[str, EventDict], None]:
         """Return what writes a whole event of the logger `name`, past everything else; called with its level."""
@@ -170,9 +173,25 @@ def outlets(handler: "logging.StreamHandler[Any]") -> Callable[..., Outlet]:
     return outlet
 
 
+def _held(value: object) -> object:
+    """Return a value as JSON holds it: as it is, or else its text."""
+    try:
+        _encode(value)
+    except Exception:
+        return _text(value)
+    return value
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # of somebody's own class; what is done meanwhile must not end with it
+        return f"a {type(value).__name__} that cannot be shown: {type(error).__name__}"
+
+
 def _shown(value: object, *, quoted: bool = True) -> str:
     """Return a value on one line and without control characters, whoever sent it."""
-    text = str(value)
+    text = _text(value)
     if not text.isprintable() or (quoted and (not text or " " in text)):
         return repr(text)
     return text

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
@@ -19,6 +20,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds. From what a memory answer takes to the request deadline's default.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+log = structlog.get_logger(__name__)
 
 # A plain number, or one for each value of the one label.
 type Reading = Callable[[], float | Mapping[Any, float]]
@@ -108,10 +111,11 @@ class _Counts:
 
 
 class _Readings(Collector):
-    """Reads the plain numbers. What cannot be read is an error of ours, and no reason to show nothing else."""
+    """Reads the plain numbers. What cannot be read is an error, told once, and no reason to show nothing else."""
 
     def __init__(self) -> None:
         self._sources: dict[str, tuple[Callable[[], Metric], Reading]] = {}
+        self._unread: set[str] = set()
 
     def add(self, name: str, family: Callable[[], Metric], read: Reading) -> None:
         if name in self._sources:
@@ -123,12 +127,24 @@ class _Readings(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        for family, read in self._sources.values():
-            shown = family()
-            value = read()
-            for label, number in value.items() if isinstance(value, Mapping) else (("", value),):
-                shown.add_metric([str(label)] if label else [], number)  # type: ignore[attr-defined]  # both kinds have it
-            yield shown
+        for name, (family, read) in self._sources.items():
+            try:
+                shown = _read(family, read)
+            except Exception:  # a feature's, mostly
+                if name not in self._unread:
+                    log.exception("metric not read", metric=name)
+                self._unread.add(name)
+            else:
+                self._unread.discard(name)
+                yield shown
+
+
+def _read(family: Callable[[], Metric], read: Reading) -> Metric:
+    shown = family()
+    value = read()
+    for label, number in value.items() if isinstance(value, Mapping) else (("", value),):
+        shown.add_metric([str(label)] if label else [], float(number))  # type: ignore[attr-defined]  # both kinds have it
+    return shown
 
 
 def _labels(label: str) -> list[str]:

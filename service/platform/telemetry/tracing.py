@@ -7,48 +7,40 @@ variables by itself. Spans carry a route's pattern and what happened, and never 
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from service.platform.errors import MAX_INSTANCE, cut
 from service.platform.name import NAME, version
 from service.platform.settings import TRACES, SettingsError
+from service.platform.telemetry.exported import Counts, counted, hide_headers
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
 LAST_EXPORT = 0.8  # seconds that the end of the process waits for what was not exported yet
 
-log = structlog.get_logger(__name__)
-
 
 @contextmanager
 def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
-    """Yield what traces, or None when nobody wants it. Raises SettingsError when the packages are not there.
+    """Yield what traces, or None when nobody wants it.
 
-    Its end blocks for LAST_EXPORT seconds at most, collector or not.
+    Raises SettingsError when the packages are not there, or do not take what OpenTelemetry's variables say. Its end
+    blocks for LAST_EXPORT seconds at most, collector or not.
     """
     if not wanted:
         yield None
         return
+    counts = Counts()
     try:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        provider = _make_provider(counts)
     except ImportError as error:
         install = "install the extra otel (`uv sync --extra otel`, `EXTRAS=otel make image`)"
         raise SettingsError([f"{TRACES}: is set, and OpenTelemetry is missing: {install}, or unset it"]) from error
-    counts = Counts()
-    # Not at exit: that would wait for the collector as long as it likes.
-    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter(), counts)))
-    trace.set_tracer_provider(provider)
+    except ValueError as error:
+        raise SettingsError([f"OTEL_*: OpenTelemetry does not take what its variables say: {error}"]) from error
     try:
         yield Tracing(provider, counts)
     finally:
@@ -56,6 +48,19 @@ def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
         ending = threading.Thread(target=provider.shutdown, name="last export", daemon=True)
         ending.start()
         ending.join(LAST_EXPORT)
+
+
+def _make_provider(counts: Counts) -> "TracerProvider":
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+
+    hide_headers()
+    # Not at exit: that would wait for the collector as long as it likes.
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(counted(OTLPSpanExporter(), counts))
+    trace.set_tracer_provider(provider)
+    return provider
 
 
 def current_traceparent() -> str | None:
@@ -66,22 +71,6 @@ def current_traceparent() -> str | None:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
-
-
-class Counts:
-    """What became of spans; written by the exporter's thread alone."""
-
-    def __init__(self) -> None:
-        self.exported = 0
-        self.failed = 0
-        self._failing = False
-
-    def count(self, spans: int, *, exported: bool) -> None:
-        self.exported += spans * exported
-        self.failed += spans * (not exported)
-        if self._failing is exported:
-            self._failing = not exported
-            log.warning("traces exported again" if exported else "traces not exported", spans=spans)
 
 
 class Tracing:
@@ -201,19 +190,3 @@ def _resource() -> Any:
     ours = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version()})
     named = not str(given.attributes[SERVICE_NAME]).startswith("unknown_service")
     return ours.merge(given) if named else given.merge(ours)
-
-
-def _counted(exporter: "SpanExporter", counts: Counts) -> "SpanExporter":
-    """Return the exporter, counting; it is called on the SDK's own thread."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-    class Counted(SpanExporter):
-        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
-            result = exporter.export(spans)
-            counts.count(len(spans), exported=result is SpanExportResult.SUCCESS)
-            return result
-
-        def shutdown(self) -> None:
-            exporter.shutdown()
-
-    return Counted()

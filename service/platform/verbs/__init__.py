@@ -14,11 +14,12 @@ from service.platform.verbs.program import (
     run_client,
 )
 from service.platform.verbs.run import run_program
-from service.platform.verbs.where import management_url, public_url
+from service.platform.verbs.where import check_token_file, management_url, public_url
 
 __all__ = [
     "Program",
     "any_database",
+    "check_token_file",
     "database_settings",
     "fail",
     "load_or_exit",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from service.platform.verbs.program import CRASHED, fail, program, run_client
-from service.platform.verbs.where import checked_url, management_url, public_url
+from service.platform.verbs.where import check_token_file, checked_url, management_url, public_url
 
 verbs = typer.Typer()
 
@@ -126,6 +126,7 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         from service.platform.client.load_plan import Plan, Report
         from service.platform.client.load_report import bars, text
 
+        check_token_file(token_file)
         plan = Plan(url=public_url(context, url), duration=duration, host=host, token_file=token_file)
         of_features = [
             module.Load(plan, module.Options(**{one.name: given[one.name] for one in fields(module.Options)}))

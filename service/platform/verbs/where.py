@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from service.platform.verbs.program import WRONG, fail, program
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
 
@@ -27,6 +29,16 @@ def checked_url(given: str) -> str:
     except AskError as error:
         fail(str(error), error.code)
     return given
+
+
+def check_token_file(file: "Path | None") -> None:
+    """End the verb with 2 where no token can be read now; later on it may come and go."""
+    from service.platform.client.token import TokenFileError, read_token
+
+    try:
+        read_token(file)
+    except TokenFileError as error:
+        fail(str(error), WRONG)
 
 
 def local_url(bind: str) -> str:

@@ -137,6 +137,22 @@ def test_a_page_that_is_closed_for_its_rate_says_so_and_comes_back_late(service:
     page.wait_for_selector("#status[data-state=open]")
 
 
+def test_a_text_that_makes_too_large_a_frame_holds_up_none(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    small = {"database_url": service.database_url, "websocket_max_bytes": 512, **QUICK}
+    with started(tmp_path, "serve", **small) as process:
+        trio.run(process.wait_ready)
+        page = open_page(f"{process.public}/#large")
+        write(page, "x" * 400 + "é" * 100)
+        write(page, "after")
+        page.wait_for_selector("#log .message")
+
+        assert shown(page) == [(1, "after")]
+        assert "the server takes 512" in page.inner_text("#pending")
+        assert status(page).startswith("Connected")
+
+
 NOTE_JOINS = """
     window.joins = [];
     const send = WebSocket.prototype.send;

@@ -11,7 +11,7 @@ import structlog
 import trio
 import trio.testing
 
-from service.platform.telemetry.logs import LogLevel, configure_logs, log_level
+from service.platform.telemetry.logs import LogLevel, Style, configure_logs, log_level
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +100,41 @@ async def test_a_changed_level_returns_by_itself(lines: Lines, autojump_clock: t
         nursery.cancel_scope.cancel()
 
     assert seen == [("debug", 60), ("error", pytest.approx(1)), ("info", None), ("info", None)]
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise LookupError("not now")
+
+
+ROUND: list[object] = []
+ROUND.append(ROUND)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({(1, 2): 3}, "{(1, 2): 3}"),
+        (ROUND, "[[...]]"),
+        (float("nan"), "nan"),
+        ([1, Mute()], "a list that cannot be shown: LookupError"),
+    ],
+    ids=["a key that is no text", "one that holds itself", "no number", "one that cannot be shown"],
+)
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_value_that_no_line_can_hold_ends_nothing(
+    capsys: pytest.CaptureFixture[str], style: Style, value: object, shown: str
+) -> None:
+    configure_logs("info", style)
+    log.info("told", value=value, other=[1])
+    structlog.reset_defaults()
+
+    [line] = capsys.readouterr().err.splitlines()
+    if style == "json":
+        told = json.loads(line, parse_constant=pytest.fail)
+        assert (told["event"], told["value"], told["other"]) == ("told", shown, [1])
+    else:
+        assert f"value={shown} " in line.replace("'", "")
 
 
 def test_the_console_is_for_people_and_shows_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:

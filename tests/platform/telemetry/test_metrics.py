@@ -1,5 +1,6 @@
 """The metrics: what is read when somebody asks, and that clients can't add to the number of series."""
 
+import json
 import random
 from collections import Counter
 
@@ -10,6 +11,7 @@ from service.platform.http.activities import Message, Receive, Scope, Send
 from service.platform.http.requests import around
 from service.platform.inside.readings import show_server
 from service.platform.server import ServerStatistics
+from service.platform.telemetry.logs import configure_logs
 from service.platform.telemetry.metrics import Metrics
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
@@ -133,6 +135,26 @@ def test_numbers_are_read_at_each_scrape() -> None:
 
     assert (first['cups_total{kind="a"}'], first["tables"]) == (1, 1)
     assert (second['cups_total{kind="b"}'], second["tables"]) == (2, 2)
+
+
+def test_one_that_cannot_be_read_hides_no_other_and_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics, seen = Metrics(), Counter[str]()
+    metrics.gauge("broken", "Broken.", lambda: 1 / seen["none"])
+    metrics.gauge("nothing", "No number.", lambda: None)  # type: ignore[arg-type,return-value]  # a mistake
+    metrics.gauge("tables", "Tables.", lambda: 1)
+    configure_logs("info", "json")
+    first = samples(metrics.text().decode())
+    metrics.text()
+    seen["none"] = 2
+    mended = samples(metrics.text().decode())
+
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (first["tables"], mended["tables"], mended["broken"]) == (1, 1, 0.5)
+    assert not {"broken", "nothing"} & first.keys()
+    assert [(line["event"], line["metric"]) for line in told] == [
+        ("metric not read", "broken"), ("metric not read", "nothing")
+    ]  # fmt: skip
+    assert "ZeroDivisionError" in told[0]["exception"]
 
 
 def test_a_name_is_given_once_and_a_counter_says_that_it_is_one() -> None:

@@ -7,8 +7,12 @@ SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
 SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
+# A switch says yes by one word: what is said otherwise, or by a slip, is none.
+only = $(if $(filter-out $(2),$($(1))),$(error $(1)=$($(1)): must be $(2), or not be given))
+
 # IDENTITY=dev starts an identity provider too, at which anybody can sign in.
 run: ## serve on http://127.0.0.1:8000 with a PostgreSQL of its own; Ctrl-C leaves nothing running
+	$(call only,IDENTITY,dev)
 	@$(SETUP) --group embedded --group reload $(if $(IDENTITY),--group identity)
 	@exec .venv/bin/service dev $(if $(IDENTITY),--identity)  # exec, so that a signal arrives once
 
@@ -81,6 +85,7 @@ without-hello: ## take the smallest feature out
 
 # In the middle of an update the environment may not fit the lock file yet; the command sees to it.
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again
+	$(call only,ABORT,1)
 	@[ -f "$$(git rev-parse --git-path MERGE_HEAD 2>&1)" ] || $(SETUP) --group dev --group helm
 	@.venv/bin/python deploy/update.py --to "$$TO" --from "$$FROM" --base "$$BASE" $(if $(ABORT),--abort)
 

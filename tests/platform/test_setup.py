@@ -96,6 +96,24 @@ def test_a_target_hands_on_what_it_is_given_as_it_is(tmp_path: Path, target: str
     assert {value.replace("$$", "$") for value in given.values()} <= set(done.stdout.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("target", "switch", "sentence"),
+    [
+        ("run", "IDENTITY=off", "IDENTITY=off: must be dev, or not be given"),
+        ("run", "IDENTITY=dve", "IDENTITY=dve: must be dev, or not be given"),
+        ("update", "ABORT=0", "ABORT=0: must be 1, or not be given"),
+    ],
+)
+def test_a_switch_that_says_something_else_is_no_yes(target: str, switch: str, sentence: str) -> None:
+    """IDENTITY lets anybody sign in, and ABORT throws a merge away."""
+    words = ["make", "--no-print-directory", "--dry-run", target, switch]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("codes", [(0, 0, 0), (3, 0, 3), (0, 2, 2)], ids=["neither", "the set-up", "the suite"])
 def test_ci_fails_as_its_set_up_or_its_suite_fails(tmp_path: Path, codes: tuple[int, int, int]) -> None:
     """With packages from Debian beside it that cannot be had, which is said and no failure."""

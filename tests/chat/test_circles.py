@@ -41,4 +41,4 @@ async def join(line: RawWebsocket, protocol: str | None) -> None:
 
 
 def count() -> int:
-    return sum(isinstance(one, KINDS) for one in gc.get_objects())
+    return sum(issubclass(type(one), KINDS) for one in gc.get_objects())

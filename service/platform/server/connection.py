@@ -105,8 +105,9 @@ class ServerConnection(TCPServer):
 
     def _break_circles(self) -> None:
         """Let it all go now: the garbage collector, which would find it, stops the loop for longer the more is open."""
-        del self.outbox
-        self.__dict__.pop("protocol", None)  # gone before there was one
+        self._closing = True  # whoever still has us closes nothing, and writes to an outbox that is closed
+        self.outbox.forget_owner()
+        self.__dict__.pop("protocol", None)  # it may be gone before there was one
 
     def drop(self, reason: str) -> None:
         """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""

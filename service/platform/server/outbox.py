@@ -31,6 +31,10 @@ import trio
 PIECE = 65_536
 
 
+def _nobody(_: object) -> None:
+    pass
+
+
 class TooSlowError(Exception):
     """A member does not read what it is sent: its outbox is full."""
 
@@ -135,6 +139,10 @@ class Outbox:
         """Write nothing any more and let go whoever waits."""
         self._closed = True
         self._forget()
+
+    def forget_owner(self) -> None:
+        """Call back nobody any more: the connection is over, and whoever has this has not all of that."""
+        self._fail = self._start_soon = _nobody
 
     def _is_full(self, more: int) -> bool:
         return len(self._entries) >= self._max_frames or self._waiting_bytes + more > self._max_bytes

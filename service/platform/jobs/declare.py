@@ -24,8 +24,11 @@ from service.platform.settings import PlatformSettings
 
 MOST_BYTES = 65_536  # of a job's arguments as JSON: what is larger belongs into a table of yours
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 3_600.0  # seconds before a repeat; doubled each time, and spread by a quarter
+UTC = "UTC"
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,62}")
 _NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")  # as JSON writes it; behind an escaped backslash it is five characters
+_MASK = "*" * 10  # what pydantic writes for a secret, in JSON and in its repr
+_SECRET = re.compile(rf"\bSecret\w*\(b?'{re.escape(_MASK)}'\)")
 
 
 class JobsTwice(ValueError):
@@ -86,7 +89,8 @@ class Job[**P]:
     def dump(self, given: Mapping[str, Any]) -> str:
         """Return arguments as JSON from which `load` makes them again. Raises ArgumentsWrong."""
         try:
-            text = self.model.model_validate(dict(given), strict=True).model_dump_json(by_alias=False)
+            taken = self.model.model_validate(dict(given), strict=True)
+            text = taken.model_dump_json(by_alias=False)
         except ValidationError as error:
             raise ArgumentsWrong(self._explained(error)) from None
         except PydanticSerializationError as error:
@@ -100,6 +104,9 @@ class Job[**P]:
             self.model.model_validate_json(text)
         except ValidationError as error:  # a number that is none, a name that differs on the way back, a wrong default
             raise ArgumentsWrong(self._explained(error, ", in JSON")) from None
+        if _MASK in text and (secret := next((name for name, value in taken if _SECRET.search(repr(value))), "")):
+            reason = f"a secret is not stored, so {secret} would come back as asterisks; give its name, or its row's id"
+            raise ArgumentsWrong(f"job {self.name}: {reason}")
         return text
 
     def dump_turn(self, turn: datetime) -> str:
@@ -151,7 +158,7 @@ def job(
     concurrency: int | None = None,
     every: float | None = None,
     cron: str | None = None,
-    zone: str = "UTC",
+    zone: str = UTC,
     name: str | None = None,
     renamed: Mapping[str, str] = {},
 ) -> _Decorator:
@@ -175,6 +182,8 @@ def job(
         raise ValueError(f"concurrency: must be 1 or more, not {concurrency!r}")
     if every is not None and cron is not None:
         raise ValueError("cron: must not be given together with `every`")
+    if cron is None and zone != UTC:
+        raise ValueError("zone: is for `cron`, which is not given")
     schedule = Every(every) if every is not None else Cron(cron, zone) if cron is not None else None
     return _Decorator(
         retries=retries, deadline=deadline, concurrency=concurrency, schedule=schedule, name=name, renamed=renamed

@@ -5,7 +5,7 @@ from math import inf, nan
 from typing import Any, cast
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 from sqlalchemy import Connection
 
 from service.platform.jobs import ArgumentsWrong, JobContext, JobsTwice, job, refuse_twins
@@ -45,7 +45,13 @@ class Place(BaseModel):
 
 @job()
 def deliver(
-    connection: Connection, *, to: Place | None = None, weight: float = 0, code: str = "", rest: Any = None
+    connection: Connection,
+    *,
+    to: Place | None = None,
+    weight: float = 0,
+    code: str = "",
+    rest: Any = None,
+    door: SecretStr | None = None,
 ) -> None: ...
 
 
@@ -64,12 +70,21 @@ def recount(connection: Connection, *, days: int = cast("int", None)) -> None: .
         (deliver, {"to": Place(Street="Elm")}, "job deliver: to.Street: Field required, in JSON"),
         (deliver, {"code": "\ud800"}, "job deliver: its arguments have no JSON: .*surrogates not allowed"),
         (deliver, {"rest": object()}, "job deliver: its arguments have no JSON: Unable to serialize unknown type"),
+        (
+            deliver,
+            {"door": SecretStr("1234")},
+            "job deliver: a secret is not stored, so door would come back as asterisks",
+        ),
         (recount, {}, "job recount: days: Input should be a valid integer, in JSON; it takes: days"),
     ],
 )
 def test_what_would_not_come_back_from_the_table_is_refused(kind: Any, given: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentsWrong, match=words):
         kind.dump(given)
+
+
+def test_what_only_looks_like_a_secret_goes_in() -> None:
+    assert deliver.load(deliver.dump({"code": "*" * 12, "rest": ("*" * 10,)}))["code"] == "*" * 12
 
 
 @pytest.mark.parametrize("note", ["\\u0000", "\\\\u0000", "\\\\\\u0000", "\\\\x00", "\\ud800"])
@@ -135,6 +150,7 @@ async def yields_too(context: JobContext) -> Any:
         (needy, {"deadline": 0}, ValueError, "deadline: must be from 0.1 to 86400 seconds, not 0"),
         (needy, {"concurrency": 0}, ValueError, "concurrency: must be 1 or more, not 0"),
         (needy, {"every": 60, "cron": "* * * * *"}, ValueError, "cron: must not be given together"),
+        (needy, {"every": 60, "zone": "Europe/Berlin"}, ValueError, "zone: is for `cron`, which is not given"),
     ],
 )
 def test_a_wrong_declaration_is_refused(

@@ -25,8 +25,8 @@ def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramewo
             hops = _values(scope["headers"], b"x-forwarded-for")
             scope["client"] = (client_address(peer, hops, networks), 0)
             protocols = _values(scope["headers"], b"x-forwarded-proto")
-            if protocols and protocols[-1] in {"http", "https"}:
-                scope["scheme"] = scheme_of(scope["type"], protocols[-1])
+            if protocols and (said := protocols[-1].lower()) in {"http", "https"}:  # RFC 3986, 3.1: in any case
+                scope["scheme"] = scheme_of(scope["type"], said)
         await app(scope, receive, send)
 
     return from_proxies

@@ -55,6 +55,7 @@ async def test_the_client_is_the_right_most_untrusted_hop(peer: str, lines: list
     [
         ("http", "10.0.0.1", b"https", "https"),
         ("websocket", "10.0.0.1", b"https", "wss"),
+        ("http", "10.0.0.1", b"HTTPS", "https"),
         ("http", "10.0.0.1", b"gopher", "http"),
         ("http", "192.0.2.1", b"https", "http"),
     ],

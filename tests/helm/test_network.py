@@ -79,6 +79,29 @@ def test_pods_may_reach_the_identity_provider(config: dict[str, str], ports: lis
     assert rules[: len(before)] == before
 
 
+@pytest.mark.parametrize(
+    ("values", "port"),
+    [
+        ({"otlpEndpoint": "http://collector.monitoring:4318"}, 4318),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4319"}]}, 4319),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "https://collector/v1/traces"}]}, 443),
+        (
+            {
+                "otlpEndpoint": "http://collector:4318",
+                "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4319"}],
+            },
+            4319,
+        ),
+    ],
+)
+def test_pods_may_reach_the_collector_of_traces_wherever_it_is_said(values: dict[str, Any], port: int) -> None:
+    without, policies = (render(CHART, OUTSIDE | POLICY | one).of("NetworkPolicy") for one in ({}, values))
+
+    assert [rule["ports"] for rule in policies[0]["spec"]["egress"] if rule not in without[0]["spec"]["egress"]] == [
+        [{"port": port}]
+    ]
+
+
 def test_a_route_carries_filters() -> None:
     filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["X-Secret"]}}]
     route = {"enabled": True, "parentRefs": [{"name": "public"}], "filters": filters}

@@ -1,6 +1,7 @@
 """What values may be: wrong ones stop the install with one clear sentence; generated files agree with their sources."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (OUTSIDE | {"autoscaling": {"keepReplicas": 3}}, "none is on: use replicaCount"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "targetCPU": None}}, "nothing to scale by"),
+    (
+        OUTSIDE | {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+        "autoscaling.targetCPU is 70 percent of resources.requests.cpu, which is empty",
+    ),
+    (
+        OUTSIDE | {"config": {"SERVICE_AUTH_ISSUER": "https://a.example"}},
+        "SERVICE_AUTH_ISSUER needs config.SERVICE_AUTH_AUDIENCE",
+    ),
+    (OUTSIDE | {"config": {"SERVICE_AUTH_AUDIENCE": "chat"}}, "SERVICE_AUTH_AUDIENCE needs config.SERVICE_AUTH_ISSUER"),
+    (
+        OUTSIDE | {"config": {"SERVICE_AUTH_JWKS_URL": "https://a.example/keys"}},
+        "SERVICE_AUTH_JWKS_URL needs config.SERVICE_AUTH_ISSUER",
+    ),
+    (
+        OUTSIDE | {"config": {"SERVICE_AUTH_CLIENT_ID": "chat"}},
+        "SERVICE_AUTH_CLIENT_ID needs config.SERVICE_AUTH_ISSUER",
+    ),
+    (
+        OUTSIDE | {"secrets": {"existingSecret": "s", "keys": {"SERVICE_AUTH_CLIENT_SECRET": "k"}}},
+        "SERVICE_AUTH_CLIENT_SECRET needs config.SERVICE_AUTH_CLIENT_ID",
+    ),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"ingress": {"enabled": True}}, "ingress.hosts is empty"),
@@ -240,6 +262,29 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
 )
 def test_the_notes_say_what_to_do_and_what_is_unsafe(values: dict[str, Any], said: str) -> None:
     assert said in render(CHART, values).notes
+
+
+def test_the_notes_say_of_each_host_of_the_ingress_whether_it_has_tls() -> None:
+    tls = [{"secretName": "a", "hosts": ["a.example", "*.c.example"]}]
+    ingress = {"enabled": True, "hosts": ["a.example", "b.example", "d.c.example", "e.d.c.example"], "tls": tls}
+
+    notes = render(CHART, OUTSIDE | {"ingress": ingress}).notes
+
+    assert re.findall(r"From outside: (.*)", notes) == [
+        "https://a.example/",
+        "http://b.example/",
+        "https://d.c.example/",
+        "http://e.d.c.example/",
+    ]
+    assert "The Ingress has no TLS for b.example, e.d.c.example: what people write" in notes
+    everywhere = {"ingress": ingress | {"tls": [{"secretName": "a"}]}}
+    assert "http://b.example" not in render(CHART, OUTSIDE | everywhere).notes
+
+
+def test_settings_that_need_each_other_may_be_where_the_chart_cannot_see() -> None:
+    beside = {"extraEnvFrom": [{"configMapRef": {"name": "identity"}}]}
+
+    assert render(CHART, OUTSIDE | beside | {"config": {"SERVICE_AUTH_ISSUER": "https://a.example"}}).objects
 
 
 def test_the_notes_do_not_warn_of_what_is_safe() -> None:

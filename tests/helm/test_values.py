@@ -100,13 +100,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         OUTSIDE | {"config": {"SERVICE_AUTH_ISSUER": "https://a.example"}},
         "SERVICE_AUTH_ISSUER needs config.SERVICE_AUTH_AUDIENCE",
     ),
-    (OUTSIDE | {"config": {"SERVICE_AUTH_AUDIENCE": "chat"}}, "SERVICE_AUTH_AUDIENCE needs config.SERVICE_AUTH_ISSUER"),
+    (OUTSIDE | {"config": {"SERVICE_AUTH_AUDIENCE": "api"}}, "SERVICE_AUTH_AUDIENCE needs config.SERVICE_AUTH_ISSUER"),
     (
         OUTSIDE | {"config": {"SERVICE_AUTH_JWKS_URL": "https://a.example/keys"}},
         "SERVICE_AUTH_JWKS_URL needs config.SERVICE_AUTH_ISSUER",
     ),
     (
-        OUTSIDE | {"config": {"SERVICE_AUTH_CLIENT_ID": "chat"}},
+        OUTSIDE | {"config": {"SERVICE_AUTH_CLIENT_ID": "api"}},
         "SERVICE_AUTH_CLIENT_ID needs config.SERVICE_AUTH_ISSUER",
     ),
     (

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from service.platform.testing.processes import STAND_INS
 
@@ -119,16 +120,22 @@ def git(where: Path, *arguments: str) -> str:
 
 
 def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of this environment, on the copy's code."""
-    return subprocess.run(
-        [BIN / command[0], *command[1:]],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""} | STAND_INS | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
+    """Run a program of this environment, on the copy's code.
+
+    Of pytest each run has a directory of its own for what it leaves: runs that share one tidy up after each other, at
+    once, and one that finds no more what it removes has failed.
+    """
+    with TemporaryDirectory(ignore_cleanup_errors=True) as left:
+        own = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "", "PYTEST_DEBUG_TEMPROOT": left}
+        return subprocess.run(
+            [BIN / command[0], *command[1:]],
+            cwd=copy,
+            env=os.environ | own | STAND_INS | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
 
 
 def run_suite(copy: Path, *which: str, without: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:

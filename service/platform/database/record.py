@@ -42,9 +42,10 @@ def record_state(
     before = NOTHING if ctx.as_sql or ctx.connection is None else select_state(ctx.connection)
     revision = step.up_revision_id if step.is_upgrade else next(iter(step.down_revision_ids), None)
     newest = {one for one in (revision, *heads) if one is not None}
-    now = _after(scripts, revision, newest, before)
+    served = newest_served(scripts, newest)
+    now = _after(scripts, revision, newest, served, before)
     if step.is_upgrade:
-        _refuse_going_back(scripts, before, newest_served(scripts, newest), step.up_revision_id)
+        _refuse_going_back(scripts, before, served, step.up_revision_id)
     elif now.applied is not None:
         now = now._replace(applied=now.applied - set(step.up_revision_ids))
     for statement in _statements(before, now):
@@ -59,21 +60,23 @@ def note_heads(connection: Connection, scripts: ScriptDirectory, heads: Set[str]
     Within the caller's transaction; blocks.
     """
     before = select_state(connection)
-    for statement in _statements(before, _after(scripts, max(heads, default=None), heads, before)):
+    now = _after(scripts, max(heads, default=None), heads, newest_served(scripts, heads), before)
+    for statement in _statements(before, now):
         connection.execute(statement)
 
 
-def _after(scripts: ScriptDirectory, revision: str | None, heads: Set[str], before: State) -> State:
-    """Return the state with these revisions as heads.
+def _after(scripts: ScriptDirectory, revision: str | None, heads: Set[str], served: str | None, before: State) -> State:
+    """Return the state with these revisions as heads, and the oldest whose code all of them serve.
 
     What was applied stays applied where the files do not tell any more: migrations are taken out, their tables are not.
     """
     if revision is None:
         return NOTHING
-    # none: two branches that each serve their own code only, until they are merged
-    serves_from = newest_served(scripts, heads) or revision
-    known = before.applied if before.applied is not None else {one for one in (before.revision,) if one is not None}
-    return State(revision, serves_from, set(known).union(*(ancestors(scripts, head) for head in heads)))
+    known = set(before.applied or ())
+    if before.applied is None and before.revision is not None:  # an older version wrote it
+        known.add(before.revision)
+    # Served is none by two branches that each serve their own code only, until they are merged.
+    return State(revision, served or revision, known.union(*(ancestors(scripts, head) for head in heads)))
 
 
 def _statements(before: State, now: State) -> Iterator[TextClause]:

@@ -181,10 +181,12 @@ async def live(
             observe = show_server(inside.metrics, statistics, inside.tracing)
             health = Health(settings, lifecycle, database, inside.watchdog)
             probes = management_probes(health)
-            parts = create_jobs(database), create_health(health, probes, in_full=True)
-            operators_app = create_app(
-                [create_management(settings, origins, lifecycle, database, inside), *parts], settings
-            )
+            parts = [
+                create_management(settings, origins, lifecycle, database, inside),
+                create_jobs(database),
+                create_health(health, probes, in_full=True),
+            ]
+            operators_app = create_app(parts, settings)
             answer_operators = partial(operating.start, around(operators_app, seldom=(HEALTHZ, METRICS)), probes)
             if not stage.takes_over:
                 await answer_operators()

@@ -29,9 +29,9 @@ async def ask(server: Server, path: str) -> None:
         await Reader(client).response()
 
 
-async def leave_without_a_word(server: Server) -> None:
+async def leave(server: Server, path: str) -> None:
     async with await server.connect() as client:
-        await upgrade(client, "/echo")
+        await upgrade(client, path)
 
 
 async def say_something_and_leave(server: Server) -> None:
@@ -39,11 +39,6 @@ async def say_something_and_leave(server: Server) -> None:
         reader = await upgrade(client, "/echo")
         await client.send_all(frame(TEXT, b"hello"))
         await reader.frame()
-
-
-async def leave_a_nursery(server: Server) -> None:
-    async with await server.connect() as client:
-        await upgrade(client, "/nursery")
 
 
 async def close(server: Server) -> None:
@@ -76,9 +71,9 @@ ENDS = {
     "no route": lambda server: ask(server, "/nowhere"),
     "fails": lambda server: ask(server, "/error"),
     "fails in a group": lambda server: ask(server, "/group"),
-    "cut": leave_without_a_word,
+    "cut": lambda server: leave(server, "/echo"),
     "cut later": say_something_and_leave,
-    "cut in a nursery": leave_a_nursery,
+    "cut in a nursery": lambda server: leave(server, "/nursery"),
     "closed": close,
     "faulty": break_the_protocol,
     "handler fails": fail,

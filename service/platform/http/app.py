@@ -42,6 +42,7 @@ from service.platform.server import (
     RateLimits,
     Request,
     ServerStatistics,
+    Websocket,
     forwarded,
     guard,
 )
@@ -144,11 +145,11 @@ class _App(Application):
         return await super().preprocess_request(ctx)
 
     async def full_dispatch_websocket(self, ctx: AppContext) -> ResponseTypes | None:  # type: ignore[override]  # as Quart has it
-        stay = cast(dict[str, Any], ctx.websocket.scope)[STAY] = Stay()
+        stay = cast(dict[str, Any], ctx.websocket.scope)[STAY] = Stay(cast(Websocket, ctx.websocket).see_off)
         try:
             return await super().full_dispatch_websocket(ctx)
         finally:
-            stay.on_gone()
+            stay.leave()
             if stay.over:
                 self._statistics.websockets_ended[stay.reason] += 1
 
@@ -258,6 +259,7 @@ class _App(Application):
                 return await super().dispatch_websocket(ctx)
             with stay.scope:
                 return await super().dispatch_websocket(ctx)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # many end together: others come between the parts of an end
         await websocket.close(SIGNED_OUT, stay.reason)
         return None
 

@@ -14,16 +14,18 @@ EXPIRED = "the token has expired"
 LAST_WORDS = 2.0  # seconds
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
 class Stay:
     """Of one websocket. `scope` is around its handler."""
 
-    __slots__ = ("_ended", "_grace", "_until", "on_gone", "reason", "scope")
+    __slots__ = ("_ended", "_grace", "_see_off", "_until", "on_gone", "reason", "scope")
 
-    def __init__(self) -> None:
+    def __init__(self, see_off: Callable[[float], object] = _nothing) -> None:
+        """`see_off` is told Trio's time until which the last of an end may wait, once it ends with many others."""
+        self._see_off = see_off
         self.scope = trio.CancelScope()
         self.reason = EXPIRED
         self.on_gone: Callable[[], object] = _nothing  # called when the websocket is gone
@@ -51,9 +53,15 @@ class Stay:
             await self._ended.wait()
         return self.reason
 
-    def end(self, reason: str) -> None:
-        """Let it end now."""
+    def leave(self) -> None:
+        """It is gone; nobody is called any more."""
+        self.on_gone()
+        self.on_gone = self._see_off = _nothing
+
+    def end(self, reason: str, *, seen_off_at: float) -> None:
+        """Let it end now; its peer's answer may wait until a moment of Trio's time."""
         self.reason = reason
+        self._see_off(seen_off_at)
         self.limit(0)
         if self._ended is not None:
             self._ended.set()

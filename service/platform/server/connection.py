@@ -74,6 +74,7 @@ class ServerConnection(TCPServer):
         self._in_headers = False
         self._headers_until = math.inf
         self._closing = False
+        self._resting: tuple[float, trio.Event] | None = None  # until when nothing is read, or until this
 
     async def run(self) -> None:
         self.config.statistics.connections_accepted += 1
@@ -108,6 +109,13 @@ class ServerConnection(TCPServer):
         self._closing = True  # whoever still has us closes nothing, and writes to an outbox that is closed
         self.outbox.forget_owner()
         self.__dict__.pop("protocol", None)  # it may be gone before there was one
+
+    async def rest(self, until: float) -> None:
+        """Leave what comes where it is until a moment of Trio's time. The peer sees the end now, and need not wait."""
+        self._resting = until, trio.Event()
+        await trio.lowlevel.checkpoint()  # the kernel has taken a while for what was written, and does for this
+        if not self.outbox.waiting_bytes:
+            self._end_writing()
 
     def drop(self, reason: str) -> None:
         """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""
@@ -224,10 +232,17 @@ class ServerConnection(TCPServer):
                 await trio.lowlevel.wait_readable(self.stream.socket)
             except (OSError, trio.ClosedResourceError):
                 return b""
+            if self._resting is not None:
+                await self._wait_rested(*self._resting)
             await trio.lowlevel.checkpoint_if_cancelled()  # before it is read, or it would be lost
             if (read := self._read()) is not None:
                 return read
         return first
+
+    async def _wait_rested(self, until: float, called: trio.Event) -> None:
+        with trio.move_on_at(until):
+            await called.wait()
+        self._resting = None
 
     def _read(self) -> bytes | None:
         """Return what has come, nothing at the end, None when there is nothing yet."""
@@ -276,9 +291,14 @@ class ServerConnection(TCPServer):
             await self.outbox.wait_empty()
         self._say_no_more()
 
-    def _say_no_more(self) -> None:
+    def _end_writing(self) -> None:
         with contextlib.suppress(OSError):
             self.stream.socket.shutdown(socket.SHUT_WR)
+
+    def _say_no_more(self) -> None:
+        if self._resting is not None:
+            self._resting[1].set()
+        self._end_writing()
         self.read_scope.deadline = trio.current_time() + LINGER
 
     def _report(self, error: Exception) -> None:

@@ -30,6 +30,7 @@ class Websocket(TrioWebsocket):
     _stream: WebsocketStream
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]]
     _closed = False
+    _seen_off_at = 0.0
 
     def attach(self, stream: WebsocketStream, receive: Callable[[], Awaitable[ASGIReceiveEvent]]) -> None:
         """Converse by a stream; Quart's own buffer, a channel of trio's, is not needed then."""
@@ -85,7 +86,13 @@ class Websocket(TrioWebsocket):
         """Close with this code and wait at most a second for the peer's close; before the accept it is a 403."""
         if not self._closed:
             self._closed = True
+            if self._seen_off_at:
+                self._stream.seen_off_at = self._seen_off_at
             await super().close(code, reason)
+
+    def see_off(self, at: float) -> None:
+        """Let the peer's answer to the close wait until a moment of Trio's time: it is one of many that end."""
+        self._seen_off_at = at
 
 
 # Quart's proxy for the current task's websocket, under the type that it has in an Application.

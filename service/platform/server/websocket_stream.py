@@ -76,6 +76,7 @@ class WebsocketStream(WSStream):
         self._waited_for: trio.Event | None = None  # by whoever has closed: the peer's close
         self._deaf = False
         self.frames_sent = 0
+        self.seen_off_at = 0.0  # Trio's time before which the peer's answer to our close is left where it is
         self.close_code = 0  # 0 while it is open
         self.close_reason = ""  # ours; a peer's is its own text, and nobody's to keep
         self._goodbye: CloseConnection | None = None  # our answer to the peer's close, while it has to wait
@@ -104,13 +105,16 @@ class WebsocketStream(WSStream):
                 self.transport.outbox.send_nowait(self.connection.send(Ping()), droppable=True)
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Close, and wait at most CLOSE_WAIT seconds for the peer's close."""
+        """Close, and wait at most CLOSE_WAIT seconds for the peer's close, from `seen_off_at` on."""
         if self.state is not ASGIWebsocketState.CONNECTED:
             return
         self._say_close(code, reason)
         if not self._peer_closed:
             self._waited_for = trio.Event()
-            with trio.move_on_after(CLOSE_WAIT):
+            begins = max(self.seen_off_at, now := trio.current_time())
+            if begins > now:
+                await self.transport.rest(begins)
+            with trio.move_on_at(begins + CLOSE_WAIT):
                 await self._waited_for.wait()
 
     async def answer_close(self) -> None:
@@ -265,15 +269,16 @@ class WebsocketStream(WSStream):
             await self._reject(event.code, event.reason or "")
             return
         self._peer_closed = True
-        if self._waited_for is not None:
-            self._waited_for.set()
         if self.connection.state is ConnectionState.REMOTE_CLOSING and self.app_put is not None:
             self._note_close(event.code, by_peer=True)
             self._goodbye = event.response()
             self.app_put.close({"type": "websocket.disconnect", "code": int(event.code)})
             self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
         else:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # many end together: others come between the parts
             await self.send(StreamClosed(stream_id=self.stream_id))
+        if self._waited_for is not None:
+            self._waited_for.set()
 
     def _answer_ping(self, ping: Ping) -> None:
         # Closing, or not reading: either way it will not see this pong.

@@ -15,6 +15,7 @@ from service.platform.server.outbox import Outbox
 from service.platform.server.protocol import H11Connection, Protocol
 from service.platform.server.websocket_stream import WebsocketStream
 from tests.platform.server.conftest import Server, running
+from tests.platform.server.test_see_off import ends
 from tests.platform.server.wire import CLOSE, TEXT, UPGRADE, Reader, frame, get, upgrade
 
 KINDS = (
@@ -66,6 +67,11 @@ async def ask_for_a_websocket_that_there_is_not(server: Server) -> None:
         assert (await Reader(client).response())[0] == 404
 
 
+async def be_seen_off(server: Server) -> None:
+    async with await server.connect() as client:
+        assert await (await upgrade(client, "/end")).close_code() == 4401
+
+
 ENDS = {
     "answered": lambda server: ask(server, "/"),
     "no route": lambda server: ask(server, "/nowhere"),
@@ -77,6 +83,7 @@ ENDS = {
     "closed": close,
     "faulty": break_the_protocol,
     "handler fails": fail,
+    "seen off": be_seen_off,
     "no websocket": ask_for_a_websocket_that_there_is_not,
 }
 
@@ -86,7 +93,7 @@ async def test_what_is_over_is_let_go_at_once(
     safe_app: Application, uncollected: None, end: Callable[[Server], Awaitable[None]]
 ) -> None:
     others = {id(one) for one in of_connections()}
-    async with running(safe_app) as server:
+    async with running(ends(safe_app, seen_off_in=0.2)) as server:
         for _ in range(TIMES):
             await end(server)
         with trio.fail_after(10):

@@ -1,0 +1,88 @@
+"""The end of one websocket of many: its peer sees it at once, and is answered when there is time."""
+
+import pytest
+import trio
+
+from service.platform.http.limits import unlimited
+from service.platform.identity import anyone
+from service.platform.server import Application, CloseReason, encode_frame, websocket
+from tests.platform.server.conftest import Server, running
+from tests.platform.server.wire import CLOSE, Reader, frame, upgrade
+
+CODE = 4401
+
+
+def ends(app: Application, *, seen_off_in: float, first: str = "") -> Application:
+    """Add a websocket that ends at once, as one of many."""
+
+    @app.websocket("/end")
+    @anyone
+    @unlimited("a test's")
+    async def end() -> None:
+        await websocket.accept()
+        if first:
+            websocket.outbox.send_nowait(encode_frame(first))
+        websocket.see_off(trio.current_time() + seen_off_in)
+        await websocket.close(CODE, "over")
+
+    return app
+
+
+async def see_end(client: trio.SocketStream) -> Reader:
+    """Open it, and see its close frame and the end of what comes."""
+    reader = await upgrade(client, "/end")
+    assert await reader.close_code() == CODE
+    with pytest.raises(EOFError):
+        await reader.exactly(1)
+    return reader
+
+
+async def until_gone(server: Server) -> None:
+    with trio.fail_after(10):
+        while server.statistics.connections_open or server.statistics.websockets_open:
+            await trio.sleep(0.01)
+
+
+async def test_its_peer_sees_the_end_at_once_and_its_answer_is_read_later(app: Application) -> None:
+    async with running(ends(app, seen_off_in=1)) as server:
+        begun = trio.current_time()
+        async with await server.connect() as client:
+            await see_end(client)
+            await client.send_all(frame(CLOSE, CODE.to_bytes(2)))
+        told = trio.current_time() - begun
+        await until_gone(server)
+        gone = trio.current_time() - begun
+
+        assert told < 1 <= gone
+        assert server.statistics.closes == {str(CODE): 1}
+
+
+async def test_a_peer_that_leaves_meanwhile_costs_nothing(app: Application) -> None:
+    async with running(ends(app, seen_off_in=0.2)) as server:
+        async with await server.connect() as client:
+            await see_end(client)
+        await until_gone(server)
+
+        assert not server.statistics.connection_errors
+
+
+async def test_a_peer_that_does_not_answer_is_let_go_of(app: Application) -> None:
+    async with running(ends(app, seen_off_in=0.2)) as server, await server.connect() as client:
+        await see_end(client)
+        await until_gone(server)
+
+
+async def test_who_reads_slowly_gets_what_waits_for_it_and_then_the_close(app: Application) -> None:
+    large = "x" * 900_000  # more than the kernel takes at once
+    async with running(ends(app, seen_off_in=0.5, first=large)) as server, await server.connect() as client:
+        reader = await upgrade(client, "/end")
+        assert (await reader.frame())[1] == large.encode()
+        assert await reader.close_code() == CODE
+
+
+async def test_a_drain_does_not_wait_for_it(app: Application) -> None:
+    async with running(ends(app, seen_off_in=3600)) as server, await server.connect() as client:
+        await see_end(client)
+        server.lifecycle.start_draining()
+        await server.websockets.close_all(CloseReason.SERVICE_RESTART)
+        await until_gone(server)

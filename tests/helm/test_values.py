@@ -78,6 +78,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_DRAIN_DELAY", "value": "1"}]}, "set by the chart"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_BIND", "value": ":1"}]}, "use service.port"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_LOG_LEVEL", "value": "info"}]}, "use config.SERVICE_LOG_LEVEL"),
+    # the service reads names in any case
+    (
+        OUTSIDE | {"extraEnv": [{"name": "service_drain_spread", "value": "1"}]},
+        "service_drain_spread is set by the chart",
+    ),
+    (OUTSIDE | {"extraEnv": [{"name": "Service_Max_Requests", "value": "1"}]}, "use config.SERVICE_MAX_REQUESTS"),
+    (
+        OUTSIDE | {"extraEnv": [{"name": "service_auth_client_secret", "value": "hunter2"}]},
+        "use secrets.existingSecret and secrets.keys.SERVICE_AUTH_CLIENT_SECRET",
+    ),
     (
         OUTSIDE | {"drain": {"gracefulTimeout": 5}},
         "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10",
@@ -85,6 +95,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
     (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
     (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
+    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 0}}, "is 0, and a drain may take 30"),
+    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": None}}, "is null, and a drain may take 30"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
     (
         OUTSIDE | {"autoscaling": {"minReplicas": 11}},

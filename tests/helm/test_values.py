@@ -18,6 +18,10 @@ from tests.helm.rules_of_pods import KNOWN, settings_of
 OUTSIDE = {"database": {"existingSecret": "db"}}
 TRIAL = {"database": {"trial": {"enabled": True}}}
 
+SECRET = "SERVICE_AUTH_CLIENT_SECRET"  # a setting's name
+
+MORE = {"name": "more", "emptyDir": {"sizeLimit": "1Mi"}}
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     # what the schema says, made from the settings class
     (OUTSIDE | {"config": {"SERVICE_REQEST_DEADLINE": 5}}, "'SERVICE_REQEST_DEADLINE' not allowed"),
@@ -52,6 +56,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"tmpSize": "64 Mi"}, "'64 Mi' does not match pattern"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "value": 5}]}, "got number, want string"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "valeu": "5"}]}, "'valeu' not allowed"),
+    (OUTSIDE | {"networkPolicy": {"databasePorts": []}}, "at '/networkPolicy/databasePorts': minItems: got 0, want 1"),
+    (OUTSIDE | {"ingress": {"paths": []}}, "at '/ingress/paths': minItems: got 0, want 1"),
+    (
+        OUTSIDE | {"ingress": {"tls": [{"hosts": "a.example"}]}},
+        "'/ingress/tls/0/hosts': got string, want null or array",
+    ),
+    (OUTSIDE | {"ingress": {"hosts": ["a.example", "b.example", "a.example"]}}, "items at 0 and 2 are equal"),
+    (OUTSIDE | {"secrets": {"existingSecret": "a", "keys": {SECRET: "a b"}}}, "'a b' does not match pattern"),
+    (OUTSIDE | {"extraVolumeMounts": [{"name": "tmp"}]}, "missing property 'mountPath'"),
+    (
+        OUTSIDE | {"image": {"repository": "example/shop:1.2"}},
+        "example/shop:1.2, with a version: that belongs in image.tag",
+    ),
+    (OUTSIDE | {"image": {"repository": "example/"}}, "'example/' does not match pattern"),
+    (
+        OUTSIDE | {"global": {"imageRegistry": "https://mirror.example"}},
+        "'https://mirror.example' does not match pattern",
+    ),
     (OUTSIDE | {"migration": {"grantTo": "app"}}, "migration.existingSecret, the owner's address, is empty"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "101%"}}, "'101%' does not match pattern"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "00%"}}, "'00%' does not match pattern"),
@@ -67,6 +89,23 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"podSpec": {"volumes": []}}, "use extraVolumes"),
     (OUTSIDE | {"podSpec": {"restartPolicy": "Always"}}, "podSpec.restartPolicy"),
     (OUTSIDE | {"extraContainers": [{"name": "service", "image": "b"}]}, "extraContainers: the name service is taken"),
+    (
+        OUTSIDE | {"extraVolumes": [MORE], "extraVolumeMounts": [{"name": "more", "mountPath": "/tmp/"}]},
+        "extraVolumeMounts: /tmp is mounted already, as tmp",
+    ),
+    (
+        OUTSIDE | {"extraVolumeMounts": [{"name": "tmp", "mountPath": "/a"}, {"name": "tmp", "mountPath": "/a"}]},
+        "extraVolumeMounts: /a is mounted already, as tmp",
+    ),
+    (
+        OUTSIDE | {"extraVolumes": [MORE], "extraVolumeMounts": [{"name": "mor", "mountPath": "/a"}]},
+        "extraVolumeMounts: no volume is called mor: there are more, tmp",
+    ),
+    (OUTSIDE | {"strategy": {"rollingUpdate": {"maxSurge": 0}}}, "set strategy.rollingUpdate.maxUnavailable=1"),
+    (
+        OUTSIDE | {"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}},
+        "no pod could ever be replaced",
+    ),
     (OUTSIDE | {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv names A twice"),
     ({"database": {"trial": {"enabled": True}, "urlKey": "postgres-password"}}, "holds the trial database's password"),
     # what values are together
@@ -74,6 +113,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"database": {"existingSecret": "db", "trial": {"enabled": True}}}, "choose one database"),
     (TRIAL | {"migration": {"mode": "hook"}}, "migration.mode=hook runs before anything of this release exists"),
     ({"database": {"trial": {"enabled": True}, "passwordKey": "a"}}, "the trial database has neither"),
+    (
+        TRIAL | {"migration": {"urlKey": "owner"}},
+        "migration.urlKey and migration.existingSecret lead to another database",
+    ),
+    (
+        TRIAL | {"migration": {"existingSecret": "owner", "grantTo": "app"}},
+        "migration.urlKey and migration.existingSecret lead to another database",
+    ),
     (OUTSIDE | {"config": {"SERVICE_DATABASE_POOLED": True}}, "need an address past the pooler"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_DRAIN_DELAY", "value": "1"}]}, "set by the chart"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_BIND", "value": ":1"}]}, "use service.port"),

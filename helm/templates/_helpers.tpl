@@ -82,6 +82,12 @@ annotations:
 {{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas (default 1 .Values.replicaCount) | int -}}
 {{- end -}}
 
+{{/* A number of pods, or a percentage of those that are sure to run, rounded up as Kubernetes does. Takes root and pods. */}}
+{{- define "service.count" -}}
+{{- $share := trimSuffix "%" (toString .pods) | float64 -}}
+{{- kindIs "string" .pods | ternary (divf (mulf $share (include "service.minimum" .root)) 100 | ceil) $share | int -}}
+{{- end -}}
+
 {{- define "service.databaseSecret" -}}
 {{- .Values.database.trial.enabled | ternary (printf "%s-trial" (include "service.fullname" .)) .Values.database.existingSecret -}}
 {{- end -}}

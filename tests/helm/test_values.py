@@ -314,7 +314,17 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "no TLS"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
+        (
+            OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"], "paths": [{"path": "/api"}]}},
+            "From outside: http://a.example/api\n",
+        ),
         (OUTSIDE | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
+        (
+            OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "100%"}},
+            "maxUnavailable is 100%, which is all of 2 pods",
+        ),
+        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "51%"}}, "maxUnavailable is 51%, which is all of 2 pods"),
+        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable is 2, which is all of 2 pods"),
         (OUTSIDE | {"config": {"SERVICE_JOBS_CONCURRENCY": 0}}, "Nobody runs jobs"),
         (OUTSIDE | {"migration": {"mode": "off"}}, "once somebody has run `service migrate`"),
     ],
@@ -351,6 +361,7 @@ def test_the_notes_do_not_warn_of_what_is_safe() -> None:
     notes = render(CHART, OUTSIDE | workers | {"networkPolicy": {"enabled": True}}).notes
 
     assert "Nobody runs jobs" not in notes
+    assert "maxUnavailable" not in notes
     assert "trial" not in notes
     assert "replicas" not in notes
     assert "9000: networkPolicy" not in notes

@@ -28,7 +28,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "service.podLabels" -}}
 {{- $own := include "service.selector" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/version" (include "service.version" .root | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
-{{- merge $own (default dict .labels) .root.Values.commonLabels | toYaml -}}
+{{- mergeOverwrite (dict) .root.Values.commonLabels (default dict .labels) $own | toYaml -}}
 {{- end -}}
 
 {{- define "service.labels" -}}
@@ -43,7 +43,7 @@ name: {{ printf "%s%s" (include "service.fullname" .root) (default "" .suffix) |
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "service.labels" . | nindent 2 }}
-{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+{{- with mergeOverwrite (dict) .root.Values.commonAnnotations (default dict .annotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

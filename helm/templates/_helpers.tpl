@@ -114,6 +114,11 @@ Those of `config` as JSON, since 1048576 would otherwise come out as 1.048576e+0
 {{- end }}
 {{- end -}}
 
+{{/* The first of the Host names that are served, where not every one is. */}}
+{{- define "service.host" -}}
+{{- regexFind "[^,\\s]+" (default "" .Values.config.SERVICE_ALLOWED_HOSTS) -}}
+{{- end -}}
+
 {{- define "service.passwordFileEnv" -}}
 {{- if .Values.database.passwordKey }}
 - name: SERVICE_DATABASE_PASSWORD_FILE

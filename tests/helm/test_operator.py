@@ -177,6 +177,19 @@ async def test_the_notes_work_as_one_block(tmp_path: Path, database_url: str) ->
     assert done.stdout.count('"status"') >= 3, done.stdout + done.stderr
 
 
+async def test_the_notes_send_nobody_where_a_host_is_refused(tmp_path: Path, database_url: str) -> None:
+    hosts = "demo.example.org,www.example.org"
+    notes = render(CHART, OUTSIDE | {"config": {"SERVICE_ALLOWED_HOSTS": hosts}}).notes
+    [asked] = re.findall(r"`(curl [^`]+)`", notes)
+    with started(tmp_path, "serve", database_url=database_url, allowed_hosts=hosts) as pod:
+        await pod.wait_ready()
+
+        done = await trio.to_thread.run_sync(lambda: run(asked.replace("http://127.0.0.1:8000", pod.public)))
+
+    assert json.loads(done.stdout)["openapi"]
+    assert "open http://127.0.0.1:8000/" not in notes  # where the answer is 421
+
+
 @pytest.mark.parametrize("words", NOTES)
 def test_the_notes_name_what_a_release_has(words: list[str], release: Release) -> None:
     test_a_command_names_what_a_release_has(words, release)

@@ -325,6 +325,10 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
         ),
         (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "51%"}}, "maxUnavailable is 51%, which is all of 2 pods"),
         (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable is 2, which is all of 2 pods"),
+        (
+            OUTSIDE | {"networkPolicy": {"enabled": True}, "monitoring": {"podMonitor": True}},
+            "Prometheus cannot read the pods",
+        ),
         (OUTSIDE | {"config": {"SERVICE_JOBS_CONCURRENCY": 0}}, "Nobody runs jobs"),
         (OUTSIDE | {"migration": {"mode": "off"}}, "once somebody has run `service migrate`"),
     ],
@@ -365,6 +369,7 @@ def test_the_notes_do_not_warn_of_what_is_safe() -> None:
     assert "trial" not in notes
     assert "replicas" not in notes
     assert "9000: networkPolicy" not in notes
+    assert "Prometheus" not in notes
 
 
 def test_containers_of_the_user_run_where_they_can_end() -> None:

@@ -74,6 +74,21 @@ def test_a_command_names_what_a_release_has(words: list[str], release: Release) 
         assert any(wanted.items() <= labels.items() for labels in labelled)
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / "deploy" / "runbook.md", ROOT / "docs" / "backup.md"], ids=lambda path: path.stem
+)
+def test_all_that_writes_is_stopped_before_a_restore(path: Path) -> None:
+    release = render(CHART, OUTSIDE | {"workers": {"enabled": True}})
+    [words] = [words for words in commands(path.read_text()) if words[:2] == ["kubectl", "scale"]]
+
+    selector = dict(pair.split("=") for pair in words[words.index("-l") + 1].split(",")) if "-l" in words else {}
+    stopped = [
+        one for one in release.of("Deployment") if selector and selector.items() <= one["metadata"]["labels"].items()
+    ]
+
+    assert len(stopped) == len(release.of("Deployment")) == 2
+
+
 @pytest.mark.parametrize("words", COMMANDS)
 def test_logs_are_read_of_all_pods_and_whole(words: list[str]) -> None:
     if words[:2] != ["kubectl", "logs"] or len(words) == 3:

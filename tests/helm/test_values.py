@@ -172,6 +172,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         OUTSIDE | {"secrets": {"existingSecret": "s", "keys": {"SERVICE_AUTH_CLIENT_SECRET": "k"}}},
         "SERVICE_AUTH_CLIENT_SECRET needs config.SERVICE_AUTH_CLIENT_ID",
     ),
+    (
+        OUTSIDE | {"workers": {"enabled": True}, "readinessProbe": {"httpGet": {"port": "http"}}},
+        "readinessProbe asks port http, on which workers do not listen: ask management",
+    ),
+    (
+        OUTSIDE | {"workers": {"enabled": True}, "startupProbe": {"httpGet": None, "tcpSocket": {"port": 8000}}},
+        "startupProbe asks port 8000, on which workers do not listen: ask management",
+    ),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"ingress": {"enabled": True}}, "ingress.hosts is empty"),

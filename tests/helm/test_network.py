@@ -61,6 +61,7 @@ def test_an_ingress_leads_the_paths_it_is_told() -> None:
         ({"ISSUER": "https://login.example.org/realms/main"}, [443]),
         ({"ISSUER": "https://login.example.org:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://login.example.org/a:80/b"}, [443]),
+        ({"ISSUER": "HTTPS://login.example.org:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://[fd00::1]:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://[fd00::1]/realms/main"}, [443]),
         ({"ISSUER": "https://login.example.org", "JWKS_URL": "https://keys.example.org:9443/keys"}, [443, 9443]),
@@ -85,6 +86,8 @@ def test_pods_may_reach_the_identity_provider(config: dict[str, str], ports: lis
         ({"otlpEndpoint": "http://collector.monitoring:4318"}, 4318),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4319"}]}, 4319),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "https://collector/v1/traces"}]}, 443),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "HTTP://collector:4319"}]}, 4319),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "HTTPS://collector"}]}, 443),
         (
             {
                 "otlpEndpoint": "http://collector:4318",

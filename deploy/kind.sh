@@ -39,6 +39,10 @@ MIGRATION
 DOCKERFILE
 
 trap end EXIT
+# Not every sh runs that at a signal.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 kind create cluster --name trireme --wait 3m ${node:+--image "$node"}
 kind load docker-image --name trireme "$current" "$next"
 sh deploy/trial.sh "$current" "$next"

@@ -57,7 +57,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         *("createuser {name}", "--owner {name} ", "template0 {name}", "-u {name} ", "restart {name}", "start {name}"),
     ),
     "deploy/trial.sh": ("{name}-trial", "demo-{name}"),
-    "docs/backup.md": ("demo-{name}", "{name}.dump"),
+    "docs/backup.md": ("{name}.dump",),
     "helm/Chart.yaml": ("name: {name}\n",),
     "helm/README.md": ("\n{title} on Kubernetes", " {name}-database", "`{name}:VERSION`"),
     "helm/ci/everything-values.yaml": ("example.org/{name},",),

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 current=$1
 next=$2
 namespace=trireme-trial
+background=
 
 say() {
 	printf '\n== %s\n' "$1"
@@ -18,9 +19,19 @@ k() {
 	kubectl --namespace "$namespace" "$@"
 }
 
+# A signal ends a shell as a failure does, with its trap at EXIT, which not every sh runs at a signal.
+end_at_signals() {
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
 end() {
 	code=$?
 	trap - EXIT
+	# What runs in the background of a script does not heed Ctrl-C.
+	# shellcheck disable=SC2086  # a number each
+	kill $background 2>/dev/null || true
 	if [ "$code" != 0 ]; then
 		say "what was there when it failed"
 		k get all,pvc,events || true
@@ -33,13 +44,14 @@ end() {
 # Two URLs, through the port-forward that an operator would use.
 curl_health() {
 	kubectl --namespace "$namespace" port-forward service/demo-trireme 18000:80 >/dev/null &
-	forward=$!
+	background=$!
 	for probe in livez readyz; do
 		curl --fail --silent --retry 20 --retry-all-errors --retry-delay 1 "http://127.0.0.1:18000/$probe" ||
 			{ echo "no /$probe through the port-forward" >&2 && exit 1; }
 		echo
 	done
-	kill "$forward"
+	kill "$background"
+	background=
 }
 
 # A change of the release to that image, with clients that count what fails until the last of the old pods has drained.
@@ -47,20 +59,19 @@ under_load() {
 	image=$1
 	shift
 	k exec rollout -- rm -f /tmp/stop
-	k exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
-	load=$!
-	watchers=
+	kubectl --namespace "$namespace" exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
+	background=$!
 	for watcher in tests/*/rollout.py; do # what the clients of a feature see, where it has such a script
 		[ -f "$watcher" ] || continue
-		k exec -i rollout -- python - http://demo-trireme <"$watcher" &
-		watchers="$watchers $!"
+		kubectl --namespace "$namespace" exec -i rollout -- python - http://demo-trireme <"$watcher" &
+		background="$background $!"
 	done
 	sleep 10
 	"$@"
 	soon all_pods_run "$image" || { echo "not all pods run $image" >&2 && exit 1; }
 	k exec rollout -- touch /tmp/stop
-	wait "$load"
-	for watcher in $watchers; do wait "$watcher"; done
+	for client in $background; do wait "$client"; done
+	background=
 }
 
 # Until a command succeeds, a minute at the most.
@@ -92,6 +103,7 @@ run_notes() {
 	block=$(helm get notes demo --namespace "$namespace" | sed -n -e 's/^  kubectl /kubectl /p' -e 's/^  curl /curl --fail /p')
 	(
 		trap 'kill $forwards 2>/dev/null' EXIT
+		end_at_signals
 		forwards=
 		eval "$(printf '%s\n' "$block" | sed 's/&$/\& forwards="$forwards $!"/')"
 	)
@@ -122,6 +134,7 @@ hand_over() {
 
 kubectl create namespace "$namespace"
 trap end EXIT
+end_at_signals
 
 say "install on an empty cluster"
 helm install demo helm/ --namespace "$namespace" --set database.trial.enabled=true \

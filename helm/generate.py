@@ -17,7 +17,7 @@ import yaml
 CHART = Path(__file__).parent
 sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 
-from helm.kinds import LIMIT, expand, only_printable  # noqa: E402  # after the path above
+from helm.kinds import LIKE, LIMIT, expand, only_printable  # noqa: E402  # after the path above
 from service.features import FEATURES  # noqa: E402  # the same
 from service.platform.feature import catalogue  # noqa: E402  # the same
 from service.platform.settings import DRAIN_MARGIN, Catalogue, PlatformSettings, Setting  # noqa: E402  # the same
@@ -115,7 +115,7 @@ def _schema(value: Value, known: Catalogue) -> dict[str, Any]:
             free = {name: schema for name, schema in described.items() if name not in OWNED}
             extra |= {"additionalProperties": False, "properties": free}
         elif setting == "secrets":
-            key = {"type": "string", "minLength": 1}
+            key = {"type": "string", "minLength": 1, **LIKE["key"]}
             named = {one.variable: {**key, "description": one.info.description} for one in own_secrets(known)}
             extra |= {"additionalProperties": False, "properties": named}
         else:

@@ -11,6 +11,7 @@ TEXT = {"type": "string"}
 PRINTABLE = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\ufeff\ufffe\uffff]*$"
 MAP = {"type": "object", "propertyNames": KEY}
 DNS = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+LABEL = {**TEXT, "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}
 LIKE: dict[str, dict[str, Any]] = {
     "labels": {**MAP, "additionalProperties": {**TEXT, "pattern": f"^({WORD})?$"}},
     "annotations": {**MAP, "additionalProperties": TEXT},
@@ -41,7 +42,12 @@ LIKE: dict[str, dict[str, Any]] = {
     "named": {
         "type": "object",
         "required": ["name"],
-        "properties": {"name": {**TEXT, "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}},
+        "properties": {"name": LABEL},
+    },
+    "mount": {
+        "type": "object",
+        "required": ["name", "mountPath"],
+        "properties": {"name": LABEL, "mountPath": {**TEXT, "minLength": 1}},
     },
 }
 

@@ -28,7 +28,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "service.podLabels" -}}
 {{- $own := include "service.selector" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/version" (include "service.version" .root | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
-{{- merge $own (default dict .labels) .root.Values.commonLabels | toYaml -}}
+{{- mergeOverwrite (dict) .root.Values.commonLabels (default dict .labels) $own | toYaml -}}
 {{- end -}}
 
 {{- define "service.labels" -}}
@@ -43,7 +43,7 @@ name: {{ printf "%s%s" (include "service.fullname" .root) (default "" .suffix) |
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "service.labels" . | nindent 2 }}
-{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+{{- with mergeOverwrite (dict) .root.Values.commonAnnotations (default dict .annotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -82,27 +82,41 @@ annotations:
 {{- or .Values.autoscaling.enabled .Values.autoscaling.external | ternary .Values.autoscaling.minReplicas (default 1 .Values.replicaCount) | int -}}
 {{- end -}}
 
+{{/* A number of pods, or a percentage of those that are sure to run, rounded up as Kubernetes does. Takes root and pods. */}}
+{{- define "service.count" -}}
+{{- $share := trimSuffix "%" (toString .pods) | float64 -}}
+{{- kindIs "string" .pods | ternary (divf (mulf $share (include "service.minimum" .root)) 100 | ceil) $share | int -}}
+{{- end -}}
+
 {{- define "service.databaseSecret" -}}
 {{- .Values.database.trial.enabled | ternary (printf "%s-trial" (include "service.fullname" .)) .Values.database.existingSecret -}}
 {{- end -}}
 
-{{/* Settings from `config`. JSON, since 1048576 would otherwise come out as 1.048576e+06. Takes root and skip. */}}
-{{- /* Settings that are secrets, for every verb that reads the settings: `migrate` too, as one may be required. */}}
-{{- define "service.secretsEnv" -}}
-{{- range $name, $key := .Values.secrets.keys }}
-- name: {{ $name }}
-  valueFrom:
-    secretKeyRef: {name: {{ $.Values.secrets.existingSecret | quote }}, key: {{ $key | quote }}}
-{{- end }}
-{{- end -}}
-
-{{- define "service.configEnv" -}}
+{{/* What each verb reads that reads the settings: they are checked together, so that a part of them does not do.
+Those of `config` as JSON, since 1048576 would otherwise come out as 1.048576e+06. Takes root and skip. */}}
+{{- define "service.settingsEnv" -}}
+- name: SERVICE_DRAIN_DELAY
+  value: {{ .root.Values.drain.delay | toJson | quote }}
+- name: SERVICE_DRAIN_SPREAD
+  value: {{ .root.Values.drain.spread | toJson | quote }}
+- name: SERVICE_GRACEFUL_TIMEOUT
+  value: {{ .root.Values.drain.gracefulTimeout | toJson | quote }}
 {{- range $name, $value := omit .root.Values.config .skip }}
 {{- if not (kindIs "invalid" $value) }}
 - name: {{ $name }}
   value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
 {{- end }}
+{{- range $name, $key := .root.Values.secrets.keys }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ $.root.Values.secrets.existingSecret | quote }}, key: {{ $key | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* The first of the Host names that are served, where not every one is. */}}
+{{- define "service.host" -}}
+{{- regexFind "[^,\\s]+" (default "" .Values.config.SERVICE_ALLOWED_HOSTS) -}}
 {{- end -}}
 
 {{- define "service.passwordFileEnv" -}}
@@ -139,14 +153,7 @@ to other names comes last, since Kubernetes resolves only what stands before it.
   value: "[::]:8000"
 - name: SERVICE_MANAGEMENT_BIND
   value: "[::]:9000"
-- name: SERVICE_DRAIN_DELAY
-  value: {{ .Values.drain.delay | toJson | quote }}
-- name: SERVICE_DRAIN_SPREAD
-  value: {{ .Values.drain.spread | toJson | quote }}
-- name: SERVICE_GRACEFUL_TIMEOUT
-  value: {{ .Values.drain.gracefulTimeout | toJson | quote }}
-{{- include "service.configEnv" (dict "root" . "skip" "") }}
-{{- include "service.secretsEnv" . }}
+{{ include "service.settingsEnv" (dict "root" . "skip" "") }}
 - name: SERVICE_DATABASE_URL
   valueFrom:
     secretKeyRef: {name: {{ include "service.databaseSecret" . | quote }}, key: {{ .Values.database.urlKey | quote }}}

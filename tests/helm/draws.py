@@ -113,7 +113,8 @@ def _of_kind(kind: str, schema: dict[str, Any], path: str) -> st.SearchStrategy[
         case "string":
             return _text(schema)
         case "array":
-            return st.lists(draw_from(schema["items"], path + "[]"), max_size=2)
+            one, fewest = draw_from(schema["items"], path + "[]"), schema.get("minItems", 0)
+            return st.lists(one, min_size=fewest, max_size=2, unique=schema.get("uniqueItems", False))
     return _object(schema, path)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from service.platform.verbs.program import CRASHED, FAILED, REFUSED, UNREACHABLE, WRONG
 from tests.helm.charts import CHART, Object, render
+from tests.helm.rules_of_pods import settings_of
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
 KILLED = 137  # out of memory, for instance
@@ -45,6 +46,19 @@ def test_the_owners_job_alone_grants_to_the_services_user() -> None:
     }
 
     assert told == {"Job"}
+
+
+@pytest.mark.parametrize("mode", ["job", "hook"])
+def test_it_starts_with_whatever_the_serving_pods_start_with(mode: str) -> None:
+    """Settings are checked together: what was left out had its default, and the others did not fit to that."""
+    slow = {"config": {"SERVICE_REQUEST_DEADLINE": 60}, "drain": {"delay": 1, "spread": 2, "gracefulTimeout": 90}}
+
+    release = render(CHART, OUTSIDE | slow | {"migration": {"mode": mode}})
+
+    [serving, migrating] = [
+        settings_of(pod.spec["containers"][0]) for pod in release.pods if pod.owner["kind"] in {"Deployment", "Job"}
+    ]
+    assert (migrating.request_deadline, migrating.drain_bound) == (serving.request_deadline, serving.drain_bound)
 
 
 @pytest.mark.parametrize("mode", ["job", "hook"])

@@ -121,6 +121,24 @@ def test_a_label_of_the_user_never_changes_who_is_selected() -> None:
     assert release.server.owner["metadata"]["labels"]["team"] == "a"
 
 
+def test_an_empty_text_of_one_object_stands_before_the_text_of_all() -> None:
+    release = render(
+        CHART,
+        {
+            "database": {"existingSecret": "db"},
+            "commonLabels": {"team": "a"},
+            "commonAnnotations": {"example.org/a": "b"},
+            "podLabels": {"team": ""},
+            "service": {"labels": {"team": ""}, "annotations": {"example.org/a": ""}},
+            "monitoring": {"serviceMonitor": True, "labels": {"team": ""}},
+        },
+    )
+
+    public = release.of("Service")[0]["metadata"]
+    assert (public["labels"]["team"], public["annotations"]["example.org/a"]) == ("", "")
+    assert release.server.labels["team"] == release.of("ServiceMonitor")[0]["metadata"]["labels"]["team"] == ""
+
+
 def test_recreate_is_a_strategy_without_the_fields_of_the_other() -> None:
     release = render(CHART, {"database": {"existingSecret": "db"}, "strategy": {"type": "Recreate"}})
 

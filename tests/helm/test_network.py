@@ -61,6 +61,7 @@ def test_an_ingress_leads_the_paths_it_is_told() -> None:
         ({"ISSUER": "https://login.example.org/realms/main"}, [443]),
         ({"ISSUER": "https://login.example.org:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://login.example.org/a:80/b"}, [443]),
+        ({"ISSUER": "HTTPS://login.example.org:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://[fd00::1]:8443/realms/main"}, [8443]),
         ({"ISSUER": "https://[fd00::1]/realms/main"}, [443]),
         ({"ISSUER": "https://login.example.org", "JWKS_URL": "https://keys.example.org:9443/keys"}, [443, 9443]),
@@ -85,6 +86,8 @@ def test_pods_may_reach_the_identity_provider(config: dict[str, str], ports: lis
         ({"otlpEndpoint": "http://collector.monitoring:4318"}, 4318),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4319"}]}, 4319),
         ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "https://collector/v1/traces"}]}, 443),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "HTTP://collector:4319"}]}, 4319),
+        ({"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "HTTPS://collector"}]}, 443),
         (
             {
                 "otlpEndpoint": "http://collector:4318",
@@ -178,3 +181,30 @@ def test_alerts_lead_to_the_runbook_of_a_place_that_is_named() -> None:
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Exception, match=sentence):
         render(CHART, OUTSIDE | values)
+
+
+def test_an_autoscaler_counts_the_cpu_of_the_service_alone() -> None:
+    """By all containers it could not count where one of them requests none, and would never scale."""
+    beside = {"extraContainers": [{"name": "shipper", "image": "b:1"}], "autoscaling": {"enabled": True}}
+
+    release = render(CHART, OUTSIDE | beside)
+
+    [metric] = release.of("HorizontalPodAutoscaler")[0]["spec"]["metrics"]
+    [counted] = [one for one in release.server.containers if one["name"] == metric["containerResource"]["container"]]
+    assert metric["type"] == "ContainerResource"
+    assert metric["containerResource"]["name"] in counted["resources"]["requests"]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://collector:61234", "http://[fd00::1]:4318", "https://[fd00::1]/v1", "http://collector:65535"]
+)
+def test_traces_go_to_any_address_and_port_that_there_is(endpoint: str) -> None:
+    env = render(CHART, OUTSIDE | {"otlpEndpoint": endpoint}).server.spec["containers"][0]["env"]
+
+    assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint} in env
+
+
+@pytest.mark.parametrize("endpoint", ["http://collector:65536", "http://collector:0", "collector:4318", "http://[fd00"])
+def test_traces_go_to_no_other(endpoint: str) -> None:
+    with pytest.raises(Exception, match="does not match pattern"):
+        render(CHART, OUTSIDE | {"otlpEndpoint": endpoint})

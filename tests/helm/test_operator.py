@@ -74,6 +74,21 @@ def test_a_command_names_what_a_release_has(words: list[str], release: Release) 
         assert any(wanted.items() <= labels.items() for labels in labelled)
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / "deploy" / "runbook.md", ROOT / "docs" / "backup.md"], ids=lambda path: path.stem
+)
+def test_all_that_writes_is_stopped_before_a_restore(path: Path) -> None:
+    release = render(CHART, OUTSIDE | {"workers": {"enabled": True}})
+    [words] = [words for words in commands(path.read_text()) if words[:2] == ["kubectl", "scale"]]
+
+    selector = dict(pair.split("=") for pair in words[words.index("-l") + 1].split(",")) if "-l" in words else {}
+    stopped = [
+        one for one in release.of("Deployment") if selector and selector.items() <= one["metadata"]["labels"].items()
+    ]
+
+    assert len(stopped) == len(release.of("Deployment")) == 2
+
+
 @pytest.mark.parametrize("words", COMMANDS)
 def test_logs_are_read_of_all_pods_and_whole(words: list[str]) -> None:
     if words[:2] != ["kubectl", "logs"] or len(words) == 3:
@@ -175,6 +190,19 @@ async def test_the_notes_work_as_one_block(tmp_path: Path, database_url: str) ->
         done = await trio.to_thread.run_sync(lambda: run("trap 'kill 0' EXIT\n" + block, **addresses))
 
     assert done.stdout.count('"status"') >= 3, done.stdout + done.stderr
+
+
+async def test_the_notes_send_nobody_where_a_host_is_refused(tmp_path: Path, database_url: str) -> None:
+    hosts = "demo.example.org,www.example.org"
+    notes = render(CHART, OUTSIDE | {"config": {"SERVICE_ALLOWED_HOSTS": hosts}}).notes
+    [asked] = re.findall(r"`(curl [^`]+)`", notes)
+    with started(tmp_path, "serve", database_url=database_url, allowed_hosts=hosts) as pod:
+        await pod.wait_ready()
+
+        done = await trio.to_thread.run_sync(lambda: run(asked.replace("http://127.0.0.1:8000", pod.public)))
+
+    assert json.loads(done.stdout)["openapi"]
+    assert "open http://127.0.0.1:8000/" not in notes  # where the answer is 421
 
 
 @pytest.mark.parametrize("words", NOTES)

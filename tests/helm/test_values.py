@@ -18,6 +18,10 @@ from tests.helm.rules_of_pods import KNOWN, settings_of
 OUTSIDE = {"database": {"existingSecret": "db"}}
 TRIAL = {"database": {"trial": {"enabled": True}}}
 
+SECRET = "SERVICE_AUTH_CLIENT_SECRET"  # a setting's name
+
+MORE = {"name": "more", "emptyDir": {"sizeLimit": "1Mi"}}
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     # what the schema says, made from the settings class
     (OUTSIDE | {"config": {"SERVICE_REQEST_DEADLINE": 5}}, "'SERVICE_REQEST_DEADLINE' not allowed"),
@@ -52,6 +56,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"tmpSize": "64 Mi"}, "'64 Mi' does not match pattern"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "value": 5}]}, "got number, want string"),
     (OUTSIDE | {"extraEnv": [{"name": "A", "valeu": "5"}]}, "'valeu' not allowed"),
+    (OUTSIDE | {"networkPolicy": {"databasePorts": []}}, "at '/networkPolicy/databasePorts': minItems: got 0, want 1"),
+    (OUTSIDE | {"ingress": {"paths": []}}, "at '/ingress/paths': minItems: got 0, want 1"),
+    (
+        OUTSIDE | {"ingress": {"tls": [{"hosts": "a.example"}]}},
+        "'/ingress/tls/0/hosts': got string, want null or array",
+    ),
+    (OUTSIDE | {"ingress": {"hosts": ["a.example", "b.example", "a.example"]}}, "items at 0 and 2 are equal"),
+    (OUTSIDE | {"secrets": {"existingSecret": "a", "keys": {SECRET: "a b"}}}, "'a b' does not match pattern"),
+    (OUTSIDE | {"extraVolumeMounts": [{"name": "tmp"}]}, "missing property 'mountPath'"),
+    (
+        OUTSIDE | {"image": {"repository": "example/shop:1.2"}},
+        "example/shop:1.2, with a version: that belongs in image.tag",
+    ),
+    (OUTSIDE | {"image": {"repository": "example/"}}, "'example/' does not match pattern"),
+    (
+        OUTSIDE | {"global": {"imageRegistry": "https://mirror.example"}},
+        "'https://mirror.example' does not match pattern",
+    ),
     (OUTSIDE | {"migration": {"grantTo": "app"}}, "migration.existingSecret, the owner's address, is empty"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "101%"}}, "'101%' does not match pattern"),
     (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "00%"}}, "'00%' does not match pattern"),
@@ -67,6 +89,23 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"podSpec": {"volumes": []}}, "use extraVolumes"),
     (OUTSIDE | {"podSpec": {"restartPolicy": "Always"}}, "podSpec.restartPolicy"),
     (OUTSIDE | {"extraContainers": [{"name": "service", "image": "b"}]}, "extraContainers: the name service is taken"),
+    (
+        OUTSIDE | {"extraVolumes": [MORE], "extraVolumeMounts": [{"name": "more", "mountPath": "/tmp/"}]},
+        "extraVolumeMounts: /tmp is mounted already, as tmp",
+    ),
+    (
+        OUTSIDE | {"extraVolumeMounts": [{"name": "tmp", "mountPath": "/a"}, {"name": "tmp", "mountPath": "/a"}]},
+        "extraVolumeMounts: /a is mounted already, as tmp",
+    ),
+    (
+        OUTSIDE | {"extraVolumes": [MORE], "extraVolumeMounts": [{"name": "mor", "mountPath": "/a"}]},
+        "extraVolumeMounts: no volume is called mor: there are more, tmp",
+    ),
+    (OUTSIDE | {"strategy": {"rollingUpdate": {"maxSurge": 0}}}, "set strategy.rollingUpdate.maxUnavailable=1"),
+    (
+        OUTSIDE | {"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}},
+        "no pod could ever be replaced",
+    ),
     (OUTSIDE | {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv names A twice"),
     ({"database": {"trial": {"enabled": True}, "urlKey": "postgres-password"}}, "holds the trial database's password"),
     # what values are together
@@ -74,10 +113,28 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"database": {"existingSecret": "db", "trial": {"enabled": True}}}, "choose one database"),
     (TRIAL | {"migration": {"mode": "hook"}}, "migration.mode=hook runs before anything of this release exists"),
     ({"database": {"trial": {"enabled": True}, "passwordKey": "a"}}, "the trial database has neither"),
+    (
+        TRIAL | {"migration": {"urlKey": "owner"}},
+        "migration.urlKey and migration.existingSecret lead to another database",
+    ),
+    (
+        TRIAL | {"migration": {"existingSecret": "owner", "grantTo": "app"}},
+        "migration.urlKey and migration.existingSecret lead to another database",
+    ),
     (OUTSIDE | {"config": {"SERVICE_DATABASE_POOLED": True}}, "need an address past the pooler"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_DRAIN_DELAY", "value": "1"}]}, "set by the chart"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_BIND", "value": ":1"}]}, "use service.port"),
     (OUTSIDE | {"extraEnv": [{"name": "SERVICE_LOG_LEVEL", "value": "info"}]}, "use config.SERVICE_LOG_LEVEL"),
+    # the service reads names in any case
+    (
+        OUTSIDE | {"extraEnv": [{"name": "service_drain_spread", "value": "1"}]},
+        "service_drain_spread is set by the chart",
+    ),
+    (OUTSIDE | {"extraEnv": [{"name": "Service_Max_Requests", "value": "1"}]}, "use config.SERVICE_MAX_REQUESTS"),
+    (
+        OUTSIDE | {"extraEnv": [{"name": "service_auth_client_secret", "value": "hunter2"}]},
+        "use secrets.existingSecret and secrets.keys.SERVICE_AUTH_CLIENT_SECRET",
+    ),
     (
         OUTSIDE | {"drain": {"gracefulTimeout": 5}},
         "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10",
@@ -85,6 +142,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
     (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
     (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
+    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 0}}, "is 0, and a drain may take 30"),
+    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": None}}, "is null, and a drain may take 30"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
     (
         OUTSIDE | {"autoscaling": {"minReplicas": 11}},
@@ -112,6 +171,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         OUTSIDE | {"secrets": {"existingSecret": "s", "keys": {"SERVICE_AUTH_CLIENT_SECRET": "k"}}},
         "SERVICE_AUTH_CLIENT_SECRET needs config.SERVICE_AUTH_CLIENT_ID",
+    ),
+    (
+        OUTSIDE | {"workers": {"enabled": True}, "readinessProbe": {"httpGet": {"port": "http"}}},
+        "readinessProbe asks port http, on which workers do not listen: ask management",
+    ),
+    (
+        OUTSIDE | {"workers": {"enabled": True}, "startupProbe": {"httpGet": None, "tcpSocket": {"port": 8000}}},
+        "startupProbe asks port 8000, on which workers do not listen: ask management",
     ),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
@@ -255,7 +322,21 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "no TLS"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
+        (
+            OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"], "paths": [{"path": "/api"}]}},
+            "From outside: http://a.example/api\n",
+        ),
         (OUTSIDE | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
+        (
+            OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "100%"}},
+            "maxUnavailable is 100%, which is all of 2 pods",
+        ),
+        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "51%"}}, "maxUnavailable is 51%, which is all of 2 pods"),
+        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable is 2, which is all of 2 pods"),
+        (
+            OUTSIDE | {"networkPolicy": {"enabled": True}, "monitoring": {"podMonitor": True}},
+            "Prometheus cannot read the pods",
+        ),
         (OUTSIDE | {"config": {"SERVICE_JOBS_CONCURRENCY": 0}}, "Nobody runs jobs"),
         (OUTSIDE | {"migration": {"mode": "off"}}, "once somebody has run `service migrate`"),
     ],
@@ -292,9 +373,11 @@ def test_the_notes_do_not_warn_of_what_is_safe() -> None:
     notes = render(CHART, OUTSIDE | workers | {"networkPolicy": {"enabled": True}}).notes
 
     assert "Nobody runs jobs" not in notes
+    assert "maxUnavailable" not in notes
     assert "trial" not in notes
     assert "replicas" not in notes
     assert "9000: networkPolicy" not in notes
+    assert "Prometheus" not in notes
 
 
 def test_containers_of_the_user_run_where_they_can_end() -> None:

@@ -1,0 +1,45 @@
+"""The trial of a release, told to stop in the middle: it takes away what it made, and leaves nothing running."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.platform.name import NAME
+from tests.helm.charts import ROOT
+
+# Where a cluster and Helm are missing: they say what they were asked for; a forward is one until it is killed.
+PLANTED = """#!/bin/sh
+echo "$(basename "$0") $*" >&2
+case "$*" in *port-forward*) exec sleep 600 ;; esac
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_a_trial_that_is_told_to_stop_takes_its_namespace_away(tmp_path: Path, signum: signal.Signals) -> None:
+    for name in ("kubectl", "helm"):
+        (tmp_path / name).write_text(PLANTED)
+        (tmp_path / name).chmod(0o755)
+    trial = subprocess.Popen(
+        ["sh", "deploy/trial.sh", "example/shop:1", "example/shop:2"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert trial.stderr
+        assert any("port-forward" in line for line in trial.stderr)
+        os.killpg(trial.pid, signum)  # as a terminal does
+        said = trial.communicate(timeout=30)[1]  # to its end: whoever still runs holds it open
+
+        assert trial.returncode == 128 + signum
+        assert f"kubectl delete namespace {NAME}-trial" in said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(trial.pid, signal.SIGKILL)

@@ -27,6 +27,7 @@ def chat(
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
     from service.chat.client.chat import chat
+    from service.chat.client.stranger import NoChatError
     from service.chat.parsing import parse_name, parse_room
     from service.platform.errors import Invalid
 
@@ -35,7 +36,10 @@ def chat(
     except Invalid as error:
         fail(str(error), 2)
     check_token_file(token_file)
-    unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
+    try:
+        unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
+    except NoChatError as error:
+        fail(str(error), 1)
     if unstored:
         fail(f"{unstored} lines were not stored", 1)
 

@@ -44,7 +44,7 @@ async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", 
     except h11.RemoteProtocolError as error:
         raise AskError(f"{url} does not speak HTTP: {error}") from error
     except FAILURES as error:
-        raise AskError(f"{url} does not answer: {_reason(error)}") from error
+        raise AskError(f"{url} does not answer: {reason(error)}") from error
     if answer.status != 200:
         raise AskError(f"{url}{path} says {answer.status}: {_detail(answer)}")
     return answer.body.decode(errors="replace").rstrip()
@@ -134,7 +134,7 @@ def _detail(answer: Answer) -> str:
     return detail
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return why there was no answer: the root of it, and of several addresses the first one's."""
     if isinstance(error, trio.TooSlowError):
         return f"nothing came within {PATIENCE} s"

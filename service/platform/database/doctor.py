@@ -4,8 +4,7 @@ A question that is refused is an answer, too: of the schema's state, for which a
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -59,26 +58,22 @@ class Facts:
 
 async def ask(settings: PlatformSettings) -> Facts:
     """Return the facts. Raises DatabaseAway, with the reason and no secret, when the server does not answer."""
-    async with _connected(Address.pool(settings)) as pgconn:
-        return await _ask(pgconn, settings)
+    return await _answer(Address.pool(settings), lambda pgconn: _ask(pgconn, settings))
 
 
 async def ask_directly(settings: PlatformSettings) -> None:
     """Go the way past the pooler, as the listener and migrations do. Raises DatabaseAway likewise."""
-    async with _connected(Address.direct(settings)) as pgconn:
-        await _value(pgconn, "SELECT 1")
+    await _answer(Address.direct(settings), lambda pgconn: _value(pgconn, "SELECT 1"))
 
 
-@asynccontextmanager
-async def _connected(address: Address) -> AsyncIterator[PGconn]:
-    """Yield a connection for questions that are answered soon. Raises DatabaseAway, also for one that is not."""
+async def _answer[T](address: Address, question: Callable[[PGconn], Awaitable[T]]) -> T:
     try:
         pgconn = await connect(address.parameters)
     except (ConnectFailed, PasswordUnreadable) as error:
         raise DatabaseAway(_one_line(error)) from None
     try:
         with trio.fail_after(ANSWER_LIMIT):
-            yield pgconn
+            return await question(pgconn)
     except trio.TooSlowError:
         raise DatabaseAway(f"lets us in, and does not answer within {ANSWER_LIMIT:g} s") from None
     except psycopg.Error as error:

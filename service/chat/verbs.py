@@ -24,6 +24,8 @@ def chat(
 ) -> None:
     """Chat from a terminal, until the end of the input. Reconnects by itself; exits 1 if a line was not stored.
 
+    Where another service answers from the first it ends with 1 and says so.
+
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
     from service.chat.client.chat import chat

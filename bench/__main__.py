@@ -7,6 +7,7 @@ Each ratio is the median of interleaved pairs of runs. Work per second of proces
 does not tilt it much; PostgreSQL's own time is not counted. The ratios are kept in build/ratios.json.
 """
 
+import argparse
 import resource
 import statistics
 import sys
@@ -195,17 +196,25 @@ def of_features() -> dict[str, Callable[[], None]]:
     return {path.parent.name: import_module(f"tests.{path.parent.name}.bench").main for path in sorted(found)}
 
 
-def main() -> None:
-    end_at_signals()  # by an exception, so that no server is left behind
-    if sys.argv[1:2] == ["growth"]:
-        growth.main(sys.argv[2:])
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["growth"]:
+        growth.main(arguments[1:])
         return
     every = ALL | of_features()
-    if wrong := [name for name in sys.argv[1:] if name not in every]:
-        sys.exit(f"there is no benchmark {wrong[0]!r}; there are {', '.join(every)}")
-    for name in sys.argv[1:] or every:
+    there_are = f"there are {', '.join(every)}"
+    parser = argparse.ArgumentParser(
+        "python -m bench",
+        description="Ratios of what work costs, ours to others', of interleaved runs.",
+        epilog="`python -m bench growth --help`: how cost grows, in minutes.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure, else all of it: {there_are}")
+    names = parser.parse_args(arguments).names
+    if wrong := [name for name in names if name not in every]:
+        parser.error(f"there is no benchmark {wrong[0]!r}; {there_are}")
+    for name in names or every:
         every[name]()
 
 
 if __name__ == "__main__":
-    main()
+    end_at_signals()  # by an exception, so that no server is left behind
+    main(sys.argv[1:])

@@ -24,9 +24,12 @@ def chat(
 ) -> None:
     """Chat from a terminal, until the end of the input. Reconnects by itself; exits 1 if a line was not stored.
 
+    Where another service answers from the first it ends with 1 and says so.
+
     Example: service chat http://127.0.0.1:8000 --room lobby --name ada
     """
     from service.chat.client.chat import chat
+    from service.chat.client.stranger import NoChatError
     from service.chat.parsing import parse_name, parse_room
     from service.platform.errors import Invalid
 
@@ -35,7 +38,10 @@ def chat(
     except Invalid as error:
         fail(str(error), 2)
     check_token_file(token_file)
-    unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
+    try:
+        unstored = run_client(partial(chat, public_url(context, url), room=room, name=name, token_file=token_file))
+    except NoChatError as error:
+        fail(str(error), 1)
     if unstored:
         fail(f"{unstored} lines were not stored", 1)
 

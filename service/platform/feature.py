@@ -5,6 +5,7 @@ before the yield is up before the first request; what it closes after it is gone
 """
 
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -67,12 +68,25 @@ class Feature:
 def named(what: Any) -> Any:
     """Return what a name "module:name" stands for, importing it, or `what` itself when it is no name.
 
-    Raises ImportError, or AttributeError for a name that is not in its module.
+    Raises ImportError, or AttributeError for a name that is not in its module. A module that calls sys.exit is one that
+    cannot be imported: else the process would end with its code, and perhaps without a word.
     """
     if not isinstance(what, str):
         return what
     module, _, name = what.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(imported(lambda: import_module(module)), name)
+
+
+def imported[T](load: Callable[[], T]) -> T:
+    """Return what is imported by a call. Raises ImportError where a module calls sys.exit meanwhile."""
+    try:
+        return load()
+    except SystemExit as asked:
+        if type(asked) is not SystemExit:
+            raise  # a signal has asked
+        *_, (frame, _) = traceback.walk_tb(asked.__traceback__)
+        said = f"{frame.f_globals['__name__']} called sys.exit({asked.code!r}) as it was imported"
+        raise ImportError(said).with_traceback(asked.__traceback__) from None
 
 
 def import_all(features: Sequence[Feature]) -> None:

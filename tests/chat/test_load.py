@@ -112,3 +112,18 @@ async def test_members_are_counted_while_they_join(make_settings: MakeSettings) 
     assert joining[0] == 0
     assert len(joining) > 1
     assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them
+
+
+async def test_who_never_joined_is_not_said_to_reconnect_and_the_reason_is_told(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, []) as urls:
+        load = Load(Plan(url=urls.public, duration=0.5), Options(members=2, writers=1, rooms=1, rate=1))
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(load.prepare, nursery)
+                while not load.not_joining:
+                    await trio.sleep(0.02)
+                nursery.cancel_scope.cancel()
+
+    assert load.reconnects == 0
+    assert "members           2, of whom 0 joined (refused with status 404), reconnected 0 times" in load.lines()

@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from service.chat.client.chat import Member, show
+from service.chat.client.stranger import NoChatError
 from service.platform.testing.processes import ROOT, SERVICE, Process, environment, ready
 from tests.chat.system.balancer import Balancer, balancing
 
@@ -232,6 +234,99 @@ async def test_nothing_listens_is_said_and_tried_again(tmp_path: Path) -> None:
         tries = await screen.wait_for(r"next try in [\d.]+ s", 2)
 
     assert len(tries) >= 2
+
+
+@asynccontextmanager
+async def strangers(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Yield the URL of a server that is no chat: it gives these answers in turn, then the last one, and hangs up."""
+    asked: list[bytes] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        asked.append(await stream.receive_some())
+        await stream.send_all(answers[min(len(asked), len(answers)) - 1])
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}", asked
+        nursery.cancel_scope.cancel()
+
+
+def refusal(status: int) -> bytes:
+    return f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([refusal(404)], "serves no chat: refused with status 404"),
+        ([refusal(200)], "serves no chat: refused with status 200"),
+        ([refusal(421)], "serves no chat: refused with status 421"),
+        ([refusal(401)], "wants a token: name a file with one by --token-file"),
+        ([refusal(502), refusal(503), refusal(404)], "serves no chat: refused with status 404"),
+        ([b""], "serves no chat: it ends each connection without an answer"),
+        ([b"220 mail.example.org\r\n"], "serves no chat: it ends each connection without an answer"),
+    ],
+    ids=["404", "200", "421", "401", "after 503", "nothing", "no HTTP"],
+)
+async def test_where_no_chat_is_served_that_is_said(tmp_path: Path, answers: list[bytes], said: str) -> None:
+    with trio.fail_after(60):
+        async with strangers(*answers) as (url, asked):
+            done = await trio.run_process(
+                [*SERVICE, "chat", url], stdin=b"hi\n", capture_stdout=True, capture_stderr=True, check=False,
+                cwd=tmp_path, env=environment(),
+            )  # fmt: skip
+
+    assert (done.returncode, done.stderr.decode()) == (1, f"{url} {said}\n")
+    assert len(asked) >= len(answers)
+
+
+@pytest.mark.parametrize("greeting", ["{}", "[]", "welcome", b"welcome"])
+async def test_another_websocket_service_is_no_chat(greeting: str | bytes) -> None:
+    async def greet(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(greeting)
+        await trio.sleep_forever()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, greet, "127.0.0.1", 0, ssl_context=None))
+            member = Member(f"http://127.0.0.1:{server.port}", room="r", name="ada", show=lambda _: None)
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(NoChatError, match="it greets in another way"),
+                flatten_subgroups=True,
+                allow_unwrapped=True,
+            ):
+                await member.run()
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", [refusal(503), refusal(429)])
+async def test_who_may_be_back_soon_is_tried_again(tmp_path: Path, answer: bytes) -> None:
+    async with strangers(answer) as (url, asked), terminal(tmp_path, "chat", url):
+        with trio.fail_after(60):
+            while len(asked) < 3:
+                await trio.sleep(0.02)
+
+
+async def test_after_a_greeting_whatever_happens_is_tried_again() -> None:
+    """A proxy answers as it likes while the service behind it restarts: no line may be lost."""
+    greeter = Greeter(close)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, strangers(refusal(404), b"") as (elsewhere, asked):
+            chat = await nursery.start(greeter.serve)
+            async with balancing(urlsplit(chat).port or 0) as balancer:
+                member = Member(balancer.url, room="r", name="ada", show=lambda _: None)
+                member.write("kept")
+                nursery.start_soon(member.run)
+                while not greeter.joins:
+                    await trio.sleep(0.02)
+                balancer.ports = [urlsplit(elsewhere).port or 0]
+                while len(asked) < 3:
+                    await trio.sleep(0.02)
+                nursery.cancel_scope.cancel()
+
+    assert member.unstored == 1
 
 
 HELLO = json.dumps({"type": "hello", "server": "greeter", "heartbeat_ms": 20_000, "max_bytes": 65_536})

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.platform.database import find_migrations
+from service.platform.database.chain import read_chain
 from service.platform.database.revisions import newest_served, read_scripts
 from service.platform.testing.copies import copy_repository, git, run_in
 from service.platform.testing.fixtures import HEAD
@@ -129,6 +130,7 @@ def test_two_heads_are_joined_and_the_join_is_tried(two_heads: Path, server_url:
     assert "all well" in joined.stdout
     assert "down_revision = ('east', 'west')".replace("'", '"') in written(two_heads, "join_east_and_west")
     assert 'serves_from = "west"' in written(two_heads, "join_east_and_west")
+    assert read_chain(two_heads / "migrations") is not None  # so that a start needs no Alembic, as before
 
     again = run_in(two_heads, *JOIN)
     assert (again.returncode, again.stderr) == (

@@ -75,7 +75,12 @@ async def test_what_fails_at_its_start_leaves_the_old_one_serving(clone: Clone) 
         clone.save(PROBE.replace("    yield routes", "    raise OSError('nothing listens there')\n    yield routes"))
         said = await wait_said(service, "not reloaded", times=2)
         await answered(service.public, "first")
+        clone.save(PROBE + "\nraise SystemExit('no such plan')\n")
+        said = await wait_said(service, "not reloaded", times=3)
+        await answered(service.public, "first")
 
+    assert "  ImportError: service.probe called sys.exit('no such plan') as it was imported\n" in said
+    assert said.count(f"service/probe.py:{PROBE.count('\n') + 2} in <module>\n") == 2
     assert "  LookupError: no such thing\n" in said
     assert f"service/probe.py:{PROBE.count('\n') + 2} in <module>\n" in said
     assert "  OSError: nothing listens there\n" in said

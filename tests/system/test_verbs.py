@@ -136,6 +136,16 @@ async def test_no_client_takes_what_is_no_address(typed: Typed, verb: str, url: 
     assert "NoneType" not in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["info", "tasks", "loglevel", "smoke", "load", "load --json", "jobs --url"])
+@pytest.mark.parametrize("url", ["http://me:hunter2@127.0.0.1:9", "http://me:hunter2@127.0.0.1:port", "me:hunter2@h"])
+async def test_a_password_in_an_address_is_not_repeated(typed: Typed, verb: str, url: str) -> None:
+    done = await typed(*verb.split(), url)
+
+    assert done.returncode in {1, 2}
+    assert url.rpartition("@")[2] in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 async def test_without_an_address_they_ask_the_service_of_these_settings(tmp_path: Path, database_url: str) -> None:
     async with ready(tmp_path, "HOLDING", database_url=database_url, command=WITH_FEATURES, **QUICK) as service:
         binds = {"management_bind": service.management.removeprefix("http://")}

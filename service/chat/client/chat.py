@@ -4,21 +4,19 @@ What a client owes to lose nothing is all here: keep what was not acked, and sen
 cursor, and resume from it; come back after a close, at a random moment; take silence for an end.
 """
 
-import codecs
 import json
-import os
 import random
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import trio
 
-from service.chat.client.terminal import Terminal, printable, unbuffered
+from service.chat.client.stranger import NoChatError, Stranger
+from service.chat.client.terminal import Terminal, lines, printable, unbuffered
 from service.platform.client import ClosedError, WebsocketClient, open_stream, read_token
 
 SILENCE = 2.5  # heartbeats without a sign of life
@@ -57,6 +55,8 @@ class Member:
         self._changed = trio.Event()
         self._retry_after = 0.0
         self._pause: tuple[float, float] | None = None  # when to come back, as the server said
+        self._stranger = Stranger(url, with_token=token_file is not None)
+        self._greeted = False
         self.refused = 0  # lines that the server never takes
         self._failures = 0  # connections and joins that came to nothing since the last one that succeeded
 
@@ -76,13 +76,16 @@ class Member:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Converse until cancelled, on one connection after the other."""
+        """Converse until cancelled, on one connection after the other. Raises NoChatError where no chat answers."""
         while True:
-            self._pause, reason = None, ""
+            self._pause, error = None, BaseException()
             try:
                 await self._converse()
             except* LOST as lost:
-                reason = str(first_leaf(lost)) or "no sign of life"
+                error = first_leaf(lost)
+            if not self._greeted:
+                self._stranger.judge(error)
+            reason = str(error) or "no sign of life"
             wait = self._choose_wait()
             waiting = f"; {self.unstored} kept here" if self._kept else ""
             self._show(f"* {reason}; next try in {wait:.1f} s{waiting}")
@@ -107,14 +110,17 @@ class Member:
             with trio.fail_after(CONNECT_PATIENCE):
                 token = read_token(self._token_file)
                 await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1", token=token)
-                hello = await client.receive()
-            client.patience = SILENCE * hello["heartbeat_ms"] / 1000
-            self._show(f"* connected to replica {hello['server']}")
+                with self._stranger.greeting():
+                    hello = await client.receive()
+                    client.patience = SILENCE * hello["heartbeat_ms"] / 1000
+                    max_bytes, replica = int(hello["max_bytes"]), hello["server"]
+            self._greeted = True
+            self._show(f"* connected to replica {replica}")
             await client.send({"type": "join", "room": self._room, "ref": "join", **self._since})
             while True:
                 frame = await client.receive()
                 if frame["type"] == "joined" and not nursery.child_tasks:  # it is said again to who is moved on
-                    nursery.start_soon(self._send, client, hello["max_bytes"])
+                    nursery.start_soon(self._send, client, max_bytes)
                 await self._take(frame, client)
 
     async def _send(self, client: WebsocketClient, max_bytes: int) -> None:
@@ -124,12 +130,12 @@ class Member:
                 await self._changed.wait()
             id_, text = next(iter(self._kept.items()))
             answered, self._retry_after = self._changed, 0
-            frame = {"type": "send", "room": self._room, "id": id_, "text": text}
-            if (size := len(json.dumps(frame))) > max_bytes:  # the server would close, again and again
+            frame = json.dumps({"type": "send", "room": self._room, "id": id_, "text": text})
+            if (size := len(frame)) > max_bytes:  # the server would close, again and again
                 self._show(f"* too_large: text: makes a frame of {size} bytes; the server takes {max_bytes}")
                 self._refuse(id_)
                 continue
-            await client.send(frame)
+            await client.send_text(frame)
             with trio.fail_after(ANSWER_PATIENCE):
                 while id_ in self._kept and not self._retry_after:
                     await answered.wait()
@@ -193,12 +199,12 @@ class Member:
 async def chat(url: str, *, room: str, name: str, token_file: Path | None = None) -> int:
     """Chat until the input ends; returns how many of the lines were not stored by then.
 
-    Raises OSError when nobody takes what is shown, as `head` does once it has enough.
+    Raises OSError when nobody takes what is shown, as `head` does once it has enough, and NoChatError.
     """
     try:
         return await chat_by(sys.stdin.fileno(), url, room=room, name=name, token_file=token_file)
     except ExceptionGroup as group:
-        if group.split(OSError)[1] is None:
+        if group.split((OSError, NoChatError))[1] is None:
             raise first_leaf(group) from None
         raise
 
@@ -222,22 +228,6 @@ async def converse(member: Member, typed: AsyncIterator[str]) -> int:
             await member.wait_stored()
         nursery.cancel_scope.cancel()
     return member.unstored + member.refused
-
-
-async def lines(descriptor: int) -> AsyncIterator[str]:
-    """Yield the lines of a pipe, without making it non-blocking for whoever else has it open."""
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    rest = ""
-    while True:
-        with suppress(PermissionError):  # a plain file can always be read
-            await trio.lowlevel.wait_readable(descriptor)
-        data = os.read(descriptor, 65536)
-        *whole, rest = (rest + decode(data, not data)).split("\n")
-        for line in whole:
-            yield line
-        if not data:
-            yield rest
-            return
 
 
 def show(line: str) -> None:

@@ -61,6 +61,7 @@ class Load(Part):
         self.acked = 0
         self.received = 0
         self.reconnects = 0
+        self.not_joining = ""  # why somebody who was never there could not join, the last time
         self.refused: Counter[str] = Counter()  # sends answered with an error, by its code
         self.ack_times: list[float] = []
         self.delivery_times: list[float] = []
@@ -70,6 +71,7 @@ class Load(Part):
         self._name = f"load-{uuid.uuid4().hex[:8]}"
         self._begun: dict[str, float] = {}
         self._lines: dict[int, WebsocketClient] = {}
+        self._ever_joined: set[int] = set()
         self._joining = trio.CapacityLimiter(JOINING)
         if not options.members:
             self._all_joined.set()
@@ -111,9 +113,11 @@ class Load(Part):
     def lines(self) -> list[str]:
         if not self.options.members:
             return []
+        missing = len(self._ever_joined) < self.options.members
+        joined = f", of whom {len(self._ever_joined):,} joined ({self.not_joining})" if missing else ""
         return [
             f"sends             {self.sent:,} sent, {self.acked:,} acked, refused: {counts(self.refused)}",
-            f"members           {self.options.members:,}, reconnected {self.reconnects:,} times",
+            f"members           {self.options.members:,}{joined}, reconnected {self.reconnects:,} times",
             f"allowed           {self.checker.repeats:,} repeats, {self.checker.told_gaps:,} gaps that were told",
             f"violations        {counts(self.violations)}",
         ]
@@ -135,8 +139,11 @@ class Load(Part):
                 async with self._connected(number) as line:
                     while True:
                         self._take(number, await line.receive())
-            except LOST_LINE:
-                self.reconnects += 1
+            except LOST_LINE as lost:
+                if number in self._ever_joined:
+                    self.reconnects += 1
+                else:
+                    self.not_joining = str(lost) or "no answer"
                 await trio.sleep(PAUSE)
 
     @asynccontextmanager
@@ -147,6 +154,7 @@ class Load(Part):
             async with self._joining:
                 await self._join(number, line)
             self._lines[number] = line
+            self._ever_joined.add(number)
             self.joined = len(self._lines)
             if self.joined == self.options.members:
                 self._all_joined.set()

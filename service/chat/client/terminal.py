@@ -1,4 +1,4 @@
-"""A terminal whose last row is what is being typed: what comes in goes above it, and the row stays.
+"""A terminal whose last row is what is being typed: what comes in goes above it, and the row stays. Or a pipe.
 
 A line editor of the few keys that a chat needs: the terminal's own one cannot be asked what it holds.
 """
@@ -12,7 +12,7 @@ import time
 import tty
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -101,3 +101,19 @@ def _width(text: str) -> int:
     """Return about how many columns a text takes."""
     seen = (c for c in text if not (unicodedata.combining(c) or c in JOINERS))
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in seen)
+
+
+async def lines(descriptor: int) -> AsyncIterator[str]:
+    """Yield the lines of a pipe, without making it non-blocking for whoever else has it open."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    rest = ""
+    while True:
+        with suppress(PermissionError):  # a plain file can always be read
+            await trio.lowlevel.wait_readable(descriptor)
+        data = os.read(descriptor, 65536)
+        *whole, rest = (rest + decode(data, not data)).split("\n")
+        for line in whole:
+            yield line
+        if not data:
+            yield rest
+            return

@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from service.platform.client.load_plan import Report
+from service.platform.client.load_plan import Plan, Report
+from service.platform.client.stream import open_stream
 
 if TYPE_CHECKING:
     from service.platform.feature import Feature
+
+
+async def find_listening(plan: Plan) -> None:
+    """Raise OSError or trio.TooSlowError where nobody listens: later on each part waits for whoever comes back."""
+    async with open_stream(plan.url):
+        pass
 
 
 async def run_load(report: Report, show: Callable[[Report, float], object]) -> None:

@@ -44,10 +44,14 @@ class WebsocketClient:
 
     async def send(self, frame: dict[str, Any]) -> None:
         """Send a frame; raises ClosedError once the peer has closed, also before `receive` has told so."""
+        await self.send_text(json.dumps(frame))
+
+    async def send_text(self, text: str) -> None:
+        """Send a frame that is encoded already."""
         if self._closed is not None:
             raise self._closed
         try:
-            await self._write(Message(data=json.dumps(frame)))
+            await self._write(Message(data=text))
         except LocalProtocolError:
             raise self._ending() from None
 

@@ -4,7 +4,7 @@ A question that is refused is an answer, too: of the schema's state, for which a
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -58,13 +58,22 @@ class Facts:
 
 async def ask(settings: PlatformSettings) -> Facts:
     """Return the facts. Raises DatabaseAway, with the reason and no secret, when the server does not answer."""
+    return await _answer(Address.pool(settings), lambda pgconn: _ask(pgconn, settings))
+
+
+async def ask_directly(settings: PlatformSettings) -> None:
+    """Go the way past the pooler, as the listener and migrations do. Raises DatabaseAway likewise."""
+    await _answer(Address.direct(settings), lambda pgconn: _value(pgconn, "SELECT 1"))
+
+
+async def _answer[T](address: Address, question: Callable[[PGconn], Awaitable[T]]) -> T:
     try:
-        pgconn = await connect(Address.pool(settings).parameters)
+        pgconn = await connect(address.parameters)
     except (ConnectFailed, PasswordUnreadable) as error:
         raise DatabaseAway(_one_line(error)) from None
     try:
         with trio.fail_after(ANSWER_LIMIT):
-            return await _ask(pgconn, settings)
+            return await question(pgconn)
     except trio.TooSlowError:
         raise DatabaseAway(f"lets us in, and does not answer within {ANSWER_LIMIT:g} s") from None
     except psycopg.Error as error:

@@ -97,7 +97,7 @@ def find_migrations() -> Path:
 def read_code_schema(migrations: Path) -> CodeSchema:
     """Read the migrations' files. Raises MigrationsWrong, also when they have two heads.
 
-    Those in one line are read as text, and not run.
+    Those of a plain form are read as text, and not run.
     """
     if chain := read_chain(migrations):
         return CodeSchema(chain[-1], frozenset(chain))

@@ -48,13 +48,21 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
 
 
+class Signalled(SystemExit):
+    """A signal has asked for the end: what code that calls sys.exit is taken for must not hold it up."""
+
+
 def end_at_signals() -> None:
     """End at those signals until main, which drains, listens to them.
 
     As PID 1 a signal that comes before its handler is lost. Nothing is open yet, so there is nothing to drain.
     """
+
+    def end(number: int, _frame: object) -> None:
+        raise Signalled(128 + number)
+
     for number in ending_signals():
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+        signal.signal(number, end)
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # asked for the tasks too early: there are none
 
 

@@ -79,7 +79,7 @@ def shown(value: object) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:g}"
+            return str(int(value) if value.is_integer() else value)
         case tuple():
             return ",".join(map(shown, value))
     return str(value)

@@ -94,16 +94,19 @@ async def identity(settings: PlatformSettings) -> list[Finding]:
 async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
     from service.platform.database.doctor import ask
 
+    direct = [] if settings.database_direct_url is None else [await past_the_pooler(settings)]
     started = time.monotonic()
     try:
         facts = await ask(settings)
     except DatabaseAway as error:
-        return [Finding("database", str(error), "is SERVICE_DATABASE_URL right, and the server up?", failed=True)]
+        away = Finding("database", str(error), "is SERVICE_DATABASE_URL right, and the server up?", failed=True)
+        return [away, *direct]
     needed = settings.database_connections + OTHER_CONNECTIONS + of_jobs
     old = facts.version_number < OLDEST
     crowded = needed > facts.max_connections
     return [
         Finding("database", f"answers after {(time.monotonic() - started) * 1000:.0f} ms"),
+        *direct,
         Finding("version", f"PostgreSQL {facts.version}", "15 or later is needed" if old else "", old),
         Finding(
             "connections",
@@ -136,6 +139,17 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
             "synchronise the clocks" if abs(facts.clock_ahead) > MOST_SKEW else "",
         ),
     ]
+
+
+async def past_the_pooler(settings: PlatformSettings) -> Finding:
+    from service.platform.database.doctor import ask_directly
+
+    started = time.monotonic()
+    try:
+        await ask_directly(settings)
+    except DatabaseAway as error:
+        return Finding("direct", str(error), "is SERVICE_DATABASE_DIRECT_URL right, and the server up?", failed=True)
+    return Finding("direct", f"answers after {(time.monotonic() - started) * 1000:.0f} ms, past the pooler")
 
 
 def tables(lacking: Mapping[str, str]) -> Finding:

@@ -33,18 +33,18 @@ class AskError(Exception):
 
 async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", body: object = None) -> str:
     """Return the answer's text. Raises AskError."""
-    where = parse(url)
+    url, where = without_password(url), parse(url)
     headers = {"Accept": accept, "Content-Type": "application/json"}
     sent = b"" if body is None else json.dumps(body).encode()
     try:
         with trio.fail_after(PATIENCE):
             async with open_stream(url) as stream:
-                client = HttpClient(stream, where.netloc.rpartition("@")[2])
+                client = HttpClient(stream, where.netloc)
                 answer = await client.ask(where.path.rstrip("/") + path, method=method, headers=headers, body=sent)
     except h11.RemoteProtocolError as error:
         raise AskError(f"{url} does not speak HTTP: {error}") from error
     except FAILURES as error:
-        raise AskError(f"{url} does not answer: {_reason(error)}") from error
+        raise AskError(f"{url} does not answer: {reason(error)}") from error
     if answer.status != 200:
         raise AskError(f"{url}{path} says {answer.status}: {_detail(answer)}")
     return answer.body.decode(errors="replace").rstrip()
@@ -109,8 +109,14 @@ def paint(line: str) -> str:
     return f"{_DIM}{found['margin']}{_RESET}{what}{doing}" if found["margin"] else what + doing
 
 
+def without_password(url: str) -> str:
+    """Return a URL without the user and the password before its host: these are neither sent nor shown."""
+    return re.sub(r"^(\w+://)?[^/?#]*@", r"\1", url)
+
+
 def parse(url: str) -> SplitResult:
-    """Return the parts of a service's URL. Raises AskError."""
+    """Return the parts of a service's URL. Raises AskError, without a password that stands in it."""
+    url = without_password(url)
     if not url.startswith(("http://", "https://")):
         raise AskError(f"{url}: must start with http:// or https://", WRONG)
     try:
@@ -134,7 +140,7 @@ def _detail(answer: Answer) -> str:
     return detail
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return why there was no answer: the root of it, and of several addresses the first one's."""
     if isinstance(error, trio.TooSlowError):
         return f"nothing came within {PATIENCE} s"

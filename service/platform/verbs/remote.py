@@ -121,10 +121,12 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
         **given: Any,
     ) -> None:
-        from service.platform.client.load import run_load
+        from service.platform.client.http import FAILURES
+        from service.platform.client.load import find_listening, run_load
         from service.platform.client.load_http import HttpLoad
         from service.platform.client.load_plan import Plan, Report
         from service.platform.client.load_report import bars, text
+        from service.platform.verbs.inspect import reason
 
         check_token_file(token_file)
         plan = Plan(url=public_url(context, url), duration=duration, host=host, token_file=token_file)
@@ -133,6 +135,12 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
             for module in modules
         ]
         report = Report(plan, [HttpLoad(plan, rate=http, path=path), *of_features])
+        try:
+            run_client(find_listening, plan)
+        except FAILURES as error:
+            if json:
+                typer.echo(report.json())
+            fail(f"{plan.url} does not answer: {reason(error)}", CRASHED)
         with bars(report) as show:
             run_client(run_load, report, show)
         typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))

@@ -14,7 +14,13 @@ def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
 
     A program that is made by a function is made when something needs it: its features import the whole service.
     """
-    make = cache((lambda: program) if isinstance(program, Program) else program)
+
+    def make_program() -> Program:
+        from service.platform.feature import imported
+
+        return program if isinstance(program, Program) else imported(program)
+
+    make = cache(make_program)
     if (verb := AT_ONCE.get(tuple(words))) is not None:
         verb(make())
         return

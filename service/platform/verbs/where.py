@@ -21,14 +21,14 @@ def public_url(context: "typer.Context", given: str | None) -> str:
 
 
 def checked_url(given: str) -> str:
-    """Return a URL as it was given; one that is none ends the verb with 2."""
-    from service.platform.verbs.inspect import AskError, parse
+    """Return a URL as it was given, but for a password in it; one that is none ends the verb with 2."""
+    from service.platform.verbs.inspect import AskError, parse, without_password
 
     try:
         parse(given)
     except AskError as error:
         fail(str(error), error.code)
-    return given
+    return without_password(given)
 
 
 def check_token_file(file: "Path | None") -> None:

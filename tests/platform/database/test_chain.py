@@ -28,8 +28,11 @@ def test_they_are_those_of_alembic() -> None:
     migrations = find_migrations()
     chain = read_chain(migrations)
 
+    scripts = read_scripts(migrations)
+
     assert chain is not None
-    assert list(reversed(chain)) == [script.revision for script in read_scripts(migrations).walk_revisions()]
+    assert chain[-1] == scripts.get_current_head()
+    assert sorted(chain) == sorted(script.revision for script in scripts.walk_revisions())
 
 
 def test_quotes_types_and_comments_do_not_matter(tmp_path: Path) -> None:
@@ -39,11 +42,23 @@ def test_quotes_types_and_comments_do_not_matter(tmp_path: Path) -> None:
     assert read_chain(migrations) == ["one", "two"]
 
 
+def test_branches_that_were_joined_are_read_too(tmp_path: Path) -> None:
+    """As `make join` leaves them: a clone's starts and tests are then as before."""
+    branches = (plain("two", '"one"'), plain("three", '"one"'), plain("four", '"three"'))
+    chain = read_chain(written(tmp_path, plain("joined", '("four", "two")'), plain("one"), *branches))
+
+    assert chain is not None
+    assert (chain[0], chain[-1]) == ("one", "joined")
+    assert set(chain) == {"one", "two", "three", "four", "joined"}
+    assert chain.index("three") < chain.index("four")
+
+
 @pytest.mark.parametrize(
     "texts",
     [
         (),
         (plain("one"), plain("two", '"one"'), plain("three", '"one"')),
+        (plain("one"), plain("two", '"one"'), plain("three", '"one"'), plain("four", '("two", "gone")')),
         (plain("one"), plain("two")),
         (plain("one"), plain("two", '"gone"')),
         (plain("one"), plain("one", '"one"')),
@@ -57,9 +72,9 @@ def test_quotes_types_and_comments_do_not_matter(tmp_path: Path) -> None:
         (plain("one"), "import no_such_module\n"),
     ],
     ids=[
-        "no file", "two heads", "two first ones", "no parent", "twice", "circle", "merge", "computed", "depends",
-        "branch", "assigned again", "in one go", "nothing",
+        "no file", "two heads", "one joined", "two first ones", "no parent", "twice", "circle", "merge", "computed",
+        "depends", "branch", "assigned again", "in one go", "nothing",
     ],
 )  # fmt: skip
-def test_what_is_not_one_plain_line_is_left_to_alembic(texts: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_is_not_plain_or_has_two_heads_is_left_to_alembic(texts: tuple[str, ...], tmp_path: Path) -> None:
     assert read_chain(written(tmp_path, *texts)) is None

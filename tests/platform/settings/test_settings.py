@@ -315,6 +315,17 @@ def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "postgresql+psycopg://me@h/db?password=" in table
 
 
+@pytest.mark.parametrize("value", ["2592000", "1234567", "1234567.25", "0.0001", "0.5", "43200"])
+def test_a_number_is_shown_as_people_write_it(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    class Settings(PlatformSettings):
+        patience: Annotated[float, Field(description="Seconds of patience.")] = 1
+
+    monkeypatch.setenv("SERVICE_PATIENCE", value)
+    table = documents.table(*catalogue(Settings, []).load())
+
+    assert f"SERVICE_PATIENCE {value} environment" in [" ".join(line.split()) for line in table.splitlines()]
+
+
 def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:
     assert PlatformSettings(drain_delay=1, drain_spread=2, graceful_timeout=30).drain_bound == 38
 

@@ -87,6 +87,20 @@ def test_a_database_that_is_away_is_a_failure_without_a_password(tmp_path: Path)
     assert "hunter2" not in done.stdout + done.stderr
 
 
+def test_the_way_past_the_pooler_is_tried_too(tmp_path: Path, database_url: str) -> None:
+    here = {"database_url": database_url, "bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+    away = run_to_end(tmp_path, "check", database_direct_url="postgresql://me:hunter2@127.0.0.1:1/db", **here)
+    well = run_to_end(tmp_path, "check", database_direct_url=database_url, **here)
+
+    assert away.returncode == 1, away.stdout + away.stderr
+    assert lines(away.stdout)["database"].startswith("ok")
+    assert lines(away.stdout)["direct"].startswith("FAIL")
+    assert "is SERVICE_DATABASE_DIRECT_URL right" in lines(away.stdout)["direct"]
+    assert "hunter2" not in away.stdout + away.stderr
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert lines(well.stdout)["direct"].startswith("ok    direct       answers after ")
+
+
 def test_no_address_names_the_setting(tmp_path: Path) -> None:
     done = run_to_end(tmp_path, "check", bind="127.0.0.1:0")
 

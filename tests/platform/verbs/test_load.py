@@ -90,9 +90,17 @@ def test_a_number_without_end_is_a_sentence(
     assert f"Invalid value for '{option}'" in capsys.readouterr().err
 
 
-def test_the_verb_ends_with_1_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_where_nobody_listens_that_is_said_at_once(
+    capsys: pytest.CaptureFixture[str], json_option: tuple[str, ...]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_program(Program(PlatformSettings, []), ["load", "http://127.0.0.1:9", "--duration", "0.5", "--json"])
+        run_program(
+            Program(PlatformSettings, []),
+            ["load", "http://127.0.0.1:9", "--duration", "80000", *json_option],
+        )
+    printed = capsys.readouterr()
 
     assert ended.value.code == 1
-    assert json.loads(capsys.readouterr().out)["kept"] is False
+    assert printed.err == "http://127.0.0.1:9 does not answer: Connection refused\n"
+    assert [json.loads(line)["kept"] for line in printed.out.splitlines()] == [False] * len(json_option)

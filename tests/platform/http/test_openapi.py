@@ -106,6 +106,14 @@ class Several:
     sizes: Sizes | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    width: Annotated[float, Field(description="a number")] = 0
+    maybe: float | None = None
+    many: list[float] = field(default_factory=list)
+    text: str | float = ""
+
+
 @asynccontextmanager
 async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
@@ -123,6 +131,13 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_querystring(Several)
     async def several(query_args: Several) -> dict[str, list[str] | list[int]]:
         return {"tags": query_args.tags, "sizes": sorted(query_args.sizes or ())}
+
+    @routes.get("/measured/<part>")
+    @anyone
+    @unlimited("a test's")
+    @validate_querystring(Measured)
+    async def measured(part: float, query_args: Measured) -> dict[str, float | list[float] | str | None]:
+        return {"part": part, "width": query_args.width, "many": query_args.many, "text": query_args.text}
 
     @routes.post("/told")
     @anyone
@@ -245,3 +260,25 @@ async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settin
     assert (before, failed.status_code, len(made)) == (0, 500, 2)
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"{}")}
     assert len({answer.headers["etag"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        ("1?width=nan", "width: must be a number, not 'nan'"),
+        ("1?width=-Infinity", "width: must be a number, not '-Infinity'"),
+        ("1?width=1e999", "width: must be a number, not '1e999'"),
+        ("1?maybe=inf", "maybe: must be a finite number, not 'inf'"),
+        ("1?many=1&many=nan", "many: must be a finite number, not 'nan'"),
+        ("nan", "part: Input should be a finite number, not 'nan'"),
+    ],
+)
+async def test_a_number_that_json_has_no_word_for_is_refused(
+    make_settings: MakeSettings, asked: str, detail: str
+) -> None:
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.get(f"/measured/{asked}")
+        taken = await client.get("/measured/1.5?width=1e3&maybe=-2&many=3&text=nan")
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert taken.json() == {"part": 1.5, "width": 1000, "many": [3], "text": "nan"}

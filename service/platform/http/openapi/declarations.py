@@ -1,5 +1,6 @@
 """What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -102,9 +103,18 @@ def read_lists(view: object) -> None:
     """Let what a view declares as a list in its query be one also when it has a single member, as in `?tag=a`.
 
     quart-schema takes that for a text, and `tag[]` for a list of any length: so it is given that as well.
+    Raises Invalid for a number that is none in JSON, such as `nan`, which pydantic takes where Python does.
     """
     model = getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
-    if model is None or not (given := [name for name in _lists(model) if name in request.args]):
+    if model is None:
+        return
+    lists, numbers = _fields(model)
+    for name in numbers:
+        for text in request.args.getlist(name) + request.args.getlist(f"{name}[]"):
+            if _is_infinite(text):
+                expected = _descriptions(model).get(name) or "a finite number"
+                raise Invalid(f"{name}: must be {expected}, not {cut(text)!r}")
+    if not (given := [name for name in lists if name in request.args]):
         return
     args = MultiDict(request.args)
     for name in given:
@@ -113,8 +123,17 @@ def read_lists(view: object) -> None:
 
 
 @cache
-def _lists(model: type) -> tuple[str, ...]:
-    """Return the fields of a model that are lists, or any other arrays."""
+def _fields(model: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the fields of a model that are lists, or any other arrays; and those that are numbers or lists of them."""
     schema, definitions = json_schema(model, generator=SparseSchema)
     fields = {name: _resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
-    return tuple(name for name, field in fields.items() if field.get("type") == "array")
+    lists = tuple(name for name, field in fields.items() if field.get("type") == "array")
+    members = {name: _resolved(field.get("items", field), definitions) for name, field in fields.items()}
+    return lists, tuple(name for name, field in members.items() if field.get("type") == "number")
+
+
+def _is_infinite(text: str) -> bool:
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False

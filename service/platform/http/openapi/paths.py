@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError
 from werkzeug.routing import (
     AnyConverter,
     BaseConverter,
@@ -22,6 +22,8 @@ from service.platform.http.openapi.schemas import json_schema
 _PART = re.compile(r"<(?:[A-Za-z_]\w*(?:\(.*?\))?:)?(?P<name>[A-Za-z_]\w*)>")
 _LENGTHS = re.compile(r"\[\^/\]\{(?P<least>\d+)(?P<range>,(?P<most>\d*))?\}")  # how a string's converter keeps its own
 _PYTHON_ONLY = re.compile(r"\(\?(?!:|=|!|<=|<!)|\\[AZz]")  # what other languages' patterns do not have
+
+_FINITE = ConfigDict(allow_inf_nan=False)  # JSON has no other numbers
 
 _TEXTS = (UnicodeConverter, PathConverter, AnyConverter)  # these convert nothing
 
@@ -53,9 +55,11 @@ def adapter(hint: Any) -> TypeAdapter[Any] | None:
     if hint in {str, Any, object}:
         return None
     try:
-        return TypeAdapter(hint)
+        return TypeAdapter(hint, config=_FINITE)
     except PydanticSchemaGenerationError:
         return None
+    except PydanticUserError:
+        return TypeAdapter(hint)  # a model, which has a configuration of its own
 
 
 def part_schema(converter: BaseConverter, hint: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,9 +24,9 @@ POLL = 5.0  # seconds
 MOST_KNOWN = 10_000
 ENDED = "signed out"
 # How the end of many websockets is spread out. One takes the event loop 0.2 ms when it is told, and 0.4 ms when its
-# peer has answered. A thousand are told within a second, and their answers are read in the three that follow.
+# peer has answered. A thousand are told within a second, and their answers are read in the four that follow.
 TELL, TURN = 0.85, 0.001  # seconds for all, seconds for one where that is less
-SEE_OFF = 3  # times the time that it takes to tell them
+SEE_OFF = 4  # times the time that it takes to tell them
 MOST_AT_ONCE = 2  # once it is late
 
 

@@ -26,7 +26,7 @@ def show_process(metrics: Metrics, lifecycle: Lifecycle, watchdog: Watchdog, rev
     metrics.gauge("service_phase", "1 for the phase that the process is in.", lambda: _phases(lifecycle), label="phase")
     metrics.gauge("trio_tasks", "Tasks that live.", lambda: trio.lowlevel.current_statistics().tasks_living)
     metrics.counter("event_loop_holds_total", "Steps that held the event loop too long.", lambda: watchdog.holds)
-    metrics.counter("log_lines_lost_total", "Log lines dropped, as nobody read standard error.", lost_lines)
+    metrics.counter("log_lines_lost_total", "Log lines dropped, as standard error took no more.", lost_lines)
 
 
 def show_lag(metrics: Metrics) -> Callable[[float], None]:

@@ -110,10 +110,14 @@ class ServerConnection(TCPServer):
         self.outbox.forget_owner()
         self.__dict__.pop("protocol", None)  # it may be gone before there was one
 
-    async def rest(self, until: float) -> None:
+    def send_with_end(self) -> None:
+        """Let what is written next wait for the end of the stream: one packet, of which the peer hears once."""
+        with contextlib.suppress(OSError):  # no TCP
+            self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+
+    def rest(self, until: float) -> None:
         """Leave what comes where it is until a moment of Trio's time. The peer sees the end now, and need not wait."""
         self._resting = until, trio.Event()
-        await trio.lowlevel.checkpoint()  # the kernel has taken a while for what was written, and does for this
         if not self.outbox.waiting_bytes:
             self._end_writing()
 

@@ -108,12 +108,14 @@ class WebsocketStream(WSStream):
         """Close, and wait at most CLOSE_WAIT seconds for the peer's close, from `seen_off_at` on."""
         if self.state is not ASGIWebsocketState.CONNECTED:
             return
+        begins = max(self.seen_off_at, now := trio.current_time())
+        if begins > now:
+            self.transport.send_with_end()
         self._say_close(code, reason)
+        if begins > now:
+            self.transport.rest(begins)
         if not self._peer_closed:
             self._waited_for = trio.Event()
-            begins = max(self.seen_off_at, now := trio.current_time())
-            if begins > now:
-                await self.transport.rest(begins)
             with trio.move_on_at(begins + CLOSE_WAIT):
                 await self._waited_for.wait()
 

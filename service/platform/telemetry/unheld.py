@@ -39,7 +39,7 @@ class Unheld(io.TextIOBase):
         self._kept = bytearray()  # while there is any, only the thread writes
         self._thread: threading.Thread | None = None
         self._untold = 0
-        self.lost = 0  # lines in all
+        self.lost = 0  # lines in all, also those that a full disk did not take
         atexit.register(self._finish)
 
     def fileno(self) -> int:
@@ -70,6 +70,9 @@ class Unheld(io.TextIOBase):
                 data = data[os.write(self._descriptor, data[:ROOM]) :]
             except BlockingIOError:
                 break
+            except OSError:
+                self.lost += data.count(b"\n")
+                raise
         return data
 
     def _start(self) -> None:
@@ -98,8 +101,11 @@ class Unheld(io.TextIOBase):
                 time.sleep(PAUSE)
                 continue
             except OSError:
-                given = len(self._kept)  # to nobody
+                given = -1
             with self._lock:
+                if given < 0:
+                    given = len(self._kept)  # to nobody
+                    self.lost += self._kept.count(b"\n")
                 del self._kept[:given]
                 more = bool(self._kept)  # looked at here alone: what comes from now on has a thread of its own
                 if not more:

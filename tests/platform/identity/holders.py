@@ -5,6 +5,7 @@ and at the end of all of them their codes and when each ended, by the system's m
 """
 
 import json
+import os
 import selectors
 import socket
 import sys
@@ -31,6 +32,7 @@ def main(host: str, port: int, count: int, cookie: str) -> None:
     selector = selectors.DefaultSelector()
     for _ in range(count):
         selector.register(opened(host, port, cookie), selectors.EVENT_READ)
+    os.nice(19)  # also where there are fewer processors than processes
     print("open", flush=True)
     codes: dict[int, int] = {}
     moments: list[float] = []

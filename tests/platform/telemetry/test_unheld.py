@@ -127,6 +127,30 @@ class Overtaken:
                 self._pipe.stream.write(line + "\n")
 
 
+def test_what_a_full_disk_does_not_take_is_counted() -> None:
+    with open("/dev/full", "w") as full:  # which is writable, and has no room
+        stream = Unheld(full, print)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                stream.write("a line\n")
+
+        assert stream.lost == 3
+
+
+def test_what_was_kept_for_a_reader_that_has_gone_is_counted() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as text:
+        stream = Pipe(reader, text).stream
+        stream.write(TAKES * "x" + "\n")
+        stream.write("the second\n")
+        os.close(reader)
+        for thread in threading.enumerate():
+            if thread.name == "standard error":
+                thread.join(PATIENCE)
+
+        assert stream.lost == 2
+
+
 def test_what_comes_as_the_last_is_given_has_one_thread_again(pipe: Pipe) -> None:
     first = [f"{number:05} " + "x" * 3_000 for number in range(20)]
     second = [f"{number:05} " + "y" * 3_000 for number in range(200)]

@@ -43,7 +43,7 @@ async def test_a_thousand_websockets_of_a_session_end_and_others_do_not_notice(
         settings = auth(issuer) | client | {"rate_per_address": 0, "rate_per_connection": 0}
         with started(tmp_path, command=DOORS, database_url=database_url, **settings) as service:
             await service.wait_ready()
-            turns = [await one_run(service.public, issuer) for _ in range(5)]
+            turns = [await one_run(service.public, issuer) for _ in range(9)]
 
     while_told, while_seen_off = zip(*turns, strict=True)
     assert statistics.median(while_told) <= MOST

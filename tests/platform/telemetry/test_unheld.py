@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Queue
 from typing import TextIO
 
@@ -128,7 +129,7 @@ class Overtaken:
 
 
 def test_what_a_full_disk_does_not_take_is_counted() -> None:
-    with open("/dev/full", "w") as full:  # which is writable, and has no room
+    with Path("/dev/full").open("w") as full:  # which is writable, and has no room
         stream = Unheld(full, print)
         for _ in range(3):
             with pytest.raises(OSError, match="No space"):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Never, cast
 
 from service.platform.errors import Invalid, UnsupportedMedia, cut
+from service.platform.http.openapi.numbers import refuse_infinite
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
@@ -32,11 +33,13 @@ class JsonRequest(Request):
             return None
         try:
             self._refuse_encoded()
-            return read_json(body)
+            document = read_json(body)
+            refuse_infinite(body, document, self.url_rule)
         except (Invalid, UnsupportedMedia):
             if silent:
                 return None
             raise
+        return document
 
     def _refuse_encoded(self) -> None:
         encoding = self.headers.get("Content-Encoding", "")

@@ -114,6 +114,21 @@ class Measured:
     text: str | float = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    weight: float
+    more: list[float] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    named: dict[str, float] | None = None
+    text: str | float = ""
+    note: str = ""
+
+
 @asynccontextmanager
 async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
@@ -145,6 +160,13 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_request(Asked)
     async def told(data: Asked) -> dict[str, int]:
         return {"needed": data.needed}
+
+    @routes.post("/weighed")
+    @anyone
+    @unlimited("a test's")
+    @validate_request(Weighed)
+    async def weighed(data: Weighed) -> dict[str, float | str]:
+        return {"sum": data.weight + sum(data.more) + sum(part.weight for part in data.parts), "text": data.text}
 
     yield routes
 
@@ -282,3 +304,27 @@ async def test_a_number_that_json_has_no_word_for_is_refused(
 
     assert (refused.status_code, refused.json()["detail"]) == (400, detail)
     assert taken.json() == {"part": 1.5, "width": 1000, "many": [3], "text": "nan"}
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "text"),
+    [
+        ('{"weight": "nan"}', "weight", "nan"),
+        ('{"weight": " -Infinity "}', "weight", " -Infinity "),
+        ('{"weight": "1e999"}', "weight", "1e999"),
+        ('{"weight": "\\u006ean"}', "weight", "nan"),
+        ('{"weight": 1, "more": [2, "inf"]}', "more.1", "inf"),
+        ('{"weight": 1, "parts": [{"weight": "NaN"}]}', "parts.0.weight", "NaN"),
+        ('{"weight": 1, "named": {"one": "nan"}}', "named.one", "nan"),
+    ],
+)
+async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
+    make_settings: MakeSettings, body: str, place: str, text: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.post("/weighed", content=body, headers=headers)
+        taken = await client.post("/weighed", json={"weight": "1.5", "more": ["1e3"], "text": "nan", "note": "inf"})
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, f"{place}: must be a finite number, not {text!r}")
+    assert taken.json() == {"sum": 1001.5, "text": "nan"}

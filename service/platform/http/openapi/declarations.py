@@ -1,6 +1,5 @@
 """What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, ServiceError, cut
+from service.platform.http.openapi.numbers import is_infinite, resolved
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
@@ -88,15 +88,11 @@ def _descriptions(model: type) -> dict[str, str]:
 
 def described(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """Return the description in a schema, in the one that it is a name for, or in what it is if it is not null."""
-    whole = _resolved(schema, definitions)
+    whole = resolved(schema, definitions)
     others = [one for one in whole.get("anyOf", ()) if one.get("type") != "null"]
     if "description" not in whole and len(others) == 1:
         return described(others[0], definitions)
     return str(whole.get("description", ""))
-
-
-def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    return {**definitions.get(schema.get("$ref", "").rpartition("/")[2], {}), **schema}
 
 
 def read_lists(view: object) -> None:
@@ -111,7 +107,7 @@ def read_lists(view: object) -> None:
     lists, numbers = _fields(model)
     for name in numbers:
         for text in request.args.getlist(name) + request.args.getlist(f"{name}[]"):
-            if _is_infinite(text):
+            if is_infinite(text):
                 expected = _descriptions(model).get(name) or "a finite number"
                 raise Invalid(f"{name}: must be {expected}, not {cut(text)!r}")
     if not (given := [name for name in lists if name in request.args]):
@@ -126,14 +122,7 @@ def read_lists(view: object) -> None:
 def _fields(model: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the fields of a model that are lists, or any other arrays; and those that are numbers or lists of them."""
     schema, definitions = json_schema(model, generator=SparseSchema)
-    fields = {name: _resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
+    fields = {name: resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
     lists = tuple(name for name, field in fields.items() if field.get("type") == "array")
-    members = {name: _resolved(field.get("items", field), definitions) for name, field in fields.items()}
+    members = {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}
     return lists, tuple(name for name, field in members.items() if field.get("type") == "number")
-
-
-def _is_infinite(text: str) -> bool:
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return False

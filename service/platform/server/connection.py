@@ -112,8 +112,9 @@ class ServerConnection(TCPServer):
 
     def send_with_end(self) -> None:
         """Let what is written next wait for the end of the stream: one packet, of which the peer hears once."""
-        with contextlib.suppress(OSError):  # no TCP
-            self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        if not self.outbox.waiting_bytes:
+            with contextlib.suppress(OSError):  # no TCP
+                self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
 
     def rest(self, until: float) -> None:
         """Leave what comes where it is until a moment of Trio's time. The peer sees the end now, and need not wait."""

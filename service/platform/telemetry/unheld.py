@@ -101,11 +101,10 @@ class Unheld(io.TextIOBase):
                 time.sleep(PAUSE)
                 continue
             except OSError:
-                given = -1
-            with self._lock:
-                if given < 0:
+                with self._lock:
                     given = len(self._kept)  # to nobody
                     self.lost += self._kept.count(b"\n")
+            with self._lock:
                 del self._kept[:given]
                 more = bool(self._kept)  # looked at here alone: what comes from now on has a thread of its own
                 if not more:

@@ -1,11 +1,15 @@
 """The end of one websocket of many: its peer sees it at once, and is answered when there is time."""
 
+import gc
+import socket
+
 import pytest
 import trio
 
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
 from service.platform.server import Application, CloseReason, encode_frame, websocket
+from service.platform.server.connection import ServerConnection
 from tests.platform.server.conftest import Server, running
 from tests.platform.server.wire import CLOSE, Reader, frame, upgrade
 
@@ -78,6 +82,18 @@ async def test_who_reads_slowly_gets_what_waits_for_it_and_then_the_close(app: A
         reader = await upgrade(client, "/end")
         assert (await reader.frame())[1] == large.encode()
         assert await reader.close_code() == CODE
+
+
+async def test_what_waits_for_a_slow_reader_is_not_held_back_for_the_end(app: Application) -> None:
+    large = "x" * 10_000_000
+    others = {id(one) for one in gc.get_objects() if isinstance(one, ServerConnection)}
+    async with running(ends(app, seen_off_in=3600, first=large)) as server, await server.connect() as client:
+        await upgrade(client, "/end")
+        (connection,) = (one for one in gc.get_objects() if isinstance(one, ServerConnection) and id(one) not in others)
+        while not (connection.outbox.waiting_bytes and server.statistics.closes):
+            await trio.sleep(0.01)
+
+        assert not connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
 
 
 async def test_a_drain_does_not_wait_for_it(app: Application) -> None:

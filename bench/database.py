@@ -1,7 +1,8 @@
 """What a unit of work costs its client in CPU, against SQLAlchemy-asyncio with asyncpg on uvloop; Core on both sides.
 
 `python -m bench.database`: blocks of units in turn, the same SQL on the same server, the medians of the pairs' ratios.
-CPU is the process's, all threads; the server's is its own. A third side is ours without cancellation, for its price.
+CPU is the process's, all threads; the server's is its own. A third side is ours without cancellation, for its price; a
+fourth the same as a statement on no thread.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import trio
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, insert, make_url, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from service.platform.database import Database, open_database, open_embedded
+from service.platform.database import Database, Statement, open_database, open_embedded
 from service.platform.database.unit import Unit
 from service.platform.database.work import BEGIN, COMMIT
 from service.platform.process.one_cpu import one_cpu
@@ -31,6 +32,8 @@ UNITS, PAIRS = 2000, 7
 rows = Table("rows", MetaData(), Column("id", BigInteger, primary_key=True), Column("value", BigInteger))
 one_row = select(rows.c.id, rows.c.value)
 new_row = insert(rows)
+ONE_ROW = Statement("one_row", "SELECT id, value FROM rows WHERE id = $1")
+NEW_ROW = Statement("new_row", "INSERT INTO rows (id, value) VALUES ($1, $1)")
 
 
 def read_row(connection: Connection, number: int) -> int:
@@ -52,12 +55,14 @@ async def insert_row_async(engine: AsyncEngine, number: int) -> None:
         await connection.execute(new_row, {"id": number, "value": number})
 
 
-def ours(url: str, numbers: range, *, reads: bool, cancellable: bool = True) -> float:
+def ours(url: str, numbers: range, *, reads: bool, how: Literal["run", "uncancellable", "execute"] = "run") -> float:
     """Return the CPU seconds that a block of units takes."""
 
     async def task(database: Database, mine: range) -> None:
         for number in mine:
-            if not cancellable:
+            if how == "execute":
+                await (database.execute(ONE_ROW, number % 100) if reads else database.execute(NEW_ROW, number))
+            elif how == "uncancellable":
                 await uncancellable(database, read_row if reads else insert_row, number, transactional=not reads)
             elif reads:
                 await database.read(read_row, number)
@@ -75,9 +80,10 @@ def ours(url: str, numbers: range, *, reads: bool, cancellable: bool = True) -> 
             return watch.seconds
 
     async def warm_up(read: Callable[[int], Any]) -> None:
-        async with trio.open_nursery() as nursery:
-            for number in range(TASKS * 20):
-                nursery.start_soon(read, number)
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                for number in range(TASKS):
+                    nursery.start_soon(read, number)
 
     with one_cpu():
         return trio.run(block)
@@ -87,7 +93,7 @@ async def uncancellable(
     database: Database, function: Callable[[Connection, int], object], number: int, *, transactional: bool
 ) -> None:
     """Do what `run` does, without its cancellation: the same slots, lines and commands on a thread."""
-    await database._slots.acquire()
+    await database._lane.slots.acquire()
     started = time.perf_counter()
     line = await database._pool.take()
 
@@ -104,7 +110,7 @@ async def uncancellable(
         await Unit(line, transactional=transactional).run(work)  # the same hop to a thread
     finally:
         database._pool.give(line)
-        database._slots.release(time.perf_counter() - started)
+        database._lane.slots.release(time.perf_counter() - started)
 
 
 def theirs(url: str, numbers: range, *, reads: bool) -> float:
@@ -144,19 +150,20 @@ class Stopwatch:
         self.seconds = time.process_time() - self._started
 
 
-def compare(url: str, *, reads: bool, first: int) -> tuple[float, float, float]:
-    """Return the medians: ours to theirs, ours to ours without cancellation, and our microseconds a unit."""
-    to_theirs, to_plain, own = [], [], []
+def compare(url: str, *, reads: bool, first: int) -> tuple[float, float, float, float]:
+    """Return the medians: ours to theirs, to ours without cancellation, our microseconds, and a statement to ours."""
+    to_theirs, to_plain, own, alone = [], [], [], []
     for pair in range(PAIRS):
         start = first + pair * 4 * UNITS
-        blocks = [range(start + index * UNITS, start + (index + 1) * UNITS) for index in range(3)]
+        blocks = [range(start + index * UNITS, start + (index + 1) * UNITS) for index in range(4)]
         mine = ours(url, blocks[0], reads=reads)
         other = theirs(url, blocks[1], reads=reads)
-        plain = ours(url, blocks[2], reads=reads, cancellable=False)
+        plain = ours(url, blocks[2], reads=reads, how="uncancellable")
+        alone.append(ours(url, blocks[3], reads=reads, how="execute") / mine)
         to_theirs.append(mine / other)
         to_plain.append(mine / plain)
         own.append(mine / UNITS * 1e6)
-    return statistics.median(to_theirs), statistics.median(to_plain), statistics.median(own)
+    return statistics.median(to_theirs), statistics.median(to_plain), statistics.median(own), statistics.median(alone)
 
 
 def create_rows(connection: Connection) -> None:
@@ -177,10 +184,11 @@ def main() -> None:
     ):
         trio.run(prepare, server.url)
         for reads, name in ((True, "read of one row"), (False, "run of insert and commit")):
-            to_theirs, to_plain, own = compare(server.url, reads=reads, first=1000 if reads else 1_000_000)
+            to_theirs, to_plain, own, alone = compare(server.url, reads=reads, first=1000 if reads else 1_000_000)
             print(
                 f"{name}: {to_theirs:.2f} of the CPU of SQLAlchemy-asyncio + asyncpg + uvloop"
-                f" ({own:.0f} us a unit); cancellation costs {(to_plain - 1) * 100:+.0f} %"
+                f" ({own:.0f} us a unit); cancellation costs {(to_plain - 1) * 100:+.0f} %;"
+                f" as a statement on no thread {alone:.2f} of it"
             )
 
 

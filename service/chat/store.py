@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from json import dumps
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from sqlalchemy.dialects import postgresql
 from service.chat.pages import known_epoch, rfc3339
 from service.chat.protocol import Message
 from service.chat.tables import CHANNEL, epoch_table, room_table
+from service.platform.database import Database, Statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ _STORING = """
         AS draft(place int, room text, id text, author text, text text, subject text)
     ), held AS MATERIALIZED (
         SELECT room.name, room.seq FROM (SELECT room FROM draft GROUP BY room ORDER BY room) asked
-        CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.room FOR UPDATE {wait}) room
+        CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.room {known} FOR UPDATE {wait}) room
     ), placed AS MATERIALIZED (
         SELECT draft.*, held.seq + row_number() OVER (PARTITION BY held.name ORDER BY draft.place) AS seq
         FROM held JOIN draft ON draft.room = held.name
@@ -80,14 +82,29 @@ _STORING = """
     )
     SELECT placed.place, placed.seq, stored.at, (SELECT epoch FROM chat_epoch)
     FROM placed LEFT JOIN stored ON stored.room = placed.room AND stored.seq = placed.seq ORDER BY placed.place"""
-_STORE = _STORING.format(wait="SKIP LOCKED")
-_STORE_WAITING = _STORING.format(wait="")
+_STORE = _STORING.format(known="", wait="SKIP LOCKED")
+_STORE_WAITING = _STORING.format(known="", wait="")
+# Without an epoch, as in the middle of a restore, it stores nothing: it is committed before anybody looks at it.
+_STORE_ONE = Statement(
+    "append_one",
+    _STORING.replace("%b", "${}").format(1, 2, 3, known="AND EXISTS (SELECT FROM chat_epoch)", wait="SKIP LOCKED"),
+)
 _TAKE_BACK = "DELETE FROM chat_message WHERE (room, seq) IN (SELECT * FROM unnest(%b::text[], %b::bigint[]))"
 _KNOWN = """
     SELECT room, id, seq, text FROM chat_message
     WHERE (room, id) IN (SELECT * FROM unnest(%b::text[], %b::text[]))"""
 _EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%b::text[])"
 RETENTION_WAIT = 0.1  # seconds for the end of a transaction that deletes what a draft repeats
+
+
+async def append_one(database: Database, draft: Draft) -> Appended | None:
+    """Store one draft, on no thread; None when that needs more than a statement, and nothing is stored.
+
+    That is when it repeats a message, or its room is locked or new. With several, a repeat would have to be undone.
+    """
+    rows = await database.execute(_STORE_ONE, _milliseconds(RETENTION_WAIT), _given([draft]), CHANNEL)
+    epoch, messages, _ = _placed([draft], rows)
+    return Appended(epoch, [Stored(messages[0].seq, dup=False)], messages) if messages else None
 
 
 def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:
@@ -141,6 +158,10 @@ def _store(
     driver: psycopg.Connection, statement: str, lock_timeout: str, drafts: Sequence[Draft]
 ) -> tuple[str, list[Message], list[Draft]]:
     """Store drafts of different ids. Returns the epoch, what is stored, and repeats; if any, it is to be taken back."""
+    return _placed(drafts, driver.execute(statement, (lock_timeout, _given(drafts), CHANNEL)).fetchall())
+
+
+def _given(drafts: Sequence[Draft]) -> str:
     given = [
         {
             "place": place, "room": draft.room, "id": draft.id, "author": draft.author, "text": draft.text,
@@ -148,7 +169,10 @@ def _store(
         }
         for place, draft in enumerate(drafts)
     ]  # fmt: skip
-    rows = driver.execute(statement, (lock_timeout, dumps(given), CHANNEL)).fetchall()
+    return dumps(given)
+
+
+def _placed(drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]]) -> tuple[str, list[Message], list[Draft]]:
     epoch = known_epoch(rows[0][3]) if rows else ""
     messages = [
         Message(

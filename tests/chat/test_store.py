@@ -69,6 +69,39 @@ async def test_what_is_returned_to_be_delivered_is_what_the_table_holds(database
         assert (page.epoch, page.head, page.oldest) == (appended.epoch, 3, 1)
 
 
+async def test_one_alone_is_stored_by_one_statement_as_among_others(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+
+        appended = await store.append_one(database, note("b", text="é\u2028𝄞\t\\ '\"%s"))
+
+        page = await page_of(database, "lobby", after=1)
+        assert appended is not None
+        assert tuple(appended.messages) == page.messages
+        assert (page.epoch, page.head, appended.results) == (appended.epoch, 2, [Stored(2, dup=False)])
+
+
+@pytest.mark.parametrize("which", ["a repeat", "another text", "a locked room", "a new room", "no epoch"])
+async def test_one_alone_that_needs_more_than_a_statement_leaves_nothing_behind(
+    database: Database, outside: Connection, which: str
+) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+        draft = {"a repeat": note("a"), "another text": note("a", text="another"), "a new room": note("b", room="new")}
+        if which == "a locked room":
+            outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
+        if which == "no epoch":
+            outside.execute(sa.text("DELETE FROM chat_epoch"))
+            outside.commit()
+
+        appended = await store.append_one(database, draft.get(which, note("b")))
+
+        outside.rollback()
+        assert appended is None
+        assert outside.execute(sa.text("SELECT room, seq, id FROM chat_message")).all() == [("lobby", 1, "a")]
+        assert outside.execute(sa.text("SELECT name, seq FROM chat_room")).all() == [("lobby", 1)]
+
+
 async def test_a_repeated_id_is_the_same_message(database: Database) -> None:
     with trio.fail_after(LIMIT):
         await write(database, note("a"))

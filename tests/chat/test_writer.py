@@ -1,7 +1,9 @@
 """Many sends, one transaction, in virtual time: what goes together, who is answered when, and what holds up whom."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, cast
 
 import psycopg
@@ -26,6 +28,7 @@ class Table:
 
     def __init__(self) -> None:
         self.units: list[list[str]] = []
+        self.alone = 0  # units that were one statement
         self.heads = {"lobby": 0, "other": 0}
         self.locked: set[str] = set()
         self.poison: set[str] = set()
@@ -48,6 +51,14 @@ class Table:
                 await trio.sleep(lock_timeout)
                 raise DatabaseUnable("locked", sqlstate="55P03")
         return self._append(drafts)
+
+    async def execute(self, _: object, lock_timeout: str, given: str, channel: str) -> list[tuple[Any, ...]]:  # noqa: ARG002
+        """Answer the statement that stores one draft: with its row, or none if it could not be stored."""
+        [one] = json.loads(given)
+        one.pop("place")
+        self.alone += 1
+        appended = await self.run(store.append, [Draft(**one)])
+        return [(0, message.seq, datetime.fromisoformat(message.at), EPOCH) for message in appended.messages]
 
     def _append(self, drafts: Sequence[Draft]) -> Appended:
         results: list[Stored | Refusal] = []
@@ -113,6 +124,22 @@ async def test_what_comes_while_a_commit_runs_goes_into_the_next_one(autojump_cl
 
     assert world.table.units == [["1"], ["2", "3", "4"]]
     assert world.offered == [("lobby", 1), ("lobby", 2), ("lobby", 3), ("other", 1)]
+
+
+async def test_one_alone_is_one_statement_and_goes_the_other_way_only_if_that_cannot_store_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as world:
+        world.submit("1")
+        await trio.sleep(1)
+        world.submit("2", "3")
+        await trio.sleep(1)
+        assert (world.table.alone, world.table.units) == (1, [["1"], ["2", "3"]])
+        world.submit("new", room="new")
+        await trio.sleep(1)
+
+    assert world.table.units == [["1"], ["2", "3"], ["new"], ["new"], ["new"]]
+    assert isinstance(world.what("new"), Ack)
 
 
 async def test_nobody_is_acked_before_the_commit_has_returned(autojump_clock: MockClock) -> None:

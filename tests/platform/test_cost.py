@@ -12,6 +12,7 @@ import trio
 from quart import Blueprint
 from sqlalchemy import Connection, text
 
+from service.platform.database import Statement
 from service.platform.feature import Feature, Resources
 from service.platform.http import Conversation, open_conversations, unlimited
 from service.platform.identity import anyone
@@ -31,6 +32,9 @@ SAID = b"\x81\x85\x00\x00\x00\x00words"
 HEARD = b"\x81\x05words"
 
 
+SELECT_ONE = Statement("select_one", "SELECT 1")
+
+
 def select_one(connection: Connection) -> int:
     found: int = connection.execute(text("SELECT 1")).scalar_one()
     return found
@@ -46,6 +50,13 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
     @unlimited("a test's")
     async def small() -> dict[str, str]:
         return {"message": "hello"}
+
+    @routes.get("/statement")
+    @anyone
+    @unlimited("a test's")
+    async def statement() -> dict[str, int]:
+        [(one,)] = await resources.database.execute(SELECT_ONE)
+        return {"one": one}
 
     @routes.get("/unit")
     @anyone
@@ -123,6 +134,7 @@ def cost_of_delivery(port: int) -> dict[str, int]:
     [
         pytest.param("/small", "GET /small", 200, id="a request"),
         pytest.param("/unit", "GET /unit", 200, id="a request with a unit"),
+        pytest.param("/statement", "GET /statement", 200, id="a request with a statement"),
         pytest.param("404", "GET /nowhere", 404, id="a path of nobody's"),
         pytest.param("405", "DELETE /small", 405, id="a method of nobody's"),
     ],

@@ -13,6 +13,7 @@ from service.platform.database.notify import notify
 from service.platform.database.refusals import MigrationRefused, MigrationsWrong
 from service.platform.database.schema import CodeSchema, SchemaState, find_migrations, metadata
 from service.platform.database.sqlstate import DATABASE_ERRORS
+from service.platform.database.statement import Statement
 from service.platform.database.statistics import DatabaseStatistics, InFlight, Outcome, UnitObserver
 from service.platform.database.watch import Condition
 
@@ -32,6 +33,7 @@ __all__ = [
     "Outcome",
     "SchemaState",
     "ServerAway",
+    "Statement",
     "UnitObserver",
     "Wakeup",
     "Wakeups",

@@ -1,41 +1,25 @@
 """The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
 
 import copy
-import math
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Self, cast
+from typing import Any, Concatenate, Self
 
-import psycopg
-import structlog
 import trio
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError
 
-from service.platform.database.address import STATEMENT_MARGIN, Address, ceilings
-from service.platform.database.background import Background, in_background
-from service.platform.database.complaints import Complaints
+from service.platform.database.address import Address, ceilings
+from service.platform.database.background import Background
+from service.platform.database.lane import Lane, Started
 from service.platform.database.listen import Listener, Wakeups
-from service.platform.database.notify import Notifier
 from service.platform.database.pool import Pool
 from service.platform.database.pooled import PooledConnection, create_engine_over
 from service.platform.database.schema import find_migrations, read_code_schema
 from service.platform.database.slots import Slots
-from service.platform.database.sqlstate import (
-    COLLISIONS,
-    READ_ONLY,
-    STANDBY,
-    UNSUPPORTED,
-    outlives,
-    sqlstate_of,
-    translate,
-)
+from service.platform.database.statement import Row, Statement, StatementUnit
 from service.platform.database.statistics import (
-    Cancelled,
-    Counters,
     DatabaseStatistics,
     InFlight,
     Outcome,
@@ -43,17 +27,8 @@ from service.platform.database.statistics import (
 )
 from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
 from service.platform.database.watch import Condition, Watch
-from service.platform.database.work import DeadAtBegin, StalePlan, StandbyAtBegin, perform
-from service.platform.errors import Busy, DatabaseAway, DatabaseUnable, OutcomeUnknown
+from service.platform.database.work import perform
 from service.platform.settings import PlatformSettings
-
-MOST_TRIES = 10
-# A task's unit that has no deadline may take as long as so many statements may at the server. A line behind a pooler or
-# a proxy may be silent for hours, and open, after the server is gone: nothing else would end the wait for its answer.
-STATEMENTS = 2
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2  # seconds between tries; each is drawn from half to one and a half
-
-log = structlog.get_logger(__name__)
 
 
 class Database:
@@ -69,19 +44,12 @@ class Database:
         background: Background,
         on_unit: UnitObserver | None,
     ) -> None:
-        self.on_unit = on_unit
+        self._lane = Lane(settings, pool, background, on_unit=on_unit)
         self._engine = engine
         self._pool = pool
         self._watch = watch
-        self._slots = Slots(settings.database_connections, settings.database_queue_wait)
-        self._slow = settings.database_slow_unit
-        self._longest = STATEMENTS * (settings.request_deadline + STATEMENT_MARGIN)
         self._listener = Listener(Address.direct(settings), pool.pids)
-        self._counters = Counters()
         self._background = background
-        self._complaints = Complaints()
-        self._running: dict[Unit, tuple[Callable[..., Any], float, str]] = {}
-        self._notifier = Notifier(self.run)
 
     async def run[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -92,13 +60,31 @@ class Database:
         committing, and what the function raises. A unit that collides with another is run again, so it does SQL and
         nothing else.
         """
-        return await self._retried(function, args, kwargs, transactional=True)
+        begin = partial(self._begin, function, args, kwargs, transactional=True)
+        value: T = await self._lane.run(_name(function), begin, Outcome.COMMITTED)
+        return value
 
     async def read[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function that only selects; each statement sees what is committed by then. Raises as `run` does."""
-        return await self._retried(function, args, kwargs, transactional=False)
+        begin = partial(self._begin, function, args, kwargs, transactional=False)
+        value: T = await self._lane.run(_name(function), begin, Outcome.READ)
+        return value
+
+    async def execute(self, statement: Statement, *values: object) -> list[Row]:
+        """Run one statement in a transaction of its own, and return its rows: two round trips, and no thread.
+
+        For what is often done and soon over, with rows that are few, as the event loop reads them. It ends as `run`
+        does, and is run again as a unit is; the driver's errors come without SQLAlchemy's around them.
+        """
+
+        def begin(pooled: PooledConnection) -> Started:
+            unit = StatementUnit(pooled)
+            return unit, partial(unit.run, statement, values)
+
+        rows: list[Row] = await self._lane.run(statement.name, begin, Outcome.COMMITTED)
+        return rows
 
     @asynccontextmanager
     async def listen(self, channel: str, *, own: bool = True) -> AsyncIterator[Wakeups]:
@@ -119,9 +105,9 @@ class Database:
 
         A unit waits up to `queue_wait` seconds for one of them.
         """
-        lane = copy.copy(self)
-        lane._slots = Slots(connections, queue_wait)
-        return lane
+        other = copy.copy(self)
+        other._lane = self._lane.beside(Slots(connections, queue_wait))
+        return other
 
     async def keep_running[*Ts](self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Run what lasts as long as its nursery, whatever the database does; see background.py.
@@ -151,7 +137,7 @@ class Database:
         await self._watch.wait_served()
 
     def statistics(self) -> DatabaseStatistics:
-        counters, slots = self._counters, self._slots
+        counters, slots = self._lane.counters, self._lane.slots
         return DatabaseStatistics(
             connections_in_use=slots.used,
             connections_idle=self._pool.idle,
@@ -167,132 +153,14 @@ class Database:
         )
 
     def in_flight(self) -> list[InFlight]:
-        """Return the units that are on a thread now, the longest first."""
-        now = time.perf_counter()
-        units = [InFlight(_name(function), now - since, task) for function, since, task in self._running.values()]
-        return sorted(units, key=lambda unit: -unit.seconds)
+        """Return the units that run now, the longest first."""
+        return self._lane.in_flight()
 
-    async def _retried[T](self, function: Callable[..., T], args: Any, kwargs: Any, *, transactional: bool) -> T:
-        for attempt in range(MOST_TRIES):
-            try:
-                with self._background.watching():
-                    return await self._unit(function, args, kwargs, transactional)
-            except (DBAPIError, psycopg.Error) as error:
-                if sqlstate_of(error) not in COLLISIONS:
-                    raise
-            self._counters.retried += 1
-            await trio.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-        raise Busy(f"the unit collided with others {MOST_TRIES} times")
-
-    async def _unit[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
-        outcome, started = Outcome.FAILED, None
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            await self._slots.acquire()
-            started = time.perf_counter()
-            run = self._in_time if in_background() else self._on_a_connection
-            value = await run(function, args, kwargs, transactional)
-        except trio.Cancelled:
-            outcome = Outcome.CANCELLED
-            raise
-        except OutcomeUnknown:
-            outcome = Outcome.UNKNOWN
-            raise
-        except Busy:
-            outcome = Outcome.BUSY
-            raise
-        else:
-            outcome = Outcome.COMMITTED if transactional else Outcome.READ
-            return value
-        finally:
-            seconds = 0.0
-            if started is not None:
-                seconds = time.perf_counter() - started
-                self._slots.release(seconds)
-            self._account(function, outcome, seconds)
-
-    async def _in_time[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
-        """Run the unit of a task that runs for ever; without a deadline it ends when its line must be silent."""
-        if trio.current_effective_deadline() < math.inf:
-            return await self._on_a_connection(function, args, kwargs, transactional)
-        with trio.move_on_after(self._longest):
-            return await self._on_a_connection(function, args, kwargs, transactional)
-        raise DatabaseAway(f"PostgreSQL did not answer within {self._longest:g} s; nothing is committed")
-
-    async def _on_a_connection[T](self, function: Callable[..., T], args: Any, kwargs: Any, transactional: bool) -> T:
-        pooled = await self._pool.take()
-        try:
-            return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
-        except (DeadAtBegin, StalePlan):
-            self._counters.lines_replaced += 1
-        except StandbyAtBegin as error:
-            if not self._pool.replaces_standby(pooled):
-                raise standby_takes_no_writes() from error
-        pooled = await self._pool.take_new()
-        try:
-            return await self._hop(Unit(pooled, transactional=transactional), pooled, function, args, kwargs)
-        except DeadAtBegin as error:
-            raise DatabaseAway("PostgreSQL ends each connection at once") from error
-        except StalePlan as error:
-            altered = "a table was altered while the unit ran; nothing is committed"
-            raise DatabaseUnable(altered, sqlstate=UNSUPPORTED) from error
-        except StandbyAtBegin as error:
-            raise standby_takes_no_writes() from error
-
-    async def _hop[T](
-        self, unit: Unit, pooled: PooledConnection, function: Callable[..., T], args: Any, kwargs: Any
-    ) -> T:
-        """Run the unit on a thread; once cancelled, see to it that it ends, and tell how it ended."""
-        self._running[unit] = function, time.perf_counter(), trio.lowlevel.current_task().name
-        try:
-            value = await unit.run(perform, unit, pooled, self._engine, function, args, kwargs)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):  # bounded: see Unit.stop
-                await unit.stop()
-            how = Cancelled.CUT if unit.was_cut else Cancelled.TOO_LATE if unit.committed else Cancelled.STOPPED
-            self._counters.cancels[how] += 1
-            if unit.committed:
-                self._notifier.add(unit.notifications)
-                return cast("T", unit.value)  # noqa: ASYNC104  too late to cancel; the next checkpoint delivers it
-            if unit.outcome_unknown:
-                why = "the connection was cut while committing: it may be committed or not"
-                raise OutcomeUnknown(why) from None  # noqa: ASYNC104  worse than cancelled, and the caller must know
-            raise
-        except StalePlan:
-            unit.tainted = True
-            raise
-        except (DBAPIError, psycopg.Error) as error:
-            state = sqlstate_of(error)
-            unit.tainted |= outlives(state)
-            ours = translate(error, standby=pooled.standby)
-            if ours is None:
-                raise
-            self._complaints.tell(_name(function), state, error)
-            raise ours from error
-        else:
-            self._notifier.add(unit.notifications)
-            return value
-        finally:
-            del self._running[unit]
-            self._counters.cancels_sent += unit.cancels_sent
-            self._counters.lines_cut += unit.was_cut
-            if unit.tainted or unit.was_cut:
-                pooled.close()
-            self._pool.give(pooled)
-
-    def _account(self, function: Callable[..., Any], outcome: Outcome, seconds: float) -> None:
-        self._counters.units[outcome] += 1
-        if seconds < self._slow and self.on_unit is None:
-            return
-        name = _name(function)
-        if seconds >= self._slow:
-            log.warning("slow unit", unit=name, seconds=round(seconds, 3), outcome=outcome)
-        if self.on_unit is not None:
-            self.on_unit(name, outcome, seconds)
-
-
-def standby_takes_no_writes() -> DatabaseUnable:
-    return DatabaseUnable(STANDBY, sqlstate=READ_ONLY)
+    def _begin(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, pooled: PooledConnection, *, transactional: bool
+    ) -> Started:
+        unit = Unit(pooled, transactional=transactional)
+        return unit, partial(unit.run, perform, unit, pooled, self._engine, function, args, kwargs)
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -318,7 +186,7 @@ async def open_database(
         nursery.start_soon(background.settle)
         nursery.start_soon(background.keep_running, watch.run)
         database = Database(settings, engine, pool, watch, background=background, on_unit=on_unit)
-        nursery.start_soon(background.keep_running, database._notifier.send)
+        nursery.start_soon(background.keep_running, database._lane.notifier.send, database.execute)
         nursery.start_soon(background.keep_running, database._listener.run)
         try:
             yield database

@@ -10,11 +10,16 @@ from collections.abc import Awaitable, Callable, Set
 import trio
 from sqlalchemy import Connection, text
 
+from service.platform.database.statement import Statement
 from service.platform.database.unit import current_unit
 
 MOST_BYTES = 7_999  # of a payload: PostgreSQL's limit
 
 type Notification = tuple[str, str]  # channel and payload
+
+_SEND = Statement(
+    "notify", "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS sent(channel, payload)"
+)
 
 
 def notify(connection: Connection, channel: str, payload: str = "") -> None:
@@ -35,8 +40,7 @@ def notify(connection: Connection, channel: str, payload: str = "") -> None:
 class Notifier:
     """What is to be sent, and the task that sends it."""
 
-    def __init__(self, run: Callable[..., Awaitable[object]]) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self._waiting: set[Notification] = set()
         self._any = trio.Event()
 
@@ -45,19 +49,10 @@ class Notifier:
             self._waiting |= notifications
             self._any.set()
 
-    async def send(self) -> None:
+    async def send(self, execute: Callable[..., Awaitable[object]]) -> None:
         """Send for ever what is added. What the database does not take now is not sent later: it was a hint."""
         while True:
             await self._any.wait()
             sending, self._waiting, self._any = self._waiting, set(), trio.Event()
-            await self._run(_send, sending)
-
-
-def _send(connection: Connection, notifications: Set[Notification]) -> None:
-    channels, payloads = zip(*sorted(notifications), strict=True)
-    connection.execute(_SEND, {"channels": list(channels), "payloads": list(payloads)})
-
-
-_SEND = text("""
-    SELECT pg_notify(channel, payload)
-    FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS sent(channel, payload)""")
+            channels, payloads = zip(*sorted(sending), strict=True)
+            await execute(_SEND, list(channels), list(payloads))

@@ -42,7 +42,7 @@ class ConnectionLost(Exception):
 class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
-    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn")
+    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn", "prepared", "prepares")
 
     def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
         """`open_pids` has the number of this connection's process at the server for as long as it is open."""
@@ -53,6 +53,8 @@ class PooledConnection:
         self.dbapi.autocommit = True  # the unit says BEGIN itself: so it knows that nothing else was sent
         if not prepares:
             self.dbapi.prepare_threshold = None
+        self.prepares = prepares
+        self.prepared: dict[object, bytes] = {}  # names that the server knows statements by: see statement.py
         self._proxied: PoolProxiedConnection | None = None
         self._open, self._pid = open_pids, pgconn.backend_pid
         open_pids.add(self._pid)  # last, as one that was not made is never closed

@@ -1,6 +1,6 @@
 """libpq driven by Trio: connecting, single statements and cancel requests, without a thread and so cancellable.
 
-For what is not a unit of work: the health look, the listener, and the requests that cancel a query.
+For what is not a unit on a thread: the health look, the listener, the requests that cancel a query, single statements.
 """
 
 from collections.abc import Mapping
@@ -152,17 +152,23 @@ def _refuse_encodings(pgconn: PGconn) -> None:
 async def execute(pgconn: PGconn, statement: str) -> PGresult:
     """Send one statement and return its result. Raises psycopg.Error; cancelled, it leaves the connection unusable."""
     pgconn.send_query(statement.encode())
-    while pgconn.flush():
-        await trio.lowlevel.wait_writable(pgconn.socket)
+    await flush(pgconn)
     last = None
-    while (result := await _next_result(pgconn)) is not None:
+    while (result := await next_result(pgconn)) is not None:
         last = result  # all are taken, so that the connection is free for the next statement
     if last is None or last.status not in PASSED:
         raise psycopg.errors.error_from_result(last) if last else psycopg.OperationalError("no answer")
     return last
 
 
-async def _next_result(pgconn: PGconn) -> PGresult | None:
+async def flush(pgconn: PGconn) -> None:
+    """Send what is still to be sent; cancelled, it may be called again."""
+    while pgconn.flush():
+        await trio.lowlevel.wait_writable(pgconn.socket)
+
+
+async def next_result(pgconn: PGconn) -> PGresult | None:
+    """Return the next result, None after a statement's last; cancelled, it may be called again."""
     while pgconn.is_busy():
         await trio.lowlevel.wait_readable(pgconn.socket)
         pgconn.consume_input()

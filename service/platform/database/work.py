@@ -42,6 +42,11 @@ class Aborted(Exception):
     """The unit went on after a failed statement, so PostgreSQL refused to commit it."""
 
 
+def takes_no_writes(error: psycopg.Error) -> bool:
+    """Tell whether BEGIN was refused because the server is a standby, or was made one."""
+    return error.sqlstate in {READ_ONLY, NOT_IN_RECOVERY}
+
+
 def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
     unit: Unit,
     pooled: PooledConnection,
@@ -79,7 +84,7 @@ def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
         except psycopg.Error as error:
             if pooled.broken:
                 raise DeadAtBegin from error
-            if error.sqlstate in {READ_ONLY, NOT_IN_RECOVERY}:
+            if takes_no_writes(error):
                 raise StandbyAtBegin from error
             raise
         connection.begin()  # tells SQLAlchemy; sends nothing

@@ -10,7 +10,7 @@ import trio
 class Proxy:
     """Forwards 127.0.0.1:`port` to 127.0.0.1:`target`; `broken` counts the lines on which the word was said.
 
-    `swallowed` is what was said on lines that are mute.
+    `said` counts what clients have said, by pieces; `swallowed` is what was said on lines that are mute.
     """
 
     def __init__(self, target: int) -> None:
@@ -18,6 +18,7 @@ class Proxy:
         self.port = 0
         self.silent = False
         self.broken = 0
+        self.said = 0
         self.swallowed = b""
         self._trap = b""
         self._forward_trapped = False
@@ -68,6 +69,7 @@ class Proxy:
     async def _upstream(self, client: trio.SocketStream, server: trio.SocketStream, line: "_Line") -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await client.receive_some():
+                self.said += 1
                 if line.deaf:
                     self.swallowed += data
                     continue

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from service.platform.database import Database, Outcome, open_database
 from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.doctor import ask
-from service.platform.database.door import STATEMENTS
+from service.platform.database.lane import STATEMENTS
 from service.platform.database.wire import ANSWER_LIMIT, CONNECT_LIMIT
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 from service.platform.settings import PlatformSettings

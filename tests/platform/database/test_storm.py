@@ -15,7 +15,7 @@ import trio
 from service.platform.database import Database, open_database
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.database.observer import observe
-from tests.platform.database.units import create_table, insert_and_sleep, select_numbers
+from tests.platform.database.units import INSERT_AND_SLEEP, create_table, insert_and_sleep, select_numbers
 
 TASKS, UNITS = 40, 5000
 CONNECTIONS = 10
@@ -30,10 +30,13 @@ class Tally:
 
 
 async def attempt(database: Database, tally: Tally, number: int, seconds: float, *, sleeps: int, last: float) -> None:
-    """Run a unit that is cancelled after some seconds, and note how it ended."""
+    """Run a unit, every other on no thread, that is cancelled after some seconds, and note how it ended."""
     with trio.move_on_after(seconds):
         try:
-            await database.run(insert_and_sleep, number=number, sleeps=sleeps, seconds=last)
+            if number % 2:
+                await database.run(insert_and_sleep, number=number, sleeps=sleeps, seconds=last)
+            else:
+                await database.execute(INSERT_AND_SLEEP, number, sleeps * last)
             tally.returned.add(number)
         except trio.Cancelled:
             tally.cancelled.add(number)

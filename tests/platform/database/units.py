@@ -2,12 +2,20 @@
 
 from sqlalchemy import Connection, text
 
+from service.platform.database import Statement
+
 SLOW_COMMIT = """
 CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON numbers
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_a_while()
 """
+
+
+INSERT = Statement("insert", "INSERT INTO numbers VALUES ($1) RETURNING number")
+INSERT_AND_SLEEP = Statement(
+    "insert_and_sleep", "INSERT INTO numbers SELECT $1::bigint FROM (SELECT pg_sleep($2::float8)) AS slept"
+)
 
 
 def create_table(connection: Connection) -> None:

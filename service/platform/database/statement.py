@@ -1,0 +1,234 @@
+"""A unit of one statement: BEGIN and the statement in one packet, COMMIT in a second, and no thread.
+
+Theory of operation. One task does it all. It goes through these states, in this order and once each:
+
+    new       -> asked       BEGIN and the statement are sent together; a cancel request may reach the server
+    asked     -> answered    the server's answer to both is read to its end; after it no request may reach the server
+    answered  -> committing  COMMIT is sent; or the statement was refused, and ROLLBACK is
+    any       -> ended       the outcome is known, or the connection is broken
+
+Cancelled, `run` leaves at once, and `stop` goes on from the state that it left: asked, it asks the server to cancel,
+again and again until the answer is there, and rolls back; committing, it waits for the answer. GRACE later it cuts the
+connection. `door.py` calls both, as it does those of a unit on a thread (unit.py), and the outcomes are the same.
+
+What cannot happen, and why.
+- A cancel that reaches COMMIT, ROLLBACK or the next unit: requests are made in the state `asked` alone, by the one task
+  that would send what comes after; the last request has ended before that, which it does when the server has acted on
+  it. One that failed on the way may still arrive: it leaves `tainted`, and the connection is closed.
+- A commit after a cancel: COMMIT is sent by `run` alone, and `run` has left.
+- A second execution of what may be committed: what is sent again, on this connection or another, had no COMMIT.
+- A statement that is taken for prepared and is not: the driver lets the server forget all of them, after a rollback for
+  example. The server says so, nothing else has happened, and it is sent once more together with its text.
+"""
+
+import contextlib
+import enum
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import psycopg
+import trio
+from psycopg import pq
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq.abc import PGresult
+
+from service.platform.database.pooled import PooledConnection
+from service.platform.database.redaction import hide_values
+from service.platform.database.sqlstate import is_stale_plan
+from service.platform.database.unit import FIRST_PAUSE, GRACE, LONGEST_PAUSE
+from service.platform.database.wire import PASSED, execute, flush, next_result, request_cancel
+from service.platform.database.work import BEGIN, COMMIT, DeadAtBegin, StalePlan, StandbyAtBegin, takes_no_writes
+from service.platform.errors import DatabaseAway, OutcomeUnknown
+
+NOT_PREPARED = "26000"
+WITH_PREPARE = 4  # results: of BEGIN, of the preparation, of the statement, and the packet's end
+
+_numbers = itertools.count()
+
+type Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement that is a unit of its own, with `$1`, `$2` for its values; prepared once on each connection.
+
+    PostgreSQL infers the values' types, so where it cannot, the text says them: `$1::timestamptz`. `name` is its name
+    in logs and metrics, and is its own among all statements.
+    """
+
+    name: str
+    text: str
+
+
+class _State(enum.Enum):
+    NEW = enum.auto()
+    ASKED = enum.auto()
+    ANSWERED = enum.auto()
+    COMMITTING = enum.auto()
+    ENDED = enum.auto()
+
+
+class StatementUnit:
+    """One run of a Statement on a connection, in place of a Unit."""
+
+    __slots__ = (
+        "_pooled", "_results", "_state", "cancels_sent", "committed", "notifications", "outcome_unknown", "tainted",
+        "value", "was_cut",
+    )  # fmt: skip
+
+    def __init__(self, pooled: PooledConnection) -> None:
+        self._pooled = pooled
+        self._results: list[PGresult] = []  # of what was sent last, as far as they have come
+        self._state = _State.NEW
+        self.committed = False
+        self.outcome_unknown = False
+        self.value: Any = None
+        self.notifications: frozenset[tuple[str, str]] = frozenset()
+        self.cancels_sent = 0
+        self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
+        self.was_cut = False
+
+    async def run(self, statement: Statement, values: Sequence[object]) -> list[Row]:
+        """Run it and return its rows, once it is committed; cancelled, leave the rest to `stop`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            return await self._run(statement, values)
+        except psycopg.Error as error:
+            hide_values(error)
+            await self._clean_up()  # noqa: ASYNC120  it is shielded
+            if self._pooled.broken or self._state is _State.COMMITTING:
+                self._tell_lost(self._refusal() or error)  # a server that ends a connection says why
+            if is_stale_plan(error):
+                raise StalePlan from error
+            raise
+
+    async def _run(self, statement: Statement, values: Sequence[object]) -> list[Row]:
+        transformer = Transformer(self._pooled.dbapi)
+        given = transformer.dump_sequence(values, [PyFormat.TEXT] * len(values))
+        await self._ask(statement, given)
+        error = self._refusal()
+        if error is not None and error.sqlstate == NOT_PREPARED and statement in self._pooled.prepared:
+            self._pooled.prepared.clear()
+            await self._clean_up()
+            await self._ask(statement, given)
+            error = self._refusal()
+        if error is not None:
+            if self._results[0].status not in PASSED and takes_no_writes(error):
+                raise StandbyAtBegin from error
+            raise error
+        result = self._results[-2]  # the last is the packet's end
+        transformer.set_pgresult(result)
+        rows: list[Row] = transformer.load_rows(0, result.ntuples, tuple)
+        self.value = rows
+        if self._pooled.usable:
+            raise RuntimeError("a unit of work ends no transaction: it is one, and database.execute commits it")
+        self._state, self._results = _State.COMMITTING, []
+        self._pooled.pgconn.send_query(COMMIT)
+        await self._finish()
+        return rows
+
+    async def _ask(self, statement: Statement, given: Sequence[Any]) -> None:
+        self._state, self._results = _State.ASKED, []
+        pgconn, text = self._pooled.pgconn, statement.text.encode()
+        prepared = self._pooled.prepared
+        name = prepared.get(statement) or b"statement_%d" % next(_numbers)
+        pgconn.enter_pipeline_mode()
+        pgconn.send_query_params(BEGIN, None)
+        if not self._pooled.prepares:
+            pgconn.send_query_params(text, given)
+        else:
+            if statement not in prepared:
+                pgconn.send_prepare(name, text)
+            pgconn.send_query_prepared(name, given)
+        pgconn.pipeline_sync()
+        await self._read_answer()
+        if len(self._results) == WITH_PREPARE and self._results[1].status in PASSED:
+            prepared[statement] = name
+
+    async def _read_answer(self) -> None:
+        """Read the answer to its end; cancelled, it may be called again."""
+        pgconn = self._pooled.pgconn
+        await flush(pgconn)
+        while not self._results or self._results[-1].status != pq.ExecStatus.PIPELINE_SYNC:
+            if (result := await next_result(pgconn)) is not None:
+                self._results.append(result)
+            elif pgconn.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError("the connection was lost")
+        pgconn.exit_pipeline_mode()
+        self._state = _State.ANSWERED
+
+    def _refusal(self) -> psycopg.Error | None:
+        """Return what the server said against what was sent last, if anything."""
+        refused = (result for result in self._results if result.status == pq.ExecStatus.FATAL_ERROR)
+        result = next(refused, None)
+        return psycopg.errors.error_from_result(result) if result is not None else None
+
+    async def _finish(self) -> None:
+        """Read the answer to COMMIT; cancelled, it may be called again."""
+        await flush(self._pooled.pgconn)
+        while (result := await next_result(self._pooled.pgconn)) is not None:
+            self._results.append(result)
+        if (error := self._refusal()) is not None:
+            if self._pooled.usable:  # it was refused; else its outcome is not known
+                self._state = _State.ENDED
+            raise error
+        self._state = _State.ENDED
+        self.committed = True
+
+    def _tell_lost(self, error: psycopg.Error) -> NoReturn:
+        if self._state is _State.COMMITTING:
+            self.outcome_unknown = True
+            raise OutcomeUnknown("the connection was lost while committing: it may be committed or not") from error
+        if not self._results:
+            raise DeadAtBegin from error
+        raise DatabaseAway("the connection to PostgreSQL was lost; nothing is committed") from error
+
+    async def _clean_up(self) -> None:
+        with trio.move_on_after(GRACE, shield=True) as scope:
+            await self._roll_back()
+        self.tainted |= scope.cancelled_caught
+
+    async def _roll_back(self) -> None:
+        if self._pooled.broken or self._pooled.usable:
+            return
+        try:
+            await execute(self._pooled.pgconn, "ROLLBACK")
+        except psycopg.Error:
+            self.tainted = True
+
+    async def stop(self) -> None:
+        """End the unit, within GRACE as far as it depends on the server; after `run` was cancelled."""
+        with trio.move_on_after(GRACE):
+            try:
+                await self._go_on()
+            except psycopg.Error:  # COMMIT was refused, or has no answer
+                self.outcome_unknown = self._state is _State.COMMITTING
+            return
+        self._pooled.cut()
+        self.was_cut = True
+        self.outcome_unknown = self._state is _State.COMMITTING
+
+    async def _go_on(self) -> None:
+        if self._state is _State.COMMITTING:
+            await self._finish()
+            return
+        if self._state is _State.ASKED:
+            answered = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_until, answered)
+                with contextlib.suppress(psycopg.Error):  # it is broken; there was no COMMIT
+                    await self._read_answer()
+                answered.set()
+        await self._roll_back()
+
+    async def _cancel_until(self, answered: trio.Event) -> None:
+        pause = FIRST_PAUSE
+        while not answered.is_set():
+            self.cancels_sent += 1
+            if not await request_cancel(self._pooled.pgconn):
+                self.tainted = True
+            with trio.move_on_after(pause):
+                await answered.wait()
+            pause = min(2 * pause, LONGEST_PAUSE)

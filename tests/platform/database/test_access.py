@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,7 @@ import pytest
 import trio
 from sqlalchemy import make_url
 
-from service.platform.database import open_database
+from service.platform.database import Statement, open_database
 from service.platform.database.address import Address
 from service.platform.database.launch import system_binaries
 from service.platform.database.wire import ConnectFailed, connect, execute, request_cancel
@@ -22,7 +23,16 @@ from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer, free_port
 from tests.platform.database.observer import Observer, observe
-from tests.platform.database.units import create_table, insert, notify, select_numbers, select_one, sleep
+from tests.platform.database.units import (
+    INSERT,
+    INSERT_AND_SLEEP,
+    create_table,
+    insert,
+    notify,
+    select_numbers,
+    select_one,
+    sleep,
+)
 
 PGBOUNCER = shutil.which("pgbouncer")
 OPENSSL = shutil.which("openssl")
@@ -88,14 +98,16 @@ async def test_through_a_pooler_units_are_run_and_cancelled(pooled: PlatformSett
             await database.run(create_table)
             for number in range(20):  # often enough that a prepared statement would be made
                 await database.run(insert, number=number)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.run, sleep, 30)
-                await observer.wait_running()
-                nursery.cancel_scope.cancel()
+                await database.execute(INSERT, 100 + number)
+            for unit in (partial(database.run, sleep, 30), partial(database.execute, INSERT_AND_SLEEP, 99, 30)):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(unit)
+                    await observer.wait_running()
+                    nursery.cancel_scope.cancel()
 
-            assert observer.running() is None
-            assert await database.read(select_numbers) == set(range(20))
-            assert database.statistics().cancels_sent >= 1
+                assert observer.running() is None
+            assert await database.read(select_numbers) == {*range(20), *range(100, 120)}
+            assert database.statistics().cancels_sent >= 2
 
 
 async def test_a_cancel_passes_a_pooler(pooled: PlatformSettings, one_server: OwnServer) -> None:
@@ -123,13 +135,19 @@ async def test_through_a_pooler_a_storm_hits_no_innocent(pooled: PlatformSetting
             async def victims(start: int) -> None:
                 for number in range(start, start + 60):
                     with trio.move_on_after(0.001 * (number % 12)):
-                        await database.run(insert, number=number)
+                        await store(number)
                         returned.add(number)
 
             async def innocents(start: int) -> None:
                 for number in range(start, start + 60):
-                    await database.run(insert, number=number)
+                    await store(number)
                     returned.add(number)
+
+            async def store(number: int) -> None:
+                if number % 5 < 3:
+                    await database.run(insert, number=number)
+                else:
+                    await database.execute(INSERT, number)
 
             async with trio.open_nursery() as nursery:
                 for task in range(5):
@@ -170,6 +188,9 @@ def make_certificate(data: Path) -> None:
     (data / "key.pem").chmod(0o600)
 
 
+ECHO, MUCH = Statement("echo", "SELECT $1::text"), "x" * (4 << 20)
+
+
 def url_with(server: OwnServer, user: str = "postgres", **query: str) -> str:
     url = make_url(f"postgresql://{user}@127.0.0.1:{server.port}/postgres")
     return url.update_query_dict(query).render_as_string(hide_password=False)
@@ -188,6 +209,7 @@ async def test_over_tls_a_query_and_its_cancel_are_encrypted(tls_server: OwnServ
             assert observer.running() is None
             for _ in range(3):  # what TLS says between the lines is no sign of death
                 assert await database.run(select_one) == 1
+                assert await database.execute(ECHO, MUCH) == [(MUCH,)]
             assert database.statistics().lines_replaced == 0
 
 

@@ -1,5 +1,6 @@
-"""The chat measured, in ratios: `python -m tests.chat.bench [throughput fanout stall idle storm]`."""
+"""The chat measured, in ratios: `python -m tests.chat.bench [throughput fanout node stall idle storm]`."""
 
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import ready
 from service.platform.testing.wire import RawWebsocket
+from tests.chat import bench_node
 from tests.chat.system.audience import compare, deliver
 from tests.chat.system.crowd import come_back, open_many, resident_kib, write
 from tests.chat.wire import open_raw
@@ -209,6 +211,15 @@ async def measure_fan_out(url: str, directory: Path, *, members: int = 1_000, me
             )
 
 
+async def measure_beside_node(url: str, directory: Path) -> None:
+    if not (shutil.which("node") and shutil.which("npm")):
+        tell("fan-out beside Node: left out, as it wants `node` and `npm`")
+        return
+    async with ready(directory, "serve", database_url=url, **UNLIMITED) as ours:
+        mine = ours.process.pid, int(ours.public.rpartition(":")[2])
+        await trio.to_thread.run_sync(bench_node.measure, url, directory, mine, tell)
+
+
 # stall: what the others notice when some stop reading
 
 
@@ -268,6 +279,7 @@ def main(names: Sequence[str] = ()) -> None:
     measures: dict[str, Callable[[str, Path], Awaitable[None]]] = {
         "throughput": lambda url, _: measure_throughput(url),
         "fanout": measure_fan_out,
+        "node": measure_beside_node,
         "stall": measure_stall,
         "idle": measure_idle,
         "storm": measure_storm,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -324,6 +325,32 @@ async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_u
         service.send(signal.SIGTERM)
 
         assert await service.wait_end() == 0
+
+
+async def test_a_log_whose_disk_was_full_has_whole_lines_again_and_says_how_many_are_missing(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, **QUICK) as service,
+        httpx2.AsyncClient() as client,
+    ):
+        pid, requests = service.process.pid, 20
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        full = service.log.stat().st_size + 100  # bytes: half a line more
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
+        answers = [(await client.get(service.public + "/openapi.json")).status_code for _ in range(requests)]
+        in_full = service.log.stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        answers.append((await client.get(service.public + "/openapi.json")).status_code)
+        metrics = (await client.get(service.management + "/metrics")).text
+        lines = service.log.read_text().splitlines()
+
+    assert answers == [200] * (requests + 1)
+    assert in_full == full
+    [cut] = [number for number, line in enumerate(lines) if not line.endswith("}")]
+    request, lost = (json.loads(line) for line in lines[cut + 1 :])
+    assert (request["event"], lost["event"], lost["lines"]) == ("request", "log lines lost", requests)
+    assert f"log_lines_lost_total {requests}.0\n" in metrics
 
 
 async def test_a_log_that_nobody_reads_holds_up_nobody(tmp_path: Path, database_url: str) -> None:

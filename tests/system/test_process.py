@@ -87,6 +87,18 @@ async def test_who_asks_for_the_tasks_too_early_ends_nothing(tmp_path: Path, dat
     assert len(before) == 1
 
 
+async def test_a_signal_that_means_something_to_other_servers_ends_nothing(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service, httpx2.AsyncClient() as client:
+        service.send(signal.SIGUSR2)
+        service.send(signal.SIGUSR1)
+        await service.wait_event("tasks")
+        answer = await client.get(service.public + "/readyz")
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+    assert answer.status_code == 200
+
+
 def caught(status: Path, number: signal.Signals) -> bool:
     """Tell whether a process has a handler for a signal: proc(5), SigCgt."""
     [line] = [line for line in status.read_text().splitlines() if line.startswith("SigCgt")]

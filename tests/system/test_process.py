@@ -321,6 +321,28 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
         assert await service.wait_end() == 0
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://ada:secret@127.0.0.1:1080",
+        "foo://ada:secret@127.0.0.1",
+        "http://ada:secret@[::1",
+        "http://ada:secret@h:x",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, database_url: str, proxy: str) -> None:
+    env = ("env", "-u", "http_proxy", f"ALL_PROXY={proxy}", *SERVICE)
+    known = {"database_url": database_url, "auth_issuer": "http://127.0.0.1:9", "auth_audience": "orders"}
+    served = run_to_end(tmp_path, "serve", command=env, **QUICK, **known)
+    checked = run_to_end(tmp_path, "check", command=env, **known)
+    said = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: must be such as http://proxy.example.org:3128, not "
+
+    assert (served.returncode, checked.returncode) == (2, 1)
+    assert served.stderr.splitlines()[-1].startswith(said)
+    assert [line for line in checked.stdout.splitlines() if f"FAIL  identity     {said}" in line]
+    assert not [one for one in (served, checked) if "secret" in one.stdout + one.stderr or "Traceback" in one.stderr]
+
+
 @pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>&1"])
 def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
     command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")

@@ -18,6 +18,8 @@ find_uv() {
 	fi
 }
 
+[ -w . ] || fail "$(pwd -P) cannot be written to, and what is made goes into .venv"
+
 # What is made here is .venv, whatever the shell says of another project's; and a home that is missing or may not be
 # written to has no room for what is downloaded.
 unset VIRTUAL_ENV

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,29 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
 
     assert (done.returncode, done.stderr) == (1, said + "\n")
     assert not (tmp_path / ".uv").exists()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(moved: bool) -> None:
+    """In one that was moved as well, where .venv would be made anew: rm told of each of its files."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are for one user alone
+        place = Path(name).resolve()
+        (place / "deploy").mkdir()
+        (place / ".venv").mkdir()
+        (place / ".venv" / "made-for").write_text("/before\n" if moved else f"{place}\n")
+        shutil.copy(ROOT / "deploy" / "setup.sh", place / "deploy")
+        place.chmod(0o555)
+        done = subprocess.run(
+            ["sh", "deploy/setup.sh"],
+            cwd=place,
+            user=os.geteuid() or 65534,  # root may write anywhere
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        place.chmod(0o755)
+
+    assert (done.returncode, done.stderr) == (1, f"{place} cannot be written to, and what is made goes into .venv\n")
 
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:

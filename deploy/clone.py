@@ -18,14 +18,14 @@ class Refused(Exception):
     """Why nothing was changed."""
 
 
-def command(work: Callable[[], None]) -> None:
-    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C."""
+def command(work: Callable[[], None], *, changes: bool = True) -> None:
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C. Some never change the clone."""
     try:
         work()
     except Refused as refused:
-        sys.exit(f"nothing was changed: {refused}")
+        sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
     except KeyboardInterrupt:
-        sys.exit("interrupted: `git status` says what was changed until then")
+        sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
 
 
 def template_page(name: str, root: Path = ROOT) -> Path:

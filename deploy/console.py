@@ -17,12 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from alembic.util import CommandError  # after the path above
 from sqlalchemy import create_engine, select, text  # the same
+from sqlalchemy.exc import OperationalError  # the same
 
 from deploy.clone import ROOT, Refused, command  # the same
 from service.features import FEATURES  # the same
 from service.platform.database import EmbeddedUnavailable, metadata  # the same
 from service.platform.database.development import for_psql, with_development_database  # the same
 from service.platform.database.launch import find_binaries  # the same
+from service.platform.database.sqlstate import one_line  # the same
 from service.platform.feature import catalogue, import_all  # the same
 from service.platform.settings import PlatformSettings, SettingsError  # the same
 from service.settings import Settings  # the same
@@ -85,11 +87,15 @@ def run_python(settings: PlatformSettings) -> None:
 
     import_all(FEATURES)  # their tables register with metadata
     engine = create_engine(url_of(settings))
-    with engine.connect() as connection:
+    try:
+        connecting = engine.connect()
+    except OperationalError as error:
+        raise Refused(f"the database cannot be reached: {one_line(error)}") from error
+    with connecting as connection:
         names = {"settings": settings, "features": FEATURES, "metadata": metadata, "connection": connection}
         code.interact(BANNER, local={**metadata.tables, **names, "select": select, "text": text}, exitmsg="")
     engine.dispose()
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, changes=False)

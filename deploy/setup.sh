@@ -18,6 +18,8 @@ find_uv() {
 	fi
 }
 
+[ -w . ] || fail "$(pwd -P) cannot be written to, and what is made goes into .venv"
+
 # What is made here is .venv, whatever the shell says of another project's; and a home that is missing or may not be
 # written to has no room for what is downloaded.
 unset VIRTUAL_ENV
@@ -48,6 +50,9 @@ find_python() {
 uv=$(find_uv)
 if [ -z "$uv" ]; then
 	command -v python3 >/dev/null 2>&1 || fail "python3 is missing: install Python 3.9 or later, or uv"
+	version=$(python3 --version 2>/dev/null) || fail "python3 does not run: install Python 3.9 or later, or uv"
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
+		fail "python3 is $version: install Python 3.9 or later, or uv"
 	echo "getting uv into .uv/" >&2
 	python3 -m venv .uv >/dev/null 2>&1 || fail "python3 -m venv failed: install the venv module (Debian: apt install python3-venv), or uv"
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed: is a package index within reach?"

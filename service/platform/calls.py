@@ -4,15 +4,22 @@ Deadlines go around calls, as around all else; each scope says whom it waits for
 """
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx2
 import trio
 
 from service.platform.errors import PeerAway, leaves
+from service.platform.settings import SettingsError
 from service.platform.telemetry.tracing import current_traceparent
 
+# What httpx2 raises for a proxy of the environment. Its own words may hold a part of a password.
+_UNUSABLE: Mapping[type[Exception], str] = {
+    ImportError: "a SOCKS proxy",
+    ValueError: "one of another scheme",
+    httpx2.InvalidURL: "what is no URL",
+}
 _NO_ANSWER = (httpx2.HTTPError, OSError)
 SILENCE = 5.0  # seconds without a byte, or for a place among the client's connections, while no deadline is nearer
 
@@ -22,16 +29,24 @@ async def open_client(base_url: str = "") -> AsyncIterator[httpx2.AsyncClient]:
     """Yield a client that trusts what the machine trusts (SSL_CERT_FILE), and takes HTTPS_PROXY into account.
 
     Open one for as long as a feature lives: it keeps its connections, and reading the certificates takes some 30 to
-    100 ms, which a thread does. Redirects are not followed. The trace that a call is made in goes with it.
+    100 ms, which a thread does. Redirects are not followed. The trace that a call is made in goes with it. Raises
+    SettingsError for a proxy that cannot be used.
     """
     context = await trio.to_thread.run_sync(ssl.create_default_context)
-    async with httpx2.AsyncClient(
-        base_url=base_url,
-        verify=context,
-        timeout=httpx2.Timeout(SILENCE),
-        follow_redirects=False,
-        event_hooks={"request": [_add_trace]},
-    ) as client:
+    base = httpx2.URL(base_url)
+    try:
+        client = httpx2.AsyncClient(
+            base_url=base,
+            verify=context,
+            timeout=httpx2.Timeout(SILENCE),
+            follow_redirects=False,
+            event_hooks={"request": [_add_trace]},
+        )
+    except tuple(_UNUSABLE) as error:
+        given = next(words for kind, words in _UNUSABLE.items() if isinstance(error, kind))
+        wanted = "must be such as http://proxy.example.org:3128"
+        raise SettingsError([f"HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: {wanted}, not {given}"]) from None
+    async with client:
         yield client
 
 

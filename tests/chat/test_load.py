@@ -3,19 +3,24 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
+from trio_websocket import WebSocketRequest, serve_websocket
 
 from service.chat import CHAT
-from service.chat.client.load import Load, Options
+from service.chat.client.load import JOIN_LIMIT, Load, Options
 from service.chat.client.load_check import Checker
+from service.platform.client import NothingThere
 from service.platform.client.load import run_load
 from service.platform.client.load_http import HttpLoad
 from service.platform.client.load_plan import Plan, Report
 from service.platform.client.load_report import text
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.processes import SERVICE, environment
 
 
 def good(checker: Checker) -> None:
@@ -115,15 +120,51 @@ async def test_members_are_counted_while_they_join(make_settings: MakeSettings) 
 
 
 async def test_who_never_joined_is_not_said_to_reconnect_and_the_reason_is_told(make_settings: MakeSettings) -> None:
-    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
-    async with booted(settings, []) as urls:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", max_websockets=1)
+    async with booted(settings, [CHAT]) as urls:
         load = Load(Plan(url=urls.public, duration=0.5), Options(members=2, writers=1, rooms=1, rate=1))
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(load.prepare, nursery)
-                while not load.not_joining:
+                while not (load.not_joining and load.joined):
                     await trio.sleep(0.02)
                 nursery.cancel_scope.cancel()
 
     assert load.reconnects == 0
-    assert "members           2, of whom 0 joined (refused with status 404), reconnected 0 times" in load.lines()
+    assert "members           2, of whom 1 joined (refused with status 503), reconnected 0 times" in load.lines()
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+async def test_where_no_chat_is_served_that_is_said_before_the_load_begins(
+    tmp_path: Path, make_settings: MakeSettings, json_option: tuple[str, ...]
+) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, []) as urls:
+        with trio.fail_after(JOIN_LIMIT):  # for which it would wait, if others could still join
+            done = await trio.run_process(
+                [*SERVICE, "load", urls.public, *json_option], capture_stdout=True, capture_stderr=True, check=False,
+                cwd=tmp_path, env=environment(),
+            )  # fmt: skip
+
+    said = f"{urls.public} serves no chat: refused with status 404; load it without by --members 0\n"
+    assert (done.returncode, done.stderr.decode()) == (1, said)
+    assert [json.loads(line)["kept"] for line in done.stdout.splitlines()] == [False] * len(json_option)
+
+
+@pytest.mark.parametrize("greeting", ["{}", "[]"])
+async def test_another_websocket_service_is_not_loaded(greeting: str) -> None:
+    async def greet(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(greeting)
+        await trio.sleep_forever()
+
+    with trio.fail_after(JOIN_LIMIT):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, greet, "127.0.0.1", 0, ssl_context=None))
+            plan = Plan(url=f"http://127.0.0.1:{server.port}", duration=1)
+            load = Load(plan, Options(members=1, writers=1, rooms=1, rate=1))
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(NothingThere, match="it greets in another way"), flatten_subgroups=True
+            ):
+                await run_load(Report(plan, [load]), lambda *_: None)
+            nursery.cancel_scope.cancel()

@@ -22,11 +22,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory, lay_development: Lay) -> Pat
     return copy
 
 
-def prompt(clone: Path, which: str, typed: str) -> subprocess.CompletedProcess[str]:
+def prompt(clone: Path, which: str, typed: str, **settings: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "deploy/console.py", *which.split()],
         cwd=clone,
-        env=environment() | {"PYTHONPATH": str(clone)},
+        env=environment(**settings) | {"PYTHONPATH": str(clone)},
         input=typed,
         capture_output=True,
         text=True,
@@ -51,7 +51,19 @@ def test_psql_asks_the_same_database(clone: Path) -> None:
 
 
 def test_an_unknown_prompt_is_refused(clone: Path) -> None:
-    assert "psql or python" in prompt(clone, "ruby", "").stderr
+    done = prompt(clone, "ruby", "")
+
+    assert (done.returncode, done.stderr) == (1, "say which prompt: psql or python\n")
+
+
+def test_a_database_that_cannot_be_reached_is_one_sentence(clone: Path) -> None:
+    done = prompt(clone, "python", "", database_url="postgresql://ada:secret@127.0.0.1:1/app")  # nobody has that port
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("the database cannot be reached: ")
+    assert "port 1 failed: Connection refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
 
 
 def test_editors_and_hooks_run_the_repository_s_own_commands() -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,62 @@ def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: st
     caches = [line.partition("=")[2] for line in said if line.startswith(("UV_CACHE_DIR=", "HOME="))]
 
     assert any(cache.startswith(f"{tmp_path}/.uv") for cache in caches), said
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        (None, "python3 is missing: install Python 3.9 or later, or uv"),
+        ("Python 3.6.8", "python3 is Python 3.6.8: install Python 3.9 or later, or uv"),
+        ("", "python3 does not run: install Python 3.9 or later, or uv"),  # pyenv's, of a version that is not there
+    ],
+)
+def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
+    tmp_path: Path, python: str | None, said: str
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
+    (tmp_path / "bin").mkdir()
+    for name in ("dirname", "mkdir"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    if python is not None:
+        stand_in = tmp_path / "bin" / "python3"
+        stand_in.write_text(f'#!/bin/sh\n[ "$1" = --version ] && [ "{python}" ] && echo {python} && exit\nexit 1\n')
+        stand_in.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "deploy/setup.sh"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (1, said + "\n")
+    assert not (tmp_path / ".uv").exists()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(moved: bool) -> None:
+    """In one that was moved as well, where .venv would be made anew: rm told of each of its files."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are for one user alone
+        place = Path(name).resolve()
+        (place / "deploy").mkdir()
+        (place / ".venv").mkdir()
+        (place / ".venv" / "made-for").write_text("/before\n" if moved else f"{place}\n")
+        shutil.copy(ROOT / "deploy" / "setup.sh", place / "deploy")
+        place.chmod(0o555)
+        done = subprocess.run(
+            ["sh", "deploy/setup.sh"],
+            cwd=place,
+            user=os.geteuid() or 65534,  # root may write anywhere
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        place.chmod(0o755)
+
+    assert (done.returncode, done.stderr) == (1, f"{place} cannot be written to, and what is made goes into .venv\n")
 
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:

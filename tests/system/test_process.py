@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -84,6 +85,18 @@ async def test_who_asks_for_the_tasks_too_early_ends_nothing(tmp_path: Path, dat
         before = service.events("starting")
 
     assert len(before) == 1
+
+
+async def test_a_signal_that_means_something_to_other_servers_ends_nothing(tmp_path: Path, database_url: str) -> None:
+    async with ready(tmp_path, "serve", database_url=database_url, **QUICK) as service, httpx2.AsyncClient() as client:
+        service.send(signal.SIGUSR2)
+        service.send(signal.SIGUSR1)
+        await service.wait_event("tasks")
+        answer = await client.get(service.public + "/readyz")
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 0
+    assert answer.status_code == 200
 
 
 def caught(status: Path, number: signal.Signals) -> bool:
@@ -308,6 +321,28 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
         assert await service.wait_end() == 0
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://ada:secret@127.0.0.1:1080",
+        "foo://ada:secret@127.0.0.1",
+        "http://ada:secret@[::1",
+        "http://ada:secret@h:x",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, database_url: str, proxy: str) -> None:
+    env = ("env", "-u", "http_proxy", f"ALL_PROXY={proxy}", *SERVICE)
+    known = {"database_url": database_url, "auth_issuer": "http://127.0.0.1:9", "auth_audience": "orders"}
+    served = run_to_end(tmp_path, "serve", command=env, **QUICK, **known)
+    checked = run_to_end(tmp_path, "check", command=env, **known)
+    said = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: must be such as http://proxy.example.org:3128, not "
+
+    assert (served.returncode, checked.returncode) == (2, 1)
+    assert served.stderr.splitlines()[-1].startswith(said)
+    assert [line for line in checked.stdout.splitlines() if f"FAIL  identity     {said}" in line]
+    assert not [one for one in (served, checked) if "secret" in one.stdout + one.stderr or "Traceback" in one.stderr]
+
+
 @pytest.mark.parametrize("streams", [">/dev/full", ">/dev/full 2>&1"])
 def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
     command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")
@@ -324,6 +359,32 @@ async def test_a_drain_is_one_when_the_reader_is_gone(tmp_path: Path, database_u
         service.send(signal.SIGTERM)
 
         assert await service.wait_end() == 0
+
+
+async def test_a_log_whose_disk_was_full_has_whole_lines_again_and_says_how_many_are_missing(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, **QUICK) as service,
+        httpx2.AsyncClient() as client,
+    ):
+        pid, requests = service.process.pid, 20
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        full = service.log.stat().st_size + 100  # bytes: half a line more
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
+        answers = [(await client.get(service.public + "/openapi.json")).status_code for _ in range(requests)]
+        in_full = service.log.stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        answers.append((await client.get(service.public + "/openapi.json")).status_code)
+        metrics = (await client.get(service.management + "/metrics")).text
+        lines = service.log.read_text().splitlines()
+
+    assert answers == [200] * (requests + 1)
+    assert in_full == full
+    [cut] = [number for number, line in enumerate(lines) if not line.endswith("}")]
+    request, lost = (json.loads(line) for line in lines[cut + 1 :])
+    assert (request["event"], lost["event"], lost["lines"]) == ("request", "log lines lost", requests)
+    assert f"log_lines_lost_total {requests}.0\n" in metrics
 
 
 async def test_a_log_that_nobody_reads_holds_up_nobody(tmp_path: Path, database_url: str) -> None:

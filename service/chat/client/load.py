@@ -16,7 +16,18 @@ import trio
 import typer
 
 from service.chat.client.load_check import Checker
-from service.platform.client import Bar, ClosedError, Part, Plan, WebsocketClient, counts, open_stream, typical
+from service.chat.client.stranger import NoChatError, Stranger
+from service.platform.client import (
+    Bar,
+    ClosedError,
+    NothingThere,
+    Part,
+    Plan,
+    WebsocketClient,
+    counts,
+    open_stream,
+    typical,
+)
 from service.platform.server import CloseReason
 
 JOIN_LIMIT = 30.0  # seconds until the load begins with those who are there; more where there are many
@@ -73,6 +84,7 @@ class Load(Part):
         self._lines: dict[int, WebsocketClient] = {}
         self._ever_joined: set[int] = set()
         self._joining = trio.CapacityLimiter(JOINING)
+        self._stranger = Stranger(plan.url, with_token=plan.token_file is not None)
         if not options.members:
             self._all_joined.set()
 
@@ -143,8 +155,17 @@ class Load(Part):
                 if number in self._ever_joined:
                     self.reconnects += 1
                 else:
+                    self._judge(lost)
                     self.not_joining = str(lost) or "no answer"
                 await trio.sleep(PAUSE)
+
+    def _judge(self, lost: BaseException) -> None:
+        """Raise NothingThere where nobody ever joined and an answer shows that no chat is there: no reason to wait."""
+        if isinstance(lost, ClosedError) and lost.code < CloseReason.NORMAL_CLOSURE and not self._ever_joined:
+            try:
+                self._stranger.judge(lost)
+            except NoChatError as error:
+                raise NothingThere(f"{error}; load it without by --members 0") from None
 
     @asynccontextmanager
     async def _connected(self, number: int) -> AsyncIterator[WebsocketClient]:
@@ -172,7 +193,8 @@ class Load(Part):
         resume = {} if since is None else {"since": {"epoch": since.epoch, "seq": since.seq}}
         with trio.fail_after(ANSWER_LIMIT):
             await line.request(f"/ws?name=load-{number}", subprotocol="chat.v1", token=self.plan.token)
-            await _wait_for(line, "hello")
+            with self._stranger.greeting():
+                await _wait_for(line, "hello")
             await line.send({"type": "join", "room": room, "ref": "load", **resume})
             joined = await _wait_for(line, "joined")
         self.checker.joined(number, room, joined["epoch"], joined["from"], gap=joined["gap"])

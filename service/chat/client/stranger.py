@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import trio
 
-from service.platform.client import ClosedError
+from service.platform.client import ClosedError, NothingThere
 
 # Refusals of who may take us soon; all from 500 on are, too. The rest says that the question is wrong, or the place.
 SOON = {408, 425, 429}
@@ -13,7 +13,7 @@ UNAUTHENTICATED = 401
 SILENT_TRIES = 5  # connections that end without an answer: a proxy may do that for a moment, where a replica restarts
 
 
-class NoChatError(Exception):
+class NoChatError(NothingThere):
     """Why there is nothing to come back to, for the person at the terminal."""
 
 

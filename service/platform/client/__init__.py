@@ -3,7 +3,7 @@
 What a feature needs for its own clients, and for its parts of `service load` and `service smoke`, is named here.
 """
 
-from service.platform.client.load_plan import Bar, Part, Plan, counts, typical
+from service.platform.client.load_plan import Bar, NothingThere, Part, Plan, counts, typical
 from service.platform.client.smoke import PATIENCE, Address, SmokeError, connect
 from service.platform.client.stream import open_stream
 from service.platform.client.token import read_token
@@ -14,6 +14,7 @@ __all__ = [
     "Address",
     "Bar",
     "ClosedError",
+    "NothingThere",
     "Part",
     "Plan",
     "SmokeError",

@@ -42,6 +42,10 @@ class Plan:
         return self.host or urlsplit(self.url).netloc
 
 
+class NothingThere(Exception):
+    """There is none of what a part loads where the service is said to be: why, for the person at the terminal."""
+
+
 @dataclass(frozen=True)
 class Bar:
     """How far a part of the run is."""
@@ -56,7 +60,7 @@ class Part:
     """One part of a run. It does nothing and is content; a part overrides what it needs."""
 
     async def prepare(self, nursery: trio.Nursery) -> None:
-        """Begin what lasts until all is settled; return when the load may start."""
+        """Begin what lasts until all is settled; return when the load may start. May raise NothingThere."""
 
     def start(self, nursery: trio.Nursery, started: float) -> None:
         """Begin what lasts for the plan's duration, which starts at the time `started` of Trio's clock."""

@@ -25,7 +25,7 @@ from service.platform.database.statistics import (
     Outcome,
     UnitObserver,
 )
-from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_stopped
+from service.platform.database.unit import Unit, keep_connection, refuse_commit, refuse_statement
 from service.platform.database.watch import Condition, Watch
 from service.platform.database.work import perform
 from service.platform.settings import PlatformSettings
@@ -176,7 +176,7 @@ async def open_database(
     engine = create_engine_over()
     # the dialect's events: with one of the engine's own, every statement would be prepared for all of them
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        event.listen(engine, name, refuse_stopped)
+        event.listen(engine, name, refuse_statement)
     event.listen(engine, "handle_error", keep_connection)
     engine.dialect.do_commit = refuse_commit  # type: ignore[method-assign,assignment]  # its event is the engine's
     background = Background()

@@ -64,8 +64,10 @@ def run_to_end(command: Sequence[str]) -> None:
     process = launch(command, output=subprocess.PIPE, death=signal.SIGKILL)
     try:
         output, _ = process.communicate()
-    finally:
-        process.kill()  # no effect on one that has ended
+    except BaseException:  # Ctrl-C: what it has started goes on writing, where somebody is about to remove all
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()  # until all have ended, as each has the pipe
+        raise
     if process.returncode:
         why = reason(output.decode(errors="replace"))
         raise EmbeddedUnavailable(f"{Path(command[0]).name} failed with {process.returncode}: {why}")

@@ -24,7 +24,7 @@ What cannot happen, and why.
 - A commit after `stop` found the thread attached: leaving the `with` looks at `_stopped` under the same lock under
   which it was set. So a unit that commits had detached before; then `stop` sends nothing and waits, COMMIT has its
   answer, and the caller is told `committed`.
-- A statement that begins after `_stopped`: each one looks first (`refuse_stopped`). One that began just before is
+- A statement that begins after `_stopped`: each one looks first (`refuse_statement`). One that began just before is
   either seen by a request or by the next one: that is why requests repeat, and why one is not enough.
 - A thread that nobody waits for: `stop` is shielded and ends with the thread alone. It is bounded, as the connection
   is cut after GRACE and a thread has nothing else to wait for.
@@ -33,6 +33,7 @@ What cannot happen, and why.
 - `_end` and an abort both waking the task: an abort sets `_waiting` to None, and both run in the loop.
 """
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,6 +53,11 @@ from service.platform.errors import Busy
 
 GRACE = 0.5  # seconds that a server has to answer a cancel request before the connection is cut
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
+
+ENDS_NO_TRANSACTION = "a unit of work ends no transaction: it is one, and database.run commits it or rolls back"
+_ENDS = re.compile(
+    r"\s*(COMMIT|END|ABORT|ROLLBACK|PREPARE\s+TRANSACTION)\b(?!(\s+(WORK|TRANSACTION))?\s+TO\b)", re.IGNORECASE
+)
 
 _current = threading.local()
 
@@ -191,10 +197,12 @@ def current_unit() -> Unit | None:
     return unit
 
 
-def refuse_stopped(*_: object) -> None:
-    """Stop between two statements: a listener for SQLAlchemy's `do_execute` and its kin."""
+def refuse_statement(_cursor: object, statement: str, *_: object) -> None:
+    """Stop between two statements, and send none that ends the unit's transaction: for SQLAlchemy's `do_execute`."""
     if (unit := current_unit()) is not None:
         unit._refuse_stopped()
+        if unit.transactional and _ENDS.match(statement):
+            raise RuntimeError(ENDS_NO_TRANSACTION)
 
 
 def keep_connection(context: ExceptionContext) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
 from service.platform.database.sqlstate import READ_ONLY, UNSUPPORTED, is_stale_plan
-from service.platform.database.unit import Unit
+from service.platform.database.unit import ENDS_NO_TRANSACTION, Unit
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 # Both said, as the defaults may be otherwise: tests set them so that a `read` cannot write, and a role behind a pooler
@@ -98,7 +98,7 @@ def _commit(unit: Unit, pooled: PooledConnection, engine: Engine, connection: Co
     if pooled.broken:
         raise ConnectionLost("the connection was lost before COMMIT")
     if pooled.usable:  # PostgreSQL would answer COMMIT all the same, and warn
-        raise RuntimeError("a unit of work ends no transaction: it is one, and database.run commits it or rolls back")
+        raise RuntimeError(ENDS_NO_TRANSACTION)
     try:
         done = _send(pooled, COMMIT)
     except psycopg.Error as error:

@@ -64,6 +64,7 @@ def end_at_signals() -> None:
     for number in ending_signals():
         signal.signal(number, end)
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # asked for the tasks too early: there are none
+    signal.signal(signal.SIGUSR2, lambda _number, _frame: None)  # means nothing here, and its default is a kill
 
 
 def widen_descriptors(needed: int) -> None:

@@ -149,6 +149,8 @@ class Outlet:
             with handler.lock:  # type: ignore[union-attr]  # every handler makes itself one
                 handler.stream.write(line + "\n")
                 handler.stream.flush()
+        except OSError:  # no room, or nobody reads: Unheld counts the lines, and its own text would be one more of them
+            pass
         except Exception:  # as the standard library's own handlers: a log that cannot be written ends nothing
             handler.handleError(logging.LogRecord(self._name, level, "", 0, line, None, None))
         if len(logging.root.handlers) > 1:

@@ -2,7 +2,8 @@
 
 A write to a pipe that is full waits until somebody reads, and with it the event loop: requests, heartbeats, the drain.
 So what finds no room is kept, MOST_KEPT of it, and a thread that lives only that long gives it on. Beyond that lines
-are dropped and counted until all that was kept is given; then the log says how many are missing.
+are dropped and counted until all that was kept is given; then the log says how many are missing. It says that, too, of
+what a full disk did not take, once there is room; what was cut off there ends its line, so that the next one is whole.
 """
 
 import atexit
@@ -23,7 +24,7 @@ PAUSE = 0.01  # seconds, for a terminal that poll finds writable and that takes 
 class Unheld(io.TextIOBase):
     """Writes text to where `stream` does, and never waits. Raises OSError as any other: when the disk is full.
 
-    `tell_lost` is called with the number of lines that were dropped, from a thread, when there is room again.
+    `tell_lost` is called with the number of lines that were dropped, from any thread, when there is room again.
     """
 
     encoding = "utf-8"
@@ -39,6 +40,8 @@ class Unheld(io.TextIOBase):
         self._kept = bytearray()  # while there is any, only the thread writes
         self._thread: threading.Thread | None = None
         self._untold = 0
+        self._untaken = 0  # lines that a full disk did not take, and that were not told yet
+        self._cut = False  # the latest of them was begun
         self.lost = 0  # lines in all, also those that a full disk did not take
         atexit.register(self._finish)
 
@@ -61,19 +64,30 @@ class Unheld(io.TextIOBase):
                 self._kept += data if self._kept else self._not_taken(data)
             if self._kept and self._thread is None:
                 self._start()
+            untaken, self._untaken = self._untaken, 0
+        if untaken:
+            self._tell_lost(untaken)
+            if self._untaken:  # as that was not taken, either
+                self._untaken += untaken
         return len(text)
 
     def _not_taken(self, data: bytes) -> bytes:
         """Write what there is room for, and return the rest."""
-        while data and self._room.poll(0):
-            try:
-                data = data[os.write(self._descriptor, data[:ROOM]) :]
-            except BlockingIOError:
-                break
-            except OSError:
-                self.lost += data.count(b"\n")
-                raise
-        return data
+        rest = data
+        try:
+            if self._cut:
+                os.write(self._descriptor, b"\n")
+                self._cut = False
+            while rest and self._room.poll(0):
+                rest = rest[os.write(self._descriptor, rest[:ROOM]) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._cut = self._cut or data[: len(data) - len(rest)].rpartition(b"\n")[2] != b""
+            self._untaken += rest.count(b"\n")
+            self.lost += rest.count(b"\n")
+            raise
+        return rest
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._give_on, name="standard error", daemon=True)

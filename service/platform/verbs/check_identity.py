@@ -8,12 +8,19 @@ from service.platform.calls import open_client
 from service.platform.identity.browsers import CALLBACK
 from service.platform.identity.keys import FETCH_TIMEOUT, ProviderAway
 from service.platform.identity.provider import Provider
-from service.platform.settings import PlatformSettings
+from service.platform.settings import PlatformSettings, SettingsError
 from service.platform.verbs.finding import Finding
 
 
 async def ask_provider(settings: PlatformSettings, issuer: str) -> list[Finding]:
     """Return what was found of the provider, of its keys, and of signing in."""
+    try:
+        return await _ask_provider(settings, issuer)
+    except SettingsError as error:
+        return [Finding("identity", str(error), failed=True)]
+
+
+async def _ask_provider(settings: PlatformSettings, issuer: str) -> list[Finding]:
     async with open_client() as client:
         provider = Provider(client, issuer, settings.auth_jwks_url)
         found = [await keys(provider, settings, issuer), Finding("audience", f"{settings.auth_audience}")]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import fields
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 
@@ -124,9 +124,15 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         from service.platform.client.http import FAILURES
         from service.platform.client.load import find_listening, run_load
         from service.platform.client.load_http import HttpLoad
-        from service.platform.client.load_plan import Plan, Report
+        from service.platform.client.load_plan import NothingThere, Plan, Report
         from service.platform.client.load_report import bars, text
+        from service.platform.errors import leaves
         from service.platform.verbs.inspect import reason
+
+        def give_up(why: str) -> NoReturn:
+            if json:
+                typer.echo(report.json())
+            fail(why, CRASHED)
 
         check_token_file(token_file)
         plan = Plan(url=public_url(context, url), duration=duration, host=host, token_file=token_file)
@@ -138,11 +144,12 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
         try:
             run_client(find_listening, plan)
         except FAILURES as error:
-            if json:
-                typer.echo(report.json())
-            fail(f"{plan.url} does not answer: {reason(error)}", CRASHED)
-        with bars(report) as show:
-            run_client(run_load, report, show)
+            give_up(f"{plan.url} does not answer: {reason(error)}")
+        try:
+            with bars(report) as show:
+                run_client(run_load, report, show)
+        except* NothingThere as group:
+            give_up(str(next(leaves(group))))
         typer.echo(report.json() if json else text(report, colours=sys.stdout.isatty()))
         sys.exit(0 if report.kept else 1)
 

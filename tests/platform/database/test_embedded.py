@@ -19,6 +19,7 @@ import pytest
 from service.platform.database import EmbeddedUnavailable, open_embedded
 from service.platform.database.launch import find_binaries, reason
 from service.platform.testing.own_server import free_port
+from service.platform.testing.processes import descendants
 from tests.platform.database.observer import conninfo
 
 ROOT = Path(__file__).parents[3]
@@ -187,6 +188,33 @@ def test_nothing_is_left_after_ctrl_c(data: Path) -> None:
         process.wait(10)
 
         assert not processes_on(data)
+
+
+def test_nothing_writes_any_more_after_ctrl_c_in_the_middle_of_initdb(directory: Path) -> None:
+    """Whoever made the directory removes it then, and what initdb has started went on to fill it."""
+
+    stopped: list[int] = []
+
+    def stop_what_initdb_started() -> bool:
+        """Stop it, so that it does not end by itself when it finds nobody to ask."""
+        for pid in descendants(process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                if Path(f"/proc/{pid}/comm").read_text() == "postgres\n":
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+        return bool(stopped)
+
+    data = directory / "data"
+    with owner(data, stderr=subprocess.DEVNULL) as process:
+        wait_until(stop_what_initdb_started)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(10)
+        left = processes_on(data)
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    assert not left
 
 
 def test_nothing_is_left_after_kill_9(data: Path) -> None:

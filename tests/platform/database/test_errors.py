@@ -167,11 +167,17 @@ async def test_a_unit_neither_commits_nor_rolls_back(make_settings: MakeSettings
             assert await database.read(count) == 0
 
 
-@pytest.mark.parametrize("statement", ["ROLLBACK", "COMMIT", "ABORT"])
-async def test_a_unit_that_ends_its_transaction_by_a_statement_is_not_taken_for_committed(
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ROLLBACK", "COMMIT", "ABORT", "end", "ROLLBACK AND CHAIN", " \n commit work and chain", "COMMIT; BEGIN",
+        "PREPARE TRANSACTION 'one'",
+    ],
+)  # fmt: skip
+async def test_a_statement_that_ends_the_transaction_of_its_unit_is_refused_before_it_is_sent(
     make_settings: MakeSettings, statement: str
 ) -> None:
-    """PostgreSQL answers the COMMIT that follows with COMMIT, and a warning."""
+    """After one with AND CHAIN PostgreSQL is in a transaction again, and nothing tells that it is another."""
 
     def take_over(connection: Connection) -> None:
         insert(connection, number=1)
@@ -183,7 +189,39 @@ async def test_a_unit_that_ends_its_transaction_by_a_statement_is_not_taken_for_
 
             with pytest.raises(RuntimeError, match="a unit of work ends no transaction: it is one"):
                 await database.run(take_over)
-            assert await database.read(count) == (statement == "COMMIT")
+            assert await database.read(count) == 0
+
+
+async def test_a_transaction_that_is_ended_past_sqlalchemy_is_not_taken_for_committed(
+    make_settings: MakeSettings,
+) -> None:
+    """PostgreSQL answers the COMMIT that follows with COMMIT, and a warning."""
+
+    def take_over(connection: Connection) -> None:
+        insert(connection, number=1)
+        connection.exec_driver_sql("/* of somebody's own */ ROLLBACK")
+
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+
+            with pytest.raises(RuntimeError, match="a unit of work ends no transaction: it is one"):
+                await database.run(take_over)
+            assert await database.read(count) == 0
+
+
+async def test_a_part_of_a_unit_may_be_undone_by_a_savepoint_of_its_own(make_settings: MakeSettings) -> None:
+    def undo_a_part(connection: Connection) -> None:
+        insert(connection, number=1)
+        for statement in ("SAVEPOINT part", "ROLLBACK TO part", "ROLLBACK WORK TO SAVEPOINT part", "RELEASE part"):
+            connection.execute(text(statement))
+
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+            await database.run(undo_a_part)
+
+            assert await database.read(count) == 1
 
 
 async def test_options_of_one_unit_do_not_reach_the_next(make_settings: MakeSettings) -> None:

@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import resource
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -106,6 +108,37 @@ def test_a_reader_that_goes_is_told_as_ever_and_waited_for_by_nobody() -> None:
 
         with pytest.raises(BrokenPipeError):
             pipe.stream.write("nobody hears\n")
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes, as on a disk that is full: what fits of a line is written."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@pytest.mark.parametrize("size", [0, 2, 6, 7, 11, 13])
+def test_once_a_disk_has_room_again_each_line_is_whole_and_the_gap_is_told(tmp_path: Path, size: int) -> None:
+    told: list[int] = []
+    file = tmp_path / "log"
+    with file.open("a") as log:
+        stream = Unheld(log, told.append)
+        with disk_of(size):
+            for line in ("first", "second", "third"):
+                with suppress(OSError):
+                    stream.write(line + "\n")
+        lost = stream.lost
+        stream.write("fourth\n")
+        stream.write("fifth\n")
+
+    *before, fourth, fifth = file.read_text().splitlines()
+    assert (fourth, fifth) == ("fourth", "fifth")
+    assert [line for line in before if line in {"first", "second", "third"}] == ["first", "second"][: 3 - lost]
+    assert told == [lost]
 
 
 class Overtaken:

@@ -37,7 +37,7 @@ from psycopg.pq.abc import PGresult
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.redaction import hide_values
 from service.platform.database.sqlstate import is_stale_plan
-from service.platform.database.unit import FIRST_PAUSE, GRACE, LONGEST_PAUSE
+from service.platform.database.unit import ENDS_NO_TRANSACTION, FIRST_PAUSE, GRACE, LONGEST_PAUSE, ends_transaction
 from service.platform.database.wire import PASSED, execute, flush, next_result, request_cancel
 from service.platform.database.work import BEGIN, COMMIT, DeadAtBegin, StalePlan, StandbyAtBegin, takes_no_writes
 from service.platform.errors import DatabaseAway, OutcomeUnknown
@@ -55,11 +55,15 @@ class Statement:
     """One statement that is a unit of its own, with `$1`, `$2` for its values; prepared once on each connection.
 
     PostgreSQL infers the values' types, so where it cannot, the text says them: `$1::timestamptz`. `name` is its name
-    in logs and metrics, and is its own among all statements.
+    in logs and metrics. Raises ValueError for a text that ends its transaction.
     """
 
     name: str
     text: str
+
+    def __post_init__(self) -> None:
+        if ends_transaction(self.text):
+            raise ValueError(f"{self.name}: {ENDS_NO_TRANSACTION}")
 
 
 class _State(enum.Enum):
@@ -99,7 +103,7 @@ class StatementUnit:
             hide_values(error)
             await self._clean_up()  # noqa: ASYNC120  it is shielded
             if self._pooled.broken or self._state is _State.COMMITTING:
-                self._tell_lost(self._refusal() or error)  # a server that ends a connection says why
+                self._tell_lost(error)
             if is_stale_plan(error):
                 raise StalePlan from error
             raise
@@ -123,7 +127,7 @@ class StatementUnit:
         rows: list[Row] = transformer.load_rows(0, result.ntuples, tuple)
         self.value = rows
         if self._pooled.usable:
-            raise RuntimeError("a unit of work ends no transaction: it is one, and database.execute commits it")
+            raise RuntimeError(ENDS_NO_TRANSACTION)
         self._state, self._results = _State.COMMITTING, []
         self._pooled.pgconn.send_query(COMMIT)
         await self._finish()
@@ -178,10 +182,13 @@ class StatementUnit:
         self.committed = True
 
     def _tell_lost(self, error: psycopg.Error) -> NoReturn:
+        if (said := self._refusal()) is not None:  # a server that ends a connection says why
+            hide_values(said)
+            error = said
         if self._state is _State.COMMITTING:
             self.outcome_unknown = True
             raise OutcomeUnknown("the connection was lost while committing: it may be committed or not") from error
-        if not self._results:
+        if not self._results or self._results[0].status not in PASSED:
             raise DeadAtBegin from error
         raise DatabaseAway("the connection to PostgreSQL was lost; nothing is committed") from error
 

@@ -54,7 +54,7 @@ from service.platform.errors import Busy
 GRACE = 0.5  # seconds that a server has to answer a cancel request before the connection is cut
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.1  # between two cancel requests: one that came between two statements is lost
 
-ENDS_NO_TRANSACTION = "a unit of work ends no transaction: it is one, and database.run commits it or rolls back"
+ENDS_NO_TRANSACTION = "a unit of work ends no transaction: it is one, and the database commits it or rolls back"
 _ENDS = re.compile(
     r"\s*(COMMIT|END|ABORT|ROLLBACK|PREPARE\s+TRANSACTION)\b(?!(\s+(WORK|TRANSACTION))?\s+TO\b)", re.IGNORECASE
 )
@@ -201,8 +201,12 @@ def refuse_statement(_cursor: object, statement: str, *_: object) -> None:
     """Stop between two statements, and send none that ends the unit's transaction: for SQLAlchemy's `do_execute`."""
     if (unit := current_unit()) is not None:
         unit._refuse_stopped()
-        if unit.transactional and _ENDS.match(statement):
+        if unit.transactional and ends_transaction(statement):
             raise RuntimeError(ENDS_NO_TRANSACTION)
+
+
+def ends_transaction(statement: str) -> bool:
+    return _ENDS.match(statement) is not None
 
 
 def keep_connection(context: ExceptionContext) -> None:

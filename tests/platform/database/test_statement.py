@@ -28,6 +28,7 @@ from tests.platform.database.units import (
     insert,
     make_commits_slow,
     select_numbers,
+    select_one,
 )
 
 ONE = Statement("one", "SELECT 1")
@@ -210,6 +211,25 @@ async def test_dead_pooled_connections_are_replaced_unseen(own_server: OwnServer
             assert database.statistics().lines_replaced == 1
 
 
+async def test_a_connection_that_is_ended_before_it_reads_is_replaced_unseen(own_server: OwnServer) -> None:
+    """The server's last words are on their way when the packet goes out."""
+    with trio.fail_after(25):
+        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+            [(process,)] = await database.execute(ITS_PROCESS)
+            os.kill(process, signal.SIGSTOP)
+            os.kill(process, signal.SIGTERM)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(expect_one, database)
+                await trio.sleep(0.1)
+                os.kill(process, signal.SIGCONT)
+
+            assert database.statistics().lines_replaced == 1
+
+
+async def expect_one(database: Database) -> None:
+    assert await database.execute(ONE) == [(1,)]
+
+
 @pytest.mark.parametrize("forward", [True, False], ids=["after it was executed", "before"])
 async def test_a_line_that_dies_before_commit_is_replaced_unseen(own_server: OwnServer, forward: bool) -> None:
     with trio.fail_after(25):
@@ -276,13 +296,30 @@ async def test_one_whose_server_process_is_ended_in_commit_has_an_unknown_outcom
             assert await database.execute(ONE) == [(1,)]
 
 
-@pytest.mark.parametrize("text", ["COMMIT", "ROLLBACK"])
-async def test_one_that_ends_the_transaction_is_not_taken_for_committed(make_settings: MakeSettings, text: str) -> None:
+@pytest.mark.parametrize("text", ["COMMIT", "rollback and chain", " ABORT"])
+def test_a_text_that_ends_the_transaction_is_refused_before_it_is_used(text: str) -> None:
+    with pytest.raises(ValueError, match="ends: a unit of work ends no transaction"):
+        Statement("ends", text)
+
+
+async def test_one_that_ends_its_transaction_all_the_same_is_not_taken_for_committed(
+    make_settings: MakeSettings,
+) -> None:
     with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             with pytest.raises(RuntimeError, match="ends no transaction"):
-                await database.execute(Statement("ends", text))
+                await database.execute(Statement("ends", "/* of somebody's own */ ROLLBACK"))
 
+            assert await database.execute(ONE) == [(1,)]
+
+
+async def test_more_values_than_the_protocol_has_room_for_leave_no_pipeline_behind(make_settings: MakeSettings) -> None:
+    with trio.fail_after(25):
+        async with open_database(make_settings(database_connections=1)) as database:
+            with pytest.raises(psycopg.Error):
+                await database.execute(ONE, *range(70_000))
+
+            assert await database.run(select_one) == 1
             assert await database.execute(ONE) == [(1,)]
 
 

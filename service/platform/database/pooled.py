@@ -24,6 +24,7 @@ import threading
 
 import psycopg
 from psycopg import pq
+from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -39,10 +40,23 @@ class ConnectionLost(Exception):
     """The connection died; the unit that was on it is not committed."""
 
 
+class Warnings:
+    """Of what the server warns: the one that takes something back. Heard on the unit's thread."""
+
+    __slots__ = ("not_replicated",)
+
+    def __init__(self) -> None:
+        self.not_replicated = False  # a COMMIT has not waited for its synchronous standby to the end
+
+    def hear(self, notice: Diagnostic) -> None:
+        """Tell it by the place in PostgreSQL, as words are translated and the SQLSTATE is that of all warnings."""
+        self.not_replicated |= notice.source_function == "SyncRepWaitForLSN"
+
+
 class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
-    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn")
+    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn", "warnings")
 
     def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
         """`open_pids` has the number of this connection's process at the server for as long as it is open."""
@@ -53,6 +67,8 @@ class PooledConnection:
         self.dbapi.autocommit = True  # the unit says BEGIN itself: so it knows that nothing else was sent
         if not prepares:
             self.dbapi.prepare_threshold = None
+        self.warnings = Warnings()
+        self.dbapi.add_notice_handler(self.warnings.hear)  # with a method of this object's it would be a circle
         self._proxied: PoolProxiedConnection | None = None
         self._open, self._pid = open_pids, pgconn.backend_pid
         open_pids.add(self._pid)  # last, as one that was not made is never closed

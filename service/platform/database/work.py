@@ -100,6 +100,10 @@ def _commit(unit: Unit, pooled: PooledConnection, engine: Engine, connection: Co
         _judge(unit, pooled, engine, error)
     if done.command_status != COMMIT:
         raise Aborted("a statement of the unit failed and the unit went on: PostgreSQL rolled it back")
+    if pooled.warnings.not_replicated:
+        pooled.warnings.not_replicated = False
+        unit.outcome_unknown = True
+        raise OutcomeUnknown("the wait for the synchronous standby was cancelled: it is lost if that one takes over")
     unit.value = value
     unit.committed = True
 

@@ -151,7 +151,10 @@ class DatabaseIncomplete(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """The line died, or had to be cut, between sending COMMIT and its answer: it may be committed or not."""
+    """The line died, or had to be cut, between sending COMMIT and its answer: it may be committed or not.
+
+    Or COMMIT's wait for a synchronous standby was cancelled: it is committed, and lost if that one takes over.
+    """
 
 
 class PeerAway(Unavailable):

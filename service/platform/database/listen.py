@@ -9,7 +9,8 @@ Notifications are handed out as soon as they are read: each listener has a set o
 does not ask for theirs while MOST of them come in is told to catch up instead, so what waits is bounded.
 
 After a connection is lost another is opened, at once, and then after the pauses of background.py: all are told to catch
-up once their channels are listened to again.
+up once their channels are listened to again. A line that falls silent and stays open, as behind a proxy, is told from
+one on which nothing is said by a question every QUIET seconds, whose answer has its limit.
 """
 
 from collections.abc import AsyncIterator, Set
@@ -25,6 +26,7 @@ from service.platform.database.wire import ANSWER_LIMIT, connect, execute
 from service.platform.errors import DatabaseAway
 
 MOST = 10_000  # payloads that wait for one listener
+QUIET = 5.0  # seconds between two looks whether the server still answers on the line
 
 log = structlog.get_logger(__name__)
 
@@ -124,11 +126,13 @@ class Listener:
             with trio.fail_after(ANSWER_LIMIT):
                 await self._follow(pgconn, heard)
         except trio.TooSlowError as error:
-            raise DatabaseAway(f"PostgreSQL did not answer LISTEN within {ANSWER_LIMIT:g} s") from error
+            raise DatabaseAway(f"PostgreSQL did not answer the listener within {ANSWER_LIMIT:g} s") from error
 
     async def _follow(self, pgconn: PGconn, heard: set[str]) -> None:
         """Listen to the channels that are wanted now, and to no others; tell newcomers to catch up."""
         wanted = {one.channel for one in self._listeners}
+        if wanted == heard:
+            await execute(pgconn, "")  # nothing new to say: is anybody there?
         for channel in wanted - heard:
             await execute(pgconn, sql.SQL("LISTEN {}").format(sql.Identifier(channel)).as_string())
         for channel in heard - wanted:
@@ -141,8 +145,8 @@ class Listener:
                 one.tell_missed()
 
     async def _wait(self, pgconn: PGconn) -> None:
-        """Hand out what comes in, until who listens has changed."""
-        with trio.CancelScope() as self._waiting:
+        """Hand out what comes in, until who listens has changed, or for QUIET seconds."""
+        with trio.move_on_after(QUIET) as self._waiting:
             while not self._changed.is_set():
                 while (notification := pgconn.notifies()) is not None:
                     is_own = notification.be_pid in self._own_pids

@@ -24,12 +24,14 @@ import threading
 
 import psycopg
 from psycopg import pq
+from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from service.platform.database.wire import is_standby
+from service.platform.errors import OutcomeUnknown
 
 # The connection whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
 _opening = threading.local()
@@ -39,10 +41,29 @@ class ConnectionLost(Exception):
     """The connection died; the unit that was on it is not committed."""
 
 
+class Warnings:
+    """Of what the server warns: the one that takes something back. Heard on the unit's thread."""
+
+    __slots__ = ("not_replicated",)
+
+    def __init__(self) -> None:
+        self.not_replicated = False  # a COMMIT has not waited for its synchronous standby to the end
+
+    def hear(self, notice: Diagnostic) -> None:
+        """Tell it by the place in PostgreSQL, as words are translated and the SQLSTATE is that of all warnings."""
+        self.not_replicated |= notice.source_function == "SyncRepWaitForLSN"
+
+    def refuse_unreplicated(self) -> None:
+        """Raise OutcomeUnknown for the COMMIT that was just answered, if it was not waited for."""
+        if self.not_replicated:
+            self.not_replicated = False
+            raise OutcomeUnknown("the wait for the synchronous standby was cancelled: it is lost if that takes over")
+
+
 class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
-    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn", "prepared", "prepares")
+    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn", "prepared", "prepares", "warnings")
 
     def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
         """`open_pids` has the number of this connection's process at the server for as long as it is open."""
@@ -55,6 +76,8 @@ class PooledConnection:
             self.dbapi.prepare_threshold = None
         self.prepares = prepares
         self.prepared: dict[object, bytes] = {}  # names that the server knows statements by: see statement.py
+        self.warnings = Warnings()
+        self.dbapi.add_notice_handler(self.warnings.hear)  # with a method of this object's it would be a circle
         self._proxied: PoolProxiedConnection | None = None
         self._open, self._pid = open_pids, pgconn.backend_pid
         open_pids.add(self._pid)  # last, as one that was not made is never closed

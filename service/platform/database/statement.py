@@ -179,6 +179,8 @@ class StatementUnit:
                 self._state = _State.ENDED
             raise error
         self._state = _State.ENDED
+        self.outcome_unknown = self._pooled.warnings.not_replicated
+        self._pooled.warnings.refuse_unreplicated()
         self.committed = True
 
     def _tell_lost(self, error: psycopg.Error) -> NoReturn:
@@ -210,8 +212,8 @@ class StatementUnit:
         with trio.move_on_after(GRACE):
             try:
                 await self._go_on()
-            except psycopg.Error:  # COMMIT was refused, or has no answer
-                self.outcome_unknown = self._state is _State.COMMITTING
+            except (psycopg.Error, OutcomeUnknown):  # COMMIT was refused, has no answer, or one that is worth nothing
+                self.outcome_unknown |= self._state is _State.COMMITTING
             return
         self._pooled.cut()
         self.was_cut = True

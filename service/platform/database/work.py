@@ -105,6 +105,8 @@ def _commit(unit: Unit, pooled: PooledConnection, engine: Engine, connection: Co
         _judge(unit, pooled, engine, error)
     if done.command_status != COMMIT:
         raise Aborted("a statement of the unit failed and the unit went on: PostgreSQL rolled it back")
+    unit.outcome_unknown = pooled.warnings.not_replicated
+    pooled.warnings.refuse_unreplicated()
     unit.value = value
     unit.committed = True
 

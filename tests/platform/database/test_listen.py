@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from service.platform.database import Wakeups, open_database
 from service.platform.database import notify as notify_after
 from service.platform.database.address import Address
+from service.platform.database.listen import QUIET
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import ANSWER_LIMIT, connect
 from service.platform.settings import PlatformSettings
@@ -22,6 +23,7 @@ from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import create_table, insert, notify, select_numbers
 
 LISTENERS = 4
+EMPTY_QUERY = b"Q\x00\x00\x00\x05\x00"  # as PostgreSQL's protocol has it
 
 
 async def test_the_first_item_says_catch_up_and_then_payloads_come(make_settings: MakeSettings) -> None:
@@ -313,3 +315,26 @@ async def test_who_begins_to_listen_over_a_silent_line_is_heard_over_another(
                 await database.run(notify, channel="hall", payload="x")
 
                 assert await anext(second) == frozenset({"x"})
+
+
+async def test_a_line_that_falls_silent_while_nobody_says_anything_is_replaced(
+    one_server: OwnServer, mock_clock: MockClock
+) -> None:
+    """Behind a proxy that swallows what is said and keeps the line open: nothing else would ever tell."""
+    mock_clock.rate = 1
+    with trio.fail_after(40):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+            database.listen("room") as wakeups,
+        ):
+            await anext(wakeups)
+            proxy.mute()
+            mock_clock.jump(QUIET)
+            while EMPTY_QUERY not in proxy.swallowed:
+                await trio.sleep(0.01)
+            mock_clock.jump(ANSWER_LIMIT)
+            assert await anext(wakeups) is None
+            await database.run(notify, channel="room", payload="x")
+
+            assert await anext(wakeups) == frozenset({"x"})

@@ -10,13 +10,13 @@ import pytest
 import structlog.testing
 import trio
 
-from service.platform.database import Database, open_database
+from service.platform.database import Database, Outcome, open_database
 from service.platform.database.launch import find_binaries
-from service.platform.errors import DatabaseAway, DatabaseUnable
+from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
-from tests.platform.database.observer import observe
-from tests.platform.database.units import count, create_table, insert, select_numbers, select_one
+from tests.platform.database.observer import OTHERS, Observer, observe
+from tests.platform.database.units import INSERT, count, create_table, insert, select_numbers, select_one
 
 SOON = 5.0
 
@@ -168,6 +168,51 @@ async def test_of_several_hosts_a_standby_serves_reads_until_there_is_a_primary(
 async def writes_once(database: Database) -> None:
     """Write once the connections to the dead primary have been found to be dead."""
     await database.run(insert, number=0)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["run", "execute"])
+async def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_taken_for_safe(
+    own_server: OwnServer, alone: bool
+) -> None:
+    """It stands here, and is lost when the standby takes over. Operators do that with a COMMIT that hangs."""
+    with trio.fail_after(30), observe(own_server.url) as observer:
+        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+            await database.run(create_table)
+            numbers = iter(range(1_000))
+            with waiting_for_a_standby(observer):
+                for _ in range(2):  # the second on the connection of the first
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(cancel_wait, observer)
+                        with pytest.raises(OutcomeUnknown, match="synchronous standby"):
+                            await insert_until_refused(database, numbers, alone=alone)
+            assert await database.run(insert, number=1_000) == 1_000
+            after = database.statistics()
+
+    assert (after.units[Outcome.UNKNOWN], after.connections_idle, after.lines_replaced) == (2, 1, 0)
+
+
+@contextmanager
+def waiting_for_a_standby(observer: Observer) -> Iterator[None]:
+    """Let each COMMIT wait for one that never comes."""
+    try:
+        observer.connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        observer.connection.execute("SELECT pg_reload_conf()")
+        yield
+    finally:
+        observer.connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        observer.connection.execute("SELECT pg_reload_conf()")
+
+
+async def insert_until_refused(database: Database, numbers: Iterator[int], *, alone: bool) -> None:
+    """The server's processes take notice of a setting in their own time."""
+    for number in numbers:
+        await (database.execute(INSERT, number) if alone else database.run(insert, number=number))
+
+
+async def cancel_wait(observer: Observer) -> None:
+    """Do as an operator does, once a COMMIT waits."""
+    while not observer.ask(f"SELECT pg_cancel_backend(pid) {OTHERS} AND wait_event = 'SyncRep'"):
+        await trio.sleep(0.01)
 
 
 def read_slowly(connection: object) -> None:

@@ -9,8 +9,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from deploy import migration  # after the path above
@@ -33,6 +31,8 @@ def join() -> Path:
 
 
 def find_heads() -> list[str]:
+    from alembic.script import ScriptDirectory  # here: imports take their time, in which Ctrl-C may come
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # two files with one revision are a warning of Alembic's
         try:

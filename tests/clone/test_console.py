@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,27 @@ def test_a_database_that_cannot_be_reached_is_one_sentence(clone: Path) -> None:
     assert "port 1 failed: Connection refused" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "secret" not in done.stderr
+
+
+def test_ctrl_c_before_there_is_a_prompt_is_a_word(clone: Path) -> None:
+    process = subprocess.Popen(
+        # -X importtime tells each import as it is done
+        ["env", "--default-signal=INT", sys.executable, "-X", "importtime", "deploy/console.py", "python"],
+        cwd=clone,
+        env=environment() | {"PYTHONPATH": str(clone)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        while "sqlalchemy" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+
+    assert (process.returncode, said) == (1, ["interrupted\n"])
 
 
 def test_editors_and_hooks_run_the_repository_s_own_commands() -> None:

@@ -1,7 +1,16 @@
 """What an error says that ended an attempt: whose fault it is, the job's or the database's, and why in a line."""
 
 from service.platform.database.sqlstate import one_line, sqlstate_of
-from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, OutcomeUnknown, leaves
+from service.platform.errors import (
+    MAX_DETAIL,
+    Busy,
+    DatabaseAway,
+    DatabaseIncomplete,
+    DatabaseUnable,
+    OutcomeUnknown,
+    cut,
+    leaves,
+)
 from service.platform.jobs.declare import ArgumentsWrong
 
 # States that DatabaseUnable has because of what the job asks for, so that waiting mends nothing: a statement that took
@@ -35,13 +44,13 @@ def is_told(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Return what is kept with the job: of a group the errors in it."""
-    return "; ".join(f"{type(one).__name__}: {_text(one)}" for one in leaves(error))
+    return cut("; ".join(f"{type(one).__name__}: {_text(one)}" for one in leaves(error)), MAX_DETAIL)
 
 
 def _text(error: BaseException) -> str:
     """Return an error's own text, which may be anything, as one that PostgreSQL stores: half a pair is written out."""
     try:
-        text = one_line(error)
+        text = cut(one_line(error), MAX_DETAIL)
     except Exception as broken:  # a class of anybody's says how it is made
         text = f"its text cannot be made: {type(broken).__name__}"
     return text.encode(errors="backslashreplace").decode()

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from service.platform.telemetry.unheld import Unheld
 
 type Style = Literal["json", "console"]
 
+MOST_TEXT = 40_000  # characters of an error with its traceback: some 500 lines
 LEVELS = ("debug", "info", "warning", "error")
 
 # The libraries' loggers that say nothing an operator needs below these levels.
@@ -121,8 +122,25 @@ def _exception_in_full(_logger: WrappedLogger, _method: str, event: EventDict) -
     if isinstance(error, BaseException):
         event["task"] = ", ".join(dict.fromkeys(_tasks(error)))
         lines = "".join(traceback.format_exception(error)).splitlines()
-        event["exception"] = "\n".join(cut(line, MAX_DETAIL) for line in lines)  # what a caller sent may be in there
+        event["exception"] = "\n".join(_first_and_last([cut(line, MAX_DETAIL) for line in lines]))
     return event
+
+
+def _first_and_last(lines: Sequence[str]) -> Sequence[str]:
+    """Return the lines of an error, without the middle where it is long: a caller may have sent what is there."""
+    if sum(map(len, lines)) + len(lines) <= MOST_TEXT:
+        return lines
+    first, last = (list(_within(MOST_TEXT // 2, some)) for some in (lines, reversed(lines)))
+    return [*first, f"… {len(lines) - len(first) - len(last)} lines are left out …", *reversed(last)]
+
+
+def _within(most: int, lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines that have so many characters together at most."""
+    for line in lines:
+        most -= len(line) + 1
+        if most < 0:
+            return
+        yield line
 
 
 def _tasks(error: BaseException) -> Iterator[str]:

@@ -302,6 +302,31 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
         assert "Traceback" not in capsys.readouterr().out.partition("job dead")[2]
 
 
+@job(retries=0)
+async def quotes_an_answer(context: JobContext) -> None:
+    """Fail as a call does whose error holds all that the other side has sent."""
+    raise ValueError("<p>an answer</p>\n" * 100_000)
+
+
+@job(retries=0)
+async def quotes_many(context: JobContext) -> None:
+    raise ExceptionGroup("many", [ValueError("x" * 500) for _ in range(1_000)])
+
+
+@pytest.mark.parametrize("kind", [quotes_an_answer, quotes_many], ids=lambda kind: kind.name)
+async def test_an_error_of_any_length_is_a_short_line(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str], kind: Job[[]]
+) -> None:
+    configure_logs("info", "json")
+    async with world(make_settings, kind) as (database, _):
+        await database.run(enqueue, kind)
+        await until(database, kinds.states, {"dead": 1})
+
+    [line] = [line for line in capsys.readouterr().err.splitlines() if '"job dead"' in line]
+    assert "ValueError: " in line
+    assert len(line) < 60_000
+
+
 async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
     make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,22 @@ async def test_an_error_that_quotes_what_a_caller_sent_is_cut_line_by_line(lines
     [line] = lines()
     assert "ValueError: oneone" in line["exception"]
     assert len(json.dumps(line)) < 5_000
+
+
+async def test_of_an_error_with_many_lines_the_first_and_the_last_are_shown(lines: Lines) -> None:
+    try:
+        raise ExceptionGroup(  # noqa: TRY301  here, for its traceback
+            "the first words", [ValueError("one\n" * 100_000), LookupError("the last words")]
+        )
+    except ExceptionGroup:
+        log.exception("failed")
+
+    [line] = lines()
+    assert line["exception"].startswith("  + Exception Group Traceback (most recent call last):\n")
+    assert "the first words" in line["exception"]
+    assert "LookupError: the last words\n" in line["exception"]
+    assert re.search(r"\n… \d+ lines are left out …\n", line["exception"])
+    assert len(json.dumps(line)) < 60_000
 
 
 async def test_an_error_without_a_group_names_the_task_that_logs_it(lines: Lines) -> None:

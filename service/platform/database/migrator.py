@@ -1,5 +1,8 @@
 """The connection that migrations are run over: waited for, with what is seen meanwhile, and one runner's at a time."""
 
+import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
 from service.platform.database.refusals import MigrationRefused
+from service.platform.database.wire import ANSWER_LIMIT
 from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
@@ -19,6 +23,8 @@ LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
 LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
 SERVER_POLL = 0.2
 CONNECT_TIMEOUT = "5"
+PRIMARY = {"target_session_attrs": "primary"}  # whatever an address says that is made for reading, too
+STANDBY_WORDS = "server is in hot standby mode", "the server is a standby, takes no writes"  # libpq's, and ours
 
 # For the migrations' session, once the lock is held: a lock timeout would cut the wait for it too. A migration that
 # cannot have its table in this time fails and may be repeated, rather than let all queries queue behind it.
@@ -47,8 +53,9 @@ def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator
             raise MigrationRefused(problem)
         _wait_locked(guard)
         with closing(_wait_connected(address, wait)) as worker:
-            for statement in SESSION:
-                worker.execute(statement)
+            with _answering(worker):
+                for statement in SESSION:
+                    worker.execute(statement)
             worker.autocommit = False
             engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
             with engine.connect() as connection:
@@ -74,29 +81,47 @@ def _wait_connected(address: Address, wait: Seconds) -> psycopg.Connection:
 
 
 def _connect(address: Address) -> psycopg.Connection | str:
-    """Return a connection, or why there is none now."""
+    """Return a connection to a server that takes writes, of all hosts, or why there is none now."""
     try:
-        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters)
-        connection = psycopg.connect(conninfo, autocommit=True)
+        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | PRIMARY)
+        return psycopg.connect(conninfo, autocommit=True)
     except (psycopg.OperationalError, PasswordUnreadable) as error:
-        return " ".join(str(error).split())
+        return " ".join(str(error).split()).replace(*STANDBY_WORDS)
     except psycopg.ProgrammingError as error:
         raise MigrationRefused(f"SERVICE_DATABASE_URL: {' '.join(str(error).split())}") from None
-    try:
-        standby = connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
-    except psycopg.OperationalError as error:
-        connection.close()
-        return " ".join(str(error).split())
-    if standby:
-        connection.close()
-        return "the server is a standby, takes no writes"
-    return connection
 
 
 def _wait_locked(guard: psycopg.Connection) -> None:
     told = False
-    while guard.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
+    while not _is_locked(guard):
         if not told:
             log.info("waiting for another migration")
             told = True
         time.sleep(LOCK_POLL)
+
+
+def _is_locked(guard: psycopg.Connection) -> bool:
+    with _answering(guard):
+        return guard.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() == (True,)
+
+
+@contextmanager
+def _answering(connection: psycopg.Connection) -> Iterator[None]:
+    """Cut the line when what is asked inside has no answer in time: a silent one, as behind a proxy, has no other end.
+
+    Not for migrations, which may take hours. Raises ServerAway.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        begun = time.monotonic()
+        cut = threading.Timer(ANSWER_LIMIT, line.shutdown, [socket.SHUT_RDWR])
+        cut.start()
+        try:
+            yield
+        except psycopg.OperationalError as error:
+            if time.monotonic() - begun < ANSWER_LIMIT:
+                raise
+            late = f"PostgreSQL let us in and did not answer within {ANSWER_LIMIT:g} s; it may be repeated"
+            raise ServerAway(late) from error
+        finally:
+            cut.cancel()
+            cut.join()

@@ -14,6 +14,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 DATABASE_FORM = "must look like postgresql://user:password@host:5432/name"
+SEVERAL_FORM = "must name several hosts like postgresql://user:password@/name?host=one,two&port=5432,5432"
+_SEVERAL = re.compile(r":[0-9]+,[^@]*/")  # as libpq's own addresses have them, which SQLAlchemy does not read
 # libpq looks at these only when it connects, and then says no more than that it could not.
 _WHOLE_NUMBERS = frozenset(
     {"connect_timeout", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"}
@@ -33,7 +35,7 @@ def database_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise ValueError(DATABASE_FORM) from None
+        raise ValueError(SEVERAL_FORM if _SEVERAL.search(text) else DATABASE_FORM) from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(DATABASE_FORM)
     url = url.set(drivername="postgresql+psycopg")

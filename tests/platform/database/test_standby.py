@@ -12,9 +12,11 @@ import trio
 
 from service.platform.database import Database, Outcome, open_database
 from service.platform.database.launch import find_binaries
+from service.platform.database.migrate import migrate
 from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
+from tests.platform.database.migrations import make_release
 from tests.platform.database.observer import OTHERS, Observer, observe
 from tests.platform.database.units import INSERT, count, create_table, insert, select_numbers, select_one
 
@@ -86,6 +88,15 @@ async def test_of_several_hosts_the_primary_is_used_whatever_their_order(
             async with open_database(PlatformSettings(database_url=url)) as database:
                 assert await database.run(lambda connection: connection.exec_driver_sql("SELECT 1").scalar()) == 1
                 assert not (await database.look()).standby
+
+
+def test_migrations_find_the_primary_of_several_hosts_whatever_their_order(
+    pair: tuple[OwnServer, OwnServer], tmp_path: Path
+) -> None:
+    primary, standby = pair
+    release = make_release(tmp_path, "one")
+    for url in (of_both(standby, primary), of_both(primary, standby, target_session_attrs="prefer-standby")):
+        assert migrate(PlatformSettings(database_url=url), wait=0, migrations=release).after == "one"
 
 
 @contextmanager

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import trio
 
 from service.platform.database.migrate import migrate
+from service.platform.database.migrator import LOCK
 from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
 from service.platform.verbs.program import FAILED, REFUSED, UNREACHABLE
 from tests.platform.database.migrations import write_migration
-from tests.platform.database.observer import conninfo
+from tests.platform.database.observer import conninfo, observe
+from tests.platform.database.proxy import open_proxy
 from tests.platform.upgrades import settings_for
 
 FIRST = HEAD or "next"
@@ -159,5 +162,22 @@ async def test_a_standby_is_waited_for_by_its_name(tmp_path: Path, one_server: O
             connection.execute("SELECT pg_promote()")
         code = await waiting.wait_end()
 
-    assert away["error"] == "the server is a standby, takes no writes"
+    assert away["error"].endswith("failed: the server is a standby, takes no writes")
     assert code == 0
+
+
+async def test_a_line_that_falls_silent_before_the_migrations_is_given_up(
+    tmp_path: Path, one_server: OwnServer
+) -> None:
+    """Behind a proxy that keeps it open, as while another migrates: it would be waited for without a word."""
+    with trio.fail_after(60), observe(one_server.url) as other:
+        other.connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        async with open_proxy(one_server.port) as proxy:
+            with started(tmp_path, "migrate", database_url=proxy.url()) as waiting:
+                await waiting.wait_event("waiting for another migration")
+                proxy.mute()
+                code = await waiting.wait_end()
+
+    assert code == UNREACHABLE
+    last = waiting.log.read_text().splitlines()[-1]
+    assert last == "PostgreSQL let us in and did not answer within 10 s; it may be repeated"

@@ -164,6 +164,42 @@ async def test_what_is_being_typed_stays_while_the_replica_is_stopped(tmp_path: 
     assert screen.count("half of a sent") == 1
 
 
+@pytest.mark.skipif(not (shutil.which("tmux") and shutil.which("bash")), reason="no tmux or no bash on PATH")
+async def test_what_is_being_typed_stays_while_a_shell_has_the_terminal(tmp_path: Path, database_url: str) -> None:
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, **QUICK) as service,
+        tmux(tmp_path, "bash", "--norc") as pane,
+    ):
+        await pane.type(shlex.join([*SERVICE, "chat", service.public, "--room", "hold"]), "Enter")
+        await pane.wait_for("in hold at #0")
+        await pane.type("half of a sentenci")
+        await pane.wait_for("> half of a sentenci")
+        await pane.type("C-z")
+        await pane.wait_for("Stopped")
+        await pane.type("fg", "Enter")
+        await pane.wait_for(r"(?s)Stopped.*\n> half of a sentenci\s*$")
+        await pane.type("BSpace", "e", "Enter")
+        screen = await pane.wait_for(r"#1 you: .*\s+>\s*$")
+
+    assert re.findall(r"#(\d) you: (.*)", screen) == [("1", "half of a sentence")]
+
+
+@pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux on PATH")
+async def test_it_goes_on_in_a_terminal_too_narrow_for_its_prompt(tmp_path: Path, database_url: str) -> None:
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, **QUICK) as service,
+        tmux(tmp_path, *SERVICE, "chat", service.public, "--room", "slim") as pane,
+    ):
+        await pane.wait_for("in slim at #0")
+        await pane.run("resize-window", "-x", "2")
+        await pane.type("stored", "Enter")
+        await pane.wait_for(r"#\s*1\s")
+        await pane.run("resize-window", "-x", "90")
+        await pane.type("also", "Enter")
+
+        assert "#2 you: also" in await pane.wait_for("#2 you: also")
+
+
 async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_path: Path, database_url: str) -> None:
     async with ready(tmp_path, "serve", database_url=database_url, rate_per_connection=10, **QUICK) as service:
         (tmp_path / "lines").write_text("\n".join(f"line {number}" for number in range(40)))

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import trio
 
 from service.chat.client.stranger import NoChatError, Stranger
-from service.chat.client.terminal import Terminal, lines, printable, unbuffered
+from service.chat.client.terminal import Terminal, lines, printable
 from service.platform.client import ClosedError, WebsocketClient, open_stream, read_token
 
 SILENCE = 2.5  # heartbeats without a sign of life
@@ -214,7 +214,7 @@ async def chat_by(descriptor: int, url: str, *, room: str, name: str, token_file
         return await converse(Member(url, room=room, name=name, show=show, token_file=token_file), lines(descriptor))
     terminal = Terminal(descriptor, lambda: member.unstored)
     member = Member(url, room=room, name=name, show=terminal.show, changed=terminal.draw, token_file=token_file)
-    with unbuffered(descriptor):
+    with terminal.unbuffered():
         return await converse(member, terminal.lines())
 
 

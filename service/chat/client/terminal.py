@@ -7,6 +7,7 @@ import codecs
 import os
 import re
 import shutil
+import signal
 import termios
 import time
 import tty
@@ -21,7 +22,7 @@ from service.chat.parsing import JOINERS
 PROMPT = "> "
 DIM, PLAIN = "\x1b[2m", "\x1b[m"
 _SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|O.|.)?")  # arrows and other keys that this editor does not know
-_ERASE, _ERASE_WORD, _ERASE_ALL, _END = ("\x7f", "\b"), "\x17", "\x15", "\x04"
+_ERASE, _ERASE_WORD, _ERASE_ALL, _END, _STOP = ("\x7f", "\b"), "\x17", "\x15", "\x04", "\x1a"
 
 
 class Terminal:
@@ -29,6 +30,7 @@ class Terminal:
 
     def __init__(self, descriptor: int, waiting: Callable[[], int]) -> None:
         self._descriptor = descriptor
+        self._before = termios.tcgetattr(descriptor)
         self._waiting = waiting  # how many lines are written and not stored
         self._typed = ""
 
@@ -45,7 +47,7 @@ class Terminal:
         prompt = f"({waiting} waiting) {PROMPT}" if waiting else PROMPT
         room = shutil.get_terminal_size().columns - len(prompt) - 1
         shown = self._typed
-        while _width(shown) > room:
+        while shown and _width(shown) > room:  # there may be no room at all
             shown = shown[1:]
         print(f"\r\x1b[K{prompt}{shown}", end="", flush=True)
 
@@ -66,9 +68,35 @@ class Terminal:
                 if key in "\r\n":
                     line, self._typed = self._typed, ""
                     yield line
+                elif key == _STOP:
+                    self._stop()
                 else:
                     self._edit(key)
             self.draw()
+
+    @contextmanager
+    def unbuffered(self) -> Iterator[None]:
+        """Let the terminal hand over each key as it is pressed, without showing it; Ctrl-C still interrupts."""
+        self._unbuffer()
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def _unbuffer(self) -> None:
+        tty.setcbreak(self._descriptor)
+        modes = termios.tcgetattr(self._descriptor)
+        modes[6][termios.VSUSP] = b"\0"  # a key like others: whoever is stopped by it cannot put things right before
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, modes)
+
+    def _restore(self) -> None:
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+
+    def _stop(self) -> None:
+        """Stop, as Ctrl-Z does, until the shell goes on with this: each shell leaves the terminal as it likes it."""
+        self._restore()
+        os.kill(0, signal.SIGTSTP)  # all that the shell started together, as the terminal itself would
+        self._unbuffer()
 
     def _edit(self, key: str) -> None:
         if key in _ERASE:
@@ -84,17 +112,6 @@ class Terminal:
 def printable(line: str) -> str:
     """Return a line that cannot steer a terminal, whoever wrote it."""
     return "".join(c if c.isprintable() or c in JOINERS else " " for c in line)
-
-
-@contextmanager
-def unbuffered(descriptor: int) -> Iterator[None]:
-    """Let a terminal hand over each key as it is pressed, without showing it; Ctrl-C still interrupts."""
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _width(text: str) -> int:

@@ -13,6 +13,7 @@ from service.platform.identity.tables import session_table
 CHANNEL = "identity"  # NOTIFY carries a hash in hexadecimal there: that session has ended
 _TELLING = re.compile(r"[0-9a-f]{64}")
 MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
+_LOCK_SUBJECT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('sessions ' || :subject, 0))")
 
 
 def insert_session(
@@ -20,8 +21,10 @@ def insert_session(
 ) -> tuple[int, int]:
     """Keep a session, in place of the one that the browser had before, and of the oldest beyond the limit.
 
-    Returns how many of each kind have ended.
+    Returns how many of each kind have ended. One subject's come one after the other: each would count without those
+    that are begun beside it.
     """
+    connection.execute(_LOCK_SUBJECT, {"subject": caller.subject})
     replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
     expires = sa.func.to_timestamp(caller.expires)
     connection.execute(

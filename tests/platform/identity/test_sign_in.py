@@ -13,11 +13,16 @@ import httpx2
 import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
 import psycopg
 import pytest
+import sqlalchemy as sa
 import trio
+from sqlalchemy import Connection
 
+from service.platform.database import open_database
 from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
-from service.platform.identity.session_store import MOST_SESSIONS
+from service.platform.identity.caller import Caller
+from service.platform.identity.ids import make_id
+from service.platform.identity.session_store import MOST_SESSIONS, insert_session
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.testing.booting import booted
@@ -377,6 +382,29 @@ async def test_a_session_is_over_in_time_and_one_has_only_so_many(
     assert states == [False] + [True] * MOST_SESSIONS
     assert browsers[-1].cookies[SESSION].encode() not in [bytes(row[0]) for row in rows]
     assert not after["signed_in"]
+
+
+async def test_those_who_sign_in_at_once_have_as_many_sessions_together(make_settings: MakeSettings) -> None:
+    def begin(connection: Connection) -> None:
+        insert_session(
+            connection, digest=make_id()[1], caller=Caller(subject="ada", expires=9e9), sid=None, before=None
+        )
+
+    def begin_and_linger(connection: Connection) -> None:
+        begin(connection)
+        connection.execute(sa.text("SELECT pg_sleep(0.2)"))
+
+    def count(connection: Connection) -> int:
+        return int(connection.execute(sa.text("SELECT count(*) FROM identity_session")).scalar_one())
+
+    async with open_database(make_settings()) as database:
+        for _ in range(MOST_SESSIONS):
+            await database.run(begin)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(database.run, begin_and_linger)
+
+        assert await database.read(count) == MOST_SESSIONS
 
 
 async def ended(socket: RawWebsocket, began: float) -> tuple[int, str, float]:

@@ -6,17 +6,24 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import trio
+from trio.testing import MockClock
 
 from service.chat import CHAT, store
+from service.chat.epoch import epoch as renew_epoch
 from service.chat.store import Draft
 from service.chat.tables import epoch_table
 from service.platform.database import Database
-from service.platform.errors import Unavailable
+from service.platform.database.migrate import migrate
+from service.platform.errors import DeadlineExceeded, Unavailable
+from service.platform.settings import PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end
 from tests.chat.wire import open_raw
 from tests.docs.test_backup import BLOCKS, run_page, skip_without_programs
+from tests.platform.database.observer import OTHERS, observe
+from tests.platform.database.proxy import open_proxy
 
 ROOM = "lobby"
 
@@ -88,3 +95,22 @@ async def test_a_database_that_is_being_restored_has_no_epoch_to_renew(database:
 
     with pytest.raises(Unavailable, match="it is being restored"):
         await database.run(store.renew_epoch)
+
+
+async def test_an_epoch_over_a_line_that_falls_silent_is_given_up(one_server: OwnServer, mock_clock: MockClock) -> None:
+    mock_clock.rate = 1
+    migrate(PlatformSettings(database_url=one_server.url))
+    with trio.fail_after(40), observe(one_server.url) as observer, observe(one_server.url) as holder:
+        async with open_proxy(one_server.port) as proxy, trio.open_nursery() as nursery:
+
+            async def renew() -> None:
+                with pytest.RaisesGroup(pytest.RaisesExc(DeadlineExceeded, match="did not answer within 10 s")):
+                    await renew_epoch(PlatformSettings(database_url=proxy.url()))
+
+            with holder.connection.transaction():
+                holder.connection.execute(f"LOCK TABLE {epoch_table.name}")
+                nursery.start_soon(renew)
+                while not observer.ask(f"SELECT count(*) {OTHERS} AND wait_event_type = 'Lock'"):
+                    await trio.sleep(0.01)
+                proxy.mute()
+                mock_clock.jump(10)

@@ -27,8 +27,8 @@ LOCK_SHARE, LOCK_MOST = 0.5, 5.0
 ENCODING = "UTF8"
 # Likewise: what driver and units are written for, in each session whatever its role's default is. The driver reads
 # times and intervals in these forms alone; floats lose no digit, an array's NULL is none of its texts, a backslash in a
-# literal is one, and a lock that was waited for shows what was committed meanwhile. A pooler refuses them; set them on
-# its role.
+# literal is one, a lock that was waited for shows what was committed meanwhile, and a COMMIT that did not wait for its
+# standby warns. A pooler refuses them; set them on its role.
 FORMS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -37,6 +37,7 @@ FORMS = {
     "array_nulls": "on",
     "standard_conforming_strings": "on",
     "default_transaction_isolation": "read committed",
+    "client_min_messages": "warning",
 }
 # What is acknowledged is on the disk, and a session that waits for work is not ended for it; the URL may say otherwise.
 PROMISED = {"synchronous_commit": "on", "idle_session_timeout": "0"}

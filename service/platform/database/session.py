@@ -52,6 +52,8 @@ def _sentence(name: str, value: str, limits: Mapping[str, str]) -> str:
         return f"{name} is {value} ms, and {wanted} are needed" if 0 < int(value) < wanted else ""
     if name in _BORNE or value.startswith(FORMS[name]) or (name == "extra_float_digits" and int(value) >= 1):
         return ""
+    if name == "client_min_messages" and value != "error":  # more than warnings, which nobody reads
+        return ""
     return f"{name} is {value}, and {FORMS[name]} is needed"
 
 

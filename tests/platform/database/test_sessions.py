@@ -193,7 +193,8 @@ async def test_a_migration_that_is_killed_leaves_no_statement_behind(one_server:
 
 async def test_what_no_option_reaches_is_told(make_database: MakeDatabase, tmp_path: Path) -> None:
     settings = make_database(
-        {"DateStyle": "German", "synchronous_commit": "off", "statement_timeout": "5s"}, database_pooled=True
+        {"DateStyle": "German", "synchronous_commit": "off", "statement_timeout": "5s", "client_min_messages": "error"},
+        database_pooled=True,
     )
     migrate(settings, wait=0)
     url = settings.database_url.get_secret_value()  # type: ignore[union-attr]  # it is set
@@ -208,6 +209,7 @@ async def test_what_no_option_reaches_is_told(make_database: MakeDatabase, tmp_p
     for sentence in (
         "synchronous_commit is off: what is acknowledged may be lost when PostgreSQL is killed",
         "DateStyle is German, DMY, and ISO is needed",
+        "client_min_messages is error, and warning is needed",
         "statement_timeout is 5000 ms, and 15000 are needed",
     ):
         assert sentence in line

@@ -186,8 +186,9 @@ async def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_taken_for_
     own_server: OwnServer, alone: bool
 ) -> None:
     """It stands here, and is lost when the standby takes over. Operators do that with a COMMIT that hangs."""
+    url = f"{own_server.url}&options=-c%20client_min_messages%3Derror"  # PostgreSQL says it in a warning alone
     with trio.fail_after(30), observe(own_server.url) as observer:
-        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+        async with open_database(PlatformSettings(database_url=url)) as database:
             await database.run(create_table)
             numbers = iter(range(1_000))
             with waiting_for_a_standby(observer):

@@ -278,7 +278,7 @@ def test_marks_that_pile_up_stay_in_their_message(room: str, open_page: OpenPage
     write(ada, "first")
     wait_shown(ada, 1)
     before = ada.locator("[data-seq='1']").screenshot()
-    write(ada, "Z" + "\u0300\u0301\u0302" * 100)
+    write(ada, "Z\u0337\u0327\u0327" + "\u0300\u0301\u0302\u0303" * 120)
     wait_shown(ada, 2)
 
     assert ada.locator("[data-seq='1']").screenshot() == before

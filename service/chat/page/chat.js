@@ -571,7 +571,6 @@ function showFacts() {
 }
 
 function statusText() {
-  const seconds = Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000));
   const waiting = sum("waiting");
   const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
   switch (line.state) {
@@ -579,11 +578,16 @@ function statusText() {
     case "draining": return `This replica is restarting; moving to another.${waiting ? kept : ""}`;
     case "cut": return `${line.reason}${kept}`;
     case "stranger": return `${line.made ? "You are signed out." : "Sign in to read and write here."}${waiting ? kept : ""}`;
-    case "offline": return `Offline. ${line.reason}${kept}${line.socket ? "" : ` Next try in ${seconds} s.`}`;
+    case "offline": return `Offline. ${line.reason}${kept}`;
   }
   if (current.trouble) return `Connected, and the server cannot store: ${current.trouble}.${kept}`;
   if (Date.now() < showStatus.backUntil) return showStatus.back;
   return `Connected to replica ${line.replica}.`;
+}
+
+// Apart from the text, which is read aloud whenever it changes: this changes each second.
+function clockText() {
+  return line.state === "offline" && !line.socket ? `Next try in ${Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000))} s.` : "";
 }
 
 function showStatus() {
@@ -592,6 +596,7 @@ function showStatus() {
   document.body.classList.toggle("stranger", line.state === "stranger");
   const text = statusText();
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
+  $("status-clock").textContent = clockText();
   $("status-action").hidden = !["offline", "cut"].includes(line.state) && !(line.state === "stranger" && who.sign_in);
   $("status-action").textContent = { cut: "Mend it", stranger: "Sign in" }[line.state] ?? "Try now";
   $("ship").dataset.state = $("status").dataset.state;

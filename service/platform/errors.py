@@ -10,6 +10,7 @@ A class per thing the caller can do about it:
     │   ├── NotFound            404
     │   ├── RequestTimeout      408
     │   ├── Conflict            409
+    │   ├── PreconditionFailed  412
     │   ├── TooLarge            413
     │   ├── UnsupportedMedia    415
     │   ├── Misdirected         421
@@ -83,6 +84,12 @@ class RequestTimeout(Refused):
 
 class Conflict(Refused):
     status = 409
+
+
+class PreconditionFailed(Refused):
+    """What the request is about is not as `If-Match` says."""
+
+    status = 412
 
 
 class TooLarge(Refused):

@@ -357,10 +357,16 @@ class Room {
 
 // ---- who writes. Names are claims: what makes a message mine is that this browser made its id.
 
-const own = new Set(recall(localStorage, "own", []));
+const own = new Set();
 const isMine = (message) => own.has(message.id);
 
+// Other tabs write here too: what they have kept comes in before anything is kept anew.
+function recallOwn() {
+  for (const id of recall(localStorage, "own", [])) own.add(id);
+}
+
 function remember(id) {
+  recallOwn();
   own.add(id);
   keep(localStorage, "own", [...own].slice(-1000));
 }
@@ -394,6 +400,9 @@ function paintAvatar(element, name) {
 const rooms = new Map();
 let current = null;
 let line = null;
+
+// What this browser has open, in whichever tab.
+const keepRooms = (change) => keep(localStorage, "rooms", [...change(new Set(recall(localStorage, "rooms", [...rooms.keys()])))]);
 
 const sum = (property) => [...rooms.values()].reduce((total, room) => total + room[property], 0);
 
@@ -562,7 +571,6 @@ function showFacts() {
 }
 
 function statusText() {
-  const seconds = Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000));
   const waiting = sum("waiting");
   const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
   switch (line.state) {
@@ -570,11 +578,16 @@ function statusText() {
     case "draining": return `This replica is restarting; moving to another.${waiting ? kept : ""}`;
     case "cut": return `${line.reason}${kept}`;
     case "stranger": return `${line.made ? "You are signed out." : "Sign in to read and write here."}${waiting ? kept : ""}`;
-    case "offline": return `Offline. ${line.reason}${kept}${line.socket ? "" : ` Next try in ${seconds} s.`}`;
+    case "offline": return `Offline. ${line.reason}${kept}`;
   }
   if (current.trouble) return `Connected, and the server cannot store: ${current.trouble}.${kept}`;
   if (Date.now() < showStatus.backUntil) return showStatus.back;
   return `Connected to replica ${line.replica}.`;
+}
+
+// Apart from the text, which is read aloud whenever it changes: this changes each second.
+function clockText() {
+  return line.state === "offline" && !line.socket ? `Next try in ${Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000))} s.` : "";
 }
 
 function showStatus() {
@@ -583,6 +596,7 @@ function showStatus() {
   document.body.classList.toggle("stranger", line.state === "stranger");
   const text = statusText();
   if ($("status-text").textContent !== text) $("status-text").textContent = text;
+  $("status-clock").textContent = clockText();
   $("status-action").hidden = !["offline", "cut"].includes(line.state) && !(line.state === "stranger" && who.sign_in);
   $("status-action").textContent = { cut: "Mend it", stranger: "Sign in" }[line.state] ?? "Try now";
   $("ship").dataset.state = $("status").dataset.state;
@@ -672,7 +686,7 @@ function enter(name) {
   if (!rooms.has(name)) {
     if (rooms.size >= MAX_ROOMS) return false;
     rooms.set(name, new Room(name));
-    keep(localStorage, "rooms", [...rooms.keys()]);
+    keepRooms((kept) => kept.add(name));
     if (line?.state === "open") rooms.get(name).join();
   }
   if (current) drafts.set(current.name, $("text").value);
@@ -694,7 +708,7 @@ function leave(room) {
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
   keep(sessionStorage, `pending.${room.name}`, []);
-  keep(localStorage, "rooms", [...rooms.keys()]);
+  keepRooms((kept) => kept.difference(new Set([room.name])));
   if (room === current) enter(rooms.keys().next().value);
   else showRooms();
 }
@@ -795,6 +809,13 @@ function onKey(event) {
     && !event.target.closest("input, textarea, button, a")) $("text").focus();
 }
 
+// Another tab has kept something, perhaps after its message came in here.
+function onStorage() {
+  const known = new Set(own);
+  recallOwn();
+  if (current.messages.some((message) => isMine(message) && !known.has(message.id))) showRoom({ keepPlace: true });
+}
+
 function listen() {
   $("composer").onsubmit = (event) => { event.preventDefault(); write(); };
   $("text").oninput = measure;
@@ -809,7 +830,12 @@ function listen() {
     event.preventDefault();
     const wanted = $("room-name").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
     if (enter(wanted)) $("room-name").value = "";
+    else {
+      $("room-name").setCustomValidity(wanted ? `You are in ${MAX_ROOMS} rooms, as many as can be: leave one first.` : "A room is called by letters from a to z, digits and -.");
+      $("room-name").reportValidity();
+    }
   };
+  $("room-name").oninput = () => $("room-name").setCustomValidity("");
   $("earlier").onclick = () => current.loadEarlier();
   $("newer").onclick = toEnd;
   $("scroller").onscroll = () => {
@@ -829,9 +855,11 @@ function listen() {
   document.onvisibilitychange = () => { if (!document.hidden) { showRooms(); line.probe(); } };
   window.ononline = window.onoffline = () => line.probe();
   window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
+  window.onstorage = onStorage;
   window.onhashchange = () => enter(location.hash.slice(1));
 }
 
+recallOwn();
 const name = saneName(recall(localStorage, "name", "")) || inventName();
 keep(localStorage, "name", name);
 $("name").value = name;

@@ -229,3 +229,56 @@ def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
     assert page.inner_text("#title") == "the-galley"
     assert page.url.endswith("#the-galley")
     assert page.locator("#wire").is_hidden()
+
+
+def test_two_tabs_of_one_person_know_what_is_theirs(room: str, open_page: OpenPage) -> None:
+    one = open_page(room, "Ada")
+    other = one.context.new_page()
+    other.goto(room)
+    other.wait_for_selector("#status[data-state=open]")
+    write(one, "from the one")
+    other.wait_for_selector("[data-seq='1']")
+    write(other, "from the other")
+    for tab in (one, other):
+        tab.wait_for_selector("[data-seq='2'].mine")
+        assert tab.locator("#log .mine").count() == 2
+    for tab, opened in ((one, "of-the-one"), (other, "of-the-other")):
+        tab.fill("#room-name", opened)
+        tab.press("#room-name", "Enter")
+    for tab in (one, other):
+        tab.goto(room)
+        tab.reload()
+        wait_shown(tab, 2)
+
+    for tab in (one, other):
+        assert tab.locator("#log .mine").count() == 2
+        assert {"of-the-one", "of-the-other"} <= set(tab.locator("#rooms .open span").all_text_contents())
+
+
+def test_a_room_that_cannot_be_opened_is_said_to_be_one(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada")
+    told = "element => element.validationMessage"
+    page.fill("#room-name", "日本")
+    page.press("#room-name", "Enter")
+    nameless = page.eval_on_selector("#room-name", told)
+    for number in range(28):  # with three at first, and the test's own
+        page.fill("#room-name", f"room-{number}")
+        page.press("#room-name", "Enter")
+    before = page.eval_on_selector("#room-name", told)
+    page.fill("#room-name", "one-more")
+    page.press("#room-name", "Enter")
+
+    assert nameless == "A room is called by letters from a to z, digits and -."
+    assert before == ""
+    assert page.eval_on_selector("#room-name", told) == "You are in 32 rooms, as many as can be: leave one first."
+
+
+def test_marks_that_pile_up_stay_in_their_message(room: str, open_page: OpenPage) -> None:
+    ada = open_page(room, "Ada", reduced_motion="reduce")
+    write(ada, "first")
+    wait_shown(ada, 1)
+    before = ada.locator("[data-seq='1']").screenshot()
+    write(ada, "Z\u0337\u0327\u0327" + "\u0300\u0301\u0302\u0303" * 120)
+    wait_shown(ada, 2)
+
+    assert ada.locator("[data-seq='1']").screenshot() == before

@@ -44,6 +44,18 @@ def identifiers(document: dict[str, dict[str, dict[str, dict[str, str]]]]) -> li
     return [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
 
 
+async def test_a_document_that_is_not_the_one_meant_is_refused_as_documented(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), []) as urls, Client(urls.public) as client:
+        tag = (await client.get(OPENAPI)).headers["etag"]
+        served = [await client.get(OPENAPI, headers={"If-Match": given}) for given in (tag, f'"a", {tag}', "*")]
+        refused = await client.get(OPENAPI, headers={"If-Match": '"another"'})
+
+    assert [answer.status_code for answer in served] == [200, 200, 200]
+    assert refused.headers["content-type"] == "application/problem+json"
+    told = f"If-Match: must name {tag}, which is the document's ETag, or be *, not '\"another\"'"
+    assert (refused.status_code, refused.json()["detail"]) == (412, told)
+
+
 async def test_it_obeys_the_rules_for_hosts(make_settings: MakeSettings) -> None:
     settings = make_settings(**FREE, allowed_hosts="example.org")
     async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.public) as client:

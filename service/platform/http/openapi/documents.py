@@ -6,6 +6,7 @@ from hashlib import sha256
 import trio
 from quart import Blueprint, Quart, Response, request
 
+from service.platform.errors import PreconditionFailed, cut
 from service.platform.http.limits import unlimited
 from service.platform.http.openapi.declarations import Media, replies
 from service.platform.identity import anyone
@@ -24,11 +25,17 @@ def add_document(routes: Quart | Blueprint, path: str, body: bytes | Make, heade
     @unlimited("sent from memory")
     @replies(Media(headers["Content-Type"].partition(";")[0]))
     @replies(Media(), 304)
+    @replies(PreconditionFailed)
     async def send() -> Response:
         body, tag = await document.get()
+        wanted = request.if_match
+        if wanted and not wanted.contains_raw(tag):
+            given = cut(request.headers["If-Match"])
+            raise PreconditionFailed(f"If-Match: must name {tag}, which is the document's ETag, or be *, not {given!r}")
         # Asked for each time: nobody meets the document of another release for long.
         response = Response(body, headers={"Cache-Control": "no-cache", "ETag": tag} | dict(headers))
-        await response.make_conditional(request)
+        if not wanted:  # werkzeug's would make a 412 of a *, and send it with the document
+            await response.make_conditional(request)
         return response
 
     routes.add_url_rule(path, path.strip("/").replace(".", "_") or "index", send)

@@ -30,7 +30,7 @@ What cannot happen, and why.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
 import structlog
@@ -50,6 +50,8 @@ SWEEP = 0.1  # seconds between two looks for overdue sends
 UNIT_LIMIT = 2.0  # seconds for one transaction; cancelling it takes half a second at most
 MAX_SKIPS = 3  # after so many batches that found it locked, a room is waited for alone
 LOCK_TIMEOUT = 0.5  # seconds of such a wait; then the next locked room has its turn
+NO_OPTIONS: Mapping[str, float] = {}
+WAITING: Mapping[str, float] = {"lock_timeout": LOCK_TIMEOUT}
 MAX_ALONE = 4  # rooms waited for at the same time, each on a connection
 RETRY_AFTER_MS = 500
 LOCK_NOT_AVAILABLE = "55P03"
@@ -104,13 +106,15 @@ class Writer:
             nursery.start_soon(self._sweep)
             while True:
                 while batch := self._backlog.take():
-                    for room in await self._store(batch, store.append):
+                    for room in await self._store(batch, store.append, common=True):
                         nursery.start_soon(self._write_alone, room)
                 await self._arrived.wait()
                 self._arrived = trio.Event()
 
     async def _sweep(self) -> None:
         while True:
+            if not self.waiting:
+                await self._arrived.wait()
             await trio.sleep(SWEEP)
             for pending in self._backlog.overdue(trio.current_time()):
                 self._refuse(pending, "the database took too long; the message may be stored or not")
@@ -123,18 +127,32 @@ class Writer:
                     batch = self._backlog.take(only=room)
                     if not batch:
                         return
-                    await self._store(batch, store.append_waiting, lock_timeout=LOCK_TIMEOUT)
+                    await self._store(batch, store.append_waiting, WAITING)
         finally:
             self._backlog.release(room)  # in the same breath in which nothing was found
 
-    async def _store(self, batch: Sequence[Pending], unit: Callable[..., Appended], **options: float) -> list[str]:
-        """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on."""
+    async def _store(
+        self,
+        batch: Sequence[Pending],
+        unit: Callable[..., Appended],
+        options: Mapping[str, float] = NO_OPTIONS,
+        *,
+        common: bool = False,
+    ) -> list[str]:
+        """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on.
+
+        Of the common ones a single send is stored in the way that costs least. Where that cannot store it, it goes into
+        the next batch: nobody waits for its second try.
+        """
         batch = [pending for pending in batch if not pending.answered]
         if not batch:
             return []
         try:
             with trio.fail_after(UNIT_LIMIT):
-                appended = await self._run(unit, [pending.draft for pending in batch], options)
+                if common and len(batch) == 1 and not batch[0].needs_more:
+                    appended = await store.append_one(self._database, batch[0].draft)
+                else:
+                    appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
         except (Unavailable, trio.TooSlowError) as error:
             if isinstance(error, DatabaseUnable) and error.sqlstate == LOCK_NOT_AVAILABLE:
                 if unit is store.append and len(batch) > 1:  # one of them repeats what retention is deleting
@@ -147,22 +165,18 @@ class Writer:
             return []
         except (DBAPIError, psycopg.Error) as error:
             return await self._store_one_by_one(batch, unit, options, error)
+        if appended is None:
+            batch[0].needs_more = True
+            self._backlog.put_back(batch)
+            return []
         return self._settle(batch, appended)
 
-    async def _run(self, unit: Callable[..., Appended], drafts: Sequence[Draft], options: dict[str, float]) -> Appended:
-        """Store drafts, a single one at first in the way that costs least and serves most."""
-        if unit is store.append and len(drafts) == 1:
-            appended = await store.append_one(self._database, drafts[0])
-            if appended is not None:
-                return appended
-        return await self._database.run(unit, drafts, **options)
-
     async def _store_one_by_one(
-        self, batch: Sequence[Pending], unit: Callable[..., Appended], options: dict[str, float], error: Exception
+        self, batch: Sequence[Pending], unit: Callable[..., Appended], options: Mapping[str, float], error: Exception
     ) -> list[str]:
         """Find the send that PostgreSQL refuses: the others of its batch are not to suffer."""
         if len(batch) > 1:
-            return [room for pending in batch for room in await self._store([pending], unit, **options)]
+            return [room for pending in batch for room in await self._store([pending], unit, options)]
         for pending in batch:
             log.error("message not stored", exc_info=error)
             self._backlog.answer(pending, unavailable(pending.draft, "the message cannot be stored", retryable=False))

@@ -142,6 +142,18 @@ async def test_one_alone_is_one_statement_and_goes_the_other_way_only_if_that_ca
     assert isinstance(world.what("new"), Ack)
 
 
+async def test_a_locked_room_costs_others_no_second_try(autojump_clock: MockClock) -> None:
+    async with running() as world:
+        world.table.locked.add("lobby")
+        world.submit("locked")
+        await trio.sleep(COMMIT / 2)
+        world.submit("free", room="other")
+        await trio.sleep(COMMIT * 2)
+
+    assert world.table.units[:2] == [["locked"], ["locked", "free"]]
+    assert world.when("free") == pytest.approx(2 * COMMIT)
+
+
 async def test_nobody_is_acked_before_the_commit_has_returned(autojump_clock: MockClock) -> None:
     async with running() as world:
         begun = trio.current_time()

@@ -53,8 +53,9 @@ class Watchdog:
         self.last: Hold | None = None
         self._observe_lag = observe_lag
         self._now = now
-        # Short enough to notice a hold, and who it is, before it is twice the threshold.
-        self._interval = max(0.005, min(threshold / 4 or 0.1, 0.1))
+        # Between two beats, and two looks. A hold is noticed, and who it is, before it is twice the threshold: it may
+        # have begun just after a beat, and be too short yet at a look. Not shorter, as each wakes an idle process.
+        self._interval = max(0.005, min(0.4 * threshold or 0.1, 0.1))
         self._beat = now()
         self._culprit: tuple[str, str, float] | None = None  # and the seconds when it was seen
         self._running = threading.Lock()  # held while the thread is to run

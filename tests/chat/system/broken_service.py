@@ -6,7 +6,7 @@ The bugs are those that the guarantees are about. None of them shows in a log or
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,7 @@ from service.chat.room import Seat
 from service.chat.rooms import Rooms
 from service.chat.store import Appended, Stored
 from service.chat.tail import Burst
-from service.chat.writer import Writer
+from service.chat.writer import NO_OPTIONS, Writer
 from service.platform.database import Database
 
 WINDOW = 0.5  # seconds between the early ack and the commit, so that a kill comes in between
@@ -34,7 +34,12 @@ def ack_before_commit() -> None:
     store = Writer._store
 
     async def store_and_ack_early(
-        self: Writer, batch: Sequence[Pending], unit: Callable[..., Appended], **options: float
+        self: Writer,
+        batch: Sequence[Pending],
+        unit: Callable[..., Appended],
+        options: Mapping[str, float] = NO_OPTIONS,
+        *,
+        common: bool = False,
     ) -> list[str]:
         def ack(appended: Appended) -> None:
             for pending, result in zip(batch, appended.results, strict=True):
@@ -51,7 +56,7 @@ def ack_before_commit() -> None:
 
         token = trio.lowlevel.current_trio_token()
         batch = [pending for pending in batch if not pending.answered]
-        return await store(self, batch, unit_and_ack, **options)
+        return await store(self, batch, unit_and_ack, options)
 
     Writer._store = store_and_ack_early  # type: ignore[method-assign]  # planted
 

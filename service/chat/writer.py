@@ -7,7 +7,8 @@ Theory of operation. A send is waiting, in a batch, or answered:
 
     waiting  -> in a batch   `Backlog.take`: by the common loop, or by the one task that a held room has
     in a batch -> answered   acked, refused or a conflict, once its transaction has ended
-    in a batch -> waiting    its room was locked, or is new: `put_back`, ahead of what came later
+    in a batch -> waiting    its room was locked, or is new, or one statement could not store it: `put_back`, ahead of
+                             what came later
     any      -> answered     overdue, by the sweep; what becomes of its batch then is told to nobody
 
 A room is common or held. Common: its sends go with all others', and are skipped when it is locked. After MAX_SKIPS

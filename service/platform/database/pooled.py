@@ -3,8 +3,9 @@
 Theory of operation. Four objects are one connection: libpq's (`pgconn`), the driver's (`dbapi`), SQLAlchemy's account
 of it (`_proxied`, made by its first unit and kept) and a second descriptor of the same socket (`_socket`).
 
-Who may use what. While it is out: the unit's thread alone, but for `cut` and for a cancel request, which any thread may
-make, as one only needs the second descriptor and the other a connection of its own. While it is idle: the event loop.
+Who may use what. While it is out: its unit's thread alone, or the task of one that has none, but for `cut` and for a
+cancel request, which any thread may make, as one only needs the second descriptor and the other a connection of its
+own. While it is idle: the event loop.
 The two never overlap: the pool hands it over before the thread starts, and gets it back after the thread has ended.
 
 What cannot happen, and why.
@@ -42,7 +43,7 @@ class ConnectionLost(Exception):
 
 
 class Warnings:
-    """Of what the server warns: the one that takes something back. Heard on the unit's thread."""
+    """Of what the server warns: the one that takes something back. Heard where the answer is read."""
 
     __slots__ = ("not_replicated",)
 

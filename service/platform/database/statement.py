@@ -37,7 +37,7 @@ from psycopg.pq.abc import PGresult
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.redaction import hide_values
 from service.platform.database.sqlstate import is_stale_plan
-from service.platform.database.unit import ENDS_NO_TRANSACTION, FIRST_PAUSE, GRACE, LONGEST_PAUSE, ends_transaction
+from service.platform.database.unit import ENDS_NO_TRANSACTION, GRACE, ends_transaction, repeat_until
 from service.platform.database.wire import PASSED, execute, flush, next_result, request_cancel
 from service.platform.database.work import BEGIN, COMMIT, DeadAtBegin, StalePlan, StandbyAtBegin, takes_no_writes
 from service.platform.errors import DatabaseAway, OutcomeUnknown
@@ -135,16 +135,15 @@ class StatementUnit:
 
     async def _ask(self, statement: Statement, given: Sequence[Any]) -> None:
         self._state, self._results = _State.ASKED, []
-        pgconn, text = self._pooled.pgconn, statement.text.encode()
-        prepared = self._pooled.prepared
+        pgconn, prepared = self._pooled.pgconn, self._pooled.prepared
         name = prepared.get(statement) or b"statement_%d" % next(_numbers)
         pgconn.enter_pipeline_mode()
         pgconn.send_query_params(BEGIN, None)
         if not self._pooled.prepares:
-            pgconn.send_query_params(text, given)
+            pgconn.send_query_params(statement.text.encode(), given)
         else:
             if statement not in prepared:
-                pgconn.send_prepare(name, text)
+                pgconn.send_prepare(name, statement.text.encode())
             pgconn.send_query_prepared(name, given)
         pgconn.pipeline_sync()
         await self._read_answer()
@@ -226,18 +225,13 @@ class StatementUnit:
         if self._state is _State.ASKED:
             answered = trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_until, answered)
+                nursery.start_soon(repeat_until, answered, self._cancel_once)
                 with contextlib.suppress(psycopg.Error):  # it is broken; there was no COMMIT
                     await self._read_answer()
                 answered.set()
         await self._roll_back()
 
-    async def _cancel_until(self, answered: trio.Event) -> None:
-        pause = FIRST_PAUSE
-        while not answered.is_set():
-            self.cancels_sent += 1
-            if not await request_cancel(self._pooled.pgconn):
-                self.tainted = True
-            with trio.move_on_after(pause):
-                await answered.wait()
-            pause = min(2 * pause, LONGEST_PAUSE)
+    async def _cancel_once(self) -> None:
+        self.cancels_sent += 1
+        if not await request_cancel(self._pooled.pgconn):
+            self.tainted = True

@@ -35,7 +35,7 @@ What cannot happen, and why.
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -161,19 +161,11 @@ class Unit:
             return
         self._ended = trio.Event()
         with trio.move_on_after(GRACE):
-            await self._cancel_until_ended(self._ended)
+            await repeat_until(self._ended, self._cancel_once)
             return
         self._pooled.cut()
         self.was_cut = True
         await self._ended.wait()
-
-    async def _cancel_until_ended(self, ended: trio.Event) -> None:
-        pause = FIRST_PAUSE
-        while not ended.is_set():
-            await self._cancel_once()
-            with trio.move_on_after(pause):
-                await ended.wait()
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _cancel_once(self) -> None:
         with self._changed:
@@ -189,6 +181,16 @@ class Unit:
             with self._changed:
                 self._cancelling = False
                 self._changed.notify_all()
+
+
+async def repeat_until(ended: trio.Event, cancel_once: Callable[[], Awaitable[None]]) -> None:
+    """Ask the server to cancel, again and again, until there is an end; the last request has ended then."""
+    pause = FIRST_PAUSE
+    while not ended.is_set():
+        await cancel_once()
+        with trio.move_on_after(pause):
+            await ended.wait()
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def current_unit() -> Unit | None:

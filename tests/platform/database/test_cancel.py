@@ -17,6 +17,8 @@ from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import Observer, observe
 from tests.platform.database.units import (
+    WAYS,
+    Store,
     count,
     create_table,
     insert,
@@ -184,13 +186,16 @@ async def test_a_cancel_reaches_a_query_of_the_driver_itself(make_settings: Make
             nursery.cancel_scope.cancel()
 
 
-async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(make_settings: MakeSettings) -> None:
+@pytest.mark.parametrize("store", WAYS)
+async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(
+    make_settings: MakeSettings, store: Store
+) -> None:
     with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(make_commits_slow, seconds=0.3)
             with trio.move_on_after(0.15) as scope:
-                value = await database.run(insert, number=7)
+                value = await store(database, 7)
                 delivered = False
                 await trio.lowlevel.checkpoint()
                 delivered = True
@@ -202,13 +207,14 @@ async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(make
             assert database.statistics().cancels_sent == 0, "no cancel reaches COMMIT"
 
 
-async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings: MakeSettings) -> None:
+@pytest.mark.parametrize("store", WAYS)
+async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings: MakeSettings, store: Store) -> None:
     with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             await database.run(create_table)
             await database.run(make_commits_slow, seconds=3)
             with trio.move_on_after(0.1), pytest.raises(OutcomeUnknown):
-                await database.run(insert, number=7)
+                await store(database, 7)
 
             assert database.statistics().units[Outcome.UNKNOWN] == 1
             assert database.statistics().lines_cut == 1

@@ -24,6 +24,8 @@ from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import OTHERS, observe
 from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import (
+    WAYS,
+    Store,
     count,
     create_table,
     insert,
@@ -140,8 +142,11 @@ async def test_a_connection_that_dies_at_begin_is_replaced_unseen(own_server: Ow
             assert database.statistics().lines_replaced == 1
 
 
+@pytest.mark.parametrize("store", WAYS)
 @pytest.mark.parametrize("forward", [True, False], ids=["committed", "not committed"])
-async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(own_server: OwnServer, forward: bool) -> None:
+async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(
+    own_server: OwnServer, forward: bool, store: Store
+) -> None:
     with trio.fail_after(25):
         async with (
             open_proxy(own_server.port) as proxy,
@@ -149,20 +154,20 @@ async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(own_server: Own
         ):
             await database.run(create_table)
             proxy.break_at(b"COMMIT\0", forward=forward)
-            with pytest.raises(OutcomeUnknown):
-                await database.run(insert, number=1)
+            await expect_unknown(database, store)
 
             assert await database.read(count) == (1 if forward else 0)
             assert database.statistics().units[Outcome.UNKNOWN] == 1
 
 
-async def test_a_backend_terminated_in_commit_leaves_an_unknown_outcome(own_server: OwnServer) -> None:
+@pytest.mark.parametrize("store", WAYS)
+async def test_a_backend_terminated_in_commit_leaves_an_unknown_outcome(own_server: OwnServer, store: Store) -> None:
     with trio.fail_after(25), observe(own_server.url) as observer:
         async with open_database(PlatformSettings(database_url=own_server.url)) as database:
             await database.run(create_table)
             await database.run(make_commits_slow, seconds=5)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(expect_unknown, database)
+                nursery.start_soon(expect_unknown, database, store)
                 while not (
                     pid := observer.ask("SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'")
                 ):
@@ -235,9 +240,9 @@ async def expect_away(run: Callable[..., object], *args: object) -> None:
     assert args[-1] == 30 or trio.current_time() - started < 5, "refused at once"
 
 
-async def expect_unknown(database: Database) -> None:
+async def expect_unknown(database: Database, store: Store) -> None:
     with pytest.raises(OutcomeUnknown):
-        await database.run(insert, number=1)
+        await store(database, 1)
 
 
 async def wait_recovered(database: Database) -> float:

@@ -18,7 +18,7 @@ from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.migrations import make_release
 from tests.platform.database.observer import OTHERS, Observer, observe
-from tests.platform.database.units import INSERT, count, create_table, insert, select_numbers, select_one
+from tests.platform.database.units import WAYS, Store, count, create_table, insert, select_numbers, select_one
 
 SOON = 5.0
 
@@ -181,9 +181,9 @@ async def writes_once(database: Database) -> None:
     await database.run(insert, number=0)
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["run", "execute"])
+@pytest.mark.parametrize("store", WAYS)
 async def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_taken_for_safe(
-    own_server: OwnServer, alone: bool
+    own_server: OwnServer, store: Store
 ) -> None:
     """It stands here, and is lost when the standby takes over. Operators do that with a COMMIT that hangs."""
     url = f"{own_server.url}&options=-c%20client_min_messages%3Derror"  # PostgreSQL says it in a warning alone
@@ -196,7 +196,7 @@ async def test_a_commit_whose_wait_for_a_standby_was_cancelled_is_not_taken_for_
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(cancel_wait, observer)
                         with pytest.raises(OutcomeUnknown, match="synchronous standby"):
-                            await insert_until_refused(database, numbers, alone=alone)
+                            await insert_until_refused(database, numbers, store)
             assert await database.run(insert, number=1_000) == 1_000
             after = database.statistics()
 
@@ -215,10 +215,10 @@ def waiting_for_a_standby(observer: Observer) -> Iterator[None]:
         observer.connection.execute("SELECT pg_reload_conf()")
 
 
-async def insert_until_refused(database: Database, numbers: Iterator[int], *, alone: bool) -> None:
+async def insert_until_refused(database: Database, numbers: Iterator[int], store: Store) -> None:
     """The server's processes take notice of a setting in their own time."""
     for number in numbers:
-        await (database.execute(INSERT, number) if alone else database.run(insert, number=number))
+        await store(database, number)
 
 
 async def cancel_wait(observer: Observer) -> None:

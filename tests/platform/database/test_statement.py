@@ -1,4 +1,7 @@
-"""A statement that is a unit of its own, without a thread: what `run` guarantees holds for it too."""
+"""A statement that is a unit of its own, without a thread: what `run` guarantees holds for it too.
+
+What is the same for both, around COMMIT, is in test_cancel.py, test_faults.py and test_standby.py; see units.WAYS.
+"""
 
 import contextlib
 import os
@@ -14,7 +17,7 @@ import trio
 from sqlalchemy import Connection
 
 from service.platform.database import Database, Outcome, Statement, open_database
-from service.platform.errors import DatabaseAway, DatabaseIncomplete, DatabaseUnable, OutcomeUnknown
+from service.platform.errors import DatabaseAway, DatabaseIncomplete, DatabaseUnable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -26,7 +29,6 @@ from tests.platform.database.units import (
     count,
     create_table,
     insert,
-    make_commits_slow,
     select_numbers,
     select_one,
 )
@@ -155,34 +157,6 @@ async def test_it_is_not_begun_in_a_cancelled_scope(make_settings: MakeSettings)
             assert database.statistics().connections_idle == 0, "not even a connection was made"
 
 
-async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_rows(make_settings: MakeSettings) -> None:
-    with trio.fail_after(25):
-        async with open_database(make_settings()) as database:
-            await database.run(create_table)
-            await database.run(make_commits_slow, seconds=0.3)
-            with trio.move_on_after(0.15) as scope:
-                rows = await database.execute(INSERT, 7)
-                await trio.lowlevel.checkpoint()
-
-            assert rows == [(7,)]
-            assert scope.cancelled_caught, "the next checkpoint delivers the cancel"
-            assert await database.read(count) == 1
-            assert database.statistics().cancels_sent == 0, "no cancel reaches COMMIT"
-
-
-async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings: MakeSettings) -> None:
-    with trio.fail_after(25):
-        async with open_database(make_settings()) as database:
-            await database.run(create_table)
-            await database.run(make_commits_slow, seconds=3)
-            with trio.move_on_after(0.1), pytest.raises(OutcomeUnknown):
-                await database.execute(INSERT, 7)
-
-            assert database.statistics().units[Outcome.UNKNOWN] == 1
-            assert database.statistics().lines_cut == 1
-            assert await database.execute(ONE) == [(1,)]
-
-
 async def test_a_frozen_backend_is_cut_off(own_server: OwnServer) -> None:
     with trio.fail_after(25), observe(own_server.url) as observer:
         async with open_database(PlatformSettings(database_url=own_server.url)) as database:
@@ -259,41 +233,6 @@ async def test_one_whose_server_process_is_ended_is_not_committed(own_server: Ow
                 observer.ask("SELECT pg_terminate_backend(%s)", await observer.wait_running())
 
             assert await database.read(count) == 0
-
-
-@pytest.mark.parametrize("forward", [True, False], ids=["committed", "not committed"])
-async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(own_server: OwnServer, forward: bool) -> None:
-    with trio.fail_after(25):
-        async with (
-            open_proxy(own_server.port) as proxy,
-            open_database(PlatformSettings(database_url=proxy.url())) as database,
-        ):
-            await database.run(create_table)
-            proxy.break_at(b"COMMIT\0", forward=forward)
-            with pytest.raises(OutcomeUnknown):
-                await database.execute(INSERT, 1)
-
-            assert await database.read(count) == (1 if forward else 0)
-            assert database.statistics().units[Outcome.UNKNOWN] == 1
-
-
-async def test_one_whose_server_process_is_ended_in_commit_has_an_unknown_outcome(own_server: OwnServer) -> None:
-    async def expect_unknown(database: Database) -> None:
-        with pytest.raises(OutcomeUnknown):
-            await database.execute(INSERT, 1)
-
-    in_commit = "SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'"
-    with trio.fail_after(25), observe(own_server.url) as observer:
-        async with open_database(PlatformSettings(database_url=own_server.url)) as database:
-            await database.run(create_table)
-            await database.run(make_commits_slow, seconds=5)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(expect_unknown, database)
-                while not (process := observer.ask(in_commit)):
-                    await trio.sleep(0.001)
-                observer.ask("SELECT pg_terminate_backend(%s)", process)
-
-            assert await database.execute(ONE) == [(1,)]
 
 
 @pytest.mark.parametrize("text", ["COMMIT", "rollback and chain", " ABORT"])

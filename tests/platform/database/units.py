@@ -1,8 +1,10 @@
 """Units of work that tests run: a table of numbers, and queries that last."""
 
+from collections.abc import Awaitable, Callable
+
 from sqlalchemy import Connection, text
 
-from service.platform.database import Statement
+from service.platform.database import Database, Statement
 
 SLOW_COMMIT = """
 CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS
@@ -56,3 +58,16 @@ def sleep(connection: Connection, seconds: float) -> None:
 
 def notify(connection: Connection, *, channel: str, payload: str) -> None:
     connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
+
+
+async def store_on_a_thread(database: Database, number: int) -> int:
+    return await database.run(insert, number=number)
+
+
+async def store_by_a_statement(database: Database, number: int) -> int:
+    [(stored,)] = await database.execute(INSERT, number)
+    return int(stored)
+
+
+type Store = Callable[[Database, int], Awaitable[int]]
+WAYS = store_on_a_thread, store_by_a_statement  # of a unit that inserts a number: both guarantee the same

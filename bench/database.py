@@ -55,13 +55,13 @@ async def insert_row_async(engine: AsyncEngine, number: int) -> None:
         await connection.execute(new_row, {"id": number, "value": number})
 
 
-def ours(url: str, numbers: range, *, reads: bool, how: Literal["run", "uncancellable", "execute"] = "run") -> float:
+def ours(url: str, numbers: range, *, reads: bool, how: Literal["run", "uncancellable", "statement"] = "run") -> float:
     """Return the CPU seconds that a block of units takes."""
 
     async def task(database: Database, mine: range) -> None:
         for number in mine:
-            if how == "execute":
-                await (database.execute(ONE_ROW, number % 100) if reads else database.execute(NEW_ROW, number))
+            if how == "statement":
+                await (database.fetch(ONE_ROW, number % 100) if reads else database.execute(NEW_ROW, number))
             elif how == "uncancellable":
                 await uncancellable(database, read_row if reads else insert_row, number, transactional=not reads)
             elif reads:
@@ -159,7 +159,7 @@ def compare(url: str, *, reads: bool, first: int) -> tuple[float, float, float, 
         mine = ours(url, blocks[0], reads=reads)
         other = theirs(url, blocks[1], reads=reads)
         plain = ours(url, blocks[2], reads=reads, how="uncancellable")
-        alone.append(ours(url, blocks[3], reads=reads, how="execute") / mine)
+        alone.append(ours(url, blocks[3], reads=reads, how="statement") / mine)
         to_theirs.append(mine / other)
         to_plain.append(mine / plain)
         own.append(mine / UNITS * 1e6)

@@ -88,9 +88,8 @@ async def read_page(database: Database, room: str, question: Question) -> Page:
     """Read the page that the query asks for."""
     before, limit = question.before, question.limit
     if question.after is None:
-        return await database.read(pages.select_before, room=room, before=before, limit=limit)
-    (page,) = await database.read(pages.select_after, {room: question.after}, before=before, limit=limit)
-    return page
+        return await pages.read_before(database, room, before, limit=limit)
+    return await pages.read_after(database, room, question.after, before=before, limit=limit)
 
 
 def refusal(error: Error) -> Conflict | Unavailable:

@@ -1,15 +1,16 @@
-"""What the chat reads: plain functions of a connection, each one statement, so that a page and its head agree."""
+"""What the chat reads, by one statement each, so that a page and its head agree."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.engine import Row
 
 from service.chat.protocol import BIGGEST, Message, Page
+from service.platform.database import Database, Statement
 from service.platform.errors import Unavailable
 
 MOST = 200  # messages of a page
@@ -29,52 +30,64 @@ _PAGES = """
     LEFT JOIN LATERAL (
         SELECT * FROM (
             SELECT * FROM chat_message WHERE room = asked.room AND {condition} ORDER BY seq {direction} LIMIT {most}
-        ) page LIMIT :limit
+        ) page LIMIT {limit}
     ) message ON true
     ORDER BY asked.room, message.seq"""
 # OFFSET 0: planned for any bound, since what the statistics say of the latest messages is never true for long.
-_ONE = "(SELECT CAST(:room AS text) AS room, CAST(:bound AS bigint) AS bound OFFSET 0) AS asked"
+_ONE = "(SELECT $1::text AS room, $2::bigint AS bound OFFSET 0) AS asked"
 _SEVERAL = "unnest(CAST(:rooms AS text[]), CAST(:bounds AS bigint[])) AS asked(room, bound)"
-
-
-def _statement(asked: str, condition: str, direction: str) -> sa.TextClause:
-    return sa.text(_PAGES.format(asked=asked, condition=condition, direction=direction, most=MOST))
-
-
-_AFTER_ONE, _AFTER_SEVERAL = (
-    _statement(asked, "seq > asked.bound AND seq < :before", "ASC") for asked in (_ONE, _SEVERAL)
+_AFTER, _BEFORE = (
+    Statement(
+        name, _PAGES.format(asked=_ONE, condition=condition, direction=direction, most=MOST, limit=f"${limit}::bigint")
+    )
+    for name, condition, direction, limit in (
+        ("read_after", "seq > asked.bound AND seq < $3::bigint", "ASC", 4),
+        ("read_before", "seq < asked.bound", "DESC", 3),
+    )
 )
-_BEFORE = _statement(_ONE, "seq < asked.bound", "DESC")
-_AHEAD = sa.text("""
+_AFTER_SEVERAL = sa.text(
+    _PAGES.format(asked=_SEVERAL, condition="seq > asked.bound", direction="ASC", most=MOST, limit=":limit")
+)
+_AHEAD = Statement(
+    "read_ahead",
+    """
     SELECT epoch.epoch, room.name, room.seq FROM chat_epoch epoch
     LEFT JOIN (
-        chat_room room JOIN unnest(CAST(:rooms AS text[]), CAST(:heads AS bigint[])) AS known(name, head)
+        chat_room room JOIN unnest($1::text[], $2::bigint[]) AS known(name, head)
         ON room.name = known.name AND room.seq > known.head
-    ) ON true""")
+    ) ON true""",
+)
+
+type Row = Sequence[Any]
 
 
-def select_after(
-    connection: Connection, cursors: Mapping[str, int], *, before: int = BIGGEST, limit: int
-) -> list[Page]:
-    """Return for each room the first messages after a seq, at most `limit` and MOST, in ascending order."""
-    limits = {"before": before, "limit": limit}
-    if len(cursors) == 1:
-        ((room, bound),) = cursors.items()
-        return _pages(connection.execute(_AFTER_ONE, {"room": room, "bound": bound, **limits}).all())
-    bounds = {"rooms": list(cursors), "bounds": list(cursors.values())}
-    return _pages(connection.execute(_AFTER_SEVERAL, bounds | limits).all())
+async def read_after(database: Database, room: str, after: int, *, before: int = BIGGEST, limit: int) -> Page:
+    """Return the first messages after a seq, at most `limit` and MOST, in ascending order."""
+    return _page(await database.fetch(_AFTER, room, after, before, limit))
 
 
-def select_before(connection: Connection, *, room: str, before: int = BIGGEST, limit: int) -> Page:
+async def read_before(database: Database, room: str, before: int = BIGGEST, *, limit: int) -> Page:
     """Return the last messages before a seq, at most `limit` and MOST, in ascending order."""
-    (page,) = _pages(connection.execute(_BEFORE, {"room": room, "bound": before, "limit": limit}).all())
-    return page
+    return _page(await database.fetch(_BEFORE, room, before, limit))
 
 
-def select_ahead(connection: Connection, heads: Mapping[str, int]) -> tuple[str, dict[str, int]]:
+async def read_rooms(database: Database, cursors: Mapping[str, int], *, limit: int) -> list[Page]:
+    """Return for each room what `read_after` does: for several on a thread, as they have many rows together."""
+    if len(cursors) == 1:
+        return [await read_after(database, *room, limit=limit) for room in cursors.items()]
+    return await database.read(_select_after, cursors, limit=limit)
+
+
+async def read_ahead(database: Database, heads: Mapping[str, int]) -> tuple[str, dict[str, int]]:
     """Return the epoch, and the head of each of these rooms that has gone beyond the given one."""
-    rows = connection.execute(_AHEAD, {"rooms": list(heads), "heads": list(heads.values())}).all()
-    return known_epoch(rows[0].epoch if rows else None), {row.name: row.seq for row in rows if row.name is not None}
+    rows = await database.fetch(_AHEAD, list(heads), list(heads.values()))
+    return known_epoch(rows[0][0] if rows else None), {name: seq for _, name, seq in rows if name is not None}
+
+
+def _select_after(connection: Connection, cursors: Mapping[str, int], *, limit: int) -> list[Page]:
+    values = {"rooms": list(cursors), "bounds": list(cursors.values()), "limit": limit}
+    rows = connection.execute(_AFTER_SEVERAL, values)
+    return [_page(list(of_room)) for _, of_room in groupby(rows, key=itemgetter(0))]
 
 
 def known_epoch(epoch: str | None) -> str:
@@ -89,25 +102,12 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _pages(rows: Sequence[Row[Any]]) -> list[Page]:
-    return [_page(list(of_room)) for _, of_room in groupby(rows, key=lambda row: row.room)]
-
-
-def _page(rows: Sequence[Row[Any]]) -> Page:
-    first = rows[0]
-    epoch = known_epoch(first.epoch)
+def _page(rows: Sequence[Row]) -> Page:
+    name, epoch, head, oldest, *_ = rows[0]
+    epoch = known_epoch(epoch)
     messages = tuple(
-        Message(
-            room=row.room,
-            epoch=epoch,
-            seq=row.seq,
-            id=row.id,
-            author=row.author,
-            text=row.text,
-            at=rfc3339(row.at),
-            subject=row.subject,
-        )
-        for row in rows
-        if row.seq is not None
+        Message(room=name, epoch=epoch, seq=seq, id=id_, author=author, text=text, at=rfc3339(at), subject=subject)
+        for *_, seq, id_, author, text, at, subject in rows
+        if seq is not None
     )
-    return Page(room=first.room, epoch=epoch, head=first.head, oldest=first.oldest, messages=messages)
+    return Page(room=name, epoch=epoch, head=head, oldest=oldest, messages=messages)

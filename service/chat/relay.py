@@ -69,7 +69,7 @@ async def read_on(rooms: Rooms) -> None:
 async def look(database: Database, rooms: Rooms) -> None:
     """Find out which rooms have gone on, and whether the epoch is a new one."""
     for some in batched(rooms, ROOMS_AT_ONCE, strict=False):
-        epoch, ahead = await database.read(pages.select_ahead, {room.name: room.head for room in some})
+        epoch, ahead = await pages.read_ahead(database, {room.name: room.head for room in some})
         for room in some:
             if room.epoch != epoch:
                 room.mark_stale()

@@ -110,7 +110,7 @@ class Rooms:
             for room in behind:
                 room.mark_current()
             try:
-                found = await self._database.read(pages.select_after, cursors, limit=PAGE)
+                found = await pages.read_rooms(self._database, cursors, limit=PAGE)
             except BaseException:
                 for room in behind:
                     room.mark_stale()  # whoever reads on next begins with them
@@ -136,7 +136,7 @@ class Rooms:
     async def _read_for(self, seat: Seat) -> Sequence[Entry] | None:
         room, cursor = seat.room, seat.cursor
         try:
-            (page,) = await self._database.read(pages.select_after, {room.name: cursor}, limit=PAGE)
+            page = await pages.read_after(self._database, room.name, cursor, limit=PAGE)
         except Unavailable:
             return None
         if page.epoch != room.epoch:
@@ -166,7 +166,7 @@ class Rooms:
     async def _read_room(self, name: str) -> Room:
         known = self._rooms.get(name)
         after, limit = (known.head, PAGE) if known is not None else (0, 0)
-        (page,) = await self._database.read(pages.select_after, {name: after}, limit=limit)
+        page = await pages.read_after(self._database, name, after, limit=limit)
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(page, self._budget)

@@ -7,9 +7,9 @@ joined when nobody has been in it for a while.
 import random
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine
 
 from bench import clients
 from bench.measure import Server, middle_and_late
@@ -46,7 +46,7 @@ def history(extent: Extent) -> None:
                 *_joins(service, embedded, {"epoch": epoch, "seq": last - RESUMED}, extent),
                 *_page_times(service, last, extent.times(PAGES // 4)),
             ]
-            table.row(size, *figures, read_by(embedded.url, last))
+            table.row(size, *figures, read_by(url, last))
 
 
 def ready_to_be_read(url: str) -> str:
@@ -107,16 +107,13 @@ def come(service: Server, names: Sequence[str], since: dict[str, object] | None)
 
 def read_by(url: str, last: int) -> str:
     """Return how PostgreSQL reads for pages, joins and resumes: by index scans, or also by what else, for what."""
-    engine = create_engine(url)
-    try:
-        otherwise = dict(_otherwise_read(engine, last))
-    finally:
-        engine.dispose()
+    with psycopg.connect(url, autocommit=True) as connection:
+        otherwise = dict(_otherwise_read(connection, last))
     return "; ".join(["index scans", *(f"{name}: {kind}" for name, kind in otherwise.items())])
 
 
-def _otherwise_read(engine: Engine, last: int) -> Iterator[tuple[str, str]]:
+def _otherwise_read(connection: psycopg.Connection[Any], last: int) -> Iterator[tuple[str, str]]:
     for name, ask in plans.questions("h-7", last).items():
-        for table, kind, _ in plans.scans(engine, ask):
+        for table, kind, _ in plans.scans(connection, ask):
             if kind not in plans.BY_INDEX:
                 yield name, f"{kind} of {table}"

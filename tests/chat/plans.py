@@ -1,14 +1,15 @@
 """How PostgreSQL reads what the chat asks it for: the plans of the very statements that its functions run."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
+import trio
 from psycopg import sql
-from sqlalchemy import Connection, Engine, event
 
 from service.chat import pages
+from service.platform.database import Statement
 
 TABLES = {"chat_message", "chat_room"}  # the only other one has one row
 BY_INDEX = {"Index Scan", "Index Only Scan"}
@@ -21,18 +22,32 @@ FILL = """
     FROM generate_series(%(first)s, %(last)s) seq, generate_series(1, %(rooms)s) room;
     UPDATE chat_room SET seq = %(last)s WHERE name ^@ %(prefix)s"""
 
-type Asked = tuple[str, dict[str, Any]]
+
+class Asker:
+    """Stands where the chat's functions expect the database, and keeps what they ask."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self.asked: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def fetch(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((statement.text, values))
+        return psycopg.RawCursor(self.connection).execute(statement.text.encode(), values).fetchall()
 
 
-def questions(room: str, last: int) -> dict[str, Callable[[Connection], object]]:
+type Question = Callable[[Any], Awaitable[object]]
+
+
+def questions(room: str, last: int) -> dict[str, Question]:
     """Return what is asked for a page of history, a join and a resume, in a room of so many messages."""
     return {
-        "the latest page": lambda connection: pages.select_before(connection, room=room, limit=50),
-        "an older page": lambda connection: pages.select_before(connection, room=room, before=last // 2, limit=50),
-        "a page after": lambda connection: pages.select_after(connection, {room: last // 2}, limit=50),
-        "a join": lambda connection: pages.select_after(connection, {room: last}, limit=100),
-        "a resume": lambda connection: pages.select_after(connection, {room: max(0, last - 50)}, limit=100),
-        "a look at what has gone on": lambda connection: pages.select_ahead(connection, {room: last - 1}),
+        "the latest page": partial(pages.read_before, room=room, limit=50),
+        "an older page": partial(pages.read_before, room=room, before=last // 2, limit=50),
+        "a page after": partial(pages.read_after, room=room, after=last // 2, limit=50),
+        "a join": partial(pages.read_after, room=room, after=last, limit=100),
+        "a resume": partial(pages.read_after, room=room, after=max(0, last - 50), limit=100),
+        "a look at what has gone on": partial(pages.read_ahead, heads={room: last - 1}),
     }
 
 
@@ -46,36 +61,22 @@ def fill(url: str, *, prefix: str, rooms: int, first: int, last: int) -> None:
         connection.execute(b"VACUUM ANALYZE chat_message, chat_room")
 
 
-def scans(engine: Engine, ask: Callable[[Connection], object]) -> Iterator[tuple[str, str, int]]:
+def scans(connection: psycopg.Connection[Any], ask: Question) -> Iterator[tuple[str, str, int]]:
     """Yield table and kind of each scan of TABLES, in either mode, that a question's statement makes, and how often."""
-    asked: list[Asked] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
-        asked.append((statement, dict(parameters)))
-
-    with engine.connect() as connection:
-        event.listen(engine, "before_cursor_execute", note)
-        try:
-            ask(connection)
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        for statement, parameters in asked:
-            for mode in MODES:
-                yield from _scans(_plan(driver, mode, statement, parameters))
+    asker = Asker(connection)
+    trio.run(ask, asker)
+    for text, values in asker.asked:
+        for mode in MODES:
+            yield from _scans(_plan(connection, mode, text, values))
 
 
-def _plan(driver: psycopg.Connection[Any], mode: str, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    names = list(parameters)
-    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement)
-    driver.execute(f"SET plan_cache_mode = {mode}".encode())
-    driver.execute(f"PREPARE asked AS {numbered}".encode())
-    values = sql.SQL(", ").join(sql.Literal(parameters[name]) for name in names)
-    found = driver.execute(
-        sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({})").format(values)
-    ).fetchone()
-    driver.execute(b"DEALLOCATE asked")
+def _plan(connection: psycopg.Connection[Any], mode: str, text: str, values: tuple[Any, ...]) -> dict[str, Any]:
+    connection.execute(f"SET plan_cache_mode = {mode}".encode())
+    connection.execute(f"PREPARE asked AS {text}".encode())
+    given = sql.SQL(", ").join(map(sql.Literal, values))
+    execute = sql.SQL("EXECUTE asked ({})" if values else "EXECUTE asked").format(given)
+    found = connection.execute(sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {}").format(execute)).fetchone()
+    connection.execute(b"DEALLOCATE asked")
     assert found is not None
     plan: dict[str, Any] = found[0][0]["Plan"]
     return plan

@@ -71,7 +71,7 @@ async def everything(database: Database, room: str) -> list[Message]:
     found: list[Message] = []
     while True:
         after = found[-1].seq if found else 0
-        (page,) = await database.read(pages.select_after, {room: after}, limit=pages.MOST)
+        page = await pages.read_after(database, room, after, limit=pages.MOST)
         assert page.oldest == (found or page.messages)[0].seq
         if not page.messages:
             return found

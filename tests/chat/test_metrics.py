@@ -39,6 +39,6 @@ async def test_what_is_committed_here_is_not_read_back(make_settings: MakeSettin
     units = {
         series: count for series, count in samples(text).items() if series.startswith("database_unit_seconds_count")
     }
-    read = sum(count for series, count in units.items() if "select_after" in series)
+    read = sum(count for series, count in units.items() if "read_after" in series)
     assert any("append" in series for series in units)
     assert read <= 1 + ticks  # the join's

@@ -1,12 +1,16 @@
 """The chat's questions are index scans where there is much to scan: else history would make joins slower."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import create_engine
 
 from service.chat import store
+from service.platform.database import Statement, open_database
+from service.platform.testing.fixtures import MakeSettings
 from tests.chat import plans
 from tests.chat.worlds import note
 from tests.platform.database.observer import conninfo
@@ -16,32 +20,33 @@ EMPTY = 20_000  # rooms besides
 
 
 @pytest.fixture
-def engine(writable_database_url: str) -> Iterator[sa.Engine]:
-    plans.fill(conninfo(writable_database_url), prefix="plan-", rooms=ROOMS, first=1, last=EACH)
-    plans.fill(conninfo(writable_database_url), prefix="empty-", rooms=EMPTY, first=1, last=0)
-    engine = create_engine(writable_database_url)
-    yield engine
-    engine.dispose()
+def connection(writable_database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    url = conninfo(writable_database_url)
+    plans.fill(url, prefix="plan-", rooms=ROOMS, first=1, last=EACH)
+    plans.fill(url, prefix="empty-", rooms=EMPTY, first=1, last=0)
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
 
 
-def test_pages_joins_and_resumes_read_by_an_index(engine: sa.Engine) -> None:
+def test_pages_joins_and_resumes_read_by_an_index(connection: psycopg.Connection[Any]) -> None:
     for name, ask in plans.questions("plan-7", EACH).items():
-        found = list(plans.scans(engine, ask))
+        found = list(plans.scans(connection, ask))
 
         assert {table for table, _, _ in found} & plans.TABLES, name
         assert all(kind in plans.BY_INDEX for _, kind, _ in found), (name, found)
         assert {often for _, _, often in found} <= {0, 1}, (name, found)
 
 
-def test_the_plan_of_one_rooms_page_is_kept(engine: sa.Engine) -> None:
+async def test_the_plan_of_one_rooms_page_is_kept(make_settings: MakeSettings, connection: object) -> None:
     asked = {name: ask for name, ask in plans.questions("plan-7", EACH).items() if "gone on" not in name}
+    kept = Statement(
+        "kept", "SELECT generic_plans FROM pg_prepared_statements WHERE position($1::text IN statement) > 0"
+    )
     for name, ask in asked.items():
-        with engine.connect() as connection:
-            for _ in range(20):  # psycopg prepares what was asked five times, and PostgreSQL plans it five times more
-                ask(connection)
-            kept = connection.execute(sa.text("SELECT generic_plans FROM pg_prepared_statements")).scalars().all()
-            connection.detach()  # the next one's statements are counted on a connection of its own
-        assert kept == [10], name
+        async with open_database(make_settings(database_connections=1)) as database:
+            for _ in range(20):  # it is prepared at once, and PostgreSQL plans it five times
+                await ask(database)
+            assert await database.fetch(kept, "LATERAL") == [(15,)], name
 
 
 @pytest.mark.parametrize("rooms", [1, 3])
@@ -69,8 +74,10 @@ def test_the_plans_of_a_commit_are_kept_and_go_by_an_index_from_the_first_messag
     assert scans == dict.fromkeys(plans.TABLES, 0)
 
 
-def test_a_scan_of_the_whole_table_is_seen(engine: sa.Engine) -> None:
-    def ask(connection: sa.Connection) -> None:
-        connection.execute(sa.text("SELECT count(*) FROM chat_message WHERE text LIKE :text"), {"text": "%x%"})
+def test_a_scan_of_the_whole_table_is_seen(connection: psycopg.Connection[Any]) -> None:
+    scan = Statement("scan", "SELECT count(*) FROM chat_message WHERE text LIKE $1")
 
-    assert ("chat_message", "Seq Scan") in {(table, kind) for table, kind, _ in plans.scans(engine, ask)}
+    def ask(asker: plans.Asker) -> Awaitable[object]:
+        return asker.fetch(scan, "%x%")
+
+    assert ("chat_message", "Seq Scan") in {(table, kind) for table, kind, _ in plans.scans(connection, ask)}

@@ -1,7 +1,8 @@
 """Rooms over a table in memory, in virtual time: when it is read and how often, and that nobody misses a message."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import cast
 
 import pytest
@@ -22,7 +23,7 @@ READERS = 2
 
 
 class Table:
-    """What is stored, as pages.select_after reads it. `reads` are the cursors that were asked with."""
+    """What is stored, as pages.py asks for it. `reads` are the cursors that were asked with."""
 
     def __init__(self) -> None:
         self.heads: dict[str, int] = {}
@@ -42,6 +43,13 @@ class Table:
         if self.away:
             raise DatabaseAway("away")
         return found
+
+    async def fetch(self, _: object, room: str, after: int, _before: int, limit: int) -> Sequence[tuple[object, ...]]:
+        (page,) = await self.read(None, {room: after}, limit=limit)
+        at = datetime.fromisoformat(message(1).at)
+        about = room, page.epoch, page.head, page.oldest
+        found = [(*about, one.seq, one.id, one.author, one.text, at, one.subject) for one in page.messages]
+        return found or [(*about, None, None, None, None, None, None)]
 
     def _page(self, room: str, after: int, limit: int) -> Page:
         head = self.heads.get(room, 0)

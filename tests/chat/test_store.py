@@ -33,8 +33,7 @@ async def write(database: Database, *drafts: Draft) -> Appended:
 
 
 async def page_of(database: Database, room: str, *, after: int = 0, limit: int = 100) -> Page:
-    (page,) = await database.read(pages.select_after, {room: after}, limit=limit)
-    return page
+    return await pages.read_after(database, room, after, limit=limit)
 
 
 def age(connection: Connection, room: str, seq: int, *, days: float) -> None:
@@ -152,7 +151,7 @@ async def test_without_an_epoch_nothing_is_read_or_acked(database: Database, out
         with pytest.raises(Unavailable, match="being restored"):
             await page_of(database, "lobby")
         with pytest.raises(Unavailable, match="being restored"):
-            await database.read(pages.select_ahead, {"lobby": 0})
+            await pages.read_ahead(database, {"lobby": 0})
 
 
 async def test_a_locked_room_holds_up_no_other(database: Database, outside: Connection) -> None:
@@ -294,8 +293,8 @@ async def test_pages_go_forward_and_back_and_end(database: Database) -> None:
 
         first = await page_of(database, "lobby", limit=3)
         middle = await page_of(database, "lobby", after=3, limit=3)
-        last = await database.read(pages.select_before, room="lobby", limit=2)
-        before = await database.read(pages.select_before, room="lobby", before=3, limit=5)
+        last = await pages.read_before(database, "lobby", limit=2)
+        before = await pages.read_before(database, "lobby", 3, limit=5)
         beyond = await page_of(database, "lobby", after=7)
 
         assert [[message.seq for message in page.messages] for page in (first, middle, last, before, beyond)] == [
@@ -308,8 +307,8 @@ async def test_one_query_reads_many_rooms_and_finds_those_that_went_on(database:
     with trio.fail_after(LIMIT):
         appended = await write(database, note("a", room="one"), note("b", room="one"), note("a", room="two"))
 
-        found = await database.read(pages.select_after, {"one": 1, "two": 1, "unknown": 0}, limit=10)
-        epoch, ahead = await database.read(pages.select_ahead, {"one": 1, "two": 1, "unknown": 0})
+        found = await pages.read_rooms(database, {"one": 1, "two": 1, "unknown": 0}, limit=10)
+        epoch, ahead = await pages.read_ahead(database, {"one": 1, "two": 1, "unknown": 0})
 
         assert [(page.room, page.head, len(page.messages)) for page in found] == [
             ("one", 2, 1),

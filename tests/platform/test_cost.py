@@ -58,6 +58,13 @@ async def open_priced(resources: Resources) -> AsyncIterator[Blueprint]:
         [(one,)] = await resources.database.execute(SELECT_ONE)
         return {"one": one}
 
+    @routes.get("/reading")
+    @anyone
+    @unlimited("a test's")
+    async def reading() -> dict[str, int]:
+        [(one,)] = await resources.database.fetch(SELECT_ONE)
+        return {"one": one}
+
     @routes.get("/unit")
     @anyone
     @unlimited("a test's")
@@ -135,6 +142,7 @@ def cost_of_delivery(port: int) -> dict[str, int]:
         pytest.param("/small", "GET /small", 200, id="a request"),
         pytest.param("/unit", "GET /unit", 200, id="a request with a unit"),
         pytest.param("/statement", "GET /statement", 200, id="a request with a statement"),
+        pytest.param("/reading", "GET /reading", 200, id="a request with a statement that reads"),
         pytest.param("404", "GET /nowhere", 404, id="a path of nobody's"),
         pytest.param("405", "DELETE /small", 405, id="a method of nobody's"),
     ],

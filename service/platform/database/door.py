@@ -1,7 +1,7 @@
 """The door: `run` and `read` for units of work, `listen` for notifications, and what is known about the database."""
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -78,13 +78,14 @@ class Database:
         For what is often done and soon over, with rows that are few, as the event loop reads them. It ends as `run`
         does, and is run again as a unit is; the driver's errors come without SQLAlchemy's around them.
         """
+        return await self._run_statement(statement, values, Outcome.COMMITTED)
 
-        def begin(pooled: PooledConnection) -> Started:
-            unit = StatementUnit(pooled)
-            return unit, partial(unit.run, statement, values)
+    async def fetch(self, statement: Statement, *values: object) -> list[Row]:
+        """Return the rows of one statement that only selects: one round trip, and no thread.
 
-        rows: list[Row] = await self._lane.run(statement.name, begin, Outcome.COMMITTED)
-        return rows
+        It sees what is committed by then. It raises as `execute` does, and a standby answers it, too.
+        """
+        return await self._run_statement(statement, values, Outcome.READ)
 
     @asynccontextmanager
     async def listen(self, channel: str, *, own: bool = True) -> AsyncIterator[Wakeups]:
@@ -155,6 +156,14 @@ class Database:
     def in_flight(self) -> list[InFlight]:
         """Return the units that run now, the longest first."""
         return self._lane.in_flight()
+
+    async def _run_statement(self, statement: Statement, values: Sequence[object], ended: Outcome) -> list[Row]:
+        def begin(pooled: PooledConnection) -> Started:
+            unit = StatementUnit(pooled, transactional=ended is Outcome.COMMITTED)
+            return unit, partial(unit.run, statement, values)
+
+        rows: list[Row] = await self._lane.run(statement.name, begin, ended)
+        return rows
 
     def _begin(
         self, function: Callable[..., Any], args: Any, kwargs: Any, pooled: PooledConnection, *, transactional: bool

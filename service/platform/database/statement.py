@@ -7,6 +7,8 @@ Theory of operation. One task does it all. It goes through these states, in this
     answered  -> committing  COMMIT is sent; or the statement was refused, and ROLLBACK is
     any       -> ended       the outcome is known, or the connection is broken
 
+One that only reads is sent alone, without BEGIN, and has ended once it is answered.
+
 Cancelled, `run` leaves at once, and `stop` goes on from the state that it left: asked, it asks the server to cancel,
 again and again until the answer is there, and rolls back; committing, it waits for the answer. GRACE later it cuts the
 connection. `door.py` calls both, as it does those of a unit on a thread (unit.py), and the outcomes are the same.
@@ -43,7 +45,7 @@ from service.platform.database.work import BEGIN, COMMIT, DeadAtBegin, StalePlan
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 NOT_PREPARED = "26000"
-WITH_PREPARE = 4  # results: of BEGIN, of the preparation, of the statement, and the packet's end
+WITH_PREPARE = 3  # results: of the preparation, of the statement, and the packet's end
 
 _numbers = itertools.count()
 
@@ -78,12 +80,13 @@ class StatementUnit:
     """One run of a Statement on a connection, in place of a Unit."""
 
     __slots__ = (
-        "_pooled", "_results", "_state", "cancels_sent", "committed", "notifications", "outcome_unknown", "tainted",
-        "value", "was_cut",
+        "_pooled", "_results", "_state", "_transactional", "cancels_sent", "committed", "notifications",
+        "outcome_unknown", "tainted", "value", "was_cut",
     )  # fmt: skip
 
-    def __init__(self, pooled: PooledConnection) -> None:
+    def __init__(self, pooled: PooledConnection, *, transactional: bool) -> None:
         self._pooled = pooled
+        self._transactional = transactional
         self._results: list[PGresult] = []  # of what was sent last, as far as they have come
         self._state = _State.NEW
         self.committed = False
@@ -95,7 +98,7 @@ class StatementUnit:
         self.was_cut = False
 
     async def run(self, statement: Statement, values: Sequence[object]) -> list[Row]:
-        """Run it and return its rows, once it is committed; cancelled, leave the rest to `stop`."""
+        """Run it and return its rows, committed if it is transactional; cancelled, leave the rest to `stop`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             return await self._run(statement, values)
@@ -119,12 +122,15 @@ class StatementUnit:
             await self._ask(statement, given)
             error = self._refusal()
         if error is not None:
-            if self._results[0].status not in PASSED and takes_no_writes(error):
+            if self._transactional and self._results[0].status not in PASSED and takes_no_writes(error):
                 raise StandbyAtBegin from error
             raise error
         result = self._results[-2]  # the last is the packet's end
         transformer.set_pgresult(result)
         rows: list[Row] = transformer.load_rows(0, result.ntuples, tuple)
+        if not self._transactional:
+            await self._clean_up()  # of a text that began something
+            return rows
         self.value = rows
         if self._pooled.usable:
             raise RuntimeError(ENDS_NO_TRANSACTION)
@@ -138,7 +144,8 @@ class StatementUnit:
         pgconn, prepared = self._pooled.pgconn, self._pooled.prepared
         name = prepared.get(statement) or b"statement_%d" % next(_numbers)
         pgconn.enter_pipeline_mode()
-        pgconn.send_query_params(BEGIN, None)
+        if self._transactional:
+            pgconn.send_query_params(BEGIN, None)
         if not self._pooled.prepares:
             pgconn.send_query_params(statement.text.encode(), given)
         else:
@@ -147,7 +154,8 @@ class StatementUnit:
             pgconn.send_query_prepared(name, given)
         pgconn.pipeline_sync()
         await self._read_answer()
-        if len(self._results) == WITH_PREPARE and self._results[1].status in PASSED:
+        after_begin = self._results[self._transactional :]
+        if len(after_begin) == WITH_PREPARE and after_begin[0].status in PASSED:
             prepared[statement] = name
 
     async def _read_answer(self) -> None:

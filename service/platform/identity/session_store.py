@@ -1,18 +1,19 @@
-"""The sessions of browsers: plain functions of a connection. Their ids are stored as hashes alone."""
+"""The sessions of browsers, in the database. Their ids are stored as hashes alone."""
 
 import re
 from collections.abc import Collection
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from service.platform.database import Database, Statement
 from service.platform.identity.caller import Caller
 from service.platform.identity.tables import session_table
 
 CHANNEL = "identity"  # NOTIFY carries a hash in hexadecimal there: that session has ended
 _TELLING = re.compile(r"[0-9a-f]{64}")
 MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
+_SESSION = Statement("read_session", "SELECT caller FROM identity_session WHERE hash = $1 AND expires > now()")
 _LOCK_SUBJECT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('sessions ' || :subject, 0))")
 
 
@@ -38,13 +39,10 @@ def insert_session(
     return replaced, end_sessions(connection, *of_all)
 
 
-def select_session(connection: Connection, *, digest: bytes) -> Caller | None:
+async def read_session(database: Database, digest: bytes) -> Caller | None:
     """Return whose a session is; None for one that is not there, or is over."""
-    live = sa.select(session_table.c.caller).where(
-        session_table.c.hash == digest, session_table.c.expires > sa.func.now()
-    )
-    known: dict[str, Any] | None = connection.execute(live).scalar_one_or_none()
-    return None if known is None else Caller.from_json(known)
+    rows = await database.fetch(_SESSION, digest)
+    return Caller.from_json(rows[0][0]) if rows else None
 
 
 def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[bytes]:

@@ -61,7 +61,7 @@ class Sessions:
         if known is not None and trio.current_time() < known[1]:
             return known[0]
         begun, ends = trio.current_time(), self._ends
-        caller = await self._database.read(store.select_session, digest=digest)
+        caller = await store.read_session(self._database, digest)
         if caller is not None and ends == self._ends:  # else it may be the one that has ended meanwhile
             self._known[digest] = caller, begun + POLL
             self._known.move_to_end(digest)

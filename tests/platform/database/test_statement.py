@@ -1,4 +1,4 @@
-"""A statement that is a unit of its own, without a thread: what `run` guarantees holds for it too.
+"""A statement that is a unit of its own, without a thread: what `run` and `read` guarantee holds for it too.
 
 What is the same for both, around COMMIT, is in test_cancel.py, test_faults.py and test_standby.py; see units.WAYS.
 """
@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,8 +35,12 @@ from tests.platform.database.units import (
 )
 
 ONE = Statement("one", "SELECT 1")
+NUMBERS = Statement("numbers", "SELECT number FROM numbers")
 SLEEP = Statement("sleep", "SELECT pg_sleep($1)")
 ITS_PROCESS = Statement("its_process", "SELECT pg_backend_pid()")
+
+type Ask = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+both = pytest.mark.parametrize("ask", [Database.execute, Database.fetch])
 
 
 async def test_its_rows_are_returned_once_it_is_committed(make_settings: MakeSettings) -> None:
@@ -48,22 +53,25 @@ async def test_its_rows_are_returned_once_it_is_committed(make_settings: MakeSet
             assert await database.execute(INSERT, 7) == [(7,)]
             assert await database.execute(Statement("none", "DELETE FROM numbers WHERE false")) == []
             assert await database.execute(typed, *values) == [values]
-            assert await database.read(select_numbers) == {7}
+            assert await database.fetch(typed, *values) == [values]
+            assert await database.fetch(NUMBERS) == [(7,)]
             assert database.statistics().units[Outcome.COMMITTED] == 4
+            assert database.statistics().units[Outcome.READ] == 2
 
 
-async def test_it_takes_no_thread_and_two_round_trips(own_server: OwnServer) -> None:
+@pytest.mark.parametrize(("ask", "trips"), [(Database.execute, 2), (Database.fetch, 1)])
+async def test_it_takes_no_thread_and_few_round_trips(own_server: OwnServer, ask: Ask, trips: int) -> None:
     with trio.fail_after(25):
         async with (
             open_proxy(own_server.port) as proxy,
             open_database(PlatformSettings(database_url=proxy.url())) as database,
         ):
-            await database.execute(ONE)
+            await ask(database, ONE)
             before, threads = proxy.said, threading.active_count()
             for _ in range(10):
-                await database.execute(ONE)
+                await ask(database, ONE)
 
-            assert 20 <= proxy.said - before < 30, "the watch has its look meanwhile"
+            assert 10 * trips <= proxy.said - before < 10 * trips + 10, "the watch has its look meanwhile"
             assert threading.active_count() == threads
 
 
@@ -146,22 +154,39 @@ async def test_a_cancelled_one_is_gone_and_its_connection_stays(make_settings: M
             assert await database.read(count) == 0
 
 
-async def test_it_is_not_begun_in_a_cancelled_scope(make_settings: MakeSettings) -> None:
+async def test_a_reading_one_that_is_cancelled_is_gone_and_its_connection_stays(
+    make_settings: MakeSettings, database_url: str
+) -> None:
+    with trio.fail_after(25), observe(database_url) as observer:
+        async with open_database(make_settings(database_connections=1)) as database:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(database.fetch, SLEEP, 30)
+                process = await observer.wait_running()
+                nursery.cancel_scope.cancel()
+
+            assert observer.running() is None
+            assert database.statistics().lines_cut == 0
+            assert await database.fetch(ITS_PROCESS) == [(process,)]
+
+
+@both
+async def test_it_is_not_begun_in_a_cancelled_scope(make_settings: MakeSettings, ask: Ask) -> None:
     with trio.fail_after(25):
         async with open_database(make_settings()) as database:
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await database.execute(ONE)
+                await ask(database, ONE)
 
             assert scope.cancelled_caught
             assert database.statistics().connections_idle == 0, "not even a connection was made"
 
 
-async def test_a_frozen_backend_is_cut_off(own_server: OwnServer) -> None:
+@both
+async def test_a_frozen_backend_is_cut_off(own_server: OwnServer, ask: Ask) -> None:
     with trio.fail_after(25), observe(own_server.url) as observer:
         async with open_database(PlatformSettings(database_url=own_server.url)) as database:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.execute, SLEEP, 30)
+                nursery.start_soon(ask, database, SLEEP, 30)
                 frozen = await observer.wait_running()
                 os.kill(frozen, signal.SIGSTOP)
                 started = time.perf_counter()
@@ -170,22 +195,24 @@ async def test_a_frozen_backend_is_cut_off(own_server: OwnServer) -> None:
             os.kill(frozen, signal.SIGCONT)
 
             assert lasted < 5  # promised: 0.6, if it is quiet
-            assert await database.execute(ONE) == [(1,)]
+            assert await ask(database, ONE) == [(1,)]
             after = database.statistics()
             assert (after.lines_cut, after.connections_in_use) == (1, 0)
 
 
-async def test_dead_pooled_connections_are_replaced_unseen(own_server: OwnServer) -> None:
+@both
+async def test_dead_pooled_connections_are_replaced_unseen(own_server: OwnServer, ask: Ask) -> None:
     with trio.fail_after(25), observe(own_server.url) as observer:
         async with open_database(PlatformSettings(database_url=own_server.url)) as database:
-            await database.execute(ONE)
+            await ask(database, ONE)
             observer.ask(f"SELECT count(pg_terminate_backend(pid, 1000)) {OTHERS}")
 
-            assert await database.execute(ONE) == [(1,)]
+            assert await ask(database, ONE) == [(1,)]
             assert database.statistics().lines_replaced == 1
 
 
-async def test_a_connection_that_is_ended_before_it_reads_is_replaced_unseen(own_server: OwnServer) -> None:
+@both
+async def test_a_connection_that_is_ended_before_it_reads_is_replaced_unseen(own_server: OwnServer, ask: Ask) -> None:
     """The server's last words are on their way when the packet goes out."""
     with trio.fail_after(25):
         async with open_database(PlatformSettings(database_url=own_server.url)) as database:
@@ -193,15 +220,15 @@ async def test_a_connection_that_is_ended_before_it_reads_is_replaced_unseen(own
             os.kill(process, signal.SIGSTOP)
             os.kill(process, signal.SIGTERM)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(expect_one, database)
+                nursery.start_soon(expect_one, ask, database)
                 await trio.sleep(0.1)
                 os.kill(process, signal.SIGCONT)
 
             assert database.statistics().lines_replaced == 1
 
 
-async def expect_one(database: Database) -> None:
-    assert await database.execute(ONE) == [(1,)]
+async def expect_one(ask: Ask, database: Database) -> None:
+    assert await ask(database, ONE) == [(1,)]
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["after it was executed", "before"])
@@ -216,6 +243,18 @@ async def test_a_line_that_dies_before_commit_is_replaced_unseen(own_server: Own
 
             assert await database.execute(INSERT, 1) == [(1,)]
             assert await database.read(select_numbers) == {1}
+            assert database.statistics().lines_replaced == 1
+
+
+async def test_a_line_that_dies_while_it_is_read_by_is_replaced_unseen(own_server: OwnServer) -> None:
+    with trio.fail_after(25):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            proxy.break_at(b"SELECT 1", forward=True)
+
+            assert await database.fetch(ONE) == [(1,)]
             assert database.statistics().lines_replaced == 1
 
 
@@ -262,7 +301,29 @@ async def test_more_values_than_the_protocol_has_room_for_leave_no_pipeline_behi
             assert await database.execute(ONE) == [(1,)]
 
 
-async def test_a_standby_takes_none(one_server: OwnServer) -> None:
+@pytest.mark.parametrize("text", ["BEGIN", "SELECT 1/0"])
+async def test_a_reading_one_leaves_no_transaction_behind(make_settings: MakeSettings, text: str) -> None:
+    with trio.fail_after(25):
+        async with open_database(make_settings(database_connections=1)) as database:
+            process = await database.fetch(ITS_PROCESS)
+            with contextlib.suppress(psycopg.errors.DivisionByZero):
+                await database.fetch(Statement("odd", text))
+
+            assert await database.fetch(ITS_PROCESS) == process
+            assert database.statistics().connections_idle == 1
+
+
+async def test_a_reading_one_that_writes_fails_in_tests(make_settings: MakeSettings) -> None:
+    with trio.fail_after(25):
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                await database.fetch(INSERT, 1)
+
+            assert await database.fetch(NUMBERS) == []
+
+
+async def test_a_standby_takes_none_that_writes_and_answers_those_that_read(one_server: OwnServer) -> None:
     with trio.fail_after(40):
         async with open_database(PlatformSettings(database_url=one_server.url)) as database:
             await database.run(create_table)
@@ -270,6 +331,7 @@ async def test_a_standby_takes_none(one_server: OwnServer) -> None:
             for _ in range(3):
                 with pytest.raises(DatabaseUnable, match="is a standby, takes no writes"):
                     await database.execute(INSERT, 1)
+                assert await database.fetch(NUMBERS) == []
             assert database.statistics().connections_idle <= 2
             one_server.promote()
             while True:
@@ -304,6 +366,7 @@ async def test_one_that_the_server_has_forgotten_is_prepared_anew_unseen(
             for _ in range(2):
                 with contextlib.suppress(LookupError):
                     await database.run(unit)
+                assert await database.fetch(ITS_PROCESS) == process
                 assert await database.execute(ITS_PROCESS) == process
                 assert await database.execute(INSERT, 100) == [(100,)]
                 await database.execute(Statement("delete", "DELETE FROM numbers"))
@@ -311,30 +374,32 @@ async def test_one_that_the_server_has_forgotten_is_prepared_anew_unseen(
             assert database.statistics().lines_replaced == 0
 
 
+@both
 async def test_one_that_was_prepared_before_a_migration_is_prepared_anew_unseen(
-    make_settings: MakeSettings, database_url: str
+    make_settings: MakeSettings, database_url: str, ask: Ask
 ) -> None:
     select = Statement("select", "SELECT * FROM numbers")
     with trio.fail_after(25), observe(database_url) as migration:
         async with open_database(make_settings()) as database:
             await database.run(create_table)
-            assert await database.execute(select) == []
+            assert await ask(database, select) == []
             migration.connection.execute(b"ALTER TABLE numbers ADD name text")
 
-            assert await database.execute(select) == []
+            assert await ask(database, select) == []
             assert database.statistics().lines_replaced == 1
 
 
+@both
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 60], ids=["cancelled at once", "cancelled soon", "left alone"])
 async def test_values_of_many_megabytes_go_both_ways_and_may_be_cancelled(
-    make_settings: MakeSettings, seconds: float
+    make_settings: MakeSettings, seconds: float, ask: Ask
 ) -> None:
     echo, text = Statement("echo", "SELECT $1::text"), "x" * (32 << 20)
     with trio.fail_after(60):
         async with open_database(make_settings(database_connections=1)) as database:
             await database.execute(ONE)
             with trio.move_on_after(seconds) as scope:
-                assert await database.execute(echo, text) == [(text,)]
+                assert await ask(database, echo, text) == [(text,)]
 
             assert scope.cancelled_caught == (seconds < 1)
             assert await database.execute(ONE) == [(1,)]

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from service.platform.database import Database, open_database
+from service.platform.database import Database, Statement, open_database
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.database.observer import observe
 from tests.platform.database.units import INSERT_AND_SLEEP, create_table, insert_and_sleep, select_numbers
 
 TASKS, UNITS = 40, 5000
 CONNECTIONS = 10
+WAIT = Statement("wait", "SELECT pg_sleep($1::float8)")
 SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(2, 12))]
 
 
@@ -30,12 +31,13 @@ class Tally:
 
 
 async def attempt(database: Database, tally: Tally, number: int, seconds: float, *, sleeps: int, last: float) -> None:
-    """Run a unit, every other on no thread, that is cancelled after some seconds, and note how it ended."""
+    """Run a unit, every other on no thread behind a reading one, cancelled after some seconds; note how it ended."""
     with trio.move_on_after(seconds):
         try:
             if number % 2:
                 await database.run(insert_and_sleep, number=number, sleeps=sleeps, seconds=last)
             else:
+                await database.fetch(WAIT, last)
                 await database.execute(INSERT_AND_SLEEP, number, sleeps * last)
             tally.returned.add(number)
         except trio.Cancelled:

@@ -24,7 +24,7 @@ class Pending:
     owner: object
     answer: Callable[[Answer], None]
     deadline: float
-    needs_more: bool = False  # than one statement, as was found out
+    needs_more: bool = False  # than a statement alone, as was found out
     answered: bool = False
 
     @property

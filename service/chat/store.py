@@ -38,6 +38,7 @@ class Refusal(enum.Enum):
 
     LOCKED = enum.auto()  # another transaction holds the room
     NEW_ROOM = enum.auto()
+    NOT_HELD = enum.auto()  # one of the two; `append` finds out which
     CONFLICT = enum.auto()  # the id belongs to another text
 
 
@@ -67,7 +68,7 @@ _STORING = """
         AS draft(place int, room text, id text, author text, text text, subject text)
     ), held AS MATERIALIZED (
         SELECT room.name, room.seq FROM (SELECT room FROM draft GROUP BY room ORDER BY room) asked
-        CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.room {known} FOR UPDATE {wait}) room
+        CROSS JOIN LATERAL (SELECT name, seq FROM chat_room WHERE name = asked.room FOR UPDATE {wait}) room
     ), placed AS MATERIALIZED (
         SELECT draft.*, held.seq + row_number() OVER (PARTITION BY held.name ORDER BY draft.place) AS seq
         FROM held JOIN draft ON draft.room = held.name
@@ -82,13 +83,9 @@ _STORING = """
     )
     SELECT placed.place, placed.seq, stored.at, (SELECT epoch FROM chat_epoch)
     FROM placed LEFT JOIN stored ON stored.room = placed.room AND stored.seq = placed.seq ORDER BY placed.place"""
-_STORE = _STORING.format(known="", wait="SKIP LOCKED")
-_STORE_WAITING = _STORING.format(known="", wait="")
-# Without an epoch, as in the middle of a restore, it stores nothing: it is committed before anybody looks at it.
-_STORE_ONE = Statement(
-    "append_one",
-    _STORING.replace("%b", "${}").format(1, 2, 3, known="AND EXISTS (SELECT FROM chat_epoch)", wait="SKIP LOCKED"),
-)
+_STORE = _STORING.format(wait="SKIP LOCKED")
+_STORE_WAITING = _STORING.format(wait="")
+_STORE_BY_STATEMENT = Statement("append_by_statement", _STORE.replace("%b", "${}").format(1, 2, 3))
 _TAKE_BACK = "DELETE FROM chat_message WHERE (room, seq) IN (SELECT * FROM unnest(%b::text[], %b::bigint[]))"
 _KNOWN = """
     SELECT room, id, seq, text FROM chat_message
@@ -97,14 +94,31 @@ _EXISTING = "SELECT name FROM chat_room WHERE name = ANY(%b::text[])"
 RETENTION_WAIT = 0.1  # seconds for the end of a transaction that deletes what a draft repeats
 
 
-async def append_one(database: Database, draft: Draft) -> Appended | None:
-    """Store one draft, on no thread; None when that needs more than a statement, and nothing is stored.
+class Repeats(Exception):
+    """Among the drafts are some that repeat a message, of their own or a stored one."""
 
-    That is when it repeats a message, or its room is locked or new. With several, a repeat would have to be undone.
+
+async def append_by_statement(database: Database, drafts: Sequence[Draft]) -> Appended:
+    """Store drafts by a statement alone, on no thread. Those whose room is locked or new are not told apart: NOT_HELD.
+
+    Raises Repeats, and stores nothing, where that would need a second statement, which `append` has.
     """
-    rows = await database.execute(_STORE_ONE, _milliseconds(RETENTION_WAIT), _given([draft]), CHANNEL)
-    epoch, messages, _ = _placed([draft], rows)
-    return Appended(epoch, [Stored(messages[0].seq, dup=False)], messages) if messages else None
+    if len({(draft.room, draft.id) for draft in drafts}) < len(drafts):
+        raise Repeats
+    given = _milliseconds(RETENTION_WAIT), _given(drafts), CHANNEL
+    return await database.execute(_STORE_BY_STATEMENT, *given, before_commit=partial(_all_new, drafts))
+
+
+def _all_new(drafts: Sequence[Draft], rows: Sequence[tuple[Any, ...]]) -> Appended:
+    epoch, messages, repeats = _placed(drafts, rows)
+    if repeats:
+        raise Repeats
+    seqs = {(message.room, message.id): message.seq for message in messages}
+    results = [
+        Refusal.NOT_HELD if (seq := seqs.get((draft.room, draft.id))) is None else Stored(seq, dup=False)
+        for draft in drafts
+    ]
+    return Appended(epoch, results, messages)
 
 
 def append(connection: Connection, drafts: Sequence[Draft]) -> Appended:

@@ -7,8 +7,8 @@ Theory of operation. A send is waiting, in a batch, or answered:
 
     waiting  -> in a batch   `Backlog.take`: by the common loop, or by the one task that a held room has
     in a batch -> answered   acked, refused or a conflict, once its transaction has ended
-    in a batch -> waiting    its room was locked, or is new, or one statement could not store it: `put_back`, ahead of
-                             what came later
+    in a batch -> waiting    its room was locked, or is new, or a statement alone could not store it: `put_back`, ahead
+                             of what came later
     any      -> answered     overdue, by the sweep; what becomes of its batch then is told to nobody
 
 A room is common or held. Common: its sends go with all others', and are skipped when it is locked. After MAX_SKIPS
@@ -42,7 +42,7 @@ from service.chat import store
 from service.chat.backlog import Answer, Backlog, Full, Pending
 from service.chat.protocol import Ack, Error, Message
 from service.chat.statistics import ChatStatistics
-from service.chat.store import Appended, Draft, Refusal, Stored
+from service.chat.store import Appended, Draft, Refusal, Repeats, Stored
 from service.platform.database import Database
 from service.platform.errors import DatabaseUnable, Unavailable
 
@@ -55,6 +55,8 @@ NO_OPTIONS: Mapping[str, float] = {}
 WAITING: Mapping[str, float] = {"lock_timeout": LOCK_TIMEOUT}
 MAX_ALONE = 4  # rooms waited for at the same time, each on a connection
 RETRY_AFTER_MS = 500
+MAX_SMALL = 32  # sends of a batch that a statement alone may store: less than half a millisecond of the event loop
+MAX_SMALL_TEXT = 32_768  # and characters of their texts
 LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
@@ -142,18 +144,24 @@ class Writer:
     ) -> list[str]:
         """Store a batch and answer its senders. Returns the rooms that have to be waited for alone from now on.
 
-        Of the common ones a single send is stored in the way that costs least. Where that cannot store it, it goes into
-        the next batch: nobody waits for its second try.
+        Of the common ones a small one is stored in the way that costs least. What that cannot store goes into the next
+        batch: nobody waits for a second try.
         """
         batch = [pending for pending in batch if not pending.answered]
         if not batch:
             return []
         try:
             with trio.fail_after(UNIT_LIMIT):
-                if common and len(batch) == 1 and not batch[0].needs_more:
-                    appended = await store.append_one(self._database, batch[0].draft)
+                drafts = [pending.draft for pending in batch]
+                if common and is_small(batch):
+                    appended = await store.append_by_statement(self._database, drafts)
                 else:
-                    appended = await self._database.run(unit, [pending.draft for pending in batch], **options)
+                    appended = await self._database.run(unit, drafts, **options)
+        except Repeats:
+            for pending in batch:
+                pending.needs_more = True
+            self._backlog.put_back(batch)
+            return []
         except (Unavailable, trio.TooSlowError) as error:
             if isinstance(error, DatabaseUnable) and error.sqlstate == LOCK_NOT_AVAILABLE:
                 if unit is store.append and len(batch) > 1:  # one of them repeats what retention is deleting
@@ -166,10 +174,6 @@ class Writer:
             return []
         except (DBAPIError, psycopg.Error) as error:
             return await self._store_one_by_one(batch, unit, options, error)
-        if appended is None:
-            batch[0].needs_more = True
-            self._backlog.put_back(batch)
-            return []
         return self._settle(batch, appended)
 
     async def _store_one_by_one(
@@ -184,7 +188,8 @@ class Writer:
         return []
 
     def _settle(self, batch: Sequence[Pending], appended: Appended) -> list[str]:
-        again: dict[str, list[Pending]] = {}
+        again: list[Pending] = []
+        refused: dict[str, None] = {}  # rooms; a set that keeps its order, so that runs repeat
         for pending, result in zip(batch, appended.results, strict=True):
             draft = pending.draft
             if isinstance(result, Stored):
@@ -195,12 +200,14 @@ class Writer:
                 message = f"id: {draft.id!r} was used for another text in this room"
                 self._backlog.answer(pending, Error(code="conflict", message=message, id=draft.id))
             else:
-                again.setdefault(draft.room, []).append(pending)
+                pending.needs_more = True
+                again.append(pending)
+                refused[draft.room] = None
                 self._skips[draft.room] = MAX_SKIPS if result is Refusal.NEW_ROOM else self._skips[draft.room]
         self._offer(appended.messages)
         self._count(batch, appended)
-        self._backlog.put_back(pending for of_room in again.values() for pending in of_room)
-        return [room for room in again if self._must_wait_alone(room)]
+        self._backlog.put_back(again)
+        return [room for room in refused if self._must_wait_alone(room)]
 
     def _count(self, batch: Sequence[Pending], appended: Appended) -> None:
         now = trio.current_time()
@@ -219,6 +226,12 @@ class Writer:
 
     def _refuse(self, pending: Pending, why: str) -> None:
         self._backlog.answer(pending, unavailable(pending.draft, why))
+
+
+def is_small(batch: Sequence[Pending]) -> bool:
+    """Tell whether a statement alone may store a batch: the event loop makes its text, and reads what comes back."""
+    text = sum(len(pending.draft.text) for pending in batch)
+    return len(batch) <= MAX_SMALL and text <= MAX_SMALL_TEXT and not any(pending.needs_more for pending in batch)
 
 
 def unavailable(draft: Draft, why: str, *, retryable: bool = True) -> Error:

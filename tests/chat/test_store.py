@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from service.chat import pages, store
 from service.chat.protocol import Page
-from service.chat.store import Appended, Draft, Refusal, Stored
+from service.chat.store import Appended, Draft, Refusal, Repeats, Stored
 from service.chat.tables import CHANNEL
 from service.chat.writer import LOCK_NOT_AVAILABLE
 from service.platform.database import Database
@@ -68,37 +68,56 @@ async def test_what_is_returned_to_be_delivered_is_what_the_table_holds(database
         assert (page.epoch, page.head, page.oldest) == (appended.epoch, 3, 1)
 
 
-async def test_one_alone_is_stored_by_one_statement_as_among_others(database: Database) -> None:
+async def test_those_that_a_statement_stores_are_stored_as_any_others(database: Database) -> None:
     with trio.fail_after(LIMIT):
-        await write(database, note("a"))
+        await write(database, note("a"), note("x", room="other"))
 
-        appended = await store.append_one(database, note("b", text="é\u2028𝄞\t\\ '\"%s"))
+        drafts = [note("b", text="é\u2028𝄞\t\\ '\"%s"), note("y", room="other"), note("a", room="new"), note("c")]
+        appended = await store.append_by_statement(database, drafts)
 
-        page = await page_of(database, "lobby", after=1)
-        assert appended is not None
-        assert tuple(appended.messages) == page.messages
-        assert (page.epoch, page.head, appended.results) == (appended.epoch, 2, [Stored(2, dup=False)])
+        page, other = await page_of(database, "lobby", after=1), await page_of(database, "other", after=1)
+        assert tuple(appended.messages) == (page.messages[0], *other.messages, page.messages[1])
+        assert (page.epoch, page.head, other.head) == (appended.epoch, 3, 2)
+        stored = Stored(2, dup=False), Stored(2, dup=False), Refusal.NOT_HELD, Stored(3, dup=False)
+        assert appended.results == list(stored)
 
 
+@pytest.mark.parametrize("beside", [(), (note("c"), note("d"))], ids=["alone", "beside others"])
 @pytest.mark.parametrize("which", ["a repeat", "another text", "a locked room", "a new room", "no epoch"])
-async def test_one_alone_that_needs_more_than_a_statement_leaves_nothing_behind(
-    database: Database, outside: Connection, which: str
+async def test_one_that_needs_more_than_a_statement_leaves_nothing_behind(
+    database: Database, outside: Connection, which: str, beside: tuple[Draft, ...]
 ) -> None:
     with trio.fail_after(LIMIT):
         await write(database, note("a"))
         draft = {"a repeat": note("a"), "another text": note("a", text="another"), "a new room": note("b", room="new")}
+        expected = {"a locked room": [Refusal.NOT_HELD] * (1 + len(beside)), "no epoch": Unavailable}
         if which == "a locked room":
             outside.execute(sa.text("SELECT * FROM chat_room FOR UPDATE"))
         if which == "no epoch":
             outside.execute(sa.text("DELETE FROM chat_epoch"))
             outside.commit()
 
-        appended = await store.append_one(database, draft.get(which, note("b")))
+        found: object = None
+        try:
+            found = (await store.append_by_statement(database, [draft.get(which, note("b")), *beside])).results
+        except (Repeats, Unavailable) as error:
+            found = type(error)
 
         outside.rollback()
-        assert appended is None
-        assert outside.execute(sa.text("SELECT room, seq, id FROM chat_message")).all() == [("lobby", 1, "a")]
-        assert outside.execute(sa.text("SELECT name, seq FROM chat_room")).all() == [("lobby", 1)]
+        more = [Stored(2 + number, dup=False) for number in range(len(beside))]
+        assert found == expected.get(which, [Refusal.NOT_HELD, *more] if which == "a new room" else Repeats)
+        stored = [(1, "a"), *((2 + number, one.id) for number, one in enumerate(beside) if which == "a new room")]
+        assert outside.execute(sa.text("SELECT seq, id FROM chat_message ORDER BY seq")).all() == stored
+        assert outside.execute(sa.text("SELECT name, seq FROM chat_room")).all() == [("lobby", len(stored))]
+
+
+async def test_one_that_repeats_another_of_its_batch_is_not_left_to_a_statement(database: Database) -> None:
+    with trio.fail_after(LIMIT):
+        await write(database, note("a"))
+        with pytest.raises(Repeats):
+            await store.append_by_statement(database, [note("b"), note("b")])
+
+        assert (await page_of(database, "lobby")).head == 1
 
 
 async def test_a_repeated_id_is_the_same_message(database: Database) -> None:

@@ -15,7 +15,7 @@ from service.chat import store
 from service.chat.backlog import MAX_WAITING_OF_ONE, Answer
 from service.chat.protocol import Ack, Error, Message
 from service.chat.store import Appended, Draft, Refusal, Stored
-from service.chat.writer import ANSWER_LIMIT, MAX_SKIPS, SWEEP, UNIT_LIMIT, Writer
+from service.chat.writer import ANSWER_LIMIT, MAX_SKIPS, MAX_SMALL, SWEEP, UNIT_LIMIT, Writer
 from service.platform.database import Database
 from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
 from tests.chat.worlds import EPOCH, message, note
@@ -28,9 +28,10 @@ class Table:
 
     def __init__(self) -> None:
         self.units: list[list[str]] = []
-        self.alone = 0  # units that were one statement
+        self.by_statement = 0  # units that were a statement alone
         self.heads = {"lobby": 0, "other": 0}
         self.locked: set[str] = set()
+        self.known: set[str] = set()  # ids that are stored
         self.poison: set[str] = set()
         self.being_deleted: set[str] = set()
         self.seconds = COMMIT
@@ -52,13 +53,25 @@ class Table:
                 raise DatabaseUnable("locked", sqlstate="55P03")
         return self._append(drafts)
 
-    async def execute(self, _: object, lock_timeout: str, given: str, channel: str) -> list[tuple[Any, ...]]:  # noqa: ARG002
-        """Answer the statement that stores one draft: with its row, or none if it could not be stored."""
-        [one] = json.loads(given)
-        one.pop("place")
-        self.alone += 1
-        appended = await self.run(store.append, [Draft(**one)])
-        return [(0, message.seq, datetime.fromisoformat(message.at), EPOCH) for message in appended.messages]
+    async def execute(self, *given: Any, before_commit: Callable[[Any], Appended]) -> Appended:
+        """Answer the statement that stores drafts: with a row for each that could be, and a seq alone for a repeat."""
+        drafts = [
+            Draft(**{name: value for name, value in one.items() if name != "place"}) for one in json.loads(given[2])
+        ]
+        self.by_statement += 1
+        if any(draft.id in self.known for draft in drafts):
+            self.units.append([draft.id for draft in drafts])
+            await trio.sleep(self.seconds)
+            return before_commit([(place, 1, None, EPOCH) for place, _ in enumerate(drafts)])
+        appended = await self.run(store.append, drafts)
+        made = iter(appended.messages)
+        return before_commit(
+            [
+                (place, result.seq, datetime.fromisoformat(next(made).at), EPOCH)
+                for place, result in enumerate(appended.results)
+                if isinstance(result, Stored)
+            ]
+        )
 
     def _append(self, drafts: Sequence[Draft]) -> Appended:
         results: list[Stored | Refusal] = []
@@ -126,20 +139,35 @@ async def test_what_comes_while_a_commit_runs_goes_into_the_next_one(autojump_cl
     assert world.offered == [("lobby", 1), ("lobby", 2), ("lobby", 3), ("other", 1)]
 
 
-async def test_one_alone_is_one_statement_and_goes_the_other_way_only_if_that_cannot_store_it(
+async def test_a_small_batch_is_one_statement_and_goes_the_other_way_only_if_that_cannot_store_it(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as world:
-        world.submit("1")
-        await trio.sleep(1)
-        world.submit("2", "3")
-        await trio.sleep(1)
-        assert (world.table.alone, world.table.units) == (1, [["1"], ["2", "3"]])
+        world.submit("1", "2")
         world.submit("new", room="new")
         await trio.sleep(1)
+        assert world.table.units == [["1", "2", "new"], ["new"], ["new"]]
+        assert world.table.by_statement == 1
+        world.table.known = {"3"}
+        world.submit("3", "4")
+        await trio.sleep(1)
+        assert world.table.units[3:] == [["3", "4"]] * 2
+        assert world.table.by_statement == 2
 
-    assert world.table.units == [["1"], ["2", "3"], ["new"], ["new"], ["new"]]
-    assert isinstance(world.what("new"), Ack)
+    assert all(isinstance(world.what(id_), Ack) for id_ in ("1", "2", "new", "3", "4"))
+
+
+@pytest.mark.parametrize(("sends", "text"), [(MAX_SMALL + 1, "x"), (MAX_SMALL // 2, "x" * 4_000)])
+async def test_a_batch_that_would_keep_the_event_loop_is_stored_on_a_thread(
+    autojump_clock: MockClock, sends: int, text: str
+) -> None:
+    async with running() as world:
+        for number in range(sends):
+            world.writer.submit(note(f"{number}", text=text), owner=number, answer=lambda _: None)
+        await trio.sleep(1)
+
+        assert len(world.table.units) == 1
+        assert world.table.by_statement == 0
 
 
 async def test_a_locked_room_costs_others_no_second_try(autojump_clock: MockClock) -> None:
@@ -243,7 +271,7 @@ async def test_a_new_room_is_made_beside_the_common_batches(autojump_clock: Mock
         world.submit("2", room="other")
         await trio.sleep(1)
 
-    assert world.table.units == [["1", "2"], ["1"]]
+    assert world.table.units == [["1", "2"], ["1"], ["1"]]  # by a statement, on a thread, and made
     assert (world.what("1").seq, world.what("2").seq) == (1, 1)
 
 

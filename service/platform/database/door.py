@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Self
+from typing import Any, Concatenate, Self, overload
 
 import trio
 from sqlalchemy import Connection, Engine, event
@@ -72,20 +72,30 @@ class Database:
         value: T = await self._lane.run(_name(function), begin, Outcome.READ)
         return value
 
-    async def execute(self, statement: Statement, *values: object) -> list[Row]:
+    @overload
+    async def execute(self, statement: Statement, *values: object) -> list[Row]: ...
+
+    @overload
+    async def execute[T](self, statement: Statement, *values: object, before_commit: Callable[[list[Row]], T]) -> T: ...
+
+    async def execute(
+        self, statement: Statement, *values: object, before_commit: Callable[[list[Row]], object] = list
+    ) -> object:
         """Run one statement in a transaction of its own, and return its rows: two round trips, and no thread.
 
         For what is often done and soon over, with rows that are few, as the event loop reads them. It ends as `run`
-        does, and is run again as a unit is; the driver's errors come without SQLAlchemy's around them.
+        does, and is run again as a unit is; the driver's errors come without SQLAlchemy's around them. `before_commit`
+        gets the rows and makes of them what is returned; what it raises undoes the statement, and is raised.
         """
-        return await self._run_statement(statement, values, Outcome.COMMITTED)
+        return await self._run_statement(statement, values, before_commit, Outcome.COMMITTED)
 
     async def fetch(self, statement: Statement, *values: object) -> list[Row]:
         """Return the rows of one statement that only selects: one round trip, and no thread.
 
         It sees what is committed by then. It raises as `execute` does, and a standby answers it, too.
         """
-        return await self._run_statement(statement, values, Outcome.READ)
+        rows: list[Row] = await self._run_statement(statement, values, list, Outcome.READ)
+        return rows
 
     @asynccontextmanager
     async def listen(self, channel: str, *, own: bool = True) -> AsyncIterator[Wakeups]:
@@ -157,13 +167,14 @@ class Database:
         """Return the units that run now, the longest first."""
         return self._lane.in_flight()
 
-    async def _run_statement(self, statement: Statement, values: Sequence[object], ended: Outcome) -> list[Row]:
+    async def _run_statement(
+        self, statement: Statement, values: Sequence[object], make: Callable[[list[Row]], object], ended: Outcome
+    ) -> Any:
         def begin(pooled: PooledConnection) -> Started:
             unit = StatementUnit(pooled, transactional=ended is Outcome.COMMITTED)
-            return unit, partial(unit.run, statement, values)
+            return unit, partial(unit.run, statement, values, make)
 
-        rows: list[Row] = await self._lane.run(statement.name, begin, ended)
-        return rows
+        return await self._lane.run(statement.name, begin, ended)
 
     def _begin(
         self, function: Callable[..., Any], args: Any, kwargs: Any, pooled: PooledConnection, *, transactional: bool

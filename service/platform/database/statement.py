@@ -18,6 +18,7 @@ What cannot happen, and why.
   that would send what comes after; the last request has ended before that, which it does when the server has acted on
   it. One that failed on the way may still arrive: it leaves `tainted`, and the connection is closed.
 - A commit after a cancel: COMMIT is sent by `run` alone, and `run` has left.
+- A commit of what its caller refuses: it looks at the rows before COMMIT is sent, and what it raises is a ROLLBACK.
 - A second execution of what may be committed: what is sent again, on this connection or another, had no COMMIT.
 - A statement that is taken for prepared and is not: the driver lets the server forget all of them, after a rollback for
   example. The server says so, nothing else has happened, and it is sent once more together with its text.
@@ -26,7 +27,7 @@ What cannot happen, and why.
 import contextlib
 import enum
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -97,11 +98,14 @@ class StatementUnit:
         self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
         self.was_cut = False
 
-    async def run(self, statement: Statement, values: Sequence[object]) -> list[Row]:
-        """Run it and return its rows, committed if it is transactional; cancelled, leave the rest to `stop`."""
+    async def run[T](self, statement: Statement, values: Sequence[object], make: Callable[[list[Row]], T]) -> T:
+        """Run it and return what `make` makes of its rows before COMMIT; cancelled, leave the rest to `stop`.
+
+        What `make` raises undoes it. One that only reads has no COMMIT.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            return await self._run(statement, values)
+            return await self._run(statement, values, make)
         except psycopg.Error as error:
             hide_values(error)
             await self._clean_up()  # noqa: ASYNC120  it is shielded
@@ -111,7 +115,7 @@ class StatementUnit:
                 raise StalePlan from error
             raise
 
-    async def _run(self, statement: Statement, values: Sequence[object]) -> list[Row]:
+    async def _run[T](self, statement: Statement, values: Sequence[object], make: Callable[[list[Row]], T]) -> T:
         transformer = Transformer(self._pooled.dbapi)
         given = transformer.dump_sequence(values, [PyFormat.TEXT] * len(values))
         await self._ask(statement, given)
@@ -130,14 +134,18 @@ class StatementUnit:
         rows: list[Row] = transformer.load_rows(0, result.ntuples, tuple)
         if not self._transactional:
             await self._clean_up()  # of a text that began something
-            return rows
-        self.value = rows
+            return make(rows)
         if self._pooled.usable:
             raise RuntimeError(ENDS_NO_TRANSACTION)
+        try:
+            value = self.value = make(rows)
+        except Exception:
+            await self._clean_up()  # noqa: ASYNC120  it is shielded
+            raise
         self._state, self._results = _State.COMMITTING, []
         self._pooled.pgconn.send_query(COMMIT)
         await self._finish()
-        return rows
+        return value
 
     async def _ask(self, statement: Statement, given: Sequence[Any]) -> None:
         self._state, self._results = _State.ASKED, []

@@ -75,6 +75,25 @@ async def test_it_takes_no_thread_and_few_round_trips(own_server: OwnServer, ask
             assert threading.active_count() == threads
 
 
+async def test_what_is_made_of_its_rows_is_made_before_it_is_committed(make_settings: MakeSettings) -> None:
+    def refuse(rows: list[tuple[Any, ...]]) -> None:
+        raise LookupError(f"not {rows}")
+
+    with trio.fail_after(25):
+        async with open_database(make_settings(database_connections=1)) as database:
+            await database.run(create_table)
+            process = await database.execute(ITS_PROCESS)
+            with pytest.raises(LookupError, match="not"):
+                await database.execute(INSERT, 1, before_commit=refuse)
+
+            assert await database.fetch(NUMBERS) == []
+            assert await database.execute(INSERT, 2, before_commit=len) == 1
+            assert await database.fetch(NUMBERS) == [(2,)]
+            assert await database.execute(ITS_PROCESS) == process
+            after = database.statistics()
+            assert (after.units[Outcome.FAILED], after.connections_idle) == (1, 1)
+
+
 async def test_a_refused_one_is_not_committed_and_its_connection_stays(make_settings: MakeSettings) -> None:
     with trio.fail_after(25):
         async with open_database(make_settings(database_connections=1)) as database:

@@ -13,7 +13,6 @@ transaction keeps a second request of the same key out, at any replica: it is to
 that raises leaves nothing, so its repeat is tried anew. A key belongs to whoever has signed in; guests share theirs.
 """
 
-import json
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +22,7 @@ from hashlib import sha256
 from typing import Any, Concatenate, cast
 
 import trio
-from quart import Response, request
+from quart import Response, current_app, request
 from sqlalchemy import Connection
 
 from service.platform.database import Database
@@ -67,9 +66,11 @@ async def run_once[**P, T](
     of this key runs, Unprocessable when the key belongs to another request.
     """
     once: Once | None = request.scope.get(_IN_SCOPE)  # type: ignore[assignment]  # put there by `idempotent`
+    dumps = current_app.json.dumps  # as for what any other route returns: dates, UUIDs, decimals and dataclasses too
 
     def work(connection: Connection) -> Kept:
-        return _kept(answer(unit(connection, *args, **kwargs)))
+        body, status = answer(unit(connection, *args, **kwargs))
+        return Kept(status, dumps(body))
 
     kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
     headers = {"Idempotency-Replayed": "true"} if kept.replayed else {}
@@ -103,8 +104,3 @@ async def _read(given: list[str]) -> Once:
     asked = f"{request.method}\0{request.path}\0{request.query_string.decode('latin-1')}\0".encode()
     body = cast(bytes, await request.get_data(as_text=False))
     return Once(key=sha256(f"{who.subject}\0{found[2]}".encode()).digest(), fingerprint=sha256(asked + body).digest())
-
-
-def _kept(answered: tuple[Any, int]) -> Kept:
-    body, status = answered
-    return Kept(status, json.dumps(body))

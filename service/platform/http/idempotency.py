@@ -35,7 +35,7 @@ HEADER = "Idempotency-Key"
 SWEEP = 600.0  # seconds between two looks for rows that are too old
 # Visible ASCII without quote and backslash; the draft of the standard has it as a quoted string.
 _FORM = re.compile(r'("?)([!#-\[\]-~]{1,255})\1')
-_IN_SCOPE = "once"
+_IN_SCOPE, _RUN_IN_SCOPE = "once", "once run"
 
 
 def idempotent[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -63,9 +63,13 @@ async def run_once[**P, T](
 
     `answer` makes the body, which becomes JSON, and the status of what the unit returns. It runs inside the
     transaction, so it is quick and does nothing else. Raises as `database.run` does, Conflict while another request
-    of this key runs, Unprocessable when the key belongs to another request.
+    of this key runs, Unprocessable when the key belongs to another request, RuntimeError for a second unit of a
+    request: the answer of the first would be taken for its own.
     """
-    once: Once | None = request.scope.get(_IN_SCOPE)  # type: ignore[assignment]  # put there by `idempotent`
+    scope = cast(dict[str, Any], request.scope)
+    once: Once | None = scope.get(_IN_SCOPE)  # put there by `idempotent`
+    if scope.get(_RUN_IN_SCOPE):
+        raise RuntimeError("run_once: has run a unit in this request, whose key stands for one: make one of both")
     dumps = current_app.json.dumps  # as for what any other route returns: dates, UUIDs, decimals and dataclasses too
 
     def work(connection: Connection) -> Kept:
@@ -73,6 +77,7 @@ async def run_once[**P, T](
         return Kept(status, dumps(body))
 
     kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
+    scope[_RUN_IN_SCOPE] = True
     headers = {"Idempotency-Replayed": "true"} if kept.replayed else {}
     return Response(kept.body, kept.status, headers, content_type="application/json")
 

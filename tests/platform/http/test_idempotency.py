@@ -79,6 +79,15 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     async def post_order(data: Order) -> Response:
         return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=data)
 
+    @routes.post("/pairs")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    @replies(Number, 201)
+    async def post_pair() -> Response:
+        await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("cup"))
+        return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("tea"))
+
     @routes.get("/receipt")
     @anyone
     @unlimited("a test's")
@@ -148,6 +157,17 @@ async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: Make
     assert [(one.status_code, one.json()) for one in answers] == [(201, usual.json())] * 3
     assert answers[2].headers["Idempotency-Replayed"] == "true"
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(2,)]
+
+
+async def test_two_units_of_a_request_are_refused(make_settings: MakeSettings, orders_url: str) -> None:
+    """The second found the answer of the first under its key, and was left out without a word."""
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        statuses = [
+            (await client.post("/pairs", json={}, headers=headers)).status_code
+            for headers in ({"Idempotency-Key": "k"}, {})
+        ]
+
+    assert statuses == [500, 500]
 
 
 async def test_of_many_at_once_one_is_placed_and_the_others_are_told_to_come_again(

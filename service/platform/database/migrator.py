@@ -11,7 +11,7 @@ import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
@@ -133,7 +133,7 @@ def _held(guard: psycopg.Connection, worker: psycopg.Connection) -> Iterator[Non
         looks.start()
         try:
             yield
-        except (DBAPIError, psycopg.OperationalError) as error:
+        except (SQLAlchemyError, psycopg.Error) as error:
             if lost:
                 raise psycopg.OperationalError(lost[0]) from error
             raise

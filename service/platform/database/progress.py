@@ -9,7 +9,7 @@ import structlog
 from alembic.script import Script
 from alembic.util import CommandError
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from service.platform.database.migrator import ServerAway
 from service.platform.database.redaction import hide_values
@@ -51,8 +51,8 @@ class Progress:
     def _note_begin(self, _: Connection) -> None:
         self.committed, self.committing = len(self.applied), False
 
-    def _note_commit(self, _: Connection) -> None:
-        self.committing = True
+    def _note_commit(self, connection: Connection) -> None:
+        self.committing = not connection.invalidated  # lost before, it has nothing to commit
 
     def __str__(self) -> str:
         if self.granting:
@@ -74,21 +74,29 @@ def in_one_line(progress: Progress) -> Iterator[None]:
     except Exception as error:  # a migration is code, too
         hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
         log.debug("migration failed", exc_info=error)
-        raise _explained(progress, error) from error
+        raise _explained(progress, _first(error)) from error
 
 
-def _explained(progress: Progress, error: Exception) -> Exception:
+def _first(error: BaseException) -> BaseException:
+    """Return what a connection was lost by, where SQLAlchemy then says that it cannot end an autocommit block on it."""
+    while isinstance(error, PendingRollbackError) and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _explained(progress: Progress, error: BaseException) -> Exception:
     cause = error.orig if isinstance(error, DBAPIError) else error
     statement = error.statement if isinstance(error, DBAPIError) else None
     parts = [f"{progress} failed", _shortened(statement)] if statement else [f"{progress} failed"]
     if not isinstance(cause, psycopg.Error):
         return MigrationFailed(": ".join([*parts, type(cause).__name__, _one_line(cause)]))
     lost = cause.sqlstate is None and isinstance(cause, psycopg.OperationalError)
-    message = ": ".join([*parts, *(["COMMIT"] if progress.committing else []), _one_line(cause)])
+    at_commit = progress.committing and statement is None
+    message = ": ".join([*parts, *(["COMMIT"] if at_commit else []), _one_line(cause)])
     if cause.sqlstate == LACKS_RIGHT:
         return MigrationRefused(f"{message}; `migrate` needs a role that may do this")
     if lost or cause.sqlstate in PASSING or str(cause.sqlstate).startswith(PASSING_CLASSES):
-        unknown = "; whether it was committed is not known" if progress.committing else ""
+        unknown = "; whether it was committed is not known" if at_commit else ""
         return ServerAway(f"{message}{unknown}; it may be repeated")
     return MigrationFailed(message)
 

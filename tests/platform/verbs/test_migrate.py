@@ -217,6 +217,27 @@ async def test_a_commit_without_an_answer_is_of_its_own_migration_and_may_be_rep
     assert ("nothing to do" in again.log.read_text()) == committed
 
 
+@waits_for_a_schema
+def test_a_line_that_is_lost_outside_of_a_transaction_is_worth_a_repeat_too(
+    clone: Path, writable_database_url: str
+) -> None:
+    """As that of an index or a backfill, which take long enough to meet a failover."""
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, up="SELECT pg_sleep(0)")
+    file = clone / "migrations" / "versions" / "next.py"
+    long = """with op.get_context().autocommit_block():
+        op.execute("SELECT pg_terminate_backend(pg_backend_pid())")"""
+    file.write_text(file.read_text().replace('op.execute("SELECT pg_sleep(0)")', long))
+    done = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url)
+    file.unlink()
+
+    assert done.returncode == UNREACHABLE, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith(
+        "migration next failed: SELECT pg_terminate_backend(pg_backend_pid()): terminating connection"
+    )
+    assert line.endswith("; it may be repeated")
+
+
 async def test_a_migration_ends_when_its_lock_is_lost_as_another_may_begin(clone: Path, one_server: OwnServer) -> None:
     with trio.fail_after(60), observe(one_server.url) as other, sleeping(clone, 600):
         with started(clone, "migrate", database_url=one_server.tcp_url) as running:

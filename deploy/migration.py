@@ -46,7 +46,8 @@ def write(name: str) -> Path:
     from service.features import FEATURES
     from service.platform.database import EmbeddedUnavailable, MigrationRefused
     from service.platform.database.embedded import open_embedded
-    from service.platform.database.migrate import MigrationFailed, migrate
+    from service.platform.database.migrate import migrate
+    from service.platform.database.progress import MigrationFailed
     from service.platform.feature import catalogue
     from service.platform.settings import SecretURL, SettingsError
     from service.settings import Settings

@@ -53,11 +53,14 @@ def epoch(context: typer.Context) -> None:
     Example: service epoch
     """
     from service.chat.epoch import epoch
-    from service.platform.errors import Unavailable, leaves
+    from service.platform.errors import OutcomeUnknown, Unavailable, leaves
 
     settings, _ = database_settings(context)
     try:
         renewed = run_client(epoch, settings)
+    except* OutcomeUnknown as group:
+        unknown = f"it is not known whether the epoch was renewed: {next(leaves(group))}"
+        fail(f"{unknown}; run it again, a second new one does no harm", 1)
     except* Unavailable as group:
         fail(f"the epoch was not renewed: {next(leaves(group))}", 1)
     else:

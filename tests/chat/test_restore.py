@@ -19,10 +19,10 @@ from service.platform.settings import PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.processes import run_to_end
+from service.platform.testing.processes import run_to_end, started
 from tests.chat.wire import open_raw
 from tests.docs.test_backup import BLOCKS, run_page, skip_without_programs
-from tests.platform.database.observer import OTHERS, observe
+from tests.platform.database.observer import OTHERS, Observer, observe
 from tests.platform.database.proxy import open_proxy
 
 ROOM = "lobby"
@@ -97,6 +97,12 @@ async def test_a_database_that_is_being_restored_has_no_epoch_to_renew(database:
         await database.run(store.renew_epoch)
 
 
+async def wait_for_lock(observer: Observer) -> None:
+    """Return once somebody waits for one."""
+    while not observer.ask(f"SELECT count(*) {OTHERS} AND wait_event_type = 'Lock'"):
+        await trio.sleep(0.01)
+
+
 async def test_an_epoch_over_a_line_that_falls_silent_is_given_up(one_server: OwnServer, mock_clock: MockClock) -> None:
     mock_clock.rate = 1
     migrate(PlatformSettings(database_url=one_server.url))
@@ -110,7 +116,26 @@ async def test_an_epoch_over_a_line_that_falls_silent_is_given_up(one_server: Ow
             with holder.connection.transaction():
                 holder.connection.execute(f"LOCK TABLE {epoch_table.name}")
                 nursery.start_soon(renew)
-                while not observer.ask(f"SELECT count(*) {OTHERS} AND wait_event_type = 'Lock'"):
-                    await trio.sleep(0.01)
+                await wait_for_lock(observer)
                 proxy.mute()
                 mock_clock.jump(10)
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before it", "after it"])
+async def test_an_epoch_whose_commit_has_no_answer_is_not_said_to_be_the_old_one(
+    tmp_path: Path, one_server: OwnServer, *, committed: bool
+) -> None:
+    migrate(PlatformSettings(database_url=one_server.url))
+    with trio.fail_after(40), observe(one_server.url) as observer, observe(one_server.url) as holder:
+        async with open_proxy(one_server.port) as proxy:
+            with started(tmp_path, "epoch", database_url=proxy.url()) as cut:
+                with holder.connection.transaction():
+                    holder.connection.execute(f"LOCK TABLE {epoch_table.name}")
+                    await wait_for_lock(observer)
+                    proxy.break_at(b"COMMIT", forward=committed)
+                code = await cut.wait_end()
+
+    [line] = [line for line in cut.log.read_text().splitlines() if not line.startswith("{")]
+    assert (code, proxy.broken) == (1, 1)
+    assert line.startswith("it is not known whether the epoch was renewed: the connection was lost while committing")
+    assert line.endswith("; run it again, a second new one does no harm")

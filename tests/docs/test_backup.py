@@ -21,12 +21,12 @@ SERVICE = f"{sys.executable} -m service"
 
 def run_page(block: str, directory: Path, url: str) -> None:
     """Run a block of the page for a database, with PostgreSQL's own programs."""
-    plain = make_url(url).set(drivername="postgresql").difference_update_query(["options"])
+    plain = make_url(url).difference_update_query(["options"])  # as the service takes it, driver and all
     given = environment(database_url=plain.render_as_string(hide_password=False)) | {
         "PATH": f"{find_binaries()}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
-    script = re.sub(r"^service ", f"{SERVICE} ", block, flags=re.MULTILINE)
+    script = re.sub(r"(^|\$\()service ", rf"\1{SERVICE} ", block, flags=re.MULTILINE)
     done = subprocess.run(
         ["sh", "-euc", script], cwd=directory, env=given, capture_output=True, text=True, check=False, timeout=60
     )

@@ -9,7 +9,8 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
 from service.platform.database import MigrationRefused
-from service.platform.database.migrate import MigrationFailed, configure, migrate
+from service.platform.database.migrate import configure, migrate
+from service.platform.database.progress import MigrationFailed
 from service.platform.testing.copies import ROOT
 from tests.platform.database.migrations import make_release, write_migration
 from tests.platform.test_migrations import lint_migration

@@ -11,11 +11,15 @@ import httpx2
 import pytest
 import trio
 
+from service.platform.database.migrate import migrate
 from service.platform.name import NAME, version
+from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import ready, run_to_end
 from service.platform.verbs import inspect, jobs_report
 from service.platform.verbs.inspect import AskError, ask, paint
 from service.platform.verbs.where import local_url
+from tests.platform.database.proxy import open_proxy
+from tests.platform.upgrades import settings_for
 from tests.system.test_process import QUICK, WITH_FEATURES
 
 type Typed = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
@@ -159,6 +163,22 @@ async def test_without_an_address_they_ask_the_service_of_these_settings(tmp_pat
     assert "phase              ready" in done[0].stdout
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr == "SERVICE_MANAGEMENT_BIND: is 127.0.0.1:0, any free port, so name the URL\n"
+
+
+async def test_what_keeps_the_service_is_told_and_not_that_it_does_not_answer(
+    tmp_path: Path, one_server: OwnServer, typed: Typed
+) -> None:
+    """It gives up at its deadline, with a reason; who asks must wait for that."""
+    migrate(settings_for(one_server.url))
+    async with open_proxy(one_server.port) as proxy:
+        given = {**QUICK, "database_url": proxy.url(), "request_deadline": 10, "graceful_timeout": 10}
+        async with ready(tmp_path, "HOLDING", command=WITH_FEATURES, **given) as service:
+            assert (await typed("jobs", "--url", service.management)).returncode == 0
+            proxy.mute()
+            done = await typed("jobs", "--url", service.management)
+
+    assert done.returncode == 1
+    assert done.stderr == f"{service.management}/jobs says 504: the request took longer than 10 seconds\n"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from alembic.util import CommandError
 from sqlalchemy import make_url
 
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded, running_url
-from service.platform.database.migrate import MigrationFailed, configure, migrate
+from service.platform.database.migrate import configure, migrate
 from service.platform.database.migrator import ServerAway, open_migrator
+from service.platform.database.progress import MigrationFailed
 from service.platform.database.refusals import MigrationRefused, MigrationsWrong
 from service.platform.database.schema import find_migrations
 from service.platform.settings import PlatformSettings, SecretURL

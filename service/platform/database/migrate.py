@@ -4,28 +4,24 @@
 - MigrationRefused: what is asked for is not allowed, or the files are wrong. A repeat gives the same.
 - MigrationFailed: a migration's own SQL or code failed. A repeat gives the same.
 
-Holds the decision; `migrator` holds connection and lock, migrations/env.py runs Alembic, `record` writes the state.
+Holds the decision; `migrator` holds connection and lock, migrations/env.py runs Alembic, `record` writes the state, and
+`progress` tells where it ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.grants import check_role, grant_to
-from service.platform.database.migrator import ServerAway, open_migrator
+from service.platform.database.migrator import open_migrator
+from service.platform.database.progress import Progress, in_one_line
 from service.platform.database.record import APPLIED, note_heads
-from service.platform.database.redaction import hide_values
 from service.platform.database.refusals import MigrationRefused
 from service.platform.database.removed import forget, last_kept, read_removed
 from service.platform.database.revisions import ancestors, declared, read_scripts
@@ -42,20 +38,6 @@ from service.platform.database.state import select_state
 from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
-MAX_STATEMENT = 200  # characters of a failed statement that are shown
-
-# What the server says when it has no time for us: connection lost, transaction cut by others, resources, shutdown,
-# and a lock that was not to be had. Then the same may well succeed later.
-PASSING_CLASSES = ("08", "40", "53", "57")
-PASSING = ("55P03", "25006")  # lock_not_available; read_only_sql_transaction, as on a primary that became a standby
-LACKS_RIGHT = "42501"
-
-log = structlog.get_logger(__name__)
-
-
-class MigrationFailed(Exception):
-    """A migration's own SQL or code failed; the message has revision, statement, reason and SQLSTATE, no values."""
-
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
@@ -65,21 +47,6 @@ class Migrated:
     after: str | None
     applied: tuple[str, ...]
     line: str
-
-
-@dataclass(slots=True)
-class Progress:
-    """Which migrations are to be applied, and which have been: the first that has not is the one that failed."""
-
-    pending: Sequence[Script] = ()
-    applied: list[str] = field(default_factory=list)
-    granting: str = ""
-
-    def __str__(self) -> str:
-        if self.granting:
-            return f"rights for {self.granting}"
-        left = [script.revision for script in self.pending if script.revision not in self.applied]
-        return f"migration {left[0]}" if left else "reading the schema's state"
 
 
 def migrate(
@@ -100,7 +67,8 @@ def migrate(
     migrations = migrations or find_migrations()
     read_scripts(migrations)  # before the wait for a server: wrong files are wrong without one
     progress = Progress()
-    with _in_one_line(progress), open_migrator(settings, wait=wait) as connection:
+    with in_one_line(progress), open_migrator(settings, wait=wait) as connection:
+        progress.follow(connection)
         _refuse_nowhere(connection)
         if forgetting:
             _forget(connection, migrations)
@@ -113,45 +81,6 @@ def migrate(
             with connection.begin():
                 grant_to(connection, role)
         return done
-
-
-@contextmanager
-def _in_one_line(progress: Progress) -> Iterator[None]:
-    """Turn whatever goes wrong into one of the three errors; where it came from is logged at debug."""
-    try:
-        yield
-    except (ServerAway, MigrationRefused):
-        raise
-    except CommandError as error:  # Alembic's own refusals
-        raise MigrationRefused(f"{progress}: {_one_line(error)}") from error
-    except Exception as error:  # a migration is code, too
-        hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
-        log.debug("migration failed", exc_info=error)
-        raise _explained(progress, error) from error
-
-
-def _explained(progress: Progress, error: Exception) -> Exception:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    statement = error.statement if isinstance(error, DBAPIError) else None
-    parts = [f"{progress} failed", _shortened(statement)] if statement else [f"{progress} failed"]
-    if not isinstance(cause, psycopg.Error):
-        return MigrationFailed(": ".join([*parts, type(cause).__name__, _one_line(cause)]))
-    message = ": ".join([*parts, _one_line(cause)])
-    if cause.sqlstate == LACKS_RIGHT:
-        return MigrationRefused(f"{message}; `migrate` needs a role that may do this")
-    lost = cause.sqlstate is None and isinstance(cause, psycopg.OperationalError)
-    if lost or cause.sqlstate in PASSING or str(cause.sqlstate).startswith(PASSING_CLASSES):
-        return ServerAway(f"{message}; it may be repeated")
-    return MigrationFailed(message)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
-def _shortened(statement: str) -> str:
-    line = " ".join(statement.split())
-    return line if len(line) <= MAX_STATEMENT else f"{line[:MAX_STATEMENT]}…"
 
 
 def _migrate(connection: Connection, migrations: Path, progress: Progress, *, breaking: bool) -> Migrated:

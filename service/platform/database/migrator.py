@@ -11,6 +11,7 @@ import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
@@ -20,6 +21,8 @@ from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
 LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
+HELD_POLL = 5.0  # seconds between two looks at whether the lock is still held
+LEAVE_LOOK = 1.0  # seconds that a look may still take when the migrations are over
 LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
 SERVER_POLL = 0.2
 CONNECT_TIMEOUT = "5"
@@ -58,7 +61,7 @@ def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator
                     worker.execute(statement)
             worker.autocommit = False
             engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
-            with engine.connect() as connection:
+            with _held(guard, worker), engine.connect() as connection:
                 yield connection
 
 
@@ -106,12 +109,54 @@ def _is_locked(guard: psycopg.Connection) -> bool:
 
 
 @contextmanager
+def _held(guard: psycopg.Connection, worker: psycopg.Connection) -> Iterator[None]:
+    """Cut the worker's line once the guard's is lost, and the lock with it, or nobody answers on the guard's.
+
+    The worker's own silence says nothing, as a migration may take hours. Raises psycopg.OperationalError.
+    """
+    over, lost = threading.Event(), list[str]()
+
+    def look() -> None:
+        while not lost and not over.wait(HELD_POLL):
+            try:
+                with _answering(guard):
+                    guard.execute("SELECT 1")
+            except ServerAway:
+                lost.append(f"PostgreSQL has not answered for {ANSWER_LIMIT:g} s")
+            except psycopg.Error as error:
+                lost.append(f"the connection that keeps other runners out was lost: {' '.join(str(error).split())}")
+        if lost and not over.is_set():
+            line.shutdown(socket.SHUT_RDWR)
+
+    with _line_of(worker) as line, _line_of(guard) as own:
+        looks = threading.Thread(target=look, name="lock of the migrations", daemon=True)
+        looks.start()
+        try:
+            yield
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if lost:
+                raise psycopg.OperationalError(lost[0]) from error
+            raise
+        finally:
+            over.set()
+            looks.join(LEAVE_LOOK)
+            if looks.is_alive():  # it waits for an answer, which nobody needs any more
+                own.shutdown(socket.SHUT_RDWR)
+                looks.join()
+
+
+def _line_of(connection: psycopg.Connection) -> socket.socket:
+    """Return its socket once more, to be closed apart."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
+
+
+@contextmanager
 def _answering(connection: psycopg.Connection) -> Iterator[None]:
     """Cut the line when what is asked inside has no answer in time: a silent one, as behind a proxy, has no other end.
 
     Not for migrations, which may take hours. Raises ServerAway.
     """
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+    with _line_of(connection) as line:
         begun = time.monotonic()
         cut = threading.Timer(ANSWER_LIMIT, line.shutdown, [socket.SHUT_RDWR])
         cut.start()

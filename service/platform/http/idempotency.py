@@ -13,7 +13,6 @@ transaction keeps a second request of the same key out, at any replica: it is to
 that raises leaves nothing, so its repeat is tried anew. A key belongs to whoever has signed in; guests share theirs.
 """
 
-import json
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +22,7 @@ from hashlib import sha256
 from typing import Any, Concatenate, cast
 
 import trio
-from quart import Response, request
+from quart import Response, current_app, request
 from sqlalchemy import Connection
 
 from service.platform.database import Database
@@ -36,7 +35,7 @@ HEADER = "Idempotency-Key"
 SWEEP = 600.0  # seconds between two looks for rows that are too old
 # Visible ASCII without quote and backslash; the draft of the standard has it as a quoted string.
 _FORM = re.compile(r'("?)([!#-\[\]-~]{1,255})\1')
-_IN_SCOPE = "once"
+_IN_SCOPE, _RUN_IN_SCOPE = "once", "once run"
 
 
 def idempotent[**P, T](view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -64,14 +63,21 @@ async def run_once[**P, T](
 
     `answer` makes the body, which becomes JSON, and the status of what the unit returns. It runs inside the
     transaction, so it is quick and does nothing else. Raises as `database.run` does, Conflict while another request
-    of this key runs, Unprocessable when the key belongs to another request.
+    of this key runs, Unprocessable when the key belongs to another request, RuntimeError for a second unit of a
+    request: the answer of the first would be taken for its own.
     """
-    once: Once | None = request.scope.get(_IN_SCOPE)  # type: ignore[assignment]  # put there by `idempotent`
+    scope = cast(dict[str, Any], request.scope)
+    once: Once | None = scope.get(_IN_SCOPE)  # put there by `idempotent`
+    if scope.get(_RUN_IN_SCOPE):
+        raise RuntimeError("run_once: has run a unit in this request, whose key stands for one: make one of both")
+    dumps = current_app.json.dumps  # as for what any other route returns: dates, UUIDs, decimals and dataclasses too
 
     def work(connection: Connection) -> Kept:
-        return _kept(answer(unit(connection, *args, **kwargs)))
+        body, status = answer(unit(connection, *args, **kwargs))
+        return Kept(status, dumps(body))
 
     kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
+    scope[_RUN_IN_SCOPE] = True
     headers = {"Idempotency-Replayed": "true"} if kept.replayed else {}
     return Response(kept.body, kept.status, headers, content_type="application/json")
 
@@ -103,8 +109,3 @@ async def _read(given: list[str]) -> Once:
     asked = f"{request.method}\0{request.path}\0{request.query_string.decode('latin-1')}\0".encode()
     body = cast(bytes, await request.get_data(as_text=False))
     return Once(key=sha256(f"{who.subject}\0{found[2]}".encode()).digest(), fingerprint=sha256(asked + body).digest())
-
-
-def _kept(answered: tuple[Any, int]) -> Kept:
-    body, status = answered
-    return Kept(status, json.dumps(body))

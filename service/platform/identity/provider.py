@@ -81,7 +81,10 @@ class Provider:
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
                 if 400 <= response.status_code < 500 and method == "POST":
-                    raise CodeRefused(f"the identity provider answers {response.status_code} to the code")
+                    answered = f"the identity provider answers {response.status_code} to the code"
+                    raise CodeRefused(
+                        f"{answered}, which is good once and for a short time; begin anew at /auth/sign-in"
+                    )
                 if response.status_code != 200:
                     raise ProviderAway(f"{url} answers {response.status_code}")
                 body = bytearray()

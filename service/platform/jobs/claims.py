@@ -45,12 +45,18 @@ class Claims:
         self._worker = worker
         self._begin = begin
         self._wake = trio.Event()
+        self._look_at = -math.inf
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
 
     def wake(self) -> None:
         """Look for work now: something was enqueued, or a limit is free."""
+        self._wake.set()
+
+    def look_after(self, seconds: float) -> None:
+        """Look at the table so many seconds from now at the latest: something is due then."""
+        self._look_at = min(self._look_at, trio.current_time() + seconds + SOON)
         self._wake.set()
 
     def stop(self) -> None:
@@ -71,22 +77,21 @@ class Claims:
 
     async def take(self) -> None:
         """Claim what is due, as long as there is room; look at the table when nothing is heard for some time."""
-        look_at = -math.inf
+        self._look_at = -math.inf
         while not self._stopping:
             woken, self._wake = self._wake.is_set(), trio.Event()
-            if trio.current_time() >= look_at:
-                ready, look_at = await self._look()
-                woken = woken or ready
+            if trio.current_time() >= self._look_at:
+                woken = await self._look() or woken
             room = self._held.room
             claimed = await self.claim(room) if woken and room else 0
             if woken and claimed == room:
                 self._wake.set()  # there may be more
-                with trio.move_on_at(look_at):  # then what others have lost is rescued all the same
+                with trio.move_on_at(self._look_at):  # then what others have lost is rescued all the same
                     await self._held.wait_worth_it()
             else:
                 if claimed:
                     await trio.sleep(LINGER)
-                with trio.move_on_at(look_at):
+                with trio.move_on_at(self._look_at):
                     await self._wake.wait()
 
     async def claim(self, room: int) -> int:
@@ -100,9 +105,9 @@ class Claims:
             self._begin()
             return len(claimed)
 
-    async def _look(self) -> tuple[bool, float]:
-        """Rescue, let turns wait, and return whether something is due, and when to look again."""
-        begun = trio.current_time()
+    async def _look(self) -> bool:
+        """Rescue, let turns wait, settle when to look again, and return whether something is due now."""
+        begun, self._look_at = trio.current_time(), math.inf
         seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
@@ -112,7 +117,8 @@ class Claims:
         moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
         idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
         pause = max(SOON, min([idle, *moments]))
-        return seen.ready or turned or bool(seen.rescued), begun + pause
+        self._look_at = min(self._look_at, begun + pause)
+        return seen.ready or turned or bool(seen.rescued)
 
     async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:
         turned, nexts = False, []

@@ -37,6 +37,11 @@ def _is_the_databases(error: BaseException) -> bool:
     return isinstance(error, Busy | DatabaseAway | OutcomeUnknown)
 
 
+def may_be_its_own(error: BaseException) -> bool:
+    """Tell whether the job may be what ended its connection, or what all of them were in use for."""
+    return any(isinstance(one, Busy | DatabaseAway) for one in leaves(error))
+
+
 def is_told(error: BaseException) -> bool:
     """Tell whether its line says all: what is missing in the database is in the log already, with its statement."""
     return all(isinstance(one, ArgumentsWrong | DatabaseIncomplete) for one in leaves(error))

@@ -16,24 +16,40 @@ from service.platform.database import DATABASE_ERRORS, Database
 from service.platform.errors import DatabaseAway
 from service.platform.jobs import store
 from service.platform.jobs.declare import ArgumentsWrong, Job
-from service.platform.jobs.faults import describe, is_told
+from service.platform.jobs.faults import describe, is_told, may_be_its_own
 from service.platform.jobs.running import LEASE, Running, Why
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
 
 MISFITS = 8  # retries at least of a job whose arguments do not fit: some four minutes
+# Ends of one job by a lost connection, or for want of one, that this process takes for the database's own trouble. A
+# job that ends its connection, or the server with it, or fills all connections itself, would have no other end.
+TOLERATED = 8
+MOST_COUNTED = 1_000  # jobs for which that is counted, those of late
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again
 
 log = structlog.get_logger(__name__)
 
 
 class Ledger:
-    """`written` is called when a row was changed: there may be something to claim. Outcomes are returned in a word."""
+    """`written` is called when a row was changed: there may be something to claim; `due` with the pause of a repeat.
 
-    def __init__(self, own: Database, statistics: JobStatistics, *, written: Callable[[], None]) -> None:
+    Outcomes are returned in a word.
+    """
+
+    def __init__(
+        self,
+        own: Database,
+        statistics: JobStatistics,
+        *,
+        written: Callable[[], None],
+        due: Callable[[float], None],
+    ) -> None:
         self.own = own
         self._statistics = statistics
         self._written = written
+        self._due = due
+        self._kept: dict[int, int] = {}  # by a job's id, how often the database kept it from its end
 
     async def ask[**P, T](
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -69,10 +85,20 @@ class Ledger:
         return await self._end(running.claimed, store.hand_back, "handed back")
 
     async def kept_from(self, one: Claimed, kind: Job[...], error: BaseException) -> str:
-        """Hand back a job that the database had no room for now."""
-        pause, why = kind.pause(1), describe(error)
+        """Hand back a job that the database had no room for now; what it may have done itself, only so often."""
+        why = describe(error)
+        if may_be_its_own(error) and self._count_kept(one) > TOLERATED:
+            return await self.failed(one, kind, why, error)
+        pause = kind.pause(1)
         log.warning("job handed back", kind=kind.name, id=one.id, error=why, again_in=round(pause, 1))
-        return await self._end(one, partial(store.hand_back, pause=pause, why=why), "handed back")
+        return await self._end(one, partial(store.hand_back, pause=pause, why=why), "handed back", pause)
+
+    def _count_kept(self, one: Claimed) -> int:
+        times = self._kept.pop(one.id, 0) + 1
+        while len(self._kept) >= MOST_COUNTED:
+            del self._kept[next(iter(self._kept))]
+        self._kept[one.id] = times
+        return times
 
     async def failed(self, one: Claimed, kind: Job[...], why: str, error: BaseException | None) -> str:
         # What was never begun may be another release's: it is repeated through a rollout, whatever its retries.
@@ -84,7 +110,7 @@ class Ledger:
         tell("job dead" if dead else "job failed", kind=kind.name, id=one.id, attempt=failures, error=why,
              again_in=again, exc_info=None if error is None or is_told(error) else error)  # fmt: skip
         fail = partial(store.fail, error=why, retries=retries, pause=pause)
-        return await self._end(one, fail, "dead" if dead else "failed")
+        return await self._end(one, fail, "dead" if dead else "failed", 0 if dead else pause)
 
     async def hand_back(self, claims: Sequence[Claimed]) -> None:
         """Hand back what was never begun."""
@@ -99,9 +125,13 @@ class Ledger:
         log.warning("job lost", kind=one.kind, id=one.id, claim=one.claim)
         return "lost"
 
-    async def _end(self, one: Claimed, change: Callable[[Connection, Claimed], str], outcome: str) -> str:
+    async def _end(
+        self, one: Claimed, change: Callable[[Connection, Claimed], str], outcome: str, pause: float = 0
+    ) -> str:
         try:
             await self.insist(change, one)
         except ClaimLost:
             return self.lost(one)
+        if pause:
+            self._due(pause)
         return outcome

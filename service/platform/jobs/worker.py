@@ -68,7 +68,7 @@ class Worker:
         self._statistics = statistics
         self._tracing = tracing
         self._held = Held(concurrency)
-        self.ledger = Ledger(own, statistics, written=self.wake)
+        self.ledger = Ledger(own, statistics, written=self.wake, due=self._look_after)
         self._claims = Claims(
             self.ledger, self._held, self._kinds, statistics, worker=self.name, begin=self._fill_slots
         )
@@ -93,6 +93,9 @@ class Worker:
     def wake(self) -> None:
         """Look for work now."""
         self._claims.wake()
+
+    def _look_after(self, seconds: float) -> None:
+        self._claims.look_after(seconds)
 
     @asynccontextmanager
     async def open_slots(self) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from service.platform.client.http import FAILURES, Answer, HttpClient
 from service.platform.client.stream import open_stream
 from service.platform.name import NAME
 
-PATIENCE = 10  # seconds
+PATIENCE = 15  # seconds; a request of a service that waits for its database has its answer after ten, mostly
 NO_ANSWER, WRONG = 1, 2  # exit codes
 _FIRST = ("version", "revision", "phase", "started", "schema", "python", "versions")
 _DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"

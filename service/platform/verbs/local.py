@@ -136,7 +136,8 @@ def migrate(
     from service.platform.database import MigrationRefused, ServerAway
 
     with absent("pygments"):  # of which Alembic's templates load every lexer, for pages of errors
-        from service.platform.database.migrate import MigrationFailed, migrate
+        from service.platform.database.migrate import migrate
+        from service.platform.database.progress import MigrationFailed
     try:
         tell(migrate(settings, breaking=breaking, forgetting=forget, wait=wait).line)
     except ServerAway as error:

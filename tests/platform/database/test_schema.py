@@ -14,7 +14,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from service.platform.database import CodeSchema, MigrationRefused, SchemaState, ServerAway, open_database
-from service.platform.database.migrate import MigrationFailed, migrate
+from service.platform.database.migrate import migrate
+from service.platform.database.progress import MigrationFailed
 from service.platform.database.schema import decide
 from service.platform.settings import PlatformSettings
 from tests.platform.database.migrations import Release, make_release, write_migration

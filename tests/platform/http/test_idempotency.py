@@ -1,8 +1,11 @@
 """Idempotency-Key: one effect and one answer for a request that is sent again, whatever came between."""
 
+import datetime
+import decimal
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import psycopg
 import pytest
@@ -18,7 +21,7 @@ from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http import idempotency_store, idempotent, replies, run_once
 from service.platform.http.limits import unlimited
-from service.platform.identity import signed_in
+from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -35,6 +38,21 @@ class Order:
 
 class Number(TypedDict):
     number: int
+
+
+RECEIPT: Any = {  # a Receipt once it is JSON
+    "id": uuid.UUID(int=7),
+    "at": datetime.datetime(2026, 11, 29, 10, tzinfo=datetime.UTC),
+    "total": decimal.Decimal("1.10"),
+    "order": Order("tea"),
+}
+
+
+class Receipt(TypedDict):
+    id: str
+    at: str
+    total: str
+    order: Order
 
 
 def place(connection: Connection, *, order: Order) -> int:
@@ -60,6 +78,30 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     @replies(Number, 201)
     async def post_order(data: Order) -> Response:
         return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=data)
+
+    @routes.post("/pairs")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    @replies(Number, 201)
+    async def post_pair() -> Response:
+        await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("cup"))
+        return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("tea"))
+
+    @routes.get("/receipt")
+    @anyone
+    @unlimited("a test's")
+    async def receipt() -> Receipt:
+        found: Receipt = RECEIPT
+        return found
+
+    @routes.post("/receipts")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    @replies(Receipt, 201)
+    async def post_receipt() -> Response:
+        return await run_once(resources.database, lambda _: (RECEIPT, 201), place, order=Order("tea"))
 
     yield routes
 
@@ -103,6 +145,29 @@ async def test_a_repeat_has_no_second_effect_and_gets_the_same_answer(
     assert (another_body.status_code, another_query.status_code) == (422, 422)
     assert len({one.json()["number"] for one in (first, another_key, *without)}) == 4
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(4,)]
+
+
+async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: MakeSettings, orders_url: str) -> None:
+    """A UUID is what the id of a row often is, and the effect was taken back by its answer, a 500."""
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        usual = await client.get("/receipt")
+        key = {"Idempotency-Key": "k"}
+        answers = [await client.post("/receipts", json={}, headers=given) for given in ({}, key, key)]
+
+    assert [(one.status_code, one.json()) for one in answers] == [(201, usual.json())] * 3
+    assert answers[2].headers["Idempotency-Replayed"] == "true"
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(2,)]
+
+
+async def test_two_units_of_a_request_are_refused(make_settings: MakeSettings, orders_url: str) -> None:
+    """The second found the answer of the first under its key, and was left out without a word."""
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        statuses = [
+            (await client.post("/pairs", json={}, headers=headers)).status_code
+            for headers in ({"Idempotency-Key": "k"}, {})
+        ]
+
+    assert statuses == [500, 500]
 
 
 async def test_of_many_at_once_one_is_placed_and_the_others_are_told_to_come_again(

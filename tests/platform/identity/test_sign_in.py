@@ -18,6 +18,7 @@ import trio
 from sqlalchemy import Connection
 
 from service.platform.database import open_database
+from service.platform.database.migrate import migrate
 from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
 from service.platform.identity.caller import Caller
@@ -29,8 +30,10 @@ from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
+from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 from tests.platform.identity.world import DOORS, FREE, auth
+from tests.platform.upgrades import settings_for
 
 SESSION, PENDING = "__Host-session", "__Host-sign-in"
 
@@ -284,6 +287,24 @@ async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSetti
 
     assert set(statuses.values()) == {401}, statuses
     print(f"{len(statuses)} answers, nobody signed in")
+
+
+async def test_an_answer_that_met_an_outage_is_repeated_in_vain_and_says_what_to_do(
+    make_settings: MakeSettings, one_server: OwnServer
+) -> None:
+    """The provider takes its code once, and the 503 said that the request may be sent again."""
+    migrate(settings_for(one_server.url))
+    async with sites(make_settings, database_url=one_server.tcp_url) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        back = site.issuer.approve(begun.headers["Location"])
+        one_server.stop()
+        away = await browser.ask(back)
+        again = await browser.ask(back)
+        one_server.start()
+
+    assert (away.status_code, again.status_code) == (503, 401)
+    assert again.json()["detail"].endswith(", which is good once and for a short time; begin anew at /auth/sign-in")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.errors import PeerAway
+from service.platform.errors import Busy, PeerAway
 from service.platform.jobs import (
     ArgumentsWrong,
     Job,
@@ -26,6 +26,7 @@ from service.platform.jobs import (
     store,
 )
 from service.platform.jobs.claims import IDLE
+from service.platform.jobs.ledger import TOLERATED
 from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
 from service.platform.telemetry.logs import configure_logs
@@ -390,6 +391,45 @@ def hold_lock(connection: Connection) -> None:
 def holds_lock(connection: Connection) -> bool:
     query = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND granted)"
     return bool(connection.execute(text(query)).scalar())
+
+
+@job(retries=0)
+def end_connection(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+@job(retries=0)
+async def fill_connections(_: JobContext) -> None:
+    raise Busy("all 5 database connections are in use")  # as when it begins many units at once
+
+
+@pytest.mark.parametrize("kind", [end_connection, fill_connections], ids=lambda kind: kind.name)
+async def test_what_may_be_the_jobs_own_doing_is_no_trouble_of_the_databases_for_ever(
+    make_settings: MakeSettings, kind: Job[[]]
+) -> None:
+    """A job that crashes PostgreSQL each time would do so each second, and nobody else could work."""
+    async with world(make_settings, kind) as (database, _):
+        id_ = await database.run(enqueue, kind)
+        await until(database, kinds.states, {"dead": 1})
+        row = await database.read(operators.select_one, id_)
+
+    assert (row["claim"], row["failures"]) == (TOLERATED + 1, 1)
+
+
+async def test_a_repeat_begins_when_its_pause_is_over(make_settings: MakeSettings) -> None:
+    """And not with the next look at the table, which is up to IDLE seconds later."""
+    begun: list[float] = []
+
+    @job(retries=1)
+    async def fail(_: JobContext) -> None:
+        begun.append(trio.current_time())
+        raise RuntimeError
+
+    async with world(make_settings, fail) as (database, _):
+        await database.run(enqueue, fail)
+        await until(database, kinds.states, {"dead": 1})
+
+    assert begun[1] - begun[0] < 0.7 * IDLE
 
 
 async def test_arguments_of_another_release_are_tried_again_also_without_retries(make_settings: MakeSettings) -> None:

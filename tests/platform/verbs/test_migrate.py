@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,24 @@ FAILURES = [
     Failure("SELECT 1", REFUSED, "denied for table schema", before=f"REVOKE ALL ON schema_state FROM app; {AS_APP}"),
     Failure("ALTER TABLE busy ADD x int", UNREACHABLE, "55P03); it may be repeated", before="LOCK TABLE busy"),
     Failure("SELECT pg_terminate_backend(pg_backend_pid())", UNREACHABLE, "it may be repeated"),
+    Failure(
+        "CREATE TABLE lazy (x text REFERENCES busy DEFERRABLE INITIALLY DEFERRED); INSERT INTO lazy VALUES ('y')",
+        FAILED, "failed: COMMIT: insert or update on table \"lazy\" violates",
+    ),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_repository(tmp_path_factory.mktemp("migrate") / "clone")
+
+
+@contextmanager
+def sleeping(clone: Path, seconds: float) -> Iterator[None]:
+    """Have one more migration in it, which takes so long."""
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, up=f"SELECT pg_sleep({seconds})")
+    yield
+    (clone / "migrations" / "versions" / "next.py").unlink()
 
 
 @pytest.fixture
@@ -181,3 +194,73 @@ async def test_a_line_that_falls_silent_before_the_migrations_is_given_up(
     assert code == UNREACHABLE
     last = waiting.log.read_text().splitlines()[-1]
     assert last == "PostgreSQL let us in and did not answer within 10 s; it may be repeated"
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before it", "after it"])
+async def test_a_commit_without_an_answer_is_of_its_own_migration_and_may_be_repeated(
+    clone: Path, one_server: OwnServer, *, committed: bool
+) -> None:
+    """As when the primary goes away at that moment; the one that follows it has the migration, or has it not."""
+    with trio.fail_after(60), observe(one_server.url) as other, sleeping(clone, 1):
+        async with open_proxy(one_server.port) as proxy:
+            with started(clone, "migrate", database_url=proxy.url()) as cut:
+                await other.wait_running()
+                proxy.break_at(b"COMMIT", forward=committed)
+                code = await cut.wait_end()
+        with started(clone, "migrate", name="again", database_url=one_server.tcp_url) as again:
+            assert await again.wait_end() == 0
+
+    assert code == UNREACHABLE
+    [line] = cut.log.read_text().splitlines()
+    assert line.startswith("migration next failed: COMMIT: ")
+    assert line.endswith("; whether it was committed is not known; it may be repeated")
+    assert ("nothing to do" in again.log.read_text()) == committed
+
+
+@waits_for_a_schema
+def test_a_line_that_is_lost_outside_of_a_transaction_is_worth_a_repeat_too(
+    clone: Path, writable_database_url: str
+) -> None:
+    """As that of an index or a backfill, which take long enough to meet a failover."""
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, up="SELECT pg_sleep(0)")
+    file = clone / "migrations" / "versions" / "next.py"
+    long = """with op.get_context().autocommit_block():
+        op.execute("SELECT pg_terminate_backend(pg_backend_pid())")"""
+    file.write_text(file.read_text().replace('op.execute("SELECT pg_sleep(0)")', long))
+    done = run_in(clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url)
+    file.unlink()
+
+    assert done.returncode == UNREACHABLE, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith(
+        "migration next failed: SELECT pg_terminate_backend(pg_backend_pid()): terminating connection"
+    )
+    assert line.endswith("; it may be repeated")
+
+
+async def test_a_migration_ends_when_its_lock_is_lost_as_another_may_begin(clone: Path, one_server: OwnServer) -> None:
+    with trio.fail_after(60), observe(one_server.url) as other, sleeping(clone, 600):
+        with started(clone, "migrate", database_url=one_server.tcp_url) as running:
+            await other.wait_running()
+            other.ask("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", LOCK)
+            code = await running.wait_end()
+        await other.wait_gone()
+
+    assert code == UNREACHABLE
+    [line] = running.log.read_text().splitlines()
+    assert line.startswith("migration next failed: the connection that keeps other runners out was lost: terminating")
+    assert line.endswith("; it may be repeated")
+
+
+async def test_a_migration_ends_when_the_server_falls_silent(clone: Path, one_server: OwnServer) -> None:
+    with trio.fail_after(60), observe(one_server.url) as other, sleeping(clone, 600):
+        async with open_proxy(one_server.port) as proxy:
+            with started(clone, "migrate", database_url=proxy.url()) as running:
+                await other.wait_running()
+                proxy.mute()
+                code = await running.wait_end()
+
+    assert code == UNREACHABLE
+    assert running.log.read_text() == (
+        "migration next failed: PostgreSQL has not answered for 10 s; it may be repeated\n"
+    )

@@ -56,6 +56,23 @@ async def test_a_document_that_is_not_the_one_meant_is_refused_as_documented(mak
     assert (refused.status_code, refused.json()["detail"]) == (412, told)
 
 
+async def test_who_has_the_document_is_not_sent_it_again_whatever_else_he_asks(make_settings: MakeSettings) -> None:
+    """RFC 9110, 13.2.2: If-None-Match comes after an If-Match that holds."""
+    async with booted(make_settings(**FREE), []) as urls, Client(urls.public) as client:
+        tag = (await client.get(OPENAPI)).headers["etag"]
+        known = [
+            await client.get(OPENAPI, headers={"If-Match": match, "If-None-Match": none})
+            for match in (tag, "*")
+            for none in (tag, f"W/{tag}", "*")
+        ]
+        other = await client.get(OPENAPI, headers={"If-Match": tag, "If-None-Match": '"another"'})
+        refused = await client.get(OPENAPI, headers={"If-Match": '"another"', "If-None-Match": tag})
+
+    assert [(answer.status_code, answer.content) for answer in known] == [(304, b"")] * 6
+    assert {answer.headers["etag"] for answer in known} == {tag}
+    assert (other.status_code, refused.status_code) == (200, 412)
+
+
 async def test_it_obeys_the_rules_for_hosts(make_settings: MakeSettings) -> None:
     settings = make_settings(**FREE, allowed_hosts="example.org")
     async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.public) as client:

@@ -31,6 +31,7 @@ from service.platform.errors import Invalid
 from service.platform.http import idempotency_store as store
 from service.platform.http.callers import caller
 from service.platform.http.idempotency_store import Kept, Once
+from service.platform.server import Json
 
 HEADER = "Idempotency-Key"
 SWEEP = 600.0  # seconds between two looks for rows that are too old
@@ -107,4 +108,4 @@ async def _read(given: list[str]) -> Once:
 
 def _kept(answered: tuple[Any, int]) -> Kept:
     body, status = answered
-    return Kept(status, json.dumps(body))
+    return Kept(status, json.dumps(body, default=Json.default))

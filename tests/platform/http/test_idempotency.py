@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import TypedDict
 
 import psycopg
@@ -24,6 +25,7 @@ from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, open_issuer
 
+TODAY = {"day": date(2026, 1, 2)}
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "rate_per_address": 0}
 
 
@@ -35,6 +37,7 @@ class Order:
 
 class Number(TypedDict):
     number: int
+    day: date  # for which JSON has no word
 
 
 def place(connection: Connection, *, order: Order) -> int:
@@ -59,7 +62,7 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_request(Order)
     @replies(Number, 201)
     async def post_order(data: Order) -> Response:
-        return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=data)
+        return await run_once(resources.database, lambda number: ({"number": number} | TODAY, 201), place, order=data)
 
     yield routes
 

@@ -1,9 +1,14 @@
 """`/openapi.json`: true to its specification, to the routes and to what they answer."""
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import field
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from ipaddress import IPv4Address
 from typing import Annotated, TypedDict
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -11,7 +16,7 @@ import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from quart import Blueprint
+from quart import Blueprint, Response, jsonify
 from quart_schema import validate_querystring, validate_request
 
 from service.features import FEATURES
@@ -114,6 +119,102 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
     async with booted(make_settings(**FREE), [LYING]) as urls, Client(urls.public) as client:
         with pytest.raises(AssertionError, match=r'"number" is a required property|answers 202'):
             await client.get(path)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Line:
+    day: date
+    sizes: tuple[Decimal, ...] = ()
+
+
+class Told(TypedDict):
+    day: date
+    at: datetime
+    clock: time
+    span: timedelta
+    price: Decimal
+    id: UUID
+    colour: Colour
+    names: frozenset[str]
+    where: IPv4Address
+    lines: list[Line]
+
+
+TOLD: Told = {
+    "day": date(2026, 1, 2),
+    "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
+    "clock": time(3, 4, 5, tzinfo=UTC),
+    "span": timedelta(days=1, hours=2),
+    "price": Decimal("1.50"),
+    "id": UUID(int=1),
+    "colour": Colour.RED,
+    "names": frozenset({"one"}),
+    "where": IPv4Address("127.0.0.1"),
+    "lines": [Line(date(2026, 1, 2), (Decimal("2.0"),))],
+}
+
+
+@asynccontextmanager
+async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("telling", __name__)
+
+    @routes.get("/typed")
+    @anyone
+    @unlimited("a test's")
+    async def typed() -> Told:
+        return TOLD
+
+    @routes.get("/response")
+    @anyone
+    @unlimited("a test's")
+    @replies(Told)
+    async def response() -> Response:
+        return jsonify(TOLD)
+
+    @routes.get("/wrong")
+    @anyone
+    @unlimited("a test's")
+    @replies(Told)
+    async def wrong() -> dict[str, object]:
+        return TOLD | {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
+
+    @routes.get("/none")
+    @anyone
+    @unlimited("a test's")
+    async def none() -> dict[str, object]:
+        return {"it": object()}
+
+    yield routes
+
+
+TELLING = Feature("telling", open=open_telling)
+
+
+async def test_what_json_has_no_word_for_is_written_as_described(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        told = [(await client.get(path)).json() for path in ("/typed", "/response")]
+        with pytest.raises(AssertionError, match='is not a "date"'):
+            await client.get("/wrong")
+        impossible = await client.get("/none")
+
+    assert told[0] == told[1]
+    assert told[0] == {
+        "day": "2026-01-02",
+        "at": "2026-01-02T03:04:05+02:00",
+        "clock": "03:04:05Z",
+        "span": "P1DT2H",
+        "price": "1.50",
+        "id": "00000000-0000-0000-0000-000000000001",
+        "colour": "red",
+        "names": ["one"],
+        "where": "127.0.0.1",
+        "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
+    }
+    assert impossible.status_code == 500
 
 
 type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]

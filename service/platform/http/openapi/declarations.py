@@ -9,7 +9,12 @@ from typing import Any, TypeGuard
 from pydantic import ValidationError
 from quart import current_app, request
 from quart_schema import RequestSchemaValidationError, document_response
-from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, QUART_SCHEMA_REQUEST_ATTRIBUTE
+from quart_schema.validation import (
+    QUART_SCHEMA_HEADERS_ATTRIBUTE,
+    QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
+    QUART_SCHEMA_REQUEST_ATTRIBUTE,
+    RequestHeadersValidationError,
+)
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
@@ -52,15 +57,23 @@ def explain(error: RequestSchemaValidationError) -> Invalid:
     refused = error.validation_error
     if not isinstance(refused, ValidationError):
         return Invalid("body: must be a JSON object")  # what else a model may raise says nothing to a client
-    return explain_field(refused, _described(request.url_rule))
+    in_header = isinstance(error, RequestHeadersValidationError)
+    return explain_field(refused, _described(request.url_rule), in_header=in_header)
 
 
-def explain_field(refused: ValidationError, descriptions: Mapping[str, str], *, within: str = "") -> Invalid:
+def header_name(field: str) -> str:
+    """Return the header that a field of a model stands for."""
+    return field.replace("_", "-")
+
+
+def explain_field(
+    refused: ValidationError, descriptions: Mapping[str, str], *, within: str = "", in_header: bool = False
+) -> Invalid:
     """Return what was wrong first, in the words of the field's description; `within` is what has no name of its own."""
     first = refused.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in ((within, *first["loc"]) if within else first["loc"])) or "body"
     expected = "a JSON object" if first["type"] in _NO_OBJECT else descriptions.get(field)
-    field = cut(field)  # of a mapping, the caller names what is in it
+    field = cut(header_name(field) if in_header else field)  # of a mapping, the caller names what is in it
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
     wanted = f"must be {expected}" if expected else cut(first["msg"])
@@ -74,7 +87,9 @@ def is_error(model: object) -> TypeGuard[type[ServiceError]]:
 def _described(rule: Rule | None) -> dict[str, str]:
     """Return the description of each field that a route declares to take."""
     view = current_app.view_functions[rule.endpoint] if rule is not None else None
-    models = [getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)]
+    models = [
+        getattr(view, kind, None) for kind in (QUART_SCHEMA_HEADERS_ATTRIBUTE, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE)
+    ]
     models += getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]
     return {name: words for model in models if model is not None for name, words in _descriptions(model).items()}
 

@@ -1,0 +1,41 @@
+"""The schemas that others refer to, each under a name of its own: two features may call different types the same."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from service.platform.http.openapi.schemas import REFERENCE
+
+_REFERENCES = re.compile(f'"{re.escape(REFERENCE.format(model=""))}([^"]+)"')
+
+
+class Components:
+    """Names that were given out: the first of a name keeps it, another one is called Item2, Item3 and so on."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}  # what stands under a name
+
+    def place(self, schema: dict[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a schema and those that it refers to, with the names that they have in the document."""
+        texts = {name: json.dumps(one, sort_keys=True) for name, one in definitions.items()}
+        names = {name: self._name(name, texts) for name in texts}
+
+        def rename(text: str) -> Any:
+            return json.loads(_REFERENCES.sub(lambda found: f'"{REFERENCE.format(model=names[found[1]])}"', text))
+
+        return rename(json.dumps(schema)), {names[name]: rename(json.dumps(one)) for name, one in definitions.items()}
+
+    def _name(self, name: str, texts: Mapping[str, str]) -> str:
+        """Return the name for what is called `name` here. It is the same as another if all that it refers to is."""
+        within, left = {name}, [name]
+        while left:
+            found = set(_REFERENCES.findall(texts[left.pop()])) - within
+            within |= found
+            left += found
+        whole = "".join(texts[one] for one in sorted(within))
+        number, given = 1, name
+        while self._known.setdefault(given, whole) != whole:
+            number += 1
+            given = f"{name}{number}"
+        return given

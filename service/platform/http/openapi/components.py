@@ -26,6 +26,14 @@ class Components:
 
         return rename(json.dumps(schema)), {names[name]: rename(json.dumps(one)) for name, one in definitions.items()}
 
+    def refer(self, schema: dict[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do the same with a reference in the place of an object: makers of clients want a name for it."""
+        name = re.sub(r"[^\w.-]", "_", schema.get("title", ""), flags=re.ASCII)
+        if name and "properties" in schema and name not in definitions:
+            definitions = {**definitions, name: schema}
+            schema = {"$ref": REFERENCE.format(model=name)}
+        return self.place(schema, definitions)
+
     def _name(self, name: str, texts: Mapping[str, str]) -> str:
         """Return the name for what is called `name` here. It is the same as another if all that it refers to is."""
         within, left = {name}, [name]

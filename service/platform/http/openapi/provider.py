@@ -165,7 +165,7 @@ class _Provider(OpenAPIProvider):
         return parameters, definitions
 
     def build_request_body(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        schema, definitions = self._components.place(*json_schema(model))
+        schema, definitions = self._components.refer(*json_schema(model))
         return {"required": True, "content": {"application/json": {"schema": schema}}}, definitions
 
     def build_response_object(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -173,7 +173,7 @@ class _Provider(OpenAPIProvider):
             return {"$ref": f"#/components/responses/{model.__name__}"}, {}
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
-        schema, definitions = self._components.place(*json_schema(model, mode="serialization"))
+        schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))
         return {"content": {"application/json": {"schema": schema}}}, definitions
 
     def _describe_parts(

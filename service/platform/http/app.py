@@ -19,7 +19,7 @@ from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.limits import Limiter, limit_of, without_limit
-from service.platform.http.openapi import PathParts, explain, read_lists
+from service.platform.http.openapi import PathParts, explain, read_lists, with_form
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
     NOBODY,
@@ -69,14 +69,14 @@ def create_app(
 ) -> Application:
     """Return the application that serves `blueprints`, to whom they declare and as much as they declare.
 
-    Raises UndeclaredError when a route does not say who may, or how it is limited.
+    Raises UndeclaredError when a route does not say who may, or how it is limited, or takes a form.
     """
     limits = RateLimits(settings.rate_per_address) if limits is None else limits
     app = _App(__name__, settings=settings, identity=identity, limits=limits, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     views = [(_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
-    if lines := [*undeclared(views), *without_limit(views)]:
+    if lines := [*undeclared(views), *without_limit(views), *with_form(views)]:
         raise UndeclaredError("\n".join(lines))
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)

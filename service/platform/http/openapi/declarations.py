@@ -1,6 +1,6 @@
 """What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import isclass
@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 from quart import current_app, request
-from quart_schema import RequestSchemaValidationError, document_response
+from quart_schema import DataSource, RequestSchemaValidationError, document_response
 from quart_schema.validation import (
     QUART_SCHEMA_HEADERS_ATTRIBUTE,
     QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
@@ -50,6 +50,14 @@ def unguarded[F: Callable[..., object]](view: F) -> F:
     """Mark a route that is answered ahead of everything: no refusal can meet it, and no request's id is made."""
     view.unguarded = True  # type: ignore[attr-defined]  # a function takes attributes
     return view
+
+
+def with_form(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a line for each of some routes, each a name and its view, whose declared body no request could bring."""
+    for name, view in routes:
+        _, source = getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, (None, DataSource.JSON))
+        if source is not DataSource.JSON:
+            yield f"{name}: takes a form, and a body here is application/json: leave out source={source}"
 
 
 def explain(error: RequestSchemaValidationError) -> Invalid:

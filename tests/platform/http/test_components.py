@@ -114,8 +114,12 @@ async def test_of_two_types_with_one_name_each_is_described_as_it_is(
 
     OpenAPIV31SpecValidator(document).validate()
     assert [answer.status_code for answer in answers] == [200, 200, 200, 404]
-    assert {"Item", "Item2", "Problem", "Problem2"} <= document["components"]["schemas"].keys()
-    assert "detail" in document["components"]["schemas"]["Problem"]["properties"]
+    schemas = document["components"]["schemas"]
+    assert {"Item", "Item2", "Problem", "Problem2"} <= schemas.keys()
+    assert all(schemas[name]["title"] == name for name in schemas if "title" in schemas[name]), (
+        "clients are named by it"
+    )
+    assert "detail" in schemas["Problem"]["properties"]
 
 
 async def test_what_is_taken_and_what_is_sent_of_one_type_are_described_each(make_settings: MakeSettings) -> None:

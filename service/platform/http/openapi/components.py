@@ -21,10 +21,14 @@ class Components:
         texts = {name: json.dumps(one, sort_keys=True) for name, one in definitions.items()}
         names = {name: self._name(name, texts) for name in texts}
 
-        def rename(text: str) -> Any:
+        def rename(one: Mapping[str, Any]) -> Any:
+            text = json.dumps(one)
             return json.loads(_REFERENCES.sub(lambda found: f'"{REFERENCE.format(model=names[found[1]])}"', text))
 
-        return rename(json.dumps(schema)), {names[name]: rename(json.dumps(one)) for name, one in definitions.items()}
+        placed = {names[name]: rename(one) for name, one in definitions.items()}
+        for given in placed.keys() - texts.keys():
+            placed[given] |= {"title": given}  # makers of clients go by that too
+        return rename(schema), placed
 
     def refer(self, schema: dict[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Do the same with a reference in the place of an object: makers of clients want a name for it."""

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from quart import Blueprint
 from quart_schema import validate_headers, validate_request
 
+from service.platform.errors import Conflict, ServiceError, Unavailable
 from service.platform.feature import Feature, Resources
 from service.platform.http.limits import unlimited
 from service.platform.http.openapi import replies
@@ -30,6 +31,14 @@ def make_items(kind: object) -> Any:
 
 
 Orders, Returns = make_items(int), make_items(str)
+
+
+def make_full(root: type[ServiceError]) -> type[ServiceError]:
+    """Return an error that is called Full, of one kind or another."""
+    return type("Full", (root,), {"__doc__": f"One of {root.__name__}."})
+
+
+OrdersFull, ReturnsFull = make_full(Conflict), make_full(Unavailable)
 
 
 class Problem(TypedDict):
@@ -63,6 +72,13 @@ async def open_orders(_: Resources) -> AsyncIterator[Blueprint]:
     async def orders() -> dict[str, Any]:
         return {"items": [{"of": 1}]}
 
+    @routes.get("/orders/full")
+    @anyone
+    @unlimited("a test's")
+    @replies(OrdersFull)
+    async def full() -> str:
+        raise OrdersFull("no more orders")
+
     @routes.post("/nodes")
     @anyone
     @unlimited("a test's")
@@ -84,6 +100,13 @@ async def open_returns(_: Resources) -> AsyncIterator[Blueprint]:
     @replies(Returns)
     async def returns() -> dict[str, Any]:
         return {"items": [{"of": "one"}]}
+
+    @routes.get("/returns/full")
+    @anyone
+    @unlimited("a test's")
+    @replies(ReturnsFull)
+    async def full() -> str:
+        raise ReturnsFull("no more returns")
 
     @routes.get("/problems")
     @anyone
@@ -110,10 +133,13 @@ async def test_of_two_types_with_one_name_each_is_described_as_it_is(
 ) -> None:
     async with booted(make_settings(**FREE), features) as urls, Client(urls.public) as client:
         answers = [await client.get(path) for path in ("/orders", "/returns", "/problems", "/nowhere")]
+        full = [await client.get(path) for path in ("/orders/full", "/returns/full")]
         document = (await client.get(OPENAPI)).json()
 
     OpenAPIV31SpecValidator(document).validate()
     assert [answer.status_code for answer in answers] == [200, 200, 200, 404]
+    assert [answer.status_code for answer in full] == [409, 503]
+    assert {"Full", "Full2"} <= document["components"]["responses"].keys()
     schemas = document["components"]["schemas"]
     assert {"Item", "Item2", "Problem", "Problem2"} <= schemas.keys()
     assert all(schemas[name]["title"] == name for name in schemas if "title" in schemas[name]), (

@@ -1,13 +1,25 @@
-"""The schemas that others refer to, each under a name of its own: two features may call different types the same."""
+"""What is referred to, each under a name of its own: two features may call different types, or errors, the same."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from service.platform.errors import ServiceError
 from service.platform.http.openapi.schemas import REFERENCE
 
 _REFERENCES = re.compile(f'"{re.escape(REFERENCE.format(model=""))}([^"]+)"')
+
+
+def error_names(kinds: Iterable[type[ServiceError]]) -> dict[type[ServiceError], str]:
+    """Return the name of each kind of error; the platform's keep theirs, of others the first."""
+    names: dict[str, type[ServiceError]] = {}
+    for kind in sorted(kinds, key=lambda kind: not kind.__module__.startswith("service.platform.")):
+        number, name = 1, kind.__name__
+        while names.setdefault(name, kind) is not kind:
+            number += 1
+            name = f"{kind.__name__}{number}"
+    return {kind: name for name, kind in names.items()}
 
 
 class Components:

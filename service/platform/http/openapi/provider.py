@@ -18,7 +18,7 @@ from werkzeug.routing import BaseConverter, Rule
 from service.platform import errors
 from service.platform.errors import PROBLEM_JSON, Invalid, Problem, ServiceError, Unavailable
 from service.platform.http.limits import Limit, limit_of
-from service.platform.http.openapi.components import Components
+from service.platform.http.openapi.components import Components, error_names
 from service.platform.http.openapi.declarations import Media, header_name, is_error
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
@@ -67,6 +67,7 @@ class _Provider(OpenAPIProvider):
         super().__init__(app, QuartSchema(info=info))
         self._components = Components()
         self._problem = self._components.place({}, {"Problem": json_schema(Problem)[0]})[1]  # keeps its name
+        self._errors = error_names(_kinds(ServiceError))
         self._views = app.view_functions
         self._issuer = issuer
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -78,7 +79,7 @@ class _Provider(OpenAPIProvider):
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
-        document["components"]["responses"] = {kind.__name__: _answer(kind) for kind in _kinds(ServiceError)}
+        document["components"]["responses"] = {name: _answer(kind) for kind, name in self._errors.items()}
         if self._issuer is not None:
             document["components"]["securitySchemes"] = {SCHEME: security_scheme(self._issuer)}
         document["components"]["schemas"] |= self._problem
@@ -170,7 +171,7 @@ class _Provider(OpenAPIProvider):
 
     def build_response_object(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if is_error(model):
-            return {"$ref": f"#/components/responses/{model.__name__}"}, {}
+            return {"$ref": f"#/components/responses/{self._errors[model]}"}, {}
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))

@@ -7,7 +7,7 @@ from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 from uuid import UUID
 
 import httpx2
@@ -259,6 +259,35 @@ class Weighed:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    kind: Literal["meeting"]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    kind: Literal["note"]
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dated:
+    day: date
+    maybe: datetime | None = None
+    either: float | datetime | None = None
+    several: list[time] = field(default_factory=list)
+    entry: Annotated[Meeting | Note, Field(discriminator="kind")] | None = None
+    lasts: timedelta | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    since: Annotated[date | None, Field(description="a day")] = None
+    at: list[datetime] | None = None
+
+
 @asynccontextmanager
 async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
@@ -290,6 +319,20 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_request(Asked)
     async def told(data: Asked) -> dict[str, int]:
         return {"needed": data.needed}
+
+    @routes.post("/dated")
+    @anyone
+    @unlimited("a test's")
+    @validate_request(Dated)
+    async def dated(data: Dated) -> dict[str, date]:
+        return {"day": data.day}
+
+    @routes.get("/between/<day>")
+    @anyone
+    @unlimited("a test's")
+    @validate_querystring(Between)
+    async def between(day: date, query_args: Between) -> dict[str, date]:
+        return {"day": day}
 
     @routes.post("/weighed")
     @anyone
@@ -422,7 +465,7 @@ async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settin
         ("1?width=1e999", "width: must be a number, not '1e999'"),
         ("1?maybe=inf", "maybe: must be a finite number, not 'inf'"),
         ("1?many=1&many=nan", "many: must be a finite number, not 'nan'"),
-        ("nan", "part: Input should be a finite number, not 'nan'"),
+        ("nan", "part: must be a finite number, not 'nan'"),
     ],
 )
 async def test_a_number_that_json_has_no_word_for_is_refused(
@@ -458,3 +501,57 @@ async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
 
     assert (refused.status_code, refused.json()["detail"]) == (400, f"{place}: must be a finite number, not {text!r}")
     assert taken.json() == {"sum": 1001.5, "text": "nan"}
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"day": 0}, "day: must be a date, such as 2026-01-31, not '0'"),
+        ({"day": "0"}, "day: must be a date, such as 2026-01-31, not '0'"),
+        ({"maybe": "2026"}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'"),
+        ({"maybe": -1.5}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '-1.5'"),
+        ({"several": ["12:00", 5]}, "several.1: must be a time, such as 12:00:00, not '5'"),
+        ({"lasts": 5}, "lasts: must be a duration, such as P1DT2H, not '5'"),
+        (
+            {"entry": {"kind": "meeting", "at": "2026"}},
+            "entry.at: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'",
+        ),
+    ],
+)
+async def test_a_number_is_no_moment(make_settings: MakeSettings, change: dict[str, object], detail: str) -> None:
+    """To pydantic it is one, in seconds since 1970, and the description says nothing of that."""
+    right = {
+        "day": "2026-01-02",
+        "maybe": "2026-01-02T03:04:05Z",
+        "either": 5,
+        "several": ["12:00"],
+        "entry": {"kind": "note", "at": "2026"},
+        "lasts": "PT5S",
+        "number": 2026,
+    }
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.post("/dated", json=right | change)
+        taken = await client.post("/dated", json=right)
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert (taken.status_code, taken.json()) == (200, {"day": "2026-01-02"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        ("0", "day: must be a date, such as 2026-01-31, not '0'"),
+        ("2026-01-02?since=86400", "since: must be a day, not '86400'"),
+        (
+            "2026-01-02?at=2026-01-02T03:04:05Z&at=2026",
+            "at: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'",
+        ),
+    ],
+)
+async def test_a_number_is_no_moment_in_a_path_or_a_query(make_settings: MakeSettings, asked: str, detail: str) -> None:
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.get(f"/between/{asked}")
+        taken = await client.get("/between/2026-01-02?since=2026-01-02&at=2026-01-02T03:04:05Z")
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert taken.status_code == 200

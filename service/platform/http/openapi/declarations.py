@@ -19,7 +19,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, ServiceError, cut
-from service.platform.http.openapi.numbers import is_infinite, resolved
+from service.platform.http.openapi.numbers import resolved, wanted_of
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
@@ -122,17 +122,16 @@ def read_lists(view: object) -> None:
     """Let what a view declares as a list in its query be one also when it has a single member, as in `?tag=a`.
 
     quart-schema takes that for a text, and `tag[]` for a list of any length: so it is given that as well.
-    Raises Invalid for a number that is none in JSON, such as `nan`, which pydantic takes where Python does.
+    Raises Invalid for what pydantic takes in the place of what is declared, as numbers.py says.
     """
     model = getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
     if model is None:
         return
-    lists, numbers = _fields(model)
-    for name in numbers:
+    lists, members = _fields(model)
+    for name, schema in members.items():
         for text in request.args.getlist(name) + request.args.getlist(f"{name}[]"):
-            if is_infinite(text):
-                expected = _descriptions(model).get(name) or "a finite number"
-                raise Invalid(f"{name}: must be {expected}, not {cut(text)!r}")
+            if wanted := wanted_of(text, schema):
+                raise Invalid(f"{name}: must be {_descriptions(model).get(name) or wanted}, not {cut(text)!r}")
     if not (given := [name for name in lists if name in request.args]):
         return
     args = MultiDict(request.args)
@@ -142,10 +141,9 @@ def read_lists(view: object) -> None:
 
 
 @cache
-def _fields(model: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the fields of a model that are lists, or any other arrays; and those that are numbers or lists of them."""
+def _fields(model: type) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """Return the fields of a model that are lists, or any other arrays; and the schema of each, or of its members."""
     schema, definitions = json_schema(model, generator=SparseSchema)
     fields = {name: resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
     lists = tuple(name for name, field in fields.items() if field.get("type") == "array")
-    members = {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}
-    return lists, tuple(name for name, field in members.items() if field.get("type") == "number")
+    return lists, {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}

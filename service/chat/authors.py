@@ -33,8 +33,10 @@ async def identify(asked: BaseRequestWebsocket, claim: str | None = None) -> Aut
     who = await caller()
     if who.signed_in:
         return Author(name_of(who), who)
-    name = asked.args.get("name") if claim is None else claim
-    return Author(f"guest-{_random_letters(4)}" if name is None else parse_name(name))
+    names = asked.args.getlist("name") if claim is None else [claim]
+    if len(names) > 1:
+        raise Invalid(f"name: must be given once, not {len(names)} times")
+    return Author(parse_name(names[0]) if names else f"guest-{_random_letters(4)}")
 
 
 def name_of(who: Caller) -> str:

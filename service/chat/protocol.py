@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 SUBPROTOCOL = "chat.v1"
 MAX_TEXT = 4_000  # code points
@@ -45,7 +45,7 @@ class Close(enum.IntEnum):
 type RoomName = Annotated[str, Field(pattern=ROOM_PATTERN, description="1 to 64 of a-z, 0-9 and -")]
 type Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL, pattern=r"^[^\x00]*$")]
 type Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
-type Seq = Annotated[int, Field(strict=True, ge=0, le=BIGGEST)]
+type Seq = Annotated[int, Field(strict=True, ge=0, le=BIGGEST), BeforeValidator(_whole)]
 type Name = Annotated[  # checked by parse_name, in its canonical form
     str,
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "format": "printable"}),
@@ -59,6 +59,13 @@ type Stamp = (
     | Annotated[float, Field(strict=True, gt=-BIGGEST, lt=BIGGEST)]
     | Annotated[str, Field(max_length=MAX_LABEL)]
 )
+
+
+def _whole(number: object) -> object:
+    """Return a whole number as an int: to JSON Schema 5.0 is one as well, and some clients write all of theirs so."""
+    if isinstance(number, float) and number.is_integer() and abs(number) <= BIGGEST:
+        return int(number)
+    return number
 
 
 # What clients send.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class UndeclaredError(Exception):
-    """Routes do not say who may use them, or how they are limited; a line for each."""
+    """Routes do not say who may use them, or how they are limited, or say what cannot be; a line for each."""
 
 
 class Declaration[T]:

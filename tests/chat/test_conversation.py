@@ -41,7 +41,10 @@ async def test_hello_comes_first_and_says_what_a_client_must_know(start: Start) 
         }  # fmt: skip
 
 
-BAD_OFFERS = [("/ws", "chat.v2"), ("/ws?name=", "chat.v1"), ("/ws?name=%00", None), ("/ws?name=a%0A", None)]
+BAD_OFFERS = [
+    ("/ws", "chat.v2"), ("/ws?name=", "chat.v1"), ("/ws?name=%00", None), ("/ws?name=a%0A", None),
+    ("/ws?name=a&name=b", "chat.v1"), ("/ws?name=a&name=a", None),
+]  # fmt: skip
 
 
 async def test_a_bad_offer_or_name_is_refused_before_the_upgrade(start: Start) -> None:

@@ -168,3 +168,21 @@ async def test_another_websocket_service_is_not_loaded(greeting: str) -> None:
             ):
                 await run_load(Report(plan, [load]), lambda *_: None)
             nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_hangs_up_is_not_waited_for() -> None:
+    """As a proxy does whose service is another one; also with many members, whose tries are not one another's."""
+
+    async def hang_up(_: trio.SocketStream) -> None:
+        return
+
+    with trio.fail_after(JOIN_LIMIT):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+            plan = Plan(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", duration=1)
+            load = Load(plan, Options(members=20, writers=1, rooms=1, rate=1))
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(NothingThere, match="ends each connection without an answer"), flatten_subgroups=True
+            ):
+                await run_load(Report(plan, [load]), lambda *_: None)
+            nursery.cancel_scope.cancel()

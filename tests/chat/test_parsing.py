@@ -73,7 +73,7 @@ BAD = [
     Bad("since without seq", join(since={"epoch": "e"}), "since.seq"),
     Bad("seq a string", join(since={"epoch": "e", "seq": "1"}), "since.seq"),
     Bad("seq a fraction", join(since={"epoch": "e", "seq": 1.5}), "since.seq"),
-    Bad("seq a whole fraction", join(since={"epoch": "e", "seq": 1.0}), "since.seq"),
+    Bad("seq beyond 64 bits, as a fraction", join(since={"epoch": "e", "seq": 1e300}), "since.seq"),
     Bad("seq true", join(since={"epoch": "e", "seq": True}), "since.seq"),
     Bad("seq negative", join(since={"epoch": "e", "seq": -1}), "since.seq"),
     Bad("seq beyond 64 bits", join(since={"epoch": "e", "seq": 2**63}), "since.seq"),
@@ -99,7 +99,7 @@ def test_a_bad_frame_is_answered_with_its_code_and_the_field_named(bad: Bad) -> 
     assert error.message.startswith(f"{bad.field}: ")
     assert not error.retryable
     assert len(encode(error)) < 400
-    if isinstance(bad.data, str) and bad.name != "seq a whole fraction":  # which JSON Schema calls an integer
+    if isinstance(bad.data, str):
         check(True, bad.data)
 
 
@@ -113,6 +113,8 @@ GOOD = [
     (join(since=None), Join(room="lobby", ref="r1")),
     (join(since={"seq": 0}), Join(room="lobby", ref="r1", since=Since(seq=0))),
     (join(since={"epoch": "e", "seq": 2**63 - 1}), Join(room="lobby", ref="r1", since=Since(epoch="e", seq=2**63 - 1))),
+    (join(since={"epoch": "e", "seq": 5.0}), Join(room="lobby", ref="r1", since=Since(epoch="e", seq=5))),
+    (join(since={"seq": -0.0}), Join(room="lobby", ref="r1", since=Since(seq=0))),
     (frame(type="leave", room="lobby", ref="r"), Leave(room="lobby", ref="r")),
     (frame(type="ping", t=1.5), Ping(t=1.5)),
     (frame(type="ping", t="x"), Ping(t="x")),

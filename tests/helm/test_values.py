@@ -183,6 +183,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"ingress": {"enabled": True}}, "ingress.hosts is empty"),
+    (
+        OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example", "10.0.0.1"]}},
+        "ingress.hosts: 10.0.0.1 is an address",
+    ),
+    (
+        OUTSIDE | {"httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["10.0.0.1"]}},
+        "httpRoute.hostnames: 10.0.0.1 is an address",
+    ),
     (OUTSIDE | {"monitoring": {"serviceMonitor": True, "podMonitor": True}}, "each pod would be read twice"),
 ]
 

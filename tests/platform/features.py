@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
 
 import trio
 from quart import Blueprint, Response, request, websocket
+from quart_schema import DataSource, validate_request
 from sqlalchemy import Connection, text
 
 from service.platform.errors import Invalid
@@ -287,9 +289,14 @@ async def open_lingering(_: Resources) -> AsyncIterator[Blueprint]:
 LINGERING = Feature("lingering", open=open_lingering)
 
 
+@dataclass(frozen=True)
+class Wait:
+    seconds: float
+
+
 @asynccontextmanager
 async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
-    """Yield routes of which two do not say who may use them, and three not how they are limited."""
+    """Yield routes of which two do not say who may use them, three not how they are limited, and one takes a form."""
     routes = Blueprint("undeclared", __name__)
 
     @routes.get("/declared")
@@ -310,6 +317,13 @@ async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
     @routes.websocket("/feed")
     async def feed() -> None:
         await websocket.accept()
+
+    @routes.post("/form")
+    @anyone
+    @unlimited("a test's")
+    @validate_request(Wait, source=DataSource.FORM)
+    async def form(data: Wait) -> str:
+        return str(data)
 
     yield routes
 

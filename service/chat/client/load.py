@@ -155,13 +155,17 @@ class Load(Part):
                 if number in self._ever_joined:
                     self.reconnects += 1
                 else:
-                    self._judge(lost)
+                    self._judge(number, lost)
                     self.not_joining = str(lost) or "no answer"
                 await trio.sleep(PAUSE)
 
-    def _judge(self, lost: BaseException) -> None:
-        """Raise NothingThere where nobody ever joined and an answer shows that no chat is there: no reason to wait."""
-        if isinstance(lost, ClosedError) and lost.code < CloseReason.NORMAL_CLOSURE and not self._ever_joined:
+    def _judge(self, number: int, lost: BaseException) -> None:
+        """Raise NothingThere where nobody ever joined and it shows that no chat is there: no reason to wait.
+
+        Any answer of a status shows it; endings without one are counted for the first member, in all his tries.
+        """
+        refused = isinstance(lost, ClosedError) and lost.code < CloseReason.NORMAL_CLOSURE
+        if not self._ever_joined and (refused or not number):
             try:
                 self._stranger.judge(lost)
             except NoChatError as error:

@@ -10,16 +10,16 @@ from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue, ResponseTypes
 from quart_schema import RequestSchemaValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RoutingException, Rule, WebsocketMismatch
 
 from service.platform.declarations import UndeclaredError
-from service.platform.errors import DeadlineExceeded, Reply, ServiceError, make_reply, reply_to
+from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, make_reply, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.limits import Limiter, limit_of, without_limit
-from service.platform.http.openapi import PathParts, explain, read_lists
+from service.platform.http.openapi import PathParts, explain, read_lists, with_form
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.identity import (
     NOBODY,
@@ -53,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 NO_UPGRADE = "a websocket is opened here, by an upgrade; a proxy in front has to hand on Upgrade and Connection"
 NO_WEBSOCKET = "no websocket is opened here"
+NOTHING = "nothing is served at this path"
 
 
 def no_deadline[F: Callable[..., object]](view: F) -> F:
@@ -69,14 +70,14 @@ def create_app(
 ) -> Application:
     """Return the application that serves `blueprints`, to whom they declare and as much as they declare.
 
-    Raises UndeclaredError when a route does not say who may, or how it is limited.
+    Raises UndeclaredError when a route does not say who may, or how it is limited, or takes a form.
     """
     limits = RateLimits(settings.rate_per_address) if limits is None else limits
     app = _App(__name__, settings=settings, identity=identity, limits=limits, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     views = [(_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
-    if lines := [*undeclared(views), *without_limit(views)]:
+    if lines := [*undeclared(views), *without_limit(views), *with_form(views)]:
         raise UndeclaredError("\n".join(lines))
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
@@ -230,7 +231,7 @@ class _App(Application):
         if isinstance(error, ServiceError) and handler is reply_to_service_error:
             reply = reply_to(error, **asked)
         elif isinstance(error, HTTPException) and handler is reply_to_http_exception:
-            reply = _reply_to_http(error, asked)
+            reply = _reply_to_http(error, asked, method=scope["method"])
         if reply is None or self.debug:
             return None
         fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
@@ -280,7 +281,8 @@ async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Respon
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:
-    reply = _reply_to_http(error, _asked(), upgrade=not has_request_context())
+    method = request.method if has_request_context() else ""  # a websocket has none to choose
+    reply = _reply_to_http(error, _asked(), method=method)
     return error.get_response() if reply is None else _response(reply)
 
 
@@ -290,15 +292,24 @@ async def reply_to_crash(_: HTTPException) -> Response:
     return await reply_to_service_error(told)
 
 
-def _reply_to_http(error: HTTPException, asked: dict[str, str], *, upgrade: bool = False) -> Reply | None:
+def _reply_to_http(error: HTTPException, asked: dict[str, str], *, method: str) -> Reply | None:
     """Return the reply to an error of the framework; None when it has a response of its own, such as a redirect."""
     if error.code is None or error.response is not None or isinstance(error, RoutingException):
         return None
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    detail = error.description or ""
-    if isinstance(error, WebsocketMismatch):
-        detail = NO_WEBSOCKET if upgrade else NO_UPGRADE
-    return make_reply(error.code, detail, headers, **asked)
+    return make_reply(error.code, _detail(error, method), headers, **asked)
+
+
+def _detail(error: HTTPException, method: str) -> str:
+    """Return what is told of an error of the framework: in our words, where it is not a feature that raised it."""
+    match error:
+        case WebsocketMismatch():
+            return NO_UPGRADE if method else NO_WEBSOCKET
+        case MethodNotAllowed(valid_methods=methods) if methods:
+            return f"the method must be one of {', '.join(sorted(methods))}, not {cut(method)!r}"
+        case NotFound(description=NotFound.description):
+            return NOTHING
+    return error.description or ""
 
 
 def _asked() -> dict[str, str]:

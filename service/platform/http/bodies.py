@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Never, cast
 
 from service.platform.errors import Invalid, UnsupportedMedia, cut
-from service.platform.http.openapi.numbers import refuse_infinite
+from service.platform.http.openapi.numbers import refuse_mistaken
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
@@ -34,7 +34,7 @@ class JsonRequest(Request):
         try:
             self._refuse_encoded()
             document = read_json(body)
-            refuse_infinite(body, document, self.url_rule)
+            refuse_mistaken(body, document, self.url_rule)
         except (Invalid, UnsupportedMedia):
             if silent:
                 return None

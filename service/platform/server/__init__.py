@@ -7,7 +7,7 @@ from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
 from service.platform.server.context import Context
-from service.platform.server.documents import Document
+from service.platform.server.documents import Document, Json
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
@@ -36,6 +36,7 @@ __all__ = [
     "Frame",
     "FrameOutbox",
     "Headers",
+    "Json",
     "Probe",
     "RateLimits",
     "Request",

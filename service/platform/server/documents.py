@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
 from quart.json.provider import DefaultJSONProvider
 
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _TYPE = (b"content-type", b"application/json")
 
 
@@ -29,6 +31,14 @@ class Json(DefaultJSONProvider):
         self._encode = json.JSONEncoder(
             default=self.default, ensure_ascii=self.ensure_ascii, sort_keys=self.sort_keys, separators=(",", ":")
         ).encode
+
+    @staticmethod
+    def default(value: object) -> Any:
+        """Return what JSON has a word for, as `/openapi.json` describes the type: Quart's own has another for dates."""
+        try:
+            return _ANYTHING.dump_python(value, mode="json")
+        except ValueError:
+            raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None
 
     def document(self, value: dict[Any, Any] | list[Any]) -> Document:
         return Document(f"{self._encode(value)}\n".encode())

@@ -16,6 +16,7 @@ from service.platform.server.address import client_of, subscriber
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import ServerStatistics
+from service.platform.server.targets import undecoded
 from service.platform.settings import PlatformSettings
 
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
@@ -104,12 +105,16 @@ class Guard:
         if self._requests >= self._settings.max_requests:
             return self._count("busy", Unavailable("too many requests are in flight", retry_after=RETRY_AFTER))
         method, any_host, form = scope["method"], scope["path"] in self._any_host, scope["path"] in self._forms
-        headers = Headers.of(scope["headers"])
+        headers, path, query = Headers.of(scope["headers"]), scope["raw_path"], scope["query_string"]
+        if (b"%" in path or b"%" in query) and (wrong := undecoded(path, query)) is not None:
+            return self._count("invalid", wrong)
         if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
             return self._count(type(error).__name__.lower(), error)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:
+        if (wrong := undecoded(scope["raw_path"], scope["query_string"])) is not None:
+            return self._count("invalid", wrong)
         if (error := refusal("GET", Headers.of(scope["headers"]), self._settings, upgrade=True)) is not None:
             return self._count(type(error).__name__.lower(), error)
         if self._lifecycle.leaving:

@@ -5,12 +5,22 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from inspect import iscoroutinefunction
+from math import isfinite
 from typing import Any, Self
 
 from quart.routing import QuartMap, QuartRule
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.exceptions import BadHost, MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule, RuleFactory
+from werkzeug.routing import (
+    BaseConverter,
+    FloatConverter,
+    IntegerConverter,
+    Map,
+    MapAdapter,
+    Rule,
+    RuleFactory,
+    ValidationError,
+)
 
 from service.platform.server.targets import is_ambiguous
 from service.platform.settings import DEFAULT_PORTS
@@ -22,6 +32,25 @@ _ANY_LENGTH = -1
 _PART = re.compile(r"<(?:([^\W\d]\w*)(?:\([^<>]*\))?:)?[^\W\d]\w*>")  # a rule's, and the name of its converter
 
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
+
+
+class Whole(IntegerConverter):
+    """werkzeug's, of which a digit of any script is one."""
+
+    regex = r"[0-9]+"
+
+
+class Number(FloatConverter):
+    """werkzeug's, which wants a point in each: 1 is a number as well, and so is 1e-05, as some clients write it."""
+
+    regex = r"[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+    weight = Whole.weight + 1  # of two routes a whole number goes to the one that is for those
+
+    def to_python(self, value: str) -> Any:
+        number = super().to_python(value)
+        if not isfinite(number):
+            raise ValidationError
+        return number
 
 
 class Route(QuartRule):
@@ -47,6 +76,8 @@ class Routes(QuartMap):
     What a route's path without parts in it leads to is kept, by the bytes that were asked for: for each route what its
     methods find, and what the others are refused with. A path that can be no route's is not looked for.
     """
+
+    default_converters = Map.default_converters | {"int": Whole, "float": Number}  # type: ignore[assignment]  # no ImmutableDict; each map has a copy
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._known: dict[tuple[str, bytes], Rule] = {}

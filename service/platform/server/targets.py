@@ -8,6 +8,9 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from service.platform.errors import Invalid
 
 type HeaderList = list[tuple[bytes, bytes]]
 
@@ -37,6 +40,16 @@ def is_ambiguous(raw_path: bytes) -> bool:
     """Return whether a path could be taken for another one: by an empty segment, or a slash that is encoded."""
     path = raw_path.partition(b"?")[0]
     return b"//" in path or _ENCODED_SLASH.search(path) is not None
+
+
+def undecoded(path: bytes, query: bytes) -> Invalid | None:
+    """Return what is wrong with a target that no text is written as: one reader replaces it, another leaves it."""
+    for name, part in (("path", path), ("query", query)):
+        try:
+            unquote_to_bytes(part).decode()
+        except UnicodeDecodeError as error:
+            return Invalid(f"{name}: must be UTF-8, the byte 0x{error.object[error.start]:02x} is not")
+    return None
 
 
 def join_lists(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:

@@ -93,5 +93,6 @@ def read_contract(text: str) -> Contract:
 
 def problems_of(schema: dict[str, Any], document: dict[str, Any], value: object) -> list[str]:
     """Return what is wrong with a value by a schema of a document, in which alone the schema's references lead."""
-    validator = jsonschema_rs.Draft202012Validator({"components": document["components"], **schema})
+    whole = {"components": document["components"], **schema}
+    validator = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
     return [error.message for error in validator.iter_errors(value)]

@@ -20,7 +20,7 @@ async def get(make_settings: MakeSettings, path: str, **settings: float) -> http
     ("path", "status", "detail"),
     [
         ("/refuse", 400, "seconds: must be a number"),
-        ("/nowhere", 404, "The requested URL was not found"),
+        ("/nowhere", 404, "nothing is served at this path"),
         ("/crash", 500, "an error of ours; it has been logged under this request_id"),
         ("/crash-group", 500, "an error of ours; it has been logged under this request_id"),
     ],

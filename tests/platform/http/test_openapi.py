@@ -1,9 +1,14 @@
 """`/openapi.json`: true to its specification, to the routes and to what they answer."""
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import field
-from typing import Annotated, TypedDict
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from ipaddress import IPv4Address
+from typing import Annotated, Literal, TypedDict
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -11,7 +16,7 @@ import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from quart import Blueprint
+from quart import Blueprint, Response, jsonify
 from quart_schema import validate_querystring, validate_request
 
 from service.features import FEATURES
@@ -54,6 +59,23 @@ async def test_a_document_that_is_not_the_one_meant_is_refused_as_documented(mak
     assert refused.headers["content-type"] == "application/problem+json"
     told = f"If-Match: must name {tag}, which is the document's ETag, or be *, not '\"another\"'"
     assert (refused.status_code, refused.json()["detail"]) == (412, told)
+
+
+async def test_who_has_the_document_is_not_sent_it_again_whatever_else_he_asks(make_settings: MakeSettings) -> None:
+    """RFC 9110, 13.2.2: If-None-Match comes after an If-Match that holds."""
+    async with booted(make_settings(**FREE), []) as urls, Client(urls.public) as client:
+        tag = (await client.get(OPENAPI)).headers["etag"]
+        known = [
+            await client.get(OPENAPI, headers={"If-Match": match, "If-None-Match": none})
+            for match in (tag, "*")
+            for none in (tag, f"W/{tag}", "*")
+        ]
+        other = await client.get(OPENAPI, headers={"If-Match": tag, "If-None-Match": '"another"'})
+        refused = await client.get(OPENAPI, headers={"If-Match": '"another"', "If-None-Match": tag})
+
+    assert [(answer.status_code, answer.content) for answer in known] == [(304, b"")] * 6
+    assert {answer.headers["etag"] for answer in known} == {tag}
+    assert (other.status_code, refused.status_code) == (200, 412)
 
 
 async def test_it_obeys_the_rules_for_hosts(make_settings: MakeSettings) -> None:
@@ -99,6 +121,102 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
             await client.get(path)
 
 
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Line:
+    day: date
+    sizes: tuple[Decimal, ...] = ()
+
+
+class Told(TypedDict):
+    day: date
+    at: datetime
+    clock: time
+    span: timedelta
+    price: Decimal
+    id: UUID
+    colour: Colour
+    names: frozenset[str]
+    where: IPv4Address
+    lines: list[Line]
+
+
+TOLD: Told = {
+    "day": date(2026, 1, 2),
+    "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
+    "clock": time(3, 4, 5, tzinfo=UTC),
+    "span": timedelta(days=1, hours=2),
+    "price": Decimal("1.50"),
+    "id": UUID(int=1),
+    "colour": Colour.RED,
+    "names": frozenset({"one"}),
+    "where": IPv4Address("127.0.0.1"),
+    "lines": [Line(date(2026, 1, 2), (Decimal("2.0"),))],
+}
+
+
+@asynccontextmanager
+async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("telling", __name__)
+
+    @routes.get("/typed")
+    @anyone
+    @unlimited("a test's")
+    async def typed() -> Told:
+        return TOLD
+
+    @routes.get("/response")
+    @anyone
+    @unlimited("a test's")
+    @replies(Told)
+    async def response() -> Response:
+        return jsonify(TOLD)
+
+    @routes.get("/wrong")
+    @anyone
+    @unlimited("a test's")
+    @replies(Told)
+    async def wrong() -> dict[str, object]:
+        return TOLD | {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
+
+    @routes.get("/none")
+    @anyone
+    @unlimited("a test's")
+    async def none() -> dict[str, object]:
+        return {"it": object()}
+
+    yield routes
+
+
+TELLING = Feature("telling", open=open_telling)
+
+
+async def test_what_json_has_no_word_for_is_written_as_described(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        told = [(await client.get(path)).json() for path in ("/typed", "/response")]
+        with pytest.raises(AssertionError, match='is not a "date"'):
+            await client.get("/wrong")
+        impossible = await client.get("/none")
+
+    assert told[0] == told[1]
+    assert told[0] == {
+        "day": "2026-01-02",
+        "at": "2026-01-02T03:04:05+02:00",
+        "clock": "03:04:05Z",
+        "span": "P1DT2H",
+        "price": "1.50",
+        "id": "00000000-0000-0000-0000-000000000001",
+        "colour": "red",
+        "names": ["one"],
+        "where": "127.0.0.1",
+        "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
+    }
+    assert impossible.status_code == 500
+
+
 type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]
 
 
@@ -141,6 +259,35 @@ class Weighed:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    kind: Literal["meeting"]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    kind: Literal["note"]
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dated:
+    day: date
+    maybe: datetime | None = None
+    either: float | datetime | None = None
+    several: list[time] = field(default_factory=list)
+    entry: Annotated[Meeting | Note, Field(discriminator="kind")] | None = None
+    lasts: timedelta | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    since: Annotated[date | None, Field(description="a day")] = None
+    at: list[datetime] | None = None
+
+
 @asynccontextmanager
 async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
@@ -172,6 +319,20 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_request(Asked)
     async def told(data: Asked) -> dict[str, int]:
         return {"needed": data.needed}
+
+    @routes.post("/dated")
+    @anyone
+    @unlimited("a test's")
+    @validate_request(Dated)
+    async def dated(data: Dated) -> dict[str, date]:
+        return {"day": data.day}
+
+    @routes.get("/between/<day>")
+    @anyone
+    @unlimited("a test's")
+    @validate_querystring(Between)
+    async def between(day: date, query_args: Between) -> dict[str, date]:
+        return {"day": day}
 
     @routes.post("/weighed")
     @anyone
@@ -304,7 +465,7 @@ async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settin
         ("1?width=1e999", "width: must be a number, not '1e999'"),
         ("1?maybe=inf", "maybe: must be a finite number, not 'inf'"),
         ("1?many=1&many=nan", "many: must be a finite number, not 'nan'"),
-        ("nan", "part: Input should be a finite number, not 'nan'"),
+        ("nan", "part: must be a finite number, not 'nan'"),
     ],
 )
 async def test_a_number_that_json_has_no_word_for_is_refused(
@@ -340,3 +501,57 @@ async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
 
     assert (refused.status_code, refused.json()["detail"]) == (400, f"{place}: must be a finite number, not {text!r}")
     assert taken.json() == {"sum": 1001.5, "text": "nan"}
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"day": 0}, "day: must be a date, such as 2026-01-31, not '0'"),
+        ({"day": "0"}, "day: must be a date, such as 2026-01-31, not '0'"),
+        ({"maybe": "2026"}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'"),
+        ({"maybe": -1.5}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '-1.5'"),
+        ({"several": ["12:00", 5]}, "several.1: must be a time, such as 12:00:00, not '5'"),
+        ({"lasts": 5}, "lasts: must be a duration, such as P1DT2H, not '5'"),
+        (
+            {"entry": {"kind": "meeting", "at": "2026"}},
+            "entry.at: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'",
+        ),
+    ],
+)
+async def test_a_number_is_no_moment(make_settings: MakeSettings, change: dict[str, object], detail: str) -> None:
+    """To pydantic it is one, in seconds since 1970, and the description says nothing of that."""
+    right = {
+        "day": "2026-01-02",
+        "maybe": "2026-01-02T03:04:05Z",
+        "either": 5,
+        "several": ["12:00"],
+        "entry": {"kind": "note", "at": "2026"},
+        "lasts": "PT5S",
+        "number": 2026,
+    }
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.post("/dated", json=right | change)
+        taken = await client.post("/dated", json=right)
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert (taken.status_code, taken.json()) == (200, {"day": "2026-01-02"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        ("0", "day: must be a date, such as 2026-01-31, not '0'"),
+        ("2026-01-02?since=86400", "since: must be a day, not '86400'"),
+        (
+            "2026-01-02?at=2026-01-02T03:04:05Z&at=2026",
+            "at: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'",
+        ),
+    ],
+)
+async def test_a_number_is_no_moment_in_a_path_or_a_query(make_settings: MakeSettings, asked: str, detail: str) -> None:
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.get(f"/between/{asked}")
+        taken = await client.get("/between/2026-01-02?since=2026-01-02&at=2026-01-02T03:04:05Z")
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert taken.status_code == 200

@@ -107,6 +107,18 @@ async def open_parts(resources: Resources) -> AsyncIterator[Blueprint]:
     async def of_map(country: str, x: float, y: float, zoom: Small) -> str:
         return ""
 
+    @routes.get("/at/<float(signed=True):x>,<float:y>")
+    @anyone
+    @unlimited("a test's")
+    async def of_place(x: float, y: float) -> list[float]:
+        return [x, y]
+
+    @routes.get("/at/<int:x>,<int:y>")
+    @anyone
+    @unlimited("a test's")
+    async def of_square(x: int, y: int) -> list[float]:
+        return [x, y, x * y]
+
     @routes.get('/any/<any("a:b>c", d):one>/<uuid:id>/<int(fixed_digits=4):year>')
     @anyone
     @unlimited("a test's")
@@ -184,6 +196,29 @@ async def test_a_view_gets_what_it_declares_and_defaults_are_its_own(make_settin
         '{"onemore":3}', '{"a":9}', '{"a":3}', '{"shop":7}',
         f"a:b>c{id_.replace('-', '')}42", "2026Opaquex/y", '{"name":"abc"}',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/at/-1,2", [-1, 2]),
+        ("/at/1e-05,2E+2", [1e-5, 200]),
+        ("/at/-0.5,2.25", [-0.5, 2.25]),
+        ("/at/1,2", [1, 2, 2]),  # of two routes the one for whole numbers
+        ("/at/1.,2", None),
+        ("/at/1,1e999", None),  # no number that JSON has
+        ("/at/nan,1", None),
+        ("/at/٣,1.5", None),  # a digit to Python, and to nobody who reads the description
+        ("/shop/orders/٣", None),
+    ],
+)
+async def test_every_number_that_is_described_leads_to_its_route_and_nothing_else(
+    make_settings: MakeSettings, path: str, told: list[float] | None
+) -> None:
+    async with booted(make_settings(**FREE), [PARTS]) as urls, Client(urls.public) as client:
+        got = await client.get(path)
+
+    assert (got.status_code, got.json()) == (200, told) if told else got.status_code == 404
 
 
 async def test_a_websocket_is_held_to_its_path_before_the_upgrade(make_settings: MakeSettings) -> None:

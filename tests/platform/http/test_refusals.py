@@ -107,6 +107,19 @@ async def test_who_is_refused_for_want_of_a_route_is_told_the_same_as_a_handler_
     assert [status for status, _, _ in without] == seen == [*UNMATCHED.values()] * 2
 
 
+async def test_what_is_not_there_and_what_may_not_be_done_is_told_in_our_words(make_settings: MakeSettings) -> None:
+    requests = [get("/nowhere"), *(get("/busy").replace(b"GET", method) for method in (b"PUT", b"get", b"X" * 300))]
+
+    found = await answers(create_app([create_routes()], make_settings()), requests)
+
+    assert [json.loads(body)["detail"] for _, _, body in found] == [
+        "nothing is served at this path",
+        "the method must be one of GET, HEAD, OPTIONS, not 'PUT'",
+        "the method must be one of GET, HEAD, OPTIONS, not 'get'",
+        f"the method must be one of GET, HEAD, OPTIONS, not '{'X' * 100}…'",
+    ]
+
+
 async def test_who_takes_a_websocket_for_a_request_or_the_reverse_is_told_which_it_is(
     make_settings: MakeSettings,
 ) -> None:

@@ -66,6 +66,28 @@ async def test_beyond_max_requests_the_answer_is_503_at_once_and_probes_are_exem
     assert statistics.requests_in_flight == 0
 
 
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/slow/%ff", "path: must be UTF-8, the byte 0xff is not"),
+        ("/slow/a%c3%28", "path: must be UTF-8, the byte 0xc3 is not"),
+        ("/slow/0?a=%20%e9", "query: must be UTF-8, the byte 0xe9 is not"),
+        ("/echo?a=%ED%A0%80", "query: must be UTF-8, the byte 0xed is not"),
+    ],
+)
+async def test_what_is_no_text_in_a_path_or_a_query_is_refused_and_not_made_another_one(
+    safe_app: Application, target: str, detail: str
+) -> None:
+    """Else /%fe and /%ff are one path to a route, and in a query %ff is the text `%FF`."""
+    async with guarded(safe_app) as (server, statistics, _):
+        answers = [await ask(server, request) for request in (get(target), UPGRADE % (target.encode(), b""))]
+        taken = await ask(server, get("/?a=%e2%82%ac&b=%&c=%zz"))
+
+    assert [(status, json.loads(body)["detail"]) for status, _, body in answers] == [(400, detail)] * 2
+    assert statistics.refused == {"invalid": 2}
+    assert taken[0] == 200
+
+
 REFUSED = [
     # request, settings, status
     (get("/").replace(b"Host: x", b"Host: other"), {"allowed_hosts": ("x",)}, 421),

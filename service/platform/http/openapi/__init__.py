@@ -4,7 +4,7 @@ Features declare by their annotations, with quart-schema's decorators and with `
 added here. Whoever has a document of its own to send uses `add_document`.
 """
 
-from service.platform.http.openapi.declarations import Media, explain, read_lists, replies, unguarded
+from service.platform.http.openapi.declarations import Media, explain, read_lists, replies, unguarded, with_form
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.parts import PathParts
 from service.platform.http.openapi.provider import add_openapi
@@ -24,4 +24,5 @@ __all__ = [
     "replies",
     "security_scheme",
     "unguarded",
+    "with_form",
 ]

@@ -1,6 +1,6 @@
 """What a route declares beside quart-schema's own decorators, and how a request that breaks a declaration is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import isclass
@@ -8,13 +8,18 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 from quart import current_app, request
-from quart_schema import RequestSchemaValidationError, document_response
-from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, QUART_SCHEMA_REQUEST_ATTRIBUTE
+from quart_schema import DataSource, RequestSchemaValidationError, document_response
+from quart_schema.validation import (
+    QUART_SCHEMA_HEADERS_ATTRIBUTE,
+    QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
+    QUART_SCHEMA_REQUEST_ATTRIBUTE,
+    RequestHeadersValidationError,
+)
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, ServiceError, cut
-from service.platform.http.openapi.numbers import is_infinite, resolved
+from service.platform.http.openapi.numbers import resolved, wanted_of
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
@@ -47,20 +52,36 @@ def unguarded[F: Callable[..., object]](view: F) -> F:
     return view
 
 
+def with_form(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a line for each of some routes, each a name and its view, whose declared body no request could bring."""
+    for name, view in routes:
+        _, source = getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, (None, DataSource.JSON))
+        if source is not DataSource.JSON:
+            yield f"{name}: takes a form, and a body here is application/json: leave out source={source}"
+
+
 def explain(error: RequestSchemaValidationError) -> Invalid:
     """Return what a declaration refused in the words of its description: `name: must be <description>, not 'x'`."""
     refused = error.validation_error
     if not isinstance(refused, ValidationError):
         return Invalid("body: must be a JSON object")  # what else a model may raise says nothing to a client
-    return explain_field(refused, _described(request.url_rule))
+    in_header = isinstance(error, RequestHeadersValidationError)
+    return explain_field(refused, _described(request.url_rule), in_header=in_header)
 
 
-def explain_field(refused: ValidationError, descriptions: Mapping[str, str], *, within: str = "") -> Invalid:
+def header_name(field: str) -> str:
+    """Return the header that a field of a model stands for."""
+    return field.replace("_", "-")
+
+
+def explain_field(
+    refused: ValidationError, descriptions: Mapping[str, str], *, within: str = "", in_header: bool = False
+) -> Invalid:
     """Return what was wrong first, in the words of the field's description; `within` is what has no name of its own."""
     first = refused.errors(include_url=False, include_context=False)[0]
     field = ".".join(str(part) for part in ((within, *first["loc"]) if within else first["loc"])) or "body"
     expected = "a JSON object" if first["type"] in _NO_OBJECT else descriptions.get(field)
-    field = cut(field)  # of a mapping, the caller names what is in it
+    field = cut(header_name(field) if in_header else field)  # of a mapping, the caller names what is in it
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
     wanted = f"must be {expected}" if expected else cut(first["msg"])
@@ -74,7 +95,9 @@ def is_error(model: object) -> TypeGuard[type[ServiceError]]:
 def _described(rule: Rule | None) -> dict[str, str]:
     """Return the description of each field that a route declares to take."""
     view = current_app.view_functions[rule.endpoint] if rule is not None else None
-    models = [getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)]
+    models = [
+        getattr(view, kind, None) for kind in (QUART_SCHEMA_HEADERS_ATTRIBUTE, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE)
+    ]
     models += getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]
     return {name: words for model in models if model is not None for name, words in _descriptions(model).items()}
 
@@ -99,17 +122,16 @@ def read_lists(view: object) -> None:
     """Let what a view declares as a list in its query be one also when it has a single member, as in `?tag=a`.
 
     quart-schema takes that for a text, and `tag[]` for a list of any length: so it is given that as well.
-    Raises Invalid for a number that is none in JSON, such as `nan`, which pydantic takes where Python does.
+    Raises Invalid for what pydantic takes in the place of what is declared, as numbers.py says.
     """
     model = getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
     if model is None:
         return
-    lists, numbers = _fields(model)
-    for name in numbers:
+    lists, members = _fields(model)
+    for name, schema in members.items():
         for text in request.args.getlist(name) + request.args.getlist(f"{name}[]"):
-            if is_infinite(text):
-                expected = _descriptions(model).get(name) or "a finite number"
-                raise Invalid(f"{name}: must be {expected}, not {cut(text)!r}")
+            if wanted := wanted_of(text, schema):
+                raise Invalid(f"{name}: must be {_descriptions(model).get(name) or wanted}, not {cut(text)!r}")
     if not (given := [name for name in lists if name in request.args]):
         return
     args = MultiDict(request.args)
@@ -119,10 +141,9 @@ def read_lists(view: object) -> None:
 
 
 @cache
-def _fields(model: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the fields of a model that are lists, or any other arrays; and those that are numbers or lists of them."""
+def _fields(model: type) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """Return the fields of a model that are lists, or any other arrays; and the schema of each, or of its members."""
     schema, definitions = json_schema(model, generator=SparseSchema)
     fields = {name: resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
     lists = tuple(name for name, field in fields.items() if field.get("type") == "array")
-    members = {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}
-    return lists, tuple(name for name, field in members.items() if field.get("type") == "number")
+    return lists, {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}

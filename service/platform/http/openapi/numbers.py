@@ -1,8 +1,12 @@
-"""Numbers that JSON has no word for, `nan` and `inf`, which pydantic takes as texts where a number is declared."""
+"""What pydantic takes in the place of what is declared, and another reader of the description would not.
+
+That is `nan` and `inf` as texts for a number, which JSON has no word for; and a number for a moment, which it takes for
+seconds since 1970: of the date-time "2026" it would make 33 minutes past the midnight of 1 January 1970.
+"""
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,17 +18,35 @@ from service.platform.errors import Invalid, cut
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 # What every body has to have, that holds one: most have none of it, and are not looked at.
-_MAYBE = re.compile(rb'"\s*[-+]?(?:nan|inf)|e\+?\d[\d_]+|(?<![\d_])[\d_]{300}|\\u', re.IGNORECASE)
+_MAYBE_INFINITE = re.compile(rb'"\s*[-+]?(?:nan|inf)|e\+?\d[\d_]+|(?<![\d_])[\d_]{300}|\\u', re.IGNORECASE)
+_MAYBE_EITHER = re.compile(_MAYBE_INFINITE.pattern + rb'|[:,\[]\s*+(?:"\s*+)?[-+]?[\d.]++\s*+[",\]}]', re.IGNORECASE)
+
+_MOMENTS = {
+    "date": "a date, such as 2026-01-31",
+    "date-time": "a date and time, such as 2026-01-31T12:00:00Z",
+    "time": "a time, such as 12:00:00",
+    "duration": "a duration, such as P1DT2H",
+}
+_DIGITS = re.compile(r"\s*[-+]?[\d.]+\s*")
 
 
-def refuse_infinite(body: bytes, document: object, rule: Rule | None) -> None:
-    """Raise Invalid for such a text in a body where its route declares a number."""
+def refuse_mistaken(body: bytes, document: object, rule: Rule | None) -> None:
+    """Raise Invalid for such a value in a body."""
     view = None if rule is None else current_app.view_functions[rule.endpoint]
     for model in getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]:
-        schema, definitions = _schema(model)
-        if schema and _MAYBE.search(body):
-            for path, text in _infinite(document, schema, definitions, ()):
-                raise Invalid(f"{cut('.'.join(path)) or 'body'}: must be a finite number, not {cut(text)!r}")
+        schema, definitions, maybe = _schema(model)
+        if maybe is not None and maybe.search(body):
+            for path, value, wanted in _mistaken(document, schema, definitions, ()):
+                raise Invalid(f"{cut('.'.join(path)) or 'body'}: must be {wanted}, not {cut(str(value))!r}")
+
+
+def wanted_of(value: object, schema: Mapping[str, Any]) -> str:
+    """Return what is declared in the place of such a value; nothing for any other."""
+    if schema.get("type") == "number" and isinstance(value, str) and is_infinite(value):
+        return "a finite number"
+    if schema.get("type") == "string" and (not isinstance(value, str) or _DIGITS.fullmatch(value)):
+        return _MOMENTS.get(schema.get("format", ""), "")
+    return ""
 
 
 def is_infinite(text: str) -> bool:
@@ -41,34 +63,62 @@ def resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
 
 
 @cache
-def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the schema of a model and what it refers to; an empty one where it declares no number."""
+def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any], re.Pattern[bytes] | None]:
+    """Return the schema of a model, what it refers to, and what a body has that is to be looked at, if any is."""
     schema, definitions = json_schema(model, generator=SparseSchema)
-    return (schema, definitions) if "'type': 'number'" in f"{schema}{definitions}" else ({}, {})
+    text = f"{schema}{definitions}"
+    if any(f"'format': '{moment}'" in text for moment in _MOMENTS):
+        return schema, definitions, _MAYBE_EITHER
+    return schema, definitions, _MAYBE_INFINITE if "'type': 'number'" in text else None
 
 
-def _infinite(
+def _mistaken(
     value: object, schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the place and the text of each. Numbers, and what nothing is declared of, are passed over."""
-    if not schema or not isinstance(value, str | list | dict):
+) -> Iterator[tuple[tuple[str, ...], object, str]]:
+    """Yield the place of each, the value, and what is declared. What nothing is declared of is passed over."""
+    if not schema or value is None:
         return
     schema = resolved(schema, definitions)
     kinds = [resolved(one, definitions) for word in ("anyOf", "oneOf") for one in schema.get(word, ())]
-    if not any(kind.get("type") == "string" for kind in kinds):  # else a text is what it is
-        for kind in kinds:
-            yield from _infinite(value, kind, definitions, path)
-    if isinstance(value, str):
-        if schema.get("type") == "number" and is_infinite(value):
-            yield path, value
-    elif isinstance(value, list):
+    found = [list(_mistaken(value, kind, definitions, path)) for kind in kinds if _may_be(kind, value)]
+    if all(found):  # else it is one of the other kinds
+        yield from found[0] if found else ()
+    if isinstance(value, list):
         first, rest = schema.get("prefixItems", ()), resolved(schema.get("items", {}), definitions)
-        for number, inner in enumerate(value):
-            if isinstance(inner, str | list | dict):
-                within = first[number] if number < len(first) else rest
-                yield from _infinite(inner, within, definitions, (*path, str(number)))
-    else:
+        for number in _suspects(value, first, rest):
+            within = first[number] if number < len(first) else rest
+            yield from _mistaken(value[number], within, definitions, (*path, str(number)))
+    elif isinstance(value, dict):
         known, others = schema.get("properties", {}), schema.get("additionalProperties")
         for name, inner in value.items():
-            if isinstance(within := known.get(name, others), dict):
-                yield from _infinite(inner, within, definitions, (*path, name))
+            within = known.get(name, others)
+            if isinstance(within, dict) and (_is_open(within) or wanted_of(inner, within)):
+                yield from _mistaken(inner, within, definitions, (*path, name))
+    elif wanted := wanted_of(value, schema):
+        yield path, value, wanted
+
+
+def _suspects(values: list[Any], first: Sequence[Any], rest: Mapping[str, Any]) -> Iterable[int]:
+    """Return which of a list are to be looked at: a list may be as long as a body, and is mostly of one kind."""
+    if first or _is_open(rest):
+        return range(len(values))
+    if rest["type"] == "number":
+        return (number for number, one in enumerate(values) if isinstance(one, str))
+    if rest.get("format") in _MOMENTS:
+        return (number for number, one in enumerate(values) if not isinstance(one, str) or _DIGITS.fullmatch(one))
+    return ()
+
+
+def _is_open(schema: Mapping[str, Any]) -> bool:
+    """Whether there is more in a schema than what a single text or number may be."""
+    return schema.get("type", "object") in {"object", "array"}
+
+
+def _may_be(kind: Mapping[str, Any], value: object) -> bool:
+    """Whether a value may be of a kind of a union, as far as null and the tag that tells kinds apart say."""
+    if not isinstance(value, dict):
+        return kind.get("type") != "null"
+    fields = kind.get("properties", {})
+    return kind.get("type", "object") == "object" and all(
+        value.get(name) == field["const"] for name, field in fields.items() if "const" in field
+    )

@@ -1,12 +1,16 @@
 """What requests and websockets are held to before their view is called: what it declares of the parts of its path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from werkzeug.routing import Rule
 
+from service.platform.errors import Invalid, cut
 from service.platform.http.openapi.declarations import described, explain_field
+from service.platform.http.openapi.numbers import resolved, wanted_of
 from service.platform.http.openapi.paths import adapter, annotations, names
 from service.platform.http.openapi.schemas import json_schema
 
@@ -31,8 +35,20 @@ class PathParts:
         if adapters is None or values is None:
             return
         for name, checked in adapters.items():
+            if isinstance(text := values[name], str) and (wanted := wanted_of(text, _schema(checked))):
+                raise Invalid(f"{name}: must be {described(*json_schema(checked)) or wanted}, not {cut(text)!r}")
             try:
                 values[name] = checked.validate_python(values[name])
             except ValidationError as error:
                 words = described(*json_schema(checked))
                 raise explain_field(error, {name: words} if words else {}, within=name) from None
+
+
+@cache
+def _schema(checked: TypeAdapter[Any]) -> Mapping[str, Any]:
+    """Return the schema of a part, an empty one where it has none."""
+    try:
+        schema, definitions = json_schema(checked)
+    except PydanticInvalidForJsonSchema:
+        return {}
+    return resolved(schema, definitions)

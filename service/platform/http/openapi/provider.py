@@ -18,7 +18,8 @@ from werkzeug.routing import BaseConverter, Rule
 from service.platform import errors
 from service.platform.errors import PROBLEM_JSON, Invalid, Problem, ServiceError, Unavailable
 from service.platform.http.limits import Limit, limit_of
-from service.platform.http.openapi.declarations import Media, is_error
+from service.platform.http.openapi.components import Components, error_names
+from service.platform.http.openapi.declarations import Media, header_name, is_error
 from service.platform.http.openapi.documents import add_document
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
@@ -64,6 +65,9 @@ class _Provider(OpenAPIProvider):
     def __init__(self, app: Quart, issuer: str | None) -> None:
         info = Info(title=TITLE, version=version())
         super().__init__(app, QuartSchema(info=info))
+        self._components = Components()
+        self._problem = self._components.place({}, {"Problem": json_schema(Problem)[0]})[1]  # keeps its name
+        self._errors = error_names(_kinds(ServiceError))
         self._views = app.view_functions
         self._issuer = issuer
         self._built: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -75,10 +79,10 @@ class _Provider(OpenAPIProvider):
 
     def schema(self) -> dict[str, Any]:
         document = super().schema()
-        document["components"]["responses"] = {kind.__name__: _answer(kind) for kind in _kinds(ServiceError)}
+        document["components"]["responses"] = {name: _answer(kind) for kind, name in self._errors.items()}
         if self._issuer is not None:
             document["components"]["securitySchemes"] = {SCHEME: security_scheme(self._issuer)}
-        document["components"]["schemas"]["Problem"] = json_schema(Problem)[0]
+        document["components"]["schemas"] |= self._problem
         return document
 
     def generate_rules(self) -> Iterable[Rule]:
@@ -105,7 +109,7 @@ class _Provider(OpenAPIProvider):
         path, renamed = self._path(rule.rule)
         for method, operation in operations.items():
             operation |= {"operationId": self._identifier(rule, method), "tags": [rule.endpoint.split(".")[0]]}
-            operation["parameters"], definitions = _describe_parts(operation["parameters"], hints, renamed)
+            operation["parameters"], definitions = self._describe_parts(operation["parameters"], hints, renamed)
             components |= definitions | self._add_answer(operation, hints)
             if getattr(view, "idempotent", False):
                 operation["parameters"].append(IDEMPOTENCY_KEY)
@@ -146,42 +150,48 @@ class _Provider(OpenAPIProvider):
         return definitions
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        schema, definitions = json_schema(model, generator=SparseSchema)
+        return self._build_parameters(model, "query")
+
+    def build_headers_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        parameters, definitions = self._build_parameters(model, "header")
+        return [parameter | {"name": header_name(parameter["name"])} for parameter in parameters], definitions
+
+    def _build_parameters(self, model: Any, place: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        schema, definitions = self._components.place(*json_schema(model, generator=SparseSchema))
         required = schema.get("required", ())
         parameters = [
-            {"name": name, "in": "query", "required": name in required, "schema": field}
+            {"name": name, "in": place, "required": name in required, "schema": field}
             for name, field in schema["properties"].items()
         ]
         return parameters, definitions
 
-    def build_request_body(self, model: Any, source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        body, definitions = super().build_request_body(model, source)
-        return {"required": True, **body}, definitions
+    def build_request_body(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        schema, definitions = self._components.refer(*json_schema(model))
+        return {"required": True, "content": {"application/json": {"schema": schema}}}, definitions
 
     def build_response_object(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if is_error(model):
-            return {"$ref": f"#/components/responses/{model.__name__}"}, {}
+            return {"$ref": f"#/components/responses/{self._errors[model]}"}, {}
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
-        schema, definitions = json_schema(model, mode="serialization")
+        schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))
         return {"content": {"application/json": {"schema": schema}}}, definitions
 
-
-def _describe_parts(
-    parameters: Iterable[dict[str, Any]], hints: Mapping[str, Any], renamed: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Add to the parts of a path what the view's annotations say of them; return the schemas they refer to as well."""
-    described: list[dict[str, Any]] = []
-    found: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter["in"] == "path":
-            name, converter = parameter["name"], parameter["converter"]
-            schema, definitions = part_schema(converter, hints.get(name, str))
-            found |= definitions
-            described.append({"name": renamed[name], "in": "path", "required": True, "schema": schema})
-        else:
-            described.append(parameter)
-    return described, found
+    def _describe_parts(
+        self, parameters: Iterable[dict[str, Any]], hints: Mapping[str, Any], renamed: Mapping[str, str]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Add to the parts of a path what the view's annotations say of them; return what that refers to as well."""
+        described: list[dict[str, Any]] = []
+        found: dict[str, Any] = {}
+        for parameter in parameters:
+            if parameter["in"] == "path":
+                name, converter = parameter["name"], parameter["converter"]
+                schema, definitions = self._components.place(*part_schema(converter, hints.get(name, str)))
+                found |= definitions
+                described.append({"name": renamed[name], "in": "path", "required": True, "schema": schema})
+            else:
+                described.append(parameter)
+        return described, found
 
 
 def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: bool, limit: Limit | None) -> None:

@@ -38,8 +38,8 @@ def _is_the_databases(error: BaseException) -> bool:
 
 
 def may_be_its_own(error: BaseException) -> bool:
-    """Tell whether the job may be what ended its connection, or what all of them were in use for."""
-    return any(isinstance(one, Busy | DatabaseAway) for one in leaves(error))
+    """Tell whether the job may be what ended its connection. That none is free is the doing of others."""
+    return any(isinstance(one, DatabaseAway) for one in leaves(error))
 
 
 def is_told(error: BaseException) -> bool:

@@ -22,8 +22,8 @@ from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
 
 MISFITS = 8  # retries at least of a job whose arguments do not fit: some four minutes
-# Ends of one job by a lost connection, or for want of one, that this process takes for the database's own trouble. A
-# job that ends its connection, or the server with it, or fills all connections itself, would have no other end.
+# Ends of one job by a lost connection that this process takes for the database's own trouble. A job that ends its
+# connection itself, or the server with it, would have no other end.
 TOLERATED = 8
 MOST_COUNTED = 1_000  # jobs for which that is counted, those of late
 PAUSES = (0.1, 0.25, 0.5, 1.0)  # seconds between two tries to write an outcome, the last again and again

@@ -398,22 +398,33 @@ def end_connection(connection: Connection) -> None:
     connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
-@job(retries=0)
-async def fill_connections(_: JobContext) -> None:
-    raise Busy("all 5 database connections are in use")  # as when it begins many units at once
-
-
-@pytest.mark.parametrize("kind", [end_connection, fill_connections], ids=lambda kind: kind.name)
-async def test_what_may_be_the_jobs_own_doing_is_no_trouble_of_the_databases_for_ever(
-    make_settings: MakeSettings, kind: Job[[]]
-) -> None:
-    """A job that crashes PostgreSQL each time would do so each second, and nobody else could work."""
-    async with world(make_settings, kind) as (database, _):
-        id_ = await database.run(enqueue, kind)
+async def test_a_job_that_ends_its_connection_does_not_do_so_for_ever(make_settings: MakeSettings) -> None:
+    """One that crashes PostgreSQL each time would do so each second, and nobody else could work."""
+    async with world(make_settings, end_connection) as (database, _):
+        id_ = await database.run(enqueue, end_connection)
         await until(database, kinds.states, {"dead": 1})
         row = await database.read(operators.select_one, id_)
 
     assert (row["claim"], row["failures"]) == (TOLERATED + 1, 1)
+
+
+async def test_a_job_that_finds_no_connection_free_spends_no_attempt_however_long_that_lasts(
+    make_settings: MakeSettings,
+) -> None:
+    left = TOLERATED + 2
+
+    @job(retries=0)
+    async def crowded_out(_: JobContext) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            raise Busy("all 5 database connections are in use")
+
+    async with world(make_settings, crowded_out) as (database, _):
+        await database.run(enqueue, crowded_out)
+        await until(database, kinds.states, {"done": 1})
+
+    assert left == 0
 
 
 async def test_a_repeat_begins_when_its_pause_is_over(make_settings: MakeSettings) -> None:

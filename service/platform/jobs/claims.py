@@ -8,13 +8,14 @@ from datetime import datetime
 import structlog
 import trio
 
+from service.platform.errors import Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.held import Held
 from service.platform.jobs.ledger import Ledger
 from service.platform.jobs.running import LEASE
 from service.platform.jobs.statistics import JobStatistics
-from service.platform.jobs.store import Claimed
+from service.platform.jobs.store import Claimed, Outlook
 
 IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
@@ -46,6 +47,7 @@ class Claims:
         self._begin = begin
         self._wake = trio.Event()
         self._look_at = -math.inf
+        self._rescues_at = -math.inf  # no lease is over before: after an outage those that live extend theirs first
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
@@ -108,17 +110,29 @@ class Claims:
     async def _look(self) -> bool:
         """Rescue, let turns wait, settle when to look again, and return whether something is due now."""
         begun, self._look_at = trio.current_time(), math.inf
-        seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE)
+        seen = await self._see(rescuing=begun >= self._rescues_at)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
             log.warning("jobs rescued", kind=kind, count=count)
         turned, next_turn = await self._take_turns(seen.now)
-        lease = None if seen.lease is None else max(seen.lease, LOCKED)  # one that is over is left where it is locked
+        # one that is over is left where it is locked
+        lease = None if seen.lease is None else max(seen.lease, LOCKED, self._rescues_at - begun)
         moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
         idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
         pause = max(SOON, min([idle, *moments]))
         self._look_at = min(self._look_at, begun + pause)
         return seen.ready or turned or bool(seen.rescued)
+
+    async def _see(self, *, rescuing: bool) -> Outlook:
+        """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
+        try:
+            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing)
+        except Unavailable:
+            self._rescues_at = math.inf
+            raise
+        if self._rescues_at == math.inf:
+            self._rescues_at = trio.current_time() + LEASE
+        return seen
 
     async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:
         turned, nexts = False, []

@@ -17,7 +17,8 @@ What cannot happen, and why.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
   is less than a lease. The server ends it then.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
-  long as a lease, in which those that live have extended theirs.
+  long as a lease, in which those that live have extended theirs. After a failover, whose server has been up for long,
+  or a cut network: who would rescue has had the database for as long.
 - A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too,
   and a server whose start is yet to come has been up for long enough.
 - Put forward, the clock ends all leases; those that live are lost to their workers, and what they write is taken back.
@@ -324,9 +325,9 @@ _END = text("""
     RETURNING job.state""")
 
 
-def look(connection: Connection, kinds: Sequence[Job[...]], *, lease: float) -> Outlook:
+def look(connection: Connection, kinds: Sequence[Job[...]], *, lease: float, rescuing: bool = True) -> Outlook:
     """Rescue what no worker holds any more, and tell when to look again."""
-    rescued = rescue(connection, {one.name: one.retries for one in kinds}, lease=lease)
+    rescued = rescue(connection, {one.name: one.retries for one in kinds}, lease=lease) if rescuing else {}
     row = connection.execute(_OUTLOOK, {"kinds": [one.name for one in kinds]}).one()
     return Outlook(ready=row.ready, due=row.due, lease=row.lease, rescued=rescued, now=row.now)
 

@@ -546,17 +546,25 @@ function showRoom({ keepPlace = false } = {}) {
   showRooms();
 }
 
+// Made once: what is replaced while somebody is about to press it is not pressed, and loses the focus.
+function roomItem(room) {
+  const badge = element("b", { title: "unread" });
+  const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name), badge);
+  const away = element("button", { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) }, "×");
+  return { item: element("li", {}, open, away), open, badge, away };
+}
+
 function showRooms() {
   if (!document.hidden) current.unread = 0;
-  $("rooms").replaceChildren(...[...rooms.values()].map((room) => {
-    const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name));
-    if (room.unread) open.append(element("b", { title: "unread" }, room.unread > 99 ? "99+" : String(room.unread)));
-    if (room === current) open.ariaCurrent = "true";
-    const item = element("li", { className: room === current ? "current" : "" }, open);
-    const away = { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) };
-    if (rooms.size > 1) item.append(element("button", away, "×"));
-    return item;
-  }));
+  for (const room of rooms.values()) {
+    const { item, open, badge, away } = room.shown ??= roomItem(room);
+    badge.hidden = !room.unread;
+    badge.textContent = room.unread > 99 ? "99+" : room.unread || "";
+    open.ariaCurrent = room === current ? "true" : null;
+    item.className = room === current ? "current" : "";
+    away.hidden = rooms.size === 1;
+    if (!item.isConnected) $("rooms").append(item);
+  }
   const unread = sum("unread");
   $("elsewhere").hidden = !unread;
   $("elsewhere").textContent = unread > 99 ? "99+" : unread;
@@ -707,6 +715,7 @@ function leave(room) {
   if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
+  room.shown.item.remove();
   keep(sessionStorage, `pending.${room.name}`, []);
   keepRooms((kept) => kept.difference(new Set([room.name])));
   if (room === current) enter(rooms.keys().next().value);

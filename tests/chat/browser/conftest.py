@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from service.platform.testing.fixtures import fresh_database
+from tests.chat.browser.served import Service
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
     "--headless",
@@ -68,3 +71,9 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
         yield open_page
     assert not complaints
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Service]:
+    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
+        yield Service(tmp_path_factory.mktemp("service"), database_url, stack)

@@ -6,7 +6,7 @@ const PROTOCOL = "chat.v1";
 const TITLE = document.title; // as the page was sent
 const MAX_TEXT = 4000; // code points
 const MAX_ROOMS = 32;
-const MAX_SHOWN = 400; // messages kept in the page; older ones are fetched again
+const MAX_SHOWN = 400; // messages kept in the page of who reads the last ones, and drawn below who reads older ones
 const PAGE = 50;
 const CONNECT_PATIENCE = 8_000; // ms
 const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
@@ -223,7 +223,7 @@ class Room {
     if (first || this.lostSight) {
       this.messages = [];
       this.beginning = frame.from === 0;
-      this.divider = this.lostSight ? { after: frame.from, text: restored ? RESTORED : GONE } : null;
+      this.divider = this.lostSight ? { after: frame.from, node: element("li", { className: "note" }, restored ? RESTORED : GONE) } : null;
       for (const one of this.pending) if (one.tick === "acked") one.tick = "kept"; // it may not have lasted
       if (frame.from > 0) this.loadEarlier();
     }
@@ -310,14 +310,18 @@ class Room {
     this.last = message.seq;
     this.trouble = "";
     this.messages.push(message);
+    if (this !== current) this.forgetEarly();
+    if ((this !== current || document.hidden) && !isMine(message)) this.unread += 1;
     const one = this.pending.find((candidate) => candidate.id === message.id);
     if (one) this.drop(one);
-    if (this.messages.length > MAX_SHOWN + PAGE && (this !== current || atEnd())) {
-      this.messages.splice(0, PAGE);
-      this.beginning = false;
-    }
-    if ((this !== current || document.hidden) && !isMine(message)) this.unread += 1;
-    showMessage(this, message);
+    if (one && this === current) showNews(); // in its place
+    else showSoon();
+  }
+
+  forgetEarly() {
+    if (this.messages.length <= MAX_SHOWN + PAGE) return;
+    this.messages.splice(0, this.messages.length - MAX_SHOWN);
+    this.beginning = false;
   }
 
   drop(one) {
@@ -346,11 +350,11 @@ class Room {
       this.pending = this.pending.filter((one) => one.tick !== "acked" || !ids.has(one.id));
       this.messages.unshift(...page.messages);
       this.beginning = (page.messages[0]?.seq ?? page.oldest) <= page.oldest;
+      if (this === current) showEarlier(page.messages.length);
     } catch {
       setTimeout(() => this.messages.length || this.loadEarlier(), between(1_500, 3_000)); // a longer list has its button
     } finally {
       this.loading = false;
-      if (this === current) showRoom({ keepPlace: before <= this.last });
     }
   }
 }
@@ -425,8 +429,12 @@ function tick() {
   return svg;
 }
 
-const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
+const inFigures = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" };
+// Each is made once: to make one takes as long as the rest of a message.
+const [clock, day, moment] = [{ hour: "2-digit", minute: "2-digit" }, { weekday: "long", day: "numeric", month: "long" }, inFigures].map((how) => {
+  const format = new Intl.DateTimeFormat([], how);
+  return (at) => format.format(new Date(at));
+});
 const isLarge = (text) => text.length < 40 && /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\u200d\ufe0f\s]+$/u.test(text);
 
 function messageNode(message, previous) {
@@ -438,7 +446,7 @@ function messageNode(message, previous) {
   if (isLarge(message.text)) node.classList.add("large");
   const avatar = element("span", { className: follows ? "" : "avatar", ariaHidden: "true" });
   if (!follows) paintAvatar(avatar, message.from);
-  const time = element("time", { dateTime: message.at, title: new Date(message.at).toLocaleString() }, clock(message.at));
+  const time = element("time", { dateTime: message.at, title: moment(message.at) }, clock(message.at));
   const seq = element("code", { title: "its place in the room's one order" }, `#${message.seq}`);
   const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
   node.append(avatar);
@@ -479,29 +487,94 @@ function pendingNode(room, one) {
   return node;
 }
 
-const atEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
+const nearEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
+const isHeld = () => drawn - seen >= MAX_SHOWN; // whoever reads back is given more as he comes to it
+const atEnd = () => nearEnd() && !isHeld();
 const toEnd = () => { $("scroller").scrollTop = $("scroller").scrollHeight; };
 
-function append(message, previous) {
-  if (!previous || day(previous.at) !== day(message.at)) $("log").append(element("li", { className: "day" }, day(message.at)));
-  const node = messageNode(message, previous);
-  $("log").append(node);
-  return node;
+let drawn = 0; // the seq of the last message that is in the page
+let seen = 0; // and of the last one that was, when its end was in sight
+let soon = null;
+
+// The nodes of some messages of the current room, with what stands between them.
+function nodes(from, to) {
+  return current.messages.slice(from, to).flatMap((message, index) => {
+    let previous = current.messages[from + index - 1];
+    const made = [];
+    if (current.divider && message.seq > current.divider.after && !(previous?.seq > current.divider.after)) {
+      made.push(current.divider.node);
+      previous = null;
+    }
+    if (!previous || day(previous.at) !== day(message.at)) made.push(element("li", { className: "day" }, day(message.at)));
+    return [...made, messageNode(message, previous)];
+  });
 }
 
-function showMessage(room, message) {
-  showRooms();
-  if (room !== current) return;
-  const stick = atEnd() || isMine(message);
-  append(message, room.messages.at(-2)).classList.add("fresh");
-  while (stick && $("log").children.length > MAX_SHOWN + 2 * PAGE) $("log").firstElementChild.remove();
+function drawNext(most = Infinity) {
+  const from = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  const made = nodes(from, from + most);
+  for (const node of made) node.classList.add("fresh");
+  $("log").append(...made);
+  drawn = current.messages[Math.min(from + most, current.messages.length) - 1].seq;
+}
+
+// Makes the first messages anew, down to one that is there: whose author may have been named above it.
+function drawAbove(node, index) {
+  while ($("log").firstElementChild !== node) $("log").firstElementChild.remove();
+  node.replaceWith(...nodes(0, index + 1));
+}
+
+function showEarlier(count) {
+  const first = $("log").querySelector(".message");
+  if (!first) return showRoom();
+  const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
+  $("log").ariaBusy = "true"; // what was there before is not news
+  drawAbove(first, count);
+  $("log").ariaBusy = "false";
+  $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
   showEdges();
-  if (stick) toEnd();
-  else {
-    room.below = (room.below ?? 0) + 1;
-    $("newer").hidden = false;
-    $("newer").textContent = `${room.below} new ↓`;
-  }
+}
+
+// Together, some times a second: to lay the page out anew takes as long as many messages.
+function showSoon() {
+  soon ??= setTimeout(showNews, 20);
+}
+
+function showNews() {
+  clearTimeout(soon);
+  soon = null;
+  showRooms();
+  const first = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  if (first === current.messages.length) return;
+  if (atEnd() || current.messages.slice(first).some(isMine)) follow();
+  else if (!isHeld()) drawNext();
+  showEdges();
+  showNewer();
+}
+
+function follow() {
+  current.forgetEarly();
+  if (current.messages[0].seq > drawn) return showRoom();
+  drawNext();
+  const first = $("log").querySelector(`[data-seq="${current.messages[0].seq}"]`);
+  if ($("log").querySelector(".message") !== first) drawAbove(first, 0);
+  seen = drawn;
+  toEnd();
+  showNewer();
+  showEdges();
+}
+
+function reachEnd() {
+  if (!nearEnd()) return;
+  if (isHeld()) return current.last - drawn > PAGE ? drawNext(PAGE) : follow();
+  seen = drawn;
+  showNewer();
+}
+
+function showNewer() {
+  const below = current.last - seen;
+  $("newer").hidden = !(below > 0);
+  $("newer").textContent = `${below} new ↓`;
 }
 
 function showPending(room) {
@@ -530,19 +603,15 @@ function showRoom({ keepPlace = false } = {}) {
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;
   $("log").ariaBusy = "true"; // what was there before is not news
-  $("log").replaceChildren();
-  const before = current.divider ? current.messages.findIndex((message) => message.seq > current.divider.after) : -1;
-  const divider = current.divider && element("li", { className: "note" }, current.divider.text);
-  current.messages.forEach((message, index) => {
-    if (index === before) $("log").append(divider);
-    append(message, index === before ? null : current.messages[index - 1]);
-  });
-  if (divider && before < 0) $("log").append(divider);
+  $("log").replaceChildren(...nodes(0));
+  if (current.divider && !current.divider.node.isConnected) $("log").append(current.divider.node);
+  drawn = current.last ?? 0;
+  seen = stick ? drawn : Math.min(seen, drawn);
   $("log").ariaBusy = "false";
   showPending(current);
   if (stick) toEnd();
   else $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
-  $("newer").hidden = true;
+  showNewer();
   showRooms();
 }
 
@@ -699,7 +768,6 @@ function enter(name) {
   }
   if (current) drafts.set(current.name, $("text").value);
   current = rooms.get(name);
-  current.below = 0;
   $("text").value = drafts.get(name) ?? "";
   if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
   measure();
@@ -846,12 +914,8 @@ function listen() {
   };
   $("room-name").oninput = () => $("room-name").setCustomValidity("");
   $("earlier").onclick = () => current.loadEarlier();
-  $("newer").onclick = toEnd;
-  $("scroller").onscroll = () => {
-    if (!atEnd()) return;
-    current.below = 0;
-    $("newer").hidden = true;
-  };
+  $("newer").onclick = follow;
+  $("scroller").onscroll = reachEnd;
   $("cut").onclick = () => (line.state === "cut" ? mend() : line.cut());
   $("status-action").onclick = () => (line.state === "stranger" ? signIn() : mend());
   $("sign-out").onclick = signOut;

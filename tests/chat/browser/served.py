@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import sqlalchemy as sa
 import trio
 
 from service.platform.testing.processes import Process, started
 from tests.chat.browser.pages import free_ports
 
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0, "rate_per_address": 0}
+
+FILL = """
+    WITH room AS (UPDATE chat_room SET seq = seq + :count WHERE name = :room RETURNING name, seq - :count AS before)
+    INSERT INTO chat_message (room, seq, id, author, text, at)
+    SELECT room.name, before + n, md5(room.name || before || n), 'Cid', 'filled ' || n, now()
+    FROM room, generate_series(1, :count) n
+"""
 
 
 class Service:
@@ -39,3 +47,13 @@ class Service:
         with httpx2.Client(base_url=self.url) as client:
             for text in texts:
                 client.post(f"/api/rooms/{room}/messages", json={"text": text, "from": "Ben"}).raise_for_status()
+
+    def execute(self, statement: str, **values: object) -> None:
+        engine = sa.create_engine(self.database_url)
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+        engine.dispose()
+
+    def fill(self, room: str, count: int) -> None:
+        """Let a room have so many messages more, at once, as another replica could have stored them."""
+        self.execute(FILL, room=room, count=count)

@@ -6,6 +6,7 @@ const PROTOCOL = "chat.v1";
 const TITLE = document.title; // as the page was sent
 const MAX_TEXT = 4000; // code points
 const MAX_ROOMS = 32;
+const IS_ROOM = /^[a-z0-9-]{1,64}$/;
 const MAX_SHOWN = 400; // messages kept in the page of who reads the last ones, and drawn below who reads older ones
 const PAGE = 50;
 const CONNECT_PATIENCE = 8_000; // ms
@@ -30,7 +31,7 @@ const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) 
 
 function recall(store, key, otherwise) {
   try {
-    return JSON.parse(store.getItem(`chat.${key}`)) ?? otherwise;
+    return JSON.parse(window[store].getItem(`chat.${key}`)) ?? otherwise; // where storage is off, it may not even be named
   } catch {
     return otherwise; // storage is off, or holds something else
   }
@@ -38,7 +39,7 @@ function recall(store, key, otherwise) {
 
 function keep(store, key, value) {
   try {
-    store.setItem(`chat.${key}`, JSON.stringify(value));
+    window[store].setItem(`chat.${key}`, JSON.stringify(value));
   } catch {
     // storage is off or full: the page works, and forgets
   }
@@ -61,12 +62,14 @@ class Line {
   // Whoever has to sign in first is not let in, and the browser would not say why: so it is asked before.
   async connect() {
     const asked = this.asked = {};
-    const known = await askWho();
+    const answered = await askWho();
     if (asked !== this.asked) return; // somebody else began, or cut the line
-    if (known.identity && !known.signed_in) {
-      this.forget();
-      this.become("stranger");
-    } else this.dial();
+    if (answered && (who.signed_in || !who.identity)) return this.dial();
+    this.forget();
+    this.greeted = false;
+    this.bye = null;
+    if (answered) this.become("stranger");
+    else this.lost(0); // as whom it would come in is not known
   }
 
   dial() {
@@ -145,9 +148,8 @@ class Line {
   async investigate() {
     try {
       const ready = await fetch("/readyz", { cache: "no-store" });
-      this.reason = ready.ok
-        ? "The server answers, and refuses this name, or takes nobody more just now."
-        : "The server is there, and not ready.";
+      const refused = who.trouble ? `cannot say who you are: ${who.trouble}` : "refuses this name, or takes nobody more just now";
+      this.reason = ready.ok ? `The server answers, and ${refused}.` : "The server is there, and not ready.";
     } catch {
       this.reason = "The server does not answer.";
     }
@@ -192,7 +194,7 @@ class Room {
     this.epoch = null;
     this.last = null; // the seq up to which nothing is missing; null is before the first join
     this.messages = []; // ascending by seq, without a hole
-    this.pending = recall(sessionStorage, `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
+    this.pending = recall("sessionStorage", `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
     this.joined = false;
     this.refused = 0; // joins since the last that succeeded
     this.beginning = false; // the oldest message kept by the server is shown
@@ -202,7 +204,7 @@ class Room {
   }
 
   get waiting() {
-    return this.pending.filter((one) => one.tick === "kept" || one.tick === "sent").length;
+    return this.pending.filter(isUnanswered).length;
   }
 
   join() {
@@ -243,7 +245,7 @@ class Room {
 
   // One at a time: a repeat then never comes behind what was written after it.
   flush() {
-    const next = this.pending.find((one) => one.tick === "kept" || one.tick === "sent");
+    const next = this.pending.find((one) => isUnanswered(one) && isOurs(one));
     if (!this.joined || !next || next.tick === "sent" || this.paused) return;
     const frame = { type: "send", room: this.name, id: next.id, text: next.text };
     const size = new TextEncoder().encode(JSON.stringify(frame)).length;
@@ -261,7 +263,7 @@ class Room {
   write(text) {
     const id = makeId();
     remember(id);
-    this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept" });
+    this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept", subject: who.subject, author: who.name });
     this.changed();
     this.flush();
   }
@@ -332,8 +334,8 @@ class Room {
   }
 
   changed() {
-    const unanswered = this.pending.filter((one) => one.tick !== "acked" && one.tick !== "failed");
-    keep(sessionStorage, `pending.${this.name}`, unanswered.map(({ id, text, at }) => ({ id, text, at })));
+    const unanswered = this.pending.filter(isUnanswered);
+    keep("sessionStorage", `pending.${this.name}`, unanswered.map(({ id, text, at, subject, author }) => ({ id, text, at, subject, author })));
     showPending(this);
   }
 
@@ -359,20 +361,22 @@ class Room {
   }
 }
 
-// ---- who writes. Names are claims: what makes a message mine is that this browser made its id.
+// ---- who writes. Names are claims: what makes a guest's message mine is that this browser made its id.
 
 const own = new Set();
-const isMine = (message) => own.has(message.id);
+const isMine = (message) => (message.subject ? message.subject === who.subject : own.has(message.id));
+const isUnanswered = (one) => one.tick === "kept" || one.tick === "sent";
+const isOurs = (one) => !one.subject || one.subject === who.subject; // and not of who was signed in before
 
 // Other tabs write here too: what they have kept comes in before anything is kept anew.
 function recallOwn() {
-  for (const id of recall(localStorage, "own", [])) own.add(id);
+  for (const id of recall("localStorage", "own", [])) own.add(id);
 }
 
 function remember(id) {
   recallOwn();
   own.add(id);
-  keep(localStorage, "own", [...own].slice(-1000));
+  keep("localStorage", "own", [...own].slice(-1000));
 }
 
 function inventName() {
@@ -406,7 +410,7 @@ let current = null;
 let line = null;
 
 // What this browser has open, in whichever tab.
-const keepRooms = (change) => keep(localStorage, "rooms", [...change(new Set(recall(localStorage, "rooms", [...rooms.keys()])))]);
+const keepRooms = (change) => keep("localStorage", "rooms", [...change(new Set(recall("localStorage", "rooms", [...rooms.keys()])))]);
 
 const sum = (property) => [...rooms.values()].reduce((total, room) => total + room[property], 0);
 
@@ -471,8 +475,10 @@ function pendingNode(room, one) {
   node.dataset.tick = one.tick;
   if (isLarge(one.text)) node.classList.add("large");
   const meta = element("span", { className: "meta", title: TICKS[one.tick] }, element("time", { dateTime: one.at }, clock(one.at)));
-  if (one.tick === "failed") {
-    meta.append(`not sent: ${one.reason}`, element("button", {
+  const kept = isOurs(one) ? "" : `kept for ${one.author}, who wrote it`;
+  const said = one.tick === "failed" ? `not sent: ${one.reason}` : kept;
+  if (said) {
+    meta.append(said, element("button", {
       type: "button",
       onclick: () => {
         room.drop(one);
@@ -647,7 +653,14 @@ function showFacts() {
   $("fact-reconnects").textContent = Math.max(0, (line?.made ?? 0) - 1);
 }
 
+// For what somebody asked for and did not get.
+function say(text) {
+  Object.assign(showStatus, { said: text, saidUntil: Date.now() + 10_000 });
+  showStatus();
+}
+
 function statusText() {
+  if (Date.now() < showStatus.saidUntil) return showStatus.said;
   const waiting = sum("waiting");
   const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
   switch (line.state) {
@@ -758,10 +771,14 @@ function welcomeBack(room) {
 
 // ---- what people do
 
+function whyNot(name) {
+  if (!IS_ROOM.test(name)) return "A room is called by 1 to 64 letters from a to z, digits and -.";
+  return rooms.has(name) || rooms.size < MAX_ROOMS ? "" : `You are in ${MAX_ROOMS} rooms, as many as can be: leave one first.`;
+}
+
 function enter(name) {
-  if (!/^[a-z0-9-]{1,64}$/.test(name)) return false;
+  if (whyNot(name)) return false;
   if (!rooms.has(name)) {
-    if (rooms.size >= MAX_ROOMS) return false;
     rooms.set(name, new Room(name));
     keepRooms((kept) => kept.add(name));
     if (line?.state === "open") rooms.get(name).join();
@@ -779,12 +796,20 @@ function enter(name) {
 }
 const drafts = new Map();
 
+// The address names a room; what it names instead is said, and does not stay there.
+function enterNamed() {
+  const wanted = location.hash.slice(1);
+  if (enter(wanted)) return;
+  enter(current?.name ?? rooms.keys().next().value ?? "lobby");
+  if (wanted) say(`#${wanted.slice(0, 64)} was not opened. ${whyNot(wanted)}`);
+}
+
 function leave(room) {
   if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
   room.shown.item.remove();
-  keep(sessionStorage, `pending.${room.name}`, []);
+  keep("sessionStorage", `pending.${room.name}`, []);
   keepRooms((kept) => kept.difference(new Set([room.name])));
   if (room === current) enter(rooms.keys().next().value);
   else showRooms();
@@ -792,7 +817,12 @@ function leave(room) {
 
 function write() {
   const text = $("text").value.toWellFormed().replaceAll("\0", "").trim();
-  if (!text || [...text].length > MAX_TEXT) return;
+  const length = [...text].length;
+  if (length > MAX_TEXT) {
+    $("text").setCustomValidity(`A message has at most ${MAX_TEXT} characters; this one has ${length}.`);
+    $("text").reportValidity();
+  }
+  if (!text || length > MAX_TEXT) return;
   $("text").value = "";
   measure();
   current.write(text);
@@ -801,6 +831,7 @@ function write() {
 
 function measure() {
   const left = MAX_TEXT - [...$("text").value].length;
+  $("text").setCustomValidity("");
   $("left").hidden = left > 300;
   $("left").textContent = left;
   $("left").classList.toggle("over", left < 0);
@@ -813,23 +844,28 @@ function rename() {
   const name = saneName($("name").value) || line.name;
   $("name").value = name;
   paintAvatar($("your-avatar"), name);
-  keep(localStorage, "name", name);
+  keep("localStorage", "name", name);
   if (name !== line.name) line.rename(name);
 }
 
 // ---- who you are
 
-let who = { identity: false, sign_in: false, signed_in: false, name: "" };
+let who = { identity: false, sign_in: false, signed_in: false, subject: "", name: "" };
 
-// Without an answer it is as before: the line itself tells what is wrong.
+// Whether there was an answer; without one it is as before.
 async function askWho() {
+  const before = who.subject;
   try {
     const answer = await fetch("/auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
-    if (answer.ok) showWho(who = await answer.json());
+    const said = await answer.json();
+    who = answer.ok ? said : { ...who, trouble: said.detail };
+    if (answer.ok) showWho(who);
+    if (before !== who.subject) showRoom({ keepPlace: true }); // what is mine is not what was
+    return answer.ok;
   } catch {
-    // no server, or none that answers
+    who = { ...who, trouble: "" };
+    return false; // no server, or none that answers
   }
-  return who;
 }
 
 function showWho({ identity, signed_in: signedIn, name }) {
@@ -848,9 +884,12 @@ function signIn() {
 async function signOut() {
   try {
     const answer = await fetch("/auth/sign-out", { method: "POST" });
-    location.assign((await answer.json()).to);
+    const said = await answer.json();
+    if (answer.ok) location.assign(said.to);
+    else say(`You are not signed out: ${said.detail}.`);
   } catch {
-    mend(); // which shows what is wrong
+    say("You are not signed out: the server does not answer.");
+    mend();
   }
 }
 
@@ -862,7 +901,7 @@ function mend() {
 function drawer(kind, open) {
   document.body.classList.toggle(kind, open);
   $("wire-toggle").ariaExpanded = String(document.body.classList.contains("wired"));
-  if (kind === "wired") keep(localStorage, "wired", open);
+  if (kind === "wired") keep("localStorage", "wired", open);
 }
 
 function closeDrawers() {
@@ -908,7 +947,7 @@ function listen() {
     const wanted = $("room-name").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
     if (enter(wanted)) $("room-name").value = "";
     else {
-      $("room-name").setCustomValidity(wanted ? `You are in ${MAX_ROOMS} rooms, as many as can be: leave one first.` : "A room is called by letters from a to z, digits and -.");
+      $("room-name").setCustomValidity(whyNot(wanted));
       $("room-name").reportValidity();
     }
   };
@@ -920,6 +959,7 @@ function listen() {
   $("status-action").onclick = () => (line.state === "stranger" ? signIn() : mend());
   $("sign-out").onclick = signOut;
   $("wire-toggle").onclick = () => drawer("wired", !document.body.classList.contains("wired"));
+  document.querySelector(".skip").onclick = (event) => { event.preventDefault(); $("text").focus(); }; // to name it in the address would open a room
   document.querySelector("[data-open=sidebar]").onclick = () => { drawer("roomy", true); document.querySelector("#rooms .open").focus(); };
   document.querySelector("[data-close=sidebar]").onclick = () => drawer("roomy", false);
   document.querySelector("[data-close=wire]").onclick = () => drawer("wired", false);
@@ -929,20 +969,23 @@ function listen() {
   window.ononline = window.onoffline = () => line.probe();
   window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
   window.onstorage = onStorage;
-  window.onhashchange = () => enter(location.hash.slice(1));
+  window.onhashchange = enterNamed;
 }
 
 recallOwn();
-const name = saneName(recall(localStorage, "name", "")) || inventName();
-keep(localStorage, "name", name);
+const name = saneName(recall("localStorage", "name", "")) || inventName();
+keep("localStorage", "name", name);
 $("name").value = name;
 paintAvatar($("your-avatar"), name);
-for (const known of recall(localStorage, "rooms", ["lobby", "harbour", "galley"])) {
-  if (/^[a-z0-9-]{1,64}$/.test(known)) rooms.set(known, new Room(known));
+// Other tabs may have opened more than one can be in; the one that the address names is among those that are.
+const named = location.hash.slice(1);
+for (const known of recall("localStorage", "rooms", ["lobby", "harbour", "galley"])) {
+  const reserved = known === named || rooms.has(named) || !IS_ROOM.test(named) ? 0 : 1;
+  if (IS_ROOM.test(known) && rooms.size + reserved < MAX_ROOMS) rooms.set(known, new Room(known));
 }
 line = new Line({ name, onFrame, onState, onWire: showFrame });
 listen();
-drawer("wired", innerWidth > 1080 && recall(localStorage, "wired", innerWidth > 1240));
-if (!enter(location.hash.slice(1))) enter(rooms.keys().next().value ?? "lobby");
+drawer("wired", innerWidth > 1080 && recall("localStorage", "wired", innerWidth > 1240));
+enterNamed();
 line.connect();
 setInterval(showStatus, 500);

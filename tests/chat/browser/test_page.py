@@ -268,7 +268,7 @@ def test_a_room_that_cannot_be_opened_is_said_to_be_one(room: str, open_page: Op
     page.fill("#room-name", "one-more")
     page.press("#room-name", "Enter")
 
-    assert nameless == "A room is called by letters from a to z, digits and -."
+    assert nameless == "A room is called by 1 to 64 letters from a to z, digits and -."
     assert before == ""
     assert page.eval_on_selector("#room-name", told) == "You are in 32 rooms, as many as can be: leave one first."
 

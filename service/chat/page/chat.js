@@ -148,7 +148,10 @@ class Line {
   async investigate() {
     try {
       const ready = await fetch("/readyz", { cache: "no-store" });
-      const refused = who.trouble ? `cannot say who you are: ${who.trouble}` : "refuses this name, or takes nobody more just now";
+      const tried = await fetch("/ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
+      const stranger = tried.status === 403 && (await tried.json()).detail;
+      const unknown = who.trouble && `cannot say who you are: ${who.trouble}`;
+      const refused = (stranger && `refuses this page: ${stranger}`) || unknown || "refuses this name, or takes nobody more just now";
       this.reason = ready.ok ? `The server answers, and ${refused}.` : "The server is there, and not ready.";
     } catch {
       this.reason = "The server does not answer.";
@@ -460,6 +463,7 @@ function messageNode(message, previous) {
     const who = element("bdi", { title, className: verified ? "verified" : "" }, message.from);
     node.append(element("div", { className: "who" }, who, time));
   }
+  if (!follows && mine) node.append(element("span", { className: "hidden" }, "you"));
   node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);
   if (mine) {
     node.dataset.tick = "acked";

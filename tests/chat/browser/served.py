@@ -11,6 +11,7 @@ import trio
 from service.platform.testing.processes import Process, started
 from tests.chat.browser.pages import free_ports
 
+NETWORK = r"WebSocket connection to .* failed|Failed to load resource"  # which Chromium logs, whatever a page does
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0, "rate_per_address": 0}
 
 FILL = """

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import trio
 from playwright.sync_api import Page, Playwright
 
+from service.platform.testing.processes import started
 from tests.chat.browser.conftest import QUIET, OpenPage
 from tests.chat.browser.pages import shown, wait_shown, write
-from tests.chat.browser.served import Service
+from tests.chat.browser.served import NETWORK, QUICK, Service
 
 NO_ROOM = "A room is called by 1 to 64 letters from a to z, digits and -."
 
@@ -71,6 +73,22 @@ def test_a_message_that_is_too_long_is_said_to_be(service: Service, open_page: O
 
     assert too_long == "A message has at most 4000 characters; this one has 10000."
     assert page.eval_on_selector("#text", said) == ""
+
+
+def test_an_origin_that_is_not_allowed_is_said_to_be_refused(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    """As behind a proxy that does not hand on the Host which the browser asked for."""
+    elsewhere = {"database_url": service.database_url, "allowed_origins": "https://chat.example.org", **QUICK}
+    with started(tmp_path, "serve", **elsewhere) as process:
+        trio.run(process.wait_ready)
+        page = open_page(f"{process.public}/#origin", state="offline", forgiven=NETWORK)
+        page.wait_for_selector("#status-text:text('the origin')")
+
+        said = page.inner_text("#status-text")
+
+    reason = f"pages of the origin '{process.public}' are not allowed to do this"
+    assert said.startswith(f"Offline. The server answers, and refuses this page: {reason}.")
 
 
 def test_the_page_works_where_the_browser_keeps_nothing(

@@ -14,9 +14,8 @@ from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
 from tests.chat.browser.conftest import OpenPage
 from tests.chat.browser.pages import shown, wait_shown, write
-from tests.chat.browser.served import QUICK, Service
+from tests.chat.browser.served import NETWORK, QUICK, Service
 
-NETWORK = r"WebSocket connection to .* failed|Failed to load resource"  # which Chromium logs, whatever a page does
 REFUSED_NAME = "Ada \U0001fae9"  # a character of Unicode 16, which Chromium knows and Python 3.13 does not
 
 

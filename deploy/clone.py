@@ -1,5 +1,6 @@
 """What the commands of a clone's life share: they refuse in one sentence, and only where git can undo them."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -21,11 +22,21 @@ class Refused(Exception):
 def command(work: Callable[[], None], *, changes: bool = True) -> None:
     """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C. Some never change the clone."""
     try:
+        if changes:
+            be_alone()
         work()
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
     except KeyboardInterrupt:
         sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+
+
+def be_alone() -> None:
+    """Keep other commands out of this clone until the process ends. Raises Refused where one is at work."""
+    try:
+        fcntl.flock(os.open(ROOT, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Refused("another command is changing this clone: wait until it has ended") from error
 
 
 def template_page(name: str, root: Path = ROOT) -> Path:

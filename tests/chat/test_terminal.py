@@ -460,6 +460,20 @@ async def test_joiners_are_shown_and_typed(tmp_path: Path, database_url: str) ->
         assert await screen.wait_for(f"#1 you: {family}")
 
 
+async def test_a_long_paste_is_taken_at_once_and_keeps_its_words_apart(tmp_path: Path, database_url: str) -> None:
+    async with (
+        ready(tmp_path, "serve", database_url=database_url, **QUICK) as service,
+        terminal(tmp_path, "chat", service.public, "--room", "paste") as (screen, _),
+    ):
+        await screen.wait_for("in paste at #0")
+        pasted = "\u4e2d" * 20_000 + "\none\ttwo\r\nthree\n"
+        await trio.to_thread.run_sync(screen.type, pasted, abandon_on_cancel=True)
+        await screen.wait_for("#2 you: three", seconds=30)
+
+    assert "* too_large: text: " in screen.text
+    assert "#1 you: one two\r" in screen.text
+
+
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     show("#1 eve: \x1b[2J\x07 gone")
 

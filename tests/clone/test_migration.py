@@ -1,6 +1,7 @@
 """`make migration`: what the models say becomes a migration that says whom it serves, and that was tried."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,13 @@ def test_two_heads_are_joined_and_the_join_is_tried(two_heads: Path, server_url:
         1,
         "nothing was changed: the migrations have one head: there is nothing to join\n",
     )
+
+
+def test_of_two_commands_at_once_one_is_refused(two_heads: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: run_in(two_heads, *JOIN), range(2)))
+
+    refused = "nothing was changed: another command is changing this clone: wait until it has ended\n"
+    assert refused in [one.stderr for one in done]
+    assert "Traceback" not in "".join(one.stderr for one in done)
+    assert written(two_heads, "join_east_and_west")

@@ -46,10 +46,7 @@ class Terminal:
         waiting = self._waiting()
         prompt = f"({waiting} waiting) {PROMPT}" if waiting else PROMPT
         room = shutil.get_terminal_size().columns - len(prompt) - 1
-        shown = self._typed
-        while shown and _width(shown) > room:  # there may be no room at all
-            shown = shown[1:]
-        print(f"\r\x1b[K{prompt}{shown}", end="", flush=True)
+        print(f"\r\x1b[K{prompt}{_tail(self._typed, room)}", end="", flush=True)
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield each line when Enter is pressed, until Ctrl-D on an empty one, or the terminal is gone."""
@@ -71,7 +68,7 @@ class Terminal:
                 elif key == _STOP:
                     self._stop()
                 else:
-                    self._edit(key)
+                    self._edit(" " if key == "\t" else key)  # pasted, between words
             self.draw()
 
     @contextmanager
@@ -114,10 +111,19 @@ def printable(line: str) -> str:
     return "".join(c if c.isprintable() or c in JOINERS else " " for c in line)
 
 
-def _width(text: str) -> int:
-    """Return about how many columns a text takes."""
-    seen = (c for c in text if not (unicodedata.combining(c) or c in JOINERS))
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in seen)
+def _tail(text: str, columns: int) -> str:
+    """Return the end of a text, as much as fits; there may be no room at all. Its beginning is not looked at."""
+    start = len(text)
+    while start and (columns := columns - _width(text[start - 1])) >= 0:
+        start -= 1
+    return text[start:]
+
+
+def _width(character: str) -> int:
+    """Return about how many columns a character takes."""
+    if unicodedata.combining(character) or character in JOINERS:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 async def lines(descriptor: int) -> AsyncIterator[str]:

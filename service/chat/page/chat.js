@@ -6,7 +6,8 @@ const PROTOCOL = "chat.v1";
 const TITLE = document.title; // as the page was sent
 const MAX_TEXT = 4000; // code points
 const MAX_ROOMS = 32;
-const MAX_SHOWN = 400; // messages kept in the page; older ones are fetched again
+const IS_ROOM = /^[a-z0-9-]{1,64}$/;
+const MAX_SHOWN = 400; // messages kept in the page of who reads the last ones, and drawn below who reads older ones
 const PAGE = 50;
 const CONNECT_PATIENCE = 8_000; // ms
 const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
@@ -30,7 +31,7 @@ const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) 
 
 function recall(store, key, otherwise) {
   try {
-    return JSON.parse(store.getItem(`chat.${key}`)) ?? otherwise;
+    return JSON.parse(window[store].getItem(`chat.${key}`)) ?? otherwise; // where storage is off, it may not even be named
   } catch {
     return otherwise; // storage is off, or holds something else
   }
@@ -38,7 +39,7 @@ function recall(store, key, otherwise) {
 
 function keep(store, key, value) {
   try {
-    store.setItem(`chat.${key}`, JSON.stringify(value));
+    window[store].setItem(`chat.${key}`, JSON.stringify(value));
   } catch {
     // storage is off or full: the page works, and forgets
   }
@@ -61,12 +62,14 @@ class Line {
   // Whoever has to sign in first is not let in, and the browser would not say why: so it is asked before.
   async connect() {
     const asked = this.asked = {};
-    const known = await askWho();
+    const answered = await askWho();
     if (asked !== this.asked) return; // somebody else began, or cut the line
-    if (known.identity && !known.signed_in) {
-      this.forget();
-      this.become("stranger");
-    } else this.dial();
+    if (answered && (who.signed_in || !who.identity)) return this.dial();
+    this.forget();
+    this.greeted = false;
+    this.bye = null;
+    if (answered) this.become("stranger");
+    else this.lost(0); // as whom it would come in is not known
   }
 
   dial() {
@@ -145,9 +148,11 @@ class Line {
   async investigate() {
     try {
       const ready = await fetch("/readyz", { cache: "no-store" });
-      this.reason = ready.ok
-        ? "The server answers, and refuses this name, or takes nobody more just now."
-        : "The server is there, and not ready.";
+      const tried = await fetch("/ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
+      const stranger = tried.status === 403 && (await tried.json()).detail;
+      const unknown = who.trouble && `cannot say who you are: ${who.trouble}`;
+      const refused = (stranger && `refuses this page: ${stranger}`) || unknown || "refuses this name, or takes nobody more just now";
+      this.reason = ready.ok ? `The server answers, and ${refused}.` : "The server is there, and not ready.";
     } catch {
       this.reason = "The server does not answer.";
     }
@@ -192,7 +197,7 @@ class Room {
     this.epoch = null;
     this.last = null; // the seq up to which nothing is missing; null is before the first join
     this.messages = []; // ascending by seq, without a hole
-    this.pending = recall(sessionStorage, `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
+    this.pending = recall("sessionStorage", `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
     this.joined = false;
     this.refused = 0; // joins since the last that succeeded
     this.beginning = false; // the oldest message kept by the server is shown
@@ -202,7 +207,7 @@ class Room {
   }
 
   get waiting() {
-    return this.pending.filter((one) => one.tick === "kept" || one.tick === "sent").length;
+    return this.pending.filter(isUnanswered).length;
   }
 
   join() {
@@ -223,7 +228,7 @@ class Room {
     if (first || this.lostSight) {
       this.messages = [];
       this.beginning = frame.from === 0;
-      this.divider = this.lostSight ? { after: frame.from, text: restored ? RESTORED : GONE } : null;
+      this.divider = this.lostSight ? { after: frame.from, node: element("li", { className: "note" }, restored ? RESTORED : GONE) } : null;
       for (const one of this.pending) if (one.tick === "acked") one.tick = "kept"; // it may not have lasted
       if (frame.from > 0) this.loadEarlier();
     }
@@ -243,7 +248,7 @@ class Room {
 
   // One at a time: a repeat then never comes behind what was written after it.
   flush() {
-    const next = this.pending.find((one) => one.tick === "kept" || one.tick === "sent");
+    const next = this.pending.find((one) => isUnanswered(one) && isOurs(one));
     if (!this.joined || !next || next.tick === "sent" || this.paused) return;
     const frame = { type: "send", room: this.name, id: next.id, text: next.text };
     const size = new TextEncoder().encode(JSON.stringify(frame)).length;
@@ -261,7 +266,7 @@ class Room {
   write(text) {
     const id = makeId();
     remember(id);
-    this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept" });
+    this.pending.push({ id, text, at: new Date().toISOString(), tick: "kept", subject: who.subject, author: who.name });
     this.changed();
     this.flush();
   }
@@ -310,14 +315,18 @@ class Room {
     this.last = message.seq;
     this.trouble = "";
     this.messages.push(message);
+    if (this !== current) this.forgetEarly();
+    if ((this !== current || document.hidden) && !isMine(message)) this.unread += 1;
     const one = this.pending.find((candidate) => candidate.id === message.id);
     if (one) this.drop(one);
-    if (this.messages.length > MAX_SHOWN + PAGE && (this !== current || atEnd())) {
-      this.messages.splice(0, PAGE);
-      this.beginning = false;
-    }
-    if ((this !== current || document.hidden) && !isMine(message)) this.unread += 1;
-    showMessage(this, message);
+    if (one && this === current) showNews(); // in its place
+    else showSoon();
+  }
+
+  forgetEarly() {
+    if (this.messages.length <= MAX_SHOWN + PAGE) return;
+    this.messages.splice(0, this.messages.length - MAX_SHOWN);
+    this.beginning = false;
   }
 
   drop(one) {
@@ -328,8 +337,8 @@ class Room {
   }
 
   changed() {
-    const unanswered = this.pending.filter((one) => one.tick !== "acked" && one.tick !== "failed");
-    keep(sessionStorage, `pending.${this.name}`, unanswered.map(({ id, text, at }) => ({ id, text, at })));
+    const unanswered = this.pending.filter(isUnanswered);
+    keep("sessionStorage", `pending.${this.name}`, unanswered.map(({ id, text, at, subject, author }) => ({ id, text, at, subject, author })));
     showPending(this);
   }
 
@@ -346,29 +355,31 @@ class Room {
       this.pending = this.pending.filter((one) => one.tick !== "acked" || !ids.has(one.id));
       this.messages.unshift(...page.messages);
       this.beginning = (page.messages[0]?.seq ?? page.oldest) <= page.oldest;
+      if (this === current) showEarlier(page.messages.length);
     } catch {
       setTimeout(() => this.messages.length || this.loadEarlier(), between(1_500, 3_000)); // a longer list has its button
     } finally {
       this.loading = false;
-      if (this === current) showRoom({ keepPlace: before <= this.last });
     }
   }
 }
 
-// ---- who writes. Names are claims: what makes a message mine is that this browser made its id.
+// ---- who writes. Names are claims: what makes a guest's message mine is that this browser made its id.
 
 const own = new Set();
-const isMine = (message) => own.has(message.id);
+const isMine = (message) => (message.subject ? message.subject === who.subject : own.has(message.id));
+const isUnanswered = (one) => one.tick === "kept" || one.tick === "sent";
+const isOurs = (one) => !one.subject || one.subject === who.subject; // and not of who was signed in before
 
 // Other tabs write here too: what they have kept comes in before anything is kept anew.
 function recallOwn() {
-  for (const id of recall(localStorage, "own", [])) own.add(id);
+  for (const id of recall("localStorage", "own", [])) own.add(id);
 }
 
 function remember(id) {
   recallOwn();
   own.add(id);
-  keep(localStorage, "own", [...own].slice(-1000));
+  keep("localStorage", "own", [...own].slice(-1000));
 }
 
 function inventName() {
@@ -402,7 +413,7 @@ let current = null;
 let line = null;
 
 // What this browser has open, in whichever tab.
-const keepRooms = (change) => keep(localStorage, "rooms", [...change(new Set(recall(localStorage, "rooms", [...rooms.keys()])))]);
+const keepRooms = (change) => keep("localStorage", "rooms", [...change(new Set(recall("localStorage", "rooms", [...rooms.keys()])))]);
 
 const sum = (property) => [...rooms.values()].reduce((total, room) => total + room[property], 0);
 
@@ -425,8 +436,12 @@ function tick() {
   return svg;
 }
 
-const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-const day = (at) => new Date(at).toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
+const inFigures = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" };
+// Each is made once: to make one takes as long as the rest of a message.
+const [clock, day, moment] = [{ hour: "2-digit", minute: "2-digit" }, { weekday: "long", day: "numeric", month: "long" }, inFigures].map((how) => {
+  const format = new Intl.DateTimeFormat([], how);
+  return (at) => format.format(new Date(at));
+});
 const isLarge = (text) => text.length < 40 && /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\u200d\ufe0f\s]+$/u.test(text);
 
 function messageNode(message, previous) {
@@ -438,7 +453,7 @@ function messageNode(message, previous) {
   if (isLarge(message.text)) node.classList.add("large");
   const avatar = element("span", { className: follows ? "" : "avatar", ariaHidden: "true" });
   if (!follows) paintAvatar(avatar, message.from);
-  const time = element("time", { dateTime: message.at, title: new Date(message.at).toLocaleString() }, clock(message.at));
+  const time = element("time", { dateTime: message.at, title: moment(message.at) }, clock(message.at));
   const seq = element("code", { title: "its place in the room's one order" }, `#${message.seq}`);
   const meta = element("span", { className: "meta" }, ...(mine || follows ? [time, seq] : [seq]));
   node.append(avatar);
@@ -448,6 +463,7 @@ function messageNode(message, previous) {
     const who = element("bdi", { title, className: verified ? "verified" : "" }, message.from);
     node.append(element("div", { className: "who" }, who, time));
   }
+  if (!follows && mine) node.append(element("span", { className: "hidden" }, "you"));
   node.append(element("div", { className: "body" }, element("p", { className: "bubble", dir: "auto" }, message.text)), meta);
   if (mine) {
     node.dataset.tick = "acked";
@@ -463,8 +479,10 @@ function pendingNode(room, one) {
   node.dataset.tick = one.tick;
   if (isLarge(one.text)) node.classList.add("large");
   const meta = element("span", { className: "meta", title: TICKS[one.tick] }, element("time", { dateTime: one.at }, clock(one.at)));
-  if (one.tick === "failed") {
-    meta.append(`not sent: ${one.reason}`, element("button", {
+  const kept = isOurs(one) ? "" : `kept for ${one.author}, who wrote it`;
+  const said = one.tick === "failed" ? `not sent: ${one.reason}` : kept;
+  if (said) {
+    meta.append(said, element("button", {
       type: "button",
       onclick: () => {
         room.drop(one);
@@ -479,29 +497,94 @@ function pendingNode(room, one) {
   return node;
 }
 
-const atEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
+const nearEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
+const isHeld = () => drawn - seen >= MAX_SHOWN; // whoever reads back is given more as he comes to it
+const atEnd = () => nearEnd() && !isHeld();
 const toEnd = () => { $("scroller").scrollTop = $("scroller").scrollHeight; };
 
-function append(message, previous) {
-  if (!previous || day(previous.at) !== day(message.at)) $("log").append(element("li", { className: "day" }, day(message.at)));
-  const node = messageNode(message, previous);
-  $("log").append(node);
-  return node;
+let drawn = 0; // the seq of the last message that is in the page
+let seen = 0; // and of the last one that was, when its end was in sight
+let soon = null;
+
+// The nodes of some messages of the current room, with what stands between them.
+function nodes(from, to) {
+  return current.messages.slice(from, to).flatMap((message, index) => {
+    let previous = current.messages[from + index - 1];
+    const made = [];
+    if (current.divider && message.seq > current.divider.after && !(previous?.seq > current.divider.after)) {
+      made.push(current.divider.node);
+      previous = null;
+    }
+    if (!previous || day(previous.at) !== day(message.at)) made.push(element("li", { className: "day" }, day(message.at)));
+    return [...made, messageNode(message, previous)];
+  });
 }
 
-function showMessage(room, message) {
-  showRooms();
-  if (room !== current) return;
-  const stick = atEnd() || isMine(message);
-  append(message, room.messages.at(-2)).classList.add("fresh");
-  while (stick && $("log").children.length > MAX_SHOWN + 2 * PAGE) $("log").firstElementChild.remove();
+function drawNext(most = Infinity) {
+  const from = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  const made = nodes(from, from + most);
+  for (const node of made) node.classList.add("fresh");
+  $("log").append(...made);
+  drawn = current.messages[Math.min(from + most, current.messages.length) - 1].seq;
+}
+
+// Makes the first messages anew, down to one that is there: whose author may have been named above it.
+function drawAbove(node, index) {
+  while ($("log").firstElementChild !== node) $("log").firstElementChild.remove();
+  node.replaceWith(...nodes(0, index + 1));
+}
+
+function showEarlier(count) {
+  const first = $("log").querySelector(".message");
+  if (!first) return showRoom();
+  const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
+  $("log").ariaBusy = "true"; // what was there before is not news
+  drawAbove(first, count);
+  $("log").ariaBusy = "false";
+  $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
   showEdges();
-  if (stick) toEnd();
-  else {
-    room.below = (room.below ?? 0) + 1;
-    $("newer").hidden = false;
-    $("newer").textContent = `${room.below} new ↓`;
-  }
+}
+
+// Together, some times a second: to lay the page out anew takes as long as many messages.
+function showSoon() {
+  soon ??= setTimeout(showNews, 20);
+}
+
+function showNews() {
+  clearTimeout(soon);
+  soon = null;
+  showRooms();
+  const first = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  if (first === current.messages.length) return;
+  if (atEnd() || current.messages.slice(first).some(isMine)) follow();
+  else if (!isHeld()) drawNext();
+  showEdges();
+  showNewer();
+}
+
+function follow() {
+  current.forgetEarly();
+  if (current.messages[0].seq > drawn) return showRoom();
+  drawNext();
+  const first = $("log").querySelector(`[data-seq="${current.messages[0].seq}"]`);
+  if ($("log").querySelector(".message") !== first) drawAbove(first, 0);
+  seen = drawn;
+  toEnd();
+  showNewer();
+  showEdges();
+}
+
+function reachEnd() {
+  if (!nearEnd()) return;
+  if (isHeld()) return current.last - drawn > PAGE ? drawNext(PAGE) : follow();
+  seen = drawn;
+  showNewer();
+}
+
+function showNewer() {
+  const below = current.last - seen;
+  $("newer").hidden = !(below > 0);
+  $("newer").textContent = `${below} new ↓`;
 }
 
 function showPending(room) {
@@ -530,33 +613,37 @@ function showRoom({ keepPlace = false } = {}) {
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;
   $("log").ariaBusy = "true"; // what was there before is not news
-  $("log").replaceChildren();
-  const before = current.divider ? current.messages.findIndex((message) => message.seq > current.divider.after) : -1;
-  const divider = current.divider && element("li", { className: "note" }, current.divider.text);
-  current.messages.forEach((message, index) => {
-    if (index === before) $("log").append(divider);
-    append(message, index === before ? null : current.messages[index - 1]);
-  });
-  if (divider && before < 0) $("log").append(divider);
+  $("log").replaceChildren(...nodes(0));
+  if (current.divider && !current.divider.node.isConnected) $("log").append(current.divider.node);
+  drawn = current.last ?? 0;
+  seen = stick ? drawn : Math.min(seen, drawn);
   $("log").ariaBusy = "false";
   showPending(current);
   if (stick) toEnd();
   else $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
-  $("newer").hidden = true;
+  showNewer();
   showRooms();
+}
+
+// Made once: what is replaced while somebody is about to press it is not pressed, and loses the focus.
+function roomItem(room) {
+  const badge = element("b", { title: "unread" });
+  const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name), badge);
+  const away = element("button", { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) }, "×");
+  return { item: element("li", {}, open, away), open, badge, away };
 }
 
 function showRooms() {
   if (!document.hidden) current.unread = 0;
-  $("rooms").replaceChildren(...[...rooms.values()].map((room) => {
-    const open = element("button", { className: "open", type: "button", onclick: () => enter(room.name) }, element("span", {}, room.name));
-    if (room.unread) open.append(element("b", { title: "unread" }, room.unread > 99 ? "99+" : String(room.unread)));
-    if (room === current) open.ariaCurrent = "true";
-    const item = element("li", { className: room === current ? "current" : "" }, open);
-    const away = { className: "icon leave", type: "button", ariaLabel: `Leave ${room.name}`, onclick: () => leave(room) };
-    if (rooms.size > 1) item.append(element("button", away, "×"));
-    return item;
-  }));
+  for (const room of rooms.values()) {
+    const { item, open, badge, away } = room.shown ??= roomItem(room);
+    badge.hidden = !room.unread;
+    badge.textContent = room.unread > 99 ? "99+" : room.unread || "";
+    open.ariaCurrent = room === current ? "true" : null;
+    item.className = room === current ? "current" : "";
+    away.hidden = rooms.size === 1;
+    if (!item.isConnected) $("rooms").append(item);
+  }
   const unread = sum("unread");
   $("elsewhere").hidden = !unread;
   $("elsewhere").textContent = unread > 99 ? "99+" : unread;
@@ -570,7 +657,14 @@ function showFacts() {
   $("fact-reconnects").textContent = Math.max(0, (line?.made ?? 0) - 1);
 }
 
+// For what somebody asked for and did not get.
+function say(text) {
+  Object.assign(showStatus, { said: text, saidUntil: Date.now() + 10_000 });
+  showStatus();
+}
+
 function statusText() {
+  if (Date.now() < showStatus.saidUntil) return showStatus.said;
   const waiting = sum("waiting");
   const kept = waiting ? ` ${waiting} waiting here.` : " What you write is kept here.";
   switch (line.state) {
@@ -681,17 +775,20 @@ function welcomeBack(room) {
 
 // ---- what people do
 
+function whyNot(name) {
+  if (!IS_ROOM.test(name)) return "A room is called by 1 to 64 letters from a to z, digits and -.";
+  return rooms.has(name) || rooms.size < MAX_ROOMS ? "" : `You are in ${MAX_ROOMS} rooms, as many as can be: leave one first.`;
+}
+
 function enter(name) {
-  if (!/^[a-z0-9-]{1,64}$/.test(name)) return false;
+  if (whyNot(name)) return false;
   if (!rooms.has(name)) {
-    if (rooms.size >= MAX_ROOMS) return false;
     rooms.set(name, new Room(name));
     keepRooms((kept) => kept.add(name));
     if (line?.state === "open") rooms.get(name).join();
   }
   if (current) drafts.set(current.name, $("text").value);
   current = rooms.get(name);
-  current.below = 0;
   $("text").value = drafts.get(name) ?? "";
   if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
   measure();
@@ -703,11 +800,20 @@ function enter(name) {
 }
 const drafts = new Map();
 
+// The address names a room; what it names instead is said, and does not stay there.
+function enterNamed() {
+  const wanted = location.hash.slice(1);
+  if (enter(wanted)) return;
+  enter(current?.name ?? rooms.keys().next().value ?? "lobby");
+  if (wanted) say(`#${wanted.slice(0, 64)} was not opened. ${whyNot(wanted)}`);
+}
+
 function leave(room) {
   if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
-  keep(sessionStorage, `pending.${room.name}`, []);
+  room.shown.item.remove();
+  keep("sessionStorage", `pending.${room.name}`, []);
   keepRooms((kept) => kept.difference(new Set([room.name])));
   if (room === current) enter(rooms.keys().next().value);
   else showRooms();
@@ -715,7 +821,12 @@ function leave(room) {
 
 function write() {
   const text = $("text").value.toWellFormed().replaceAll("\0", "").trim();
-  if (!text || [...text].length > MAX_TEXT) return;
+  const length = [...text].length;
+  if (length > MAX_TEXT) {
+    $("text").setCustomValidity(`A message has at most ${MAX_TEXT} characters; this one has ${length}.`);
+    $("text").reportValidity();
+  }
+  if (!text || length > MAX_TEXT) return;
   $("text").value = "";
   measure();
   current.write(text);
@@ -724,6 +835,7 @@ function write() {
 
 function measure() {
   const left = MAX_TEXT - [...$("text").value].length;
+  $("text").setCustomValidity("");
   $("left").hidden = left > 300;
   $("left").textContent = left;
   $("left").classList.toggle("over", left < 0);
@@ -736,23 +848,28 @@ function rename() {
   const name = saneName($("name").value) || line.name;
   $("name").value = name;
   paintAvatar($("your-avatar"), name);
-  keep(localStorage, "name", name);
+  keep("localStorage", "name", name);
   if (name !== line.name) line.rename(name);
 }
 
 // ---- who you are
 
-let who = { identity: false, sign_in: false, signed_in: false, name: "" };
+let who = { identity: false, sign_in: false, signed_in: false, subject: "", name: "" };
 
-// Without an answer it is as before: the line itself tells what is wrong.
+// Whether there was an answer; without one it is as before.
 async function askWho() {
+  const before = who.subject;
   try {
     const answer = await fetch("/auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
-    if (answer.ok) showWho(who = await answer.json());
+    const said = await answer.json();
+    who = answer.ok ? said : { ...who, trouble: said.detail };
+    if (answer.ok) showWho(who);
+    if (before !== who.subject) showRoom({ keepPlace: true }); // what is mine is not what was
+    return answer.ok;
   } catch {
-    // no server, or none that answers
+    who = { ...who, trouble: "" };
+    return false; // no server, or none that answers
   }
-  return who;
 }
 
 function showWho({ identity, signed_in: signedIn, name }) {
@@ -771,9 +888,12 @@ function signIn() {
 async function signOut() {
   try {
     const answer = await fetch("/auth/sign-out", { method: "POST" });
-    location.assign((await answer.json()).to);
+    const said = await answer.json();
+    if (answer.ok) location.assign(said.to);
+    else say(`You are not signed out: ${said.detail}.`);
   } catch {
-    mend(); // which shows what is wrong
+    say("You are not signed out: the server does not answer.");
+    mend();
   }
 }
 
@@ -785,7 +905,7 @@ function mend() {
 function drawer(kind, open) {
   document.body.classList.toggle(kind, open);
   $("wire-toggle").ariaExpanded = String(document.body.classList.contains("wired"));
-  if (kind === "wired") keep(localStorage, "wired", open);
+  if (kind === "wired") keep("localStorage", "wired", open);
 }
 
 function closeDrawers() {
@@ -831,22 +951,19 @@ function listen() {
     const wanted = $("room-name").value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
     if (enter(wanted)) $("room-name").value = "";
     else {
-      $("room-name").setCustomValidity(wanted ? `You are in ${MAX_ROOMS} rooms, as many as can be: leave one first.` : "A room is called by letters from a to z, digits and -.");
+      $("room-name").setCustomValidity(whyNot(wanted));
       $("room-name").reportValidity();
     }
   };
   $("room-name").oninput = () => $("room-name").setCustomValidity("");
   $("earlier").onclick = () => current.loadEarlier();
-  $("newer").onclick = toEnd;
-  $("scroller").onscroll = () => {
-    if (!atEnd()) return;
-    current.below = 0;
-    $("newer").hidden = true;
-  };
+  $("newer").onclick = follow;
+  $("scroller").onscroll = reachEnd;
   $("cut").onclick = () => (line.state === "cut" ? mend() : line.cut());
   $("status-action").onclick = () => (line.state === "stranger" ? signIn() : mend());
   $("sign-out").onclick = signOut;
   $("wire-toggle").onclick = () => drawer("wired", !document.body.classList.contains("wired"));
+  document.querySelector(".skip").onclick = (event) => { event.preventDefault(); $("text").focus(); }; // to name it in the address would open a room
   document.querySelector("[data-open=sidebar]").onclick = () => { drawer("roomy", true); document.querySelector("#rooms .open").focus(); };
   document.querySelector("[data-close=sidebar]").onclick = () => drawer("roomy", false);
   document.querySelector("[data-close=wire]").onclick = () => drawer("wired", false);
@@ -856,20 +973,23 @@ function listen() {
   window.ononline = window.onoffline = () => line.probe();
   window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
   window.onstorage = onStorage;
-  window.onhashchange = () => enter(location.hash.slice(1));
+  window.onhashchange = enterNamed;
 }
 
 recallOwn();
-const name = saneName(recall(localStorage, "name", "")) || inventName();
-keep(localStorage, "name", name);
+const name = saneName(recall("localStorage", "name", "")) || inventName();
+keep("localStorage", "name", name);
 $("name").value = name;
 paintAvatar($("your-avatar"), name);
-for (const known of recall(localStorage, "rooms", ["lobby", "harbour", "galley"])) {
-  if (/^[a-z0-9-]{1,64}$/.test(known)) rooms.set(known, new Room(known));
+// Other tabs may have opened more than one can be in; the one that the address names is among those that are.
+const named = location.hash.slice(1);
+for (const known of recall("localStorage", "rooms", ["lobby", "harbour", "galley"])) {
+  const reserved = known === named || rooms.has(named) || !IS_ROOM.test(named) ? 0 : 1;
+  if (IS_ROOM.test(known) && rooms.size + reserved < MAX_ROOMS) rooms.set(known, new Room(known));
 }
 line = new Line({ name, onFrame, onState, onWire: showFrame });
 listen();
-drawer("wired", innerWidth > 1080 && recall(localStorage, "wired", innerWidth > 1240));
-if (!enter(location.hash.slice(1))) enter(rooms.keys().next().value ?? "lobby");
+drawer("wired", innerWidth > 1080 && recall("localStorage", "wired", innerWidth > 1240));
+enterNamed();
 line.connect();
 setInterval(showStatus, 500);

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from service.platform.testing.fixtures import fresh_database
+from tests.chat.browser.served import Service
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
@@ -28,15 +31,25 @@ type OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = os.environ.get("TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-        found = found or playwright.chromium.executable_path
-        if not Path(found).exists():
-            pytest.skip(f"no {', '.join(NAMES)} on PATH: install Chromium, or name it in TEST_CHROMIUM")
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+def driver() -> Iterator[Playwright]:
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def chromium(driver: Playwright) -> str:
+    """Return the path of a Chromium."""
+    found = os.environ.get("TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    found = found or driver.chromium.executable_path
+    if not Path(found).exists():
+        pytest.skip(f"no {', '.join(NAMES)} on PATH: install Chromium, or name it in TEST_CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(driver: Playwright, chromium: str) -> Iterator[Browser]:
+    with driver.chromium.launch(executable_path=chromium, args=QUIET) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -68,3 +81,9 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
         yield open_page
     assert not complaints
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Service]:
+    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
+        yield Service(tmp_path_factory.mktemp("service"), database_url, stack)

@@ -216,6 +216,18 @@ def test_the_keyboard_is_enough(room: str, open_page: OpenPage) -> None:
     assert wait_shown(page, 1)[-1][1] == "to the next room\nin two lines"
 
 
+def test_who_wrote_what_is_read_aloud(room: str, open_page: OpenPage) -> None:
+    ada, ben = open_page(room, "Ada"), open_page(room, "Ben")
+    for page, count, text in ((ben, 1, "one"), (ada, 2, "two"), (ada, 3, "three"), (ben, 4, "four")):
+        write(page, text)
+        wait_shown(ada, count)
+    items = [item.aria_snapshot() for item in ada.locator("#log .message").all()]
+    heard = [re.findall(r"\b(?:Ben|you|one|two|three|four)\b", item) for item in items]
+
+    assert heard == [["Ben", "one"], ["you", "two"], ["three"], ["Ben", "four"]]
+    assert ada.get_by_role("region", name="The conversation").count() == 1
+
+
 def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
     page = open_page(room, "Ada", viewport={"width": 390, "height": 780}, has_touch=True)
     page.tap(".menu")
@@ -268,7 +280,7 @@ def test_a_room_that_cannot_be_opened_is_said_to_be_one(room: str, open_page: Op
     page.fill("#room-name", "one-more")
     page.press("#room-name", "Enter")
 
-    assert nameless == "A room is called by letters from a to z, digits and -."
+    assert nameless == "A room is called by 1 to 64 letters from a to z, digits and -."
     assert before == ""
     assert page.eval_on_selector("#room-name", told) == "You are in 32 rooms, as many as can be: leave one first."
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
 import pytest
+import sqlalchemy as sa
 import trio
 from playwright.sync_api import Browser, Page
 
 from service.platform.testing.processes import Process, started
-from tests.chat.browser.pages import free_ports, wait_shown, write
+from tests.chat.browser.pages import free_ports, shown, wait_shown, write
 
 CLIENT = "orders-web"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "device_scale_factor": 2, "has_touch": True}
@@ -90,3 +91,62 @@ def test_a_person_signs_in_chats_and_signs_out(browser: Browser, service: Proces
     for page in (ada, bob):
         page.context.close()
     print(pictures)
+
+
+def test_what_one_account_has_written_is_not_sent_by_another(browser: Browser, service: Process) -> None:
+    url = service.public.replace("127.0.0.1", "localhost") + "/#accounts"
+    tab = open_as(browser, url)
+    sign_in(tab, "ada")
+    write(tab, "by Ada")
+    wait_shown(tab, 1)
+    tab.evaluate("document.querySelector('#cut').click()")
+    write(tab, "by Ada, and not sent")
+    other = tab.context.new_page()
+    other.goto(url)
+    other.wait_for_selector("#status[data-state=open]")
+    other.click("#sign-out")
+    other.wait_for_url("**/end_session?**")
+    other.goto(url)
+    sign_in(other, "bob")
+    tab.evaluate("document.querySelector('#cut').click()")
+    tab.wait_for_selector("#status[data-state=open]")
+    write(tab, "by Bob")
+    tab.wait_for_selector("[data-seq='2']")
+    mine = tab.locator("#log .mine .bubble").all_inner_texts()
+    waiting = tab.inner_text("#pending")
+    tab.on("dialog", lambda dialog: dialog.accept())
+    tab.evaluate("document.querySelector('#sign-out').click()")
+    tab.wait_for_url("**/end_session?**")
+    tab.goto(url)
+    sign_in(tab, "ada")
+    wait_shown(tab, 3)
+
+    assert mine == ["by Bob"]
+    assert "kept for Ada Lovelace, who wrote it" in waiting
+    assert shown(tab) == [(1, "by Ada"), (2, "by Bob"), (3, "by Ada, and not sent")]
+    assert tab.locator("#log .mine .bubble").all_inner_texts() == ["by Ada", "by Ada, and not sent"]
+    assert tab.locator("#log .who bdi").all_inner_texts() == ["Bob"]
+    tab.context.close()
+
+
+def test_who_could_not_be_signed_out_is_told_so(browser: Browser, service: Process, writable_database_url: str) -> None:
+    url = service.public.replace("127.0.0.1", "localhost") + "/#still"
+    page = open_as(browser, url)
+    sign_in(page, "ada")
+    engine = sa.create_engine(writable_database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE identity_session RENAME TO identity_session_away"))
+    page.click("#sign-out")
+    page.wait_for_selector("#status-text:text('You are not signed out: ')")
+    here = page.url
+    while page.get_attribute("#status", "data-state") != "offline":  # a session is known by heart for some seconds
+        page.reload()
+        page.wait_for_selector("#status:is([data-state=open], [data-state=offline])")
+    page.wait_for_selector("#status-text:text('Offline. The server answers, and cannot say who you are: ')")
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE identity_session_away RENAME TO identity_session"))
+    engine.dispose()
+    page.wait_for_selector("#status[data-state=open]")
+
+    assert here == url
+    page.context.close()

@@ -1,11 +1,8 @@
 """What the page says when something is not as it should be: an honest line, and nothing lost."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 import sqlalchemy as sa
 import trio
@@ -13,51 +10,13 @@ from playwright.sync_api import Page
 
 from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
-from service.platform.testing.fixtures import fresh_database
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.processes import Process, run_to_end, started
+from service.platform.testing.processes import run_to_end, started
 from tests.chat.browser.conftest import OpenPage
-from tests.chat.browser.pages import free_ports, shown, wait_shown, write
+from tests.chat.browser.pages import shown, wait_shown, write
+from tests.chat.browser.served import NETWORK, QUICK, Service
 
-NETWORK = r"WebSocket connection to .* failed|Failed to load resource"  # which Chromium logs, whatever a page does
 REFUSED_NAME = "Ada \U0001fae9"  # a character of Unicode 16, which Chromium knows and Python 3.13 does not
-
-
-QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0, "rate_per_address": 0}
-
-
-class Service:
-    """One process of the service that may be stopped and come back at its address."""
-
-    def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
-        self.database_url = database_url
-        self.directory = directory
-        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
-        self._stack = stack
-        self.process = self.start()
-
-    def start(self) -> Process:
-        bind = self.url.removeprefix("http://")
-        service = started(self.directory, "serve", bind=bind, database_url=self.database_url, **QUICK)
-        process = self._stack.enter_context(service)
-        trio.run(process.wait_ready)
-        return process
-
-    def restart(self) -> None:
-        self.process.process.kill()
-        self.process.process.wait(5)
-        self.process = self.start()
-
-    def post(self, room: str, *texts: str) -> None:
-        with httpx2.Client(base_url=self.url) as client:
-            for text in texts:
-                client.post(f"/api/rooms/{room}/messages", json={"text": text, "from": "Ben"}).raise_for_status()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, server_url: str, template: str) -> Iterator[Service]:
-    with fresh_database(server_url, template) as database_url, ExitStack() as stack:
-        yield Service(tmp_path_factory.mktemp("service"), database_url, stack)
 
 
 def status(page: Page) -> str:

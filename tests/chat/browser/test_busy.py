@@ -1,0 +1,134 @@
+"""The page in a room where much is said, and in one where much has been said."""
+
+from playwright.sync_api import Page
+
+from tests.chat.browser.conftest import OpenPage
+from tests.chat.browser.pages import shown, wait_shown
+from tests.chat.browser.served import Service
+
+
+def test_a_message_takes_no_focus_and_no_click_away(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#click")
+    harbour = page.locator("#rooms .open", has_text="harbour")
+    harbour.focus()
+    service.post("click", "one")
+    wait_shown(page, 1)
+    focused = page.evaluate("document.activeElement.textContent")
+    harbour.hover()
+    page.mouse.down()
+    service.post("click", "two")
+    wait_shown(page, 2)
+    page.mouse.up()
+
+    assert focused == "harbour"
+    assert page.inner_text("#title") == "harbour"
+
+
+def test_the_list_of_rooms_follows_what_is_opened_read_and_left(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#listed")
+    page.fill("#room-name", "last")
+    page.press("#room-name", "Enter")
+    service.post("listed", "unread")
+    page.wait_for_selector("#rooms li:has-text('listed') b:text-is('1')")
+    page.get_by_label("Leave harbour").click()
+    unread = page.locator("#rooms li").all_inner_texts()
+    page.locator("#rooms .open", has_text="listed").click()
+    read = page.locator("#rooms li").all_inner_texts()
+    for room in ("lobby", "galley", "listed"):
+        page.get_by_label(f"Leave {room}").click()
+
+    assert [" ".join(text.split()) for text in unread] == ["lobby ×", "galley ×", "listed 1 ×", "last ×"]
+    assert [" ".join(text.split()) for text in read] == ["lobby ×", "galley ×", "listed ×", "last ×"]
+    assert page.locator("#rooms li").all_inner_texts() == ["last"]
+    assert page.locator("#rooms [aria-current]").count() == 1
+
+
+def seqs(page: Page) -> list[int]:
+    return [seq for seq, _ in shown(page)]
+
+
+def wait_seq(page: Page, seq: int) -> None:
+    page.wait_for_function("seq => document.querySelector('#fact-seq').textContent === `#${seq}`", arg=seq)
+
+
+def test_who_comes_back_to_thousands_of_messages_is_shown_the_last_of_them(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(f"{service.url}/#back")
+    service.post("back", "one", "two")
+    wait_shown(page, 2)
+    measures = page.context.new_cdp_session(page)
+    measures.send("Performance.enable")
+    page.click("#cut")
+    service.fill("back", 3_000)
+    page.click("#cut")
+    wait_seq(page, 3_002)
+    page.wait_for_selector("[data-seq='3002']")
+    layouts = {one["name"]: one["value"] for one in measures.send("Performance.getMetrics")["metrics"]}["LayoutCount"]
+
+    assert layouts < 1_500  # and not one, or several, for each message
+    assert seqs(page) == list(range(seqs(page)[0], 3_003))
+    assert 400 <= len(seqs(page)) <= 500
+    assert page.locator("#log > :first-child.day + .message .who").inner_text().startswith("Cid")
+    assert page.is_visible("[data-seq='3002']")
+    assert page.is_hidden("#newer")
+
+
+def test_who_reads_back_is_told_how_many_came_and_finds_them_all(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#read")
+    service.post("read", "first")
+    service.fill("read", 60)
+    wait_shown(page, 61)
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    for _ in range(3):
+        service.fill("read", 500)
+        service.post("read", "and one by hand")
+    page.wait_for_selector("#newer:text-is('1503 new ↓')")
+    kept = len(seqs(page))
+    by_scrolling = set(seqs(page))
+    while not page.is_hidden("#newer"):
+        page.evaluate("document.querySelector('#scroller').scrollTop = 1e9")
+        by_scrolling |= set(seqs(page))
+    by_scrolling |= set(seqs(page))
+
+    assert kept < 1_564
+    assert by_scrolling == set(range(1, 1_565))
+
+
+def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#button")
+    service.post("button", "first")
+    service.fill("button", 60)
+    wait_shown(page, 61)
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    for _ in range(3):
+        service.fill("button", 500)
+        service.post("button", "and one by hand")
+    page.wait_for_selector("#newer:text-is('1503 new ↓')")
+    page.click("#newer")
+    service.post("button", "the last")
+    page.wait_for_selector("[data-seq='1565']")
+
+    assert seqs(page) == list(range(seqs(page)[0], 1_566))
+    assert len(seqs(page)) <= 500
+    assert page.is_visible("[data-seq='1565']")
+    assert page.is_hidden("#newer")
+
+
+def test_earlier_messages_come_above_those_that_are_there(service: Service, open_page: OpenPage) -> None:
+    service.post("early", "first")
+    service.fill("early", 119)
+    page = open_page(f"{service.url}/#early")
+    wait_shown(page, 50)
+    page.evaluate("document.querySelector('[data-seq=\"100\"]').marked = true")
+    before = page.locator("[data-seq='100']").bounding_box()
+    for least in (100, 120):
+        page.click("#earlier")
+        wait_shown(page, least)
+        page.locator("[data-seq='100']").scroll_into_view_if_needed()
+
+    assert before
+    assert page.evaluate("document.querySelector('[data-seq=\"100\"]').marked")
+    assert seqs(page) == list(range(1, 121))
+    assert page.locator("#log .who bdi").all_inner_texts() == ["Ben", "Cid"]
+    assert page.locator("#log .day").count() == 1

@@ -12,11 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
-from deploy.clone import template_page  # noqa: E402  # after the path above
-from service.features import FEATURES  # noqa: E402  # after the path above
-from service.platform.feature import catalogue  # noqa: E402  # the same
-from service.platform.settings import documents  # noqa: E402  # the same
-from service.settings import Settings  # noqa: E402  # the same
+from deploy.clone import command, template_page  # noqa: E402  # after the path above
 
 BEGIN, END = "<!-- settings: made by `make generate` -->\n", "<!-- end of settings -->\n"
 CHARTS = ROOT / "helm" / "observability"
@@ -24,6 +20,11 @@ CHARTS = ROOT / "helm" / "observability"
 
 def texts() -> dict[Path, str]:
     """Return what README and .env.example should hold."""
+    from service.features import FEATURES  # here: imports take their time, in which Ctrl-C may come
+    from service.platform.feature import catalogue
+    from service.platform.settings import documents
+    from service.settings import Settings
+
     known = catalogue(Settings, FEATURES)
     readme, table = template_page("README.md"), f"{BEGIN}{documents.markdown(known)}\n{END}"
     found = {ROOT / ".env.example": documents.env(known) + "\n"}
@@ -56,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

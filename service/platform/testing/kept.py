@@ -14,18 +14,17 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from service.platform.database import EmbeddedUnavailable, find_migrations, open_embedded
-from service.platform.database.embedded import running_url
-
 DATA = Path(__file__).parents[3] / ".data" / "tests" / "postgres"
 CONNECTIONS = {"max_connections": "300"}  # several pytests, each with services of its own
 
 
 def main() -> None:
-    if running_url(DATA):
-        sys.exit("a server for tests runs already")
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until there is somebody to end
+    from service.platform.database import EmbeddedUnavailable, open_embedded  # here: that takes its time
+
+    if kept_url():
+        sys.exit("a server for tests runs already")
     shutil.rmtree(DATA, ignore_errors=True)  # it writes nothing through: what is left may be damaged
     try:
         with open_embedded(DATA, durable=False, settings=CONNECTIONS) as server:
@@ -39,6 +38,8 @@ def main() -> None:
 
 def kept_url() -> str | None:
     """Return the address of the server, as somebody who may create databases; None when there is none."""
+    from service.platform.database.embedded import running_url
+
     return running_url(DATA)
 
 
@@ -52,6 +53,8 @@ def is_left(database: str, prefix: str) -> bool:
 
 def migrations_digest() -> str:
     """Return what tells a database that these migrations have made from one that others have."""
+    from service.platform.database import find_migrations
+
     folders = find_migrations(), Path(__file__).parents[1] / "database"
     files = sorted(file for folder in folders for file in folder.rglob("*") if file.suffix in {".py", ".sql", ".toml"})
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]

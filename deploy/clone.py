@@ -1,6 +1,8 @@
 """What the commands of a clone's life share: they refuse in one sentence, and only where git can undo them."""
 
+import atexit
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -21,6 +23,8 @@ class Refused(Exception):
 
 def command(work: Callable[[], None], *, changes: bool = True) -> None:
     """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C. Some never change the clone."""
+    gc.set_threshold(400_000, 10, 10)  # what is imported is no garbage, and each look goes through all of it
+    atexit.register(gc.freeze)  # nor at the end, which looks once more
     try:
         if changes:
             be_alone()

@@ -19,7 +19,8 @@ from sqlalchemy.exc import OperationalError
 from deploy.clone import ROOT, Refused
 from service.features import FEATURES
 from service.platform.database import EmbeddedUnavailable, metadata
-from service.platform.database.development import for_psql, with_development_database
+from service.platform.database.development import for_psql
+from service.platform.database.development_schema import with_development_database
 from service.platform.database.launch import find_binaries
 from service.platform.database.sqlstate import one_line
 from service.platform.feature import catalogue, import_all

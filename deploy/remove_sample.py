@@ -100,7 +100,7 @@ def take_database_back(removal: Removal, choice: str) -> bool:
 
     from service.features import FEATURES
     from service.platform.database import EmbeddedUnavailable, MigrationRefused, ServerAway
-    from service.platform.database.development import take_back
+    from service.platform.database.development_schema import take_back
     from service.platform.feature import catalogue
     from service.platform.settings import SettingsError
     from service.settings import Settings

@@ -6,7 +6,7 @@ from service.features import FEATURES
 from service.platform.verbs import Program
 from service.settings import Settings
 
-pytest_plugins = ["service.platform.testing.fixtures", "service.platform.testing.side_by_side"]
+pytest_plugins = ["service.platform.testing.side_by_side", "service.platform.testing.fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.platform.process.start import SELDOM_USED
+from service.platform.testing.development import Lay
 from service.platform.testing.processes import Process, ready, run_to_end
 
 TIMED = (sys.executable, "-X", "importtime", "-m", "service")
@@ -69,6 +70,20 @@ async def test_what_serves_imports_neither_what_migrates_nor_what_was_not_asked_
     assert "quart" in imported(lines)
     assert imported(lines) & (FOR_PEOPLE | IDENTITY | HTTP2 | {"alembic", "opentelemetry", "typer"}) == set()
     assert not {name for name in modules(lines) if name.startswith("service.platform.client")}
+
+
+async def test_what_starts_the_service_anew_at_each_save_imports_nothing_that_serves_or_migrates(
+    tmp_path: Path, lay_development: Lay
+) -> None:
+    """A child waits until it has its sockets and its database from there."""
+    lay_development(tmp_path)
+    async with ready(tmp_path, "dev", command=TIMED) as service:
+        service.send(signal.SIGTERM)
+        assert await service.wait_end() == 0
+        lines = service.log.read_text()
+
+    assert "psycopg" in imported(lines)
+    assert imported(lines) & (FOR_PEOPLE | SERVES | IDENTITY | HTTP2 | {"alembic"}) == set()
 
 
 def test_what_is_left_out_of_a_start_is_there_for_whoever_imports_it() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from service.platform.listener import open_listener
 from service.platform.process.start import ECHO, ending_signals
 from service.platform.reload.channel import Message
 from service.platform.reload.colours import GREEN, PLAIN, YELLOW
@@ -226,8 +227,6 @@ class Parent:
     # what children ask for
 
     def _give_listener(self, message: Message) -> tuple[Message, socket.socket | None]:
-        from service.platform.server import open_listener  # here: the child has long been loading by now
-
         field, address = message["field"], message["address"]
         self._addresses[field] = address
         try:

@@ -2,6 +2,7 @@
 
 from wsproto.frame_protocol import CloseReason
 
+from service.platform.listener import listener_url, open_listener
 from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
@@ -12,7 +13,6 @@ from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
 from service.platform.server.guard import guard
-from service.platform.server.listener import listener_url, open_listener
 from service.platform.server.outbox import TooSlowError
 from service.platform.server.rates import RateLimits, TokenBucket
 from service.platform.server.responses import ALWAYS

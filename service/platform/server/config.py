@@ -13,9 +13,9 @@ from hypercorn.config import Config, Sockets
 from hypercorn.logging import Logger
 
 from service.platform.lifecycle import Lifecycle
+from service.platform.listener import BACKLOG
 from service.platform.server.doorway import Doorway
 from service.platform.server.idle import IdleConnections
-from service.platform.server.listener import BACKLOG
 from service.platform.server.statistics import ServerStatistics
 from service.platform.server.websockets import Websockets
 from service.platform.settings import PlatformSettings

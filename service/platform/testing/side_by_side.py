@@ -4,10 +4,13 @@ A file's tests stay together, for they share what is dear. What takes long is be
 process at the end. Most tests wait rather than compute: there is one process more than there are CPUs.
 """
 
-import gc
 import os
 
 import pytest
+
+from service.platform.process.start import collect_as_usual, collect_seldom
+
+collect_seldom()  # as early as there is anything of ours, and until all is collected
 
 # Files and folders by name, those that take longest first; all others follow in the order in which they were found.
 BEGUN_FIRST = (
@@ -53,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Look no more for garbage in what was collected, which stays: some thousand tests and all that they import."""
-    gc.freeze()
+    collect_as_usual()
 
 
 def _turn(item: pytest.Item) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from service.platform.database import EmbeddedUnavailable
-from service.platform.database.development import DevelopmentDatabaseUnusable, bring_up_to_date
+from service.platform.database.development import DevelopmentDatabaseUnusable
+from service.platform.database.development_schema import bring_up_to_date
 from service.platform.process.main import Urls
 from service.platform.process.stage import Stage
 from service.platform.reload.breakpoints import breakpoints

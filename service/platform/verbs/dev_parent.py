@@ -7,7 +7,6 @@ from typing import Any
 
 import trio
 
-from service.platform.process.start import absent
 from service.platform.reload.colours import is_coloured
 from service.platform.reload.parent import Parent
 from service.platform.verbs.dev_supplies import Supplies
@@ -34,10 +33,9 @@ def answering(supply: Callable[[], str]) -> Callable[[object], tuple[dict[str, s
 
     def answer(_message: object) -> tuple[dict[str, str], None]:
         import_structlog()  # here: a child is on its way by now
-        with absent("pygments"):  # as for `migrate`
-            from service.platform.database import EmbeddedUnavailable
-            from service.platform.database.development import DevelopmentDatabaseUnusable
-            from service.platform.verbs.dev_identity import ProviderUnavailable  # not what serves: the child does
+        from service.platform.database import EmbeddedUnavailable
+        from service.platform.database.development import DevelopmentDatabaseUnusable
+        from service.platform.verbs.dev_identity import ProviderUnavailable  # not what serves: the child does
 
         try:
             return {"value": supply()}, None

@@ -88,11 +88,8 @@ def any_database(context: "typer.Context") -> "Iterator[PlatformSettings]":
         yield settings
         return
     from service.platform.database import EmbeddedUnavailable
-    from service.platform.database.development import (
-        DevelopmentDatabaseUnusable,
-        bring_up_to_date,
-        with_development_database,
-    )
+    from service.platform.database.development import DevelopmentDatabaseUnusable
+    from service.platform.database.development_schema import bring_up_to_date, with_development_database
 
     try:
         with with_development_database(settings) as found:

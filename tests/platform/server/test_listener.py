@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from service.platform.listener import USER_TIMEOUT
 from service.platform.server import listener_url, open_listener
-from service.platform.server.listener import USER_TIMEOUT
 
 
 def test_port_0_takes_a_free_port_and_the_url_leads_there() -> None:

@@ -271,6 +271,12 @@ class Room {
     this.flush();
   }
 
+  // Nobody is in it any more: what it waited for is not to send anything.
+  giveUp() {
+    this.onLost();
+    clearTimeout(this.paused);
+  }
+
   answered(id) {
     const one = this.pending.find((candidate) => candidate.id === id);
     if (one) clearTimeout(one.timer);
@@ -757,7 +763,7 @@ function onError(frame, room) {
   if (frame.id) for (const one of rooms.values()) one.onError(frame);
   else if (room) {
     room.trouble = frame.message.split(";")[0]; // what comes after it is for programs
-    const again = () => line.state === "open" && !room.joined && room.join();
+    const again = () => line.state === "open" && !room.joined && rooms.get(room.name) === room && room.join();
     const pause = Math.max(frame.retry_after_ms ?? 1000, growing(room.refused++));
     if (frame.retryable) setTimeout(again, between(1, 1.5) * pause);
   }
@@ -812,6 +818,7 @@ function leave(room) {
   if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
+  room.giveUp();
   room.shown.item.remove();
   keep("sessionStorage", `pending.${room.name}`, []);
   keepRooms((kept) => kept.difference(new Set([room.name])));

@@ -91,6 +91,28 @@ def test_an_origin_that_is_not_allowed_is_said_to_be_refused(
     assert said.startswith(f"Offline. The server answers, and refuses this page: {reason}.")
 
 
+def test_what_was_given_up_with_its_room_is_not_sent_later(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#given-up")
+    page.wait_for_selector("#empty")
+    page.clock.install()
+    page.on("dialog", lambda dialog: dialog.accept())
+    service.execute("ALTER TABLE chat_message RENAME TO chat_message_away")
+    try:
+        write(page, "given up")
+        page.wait_for_selector("#status[data-state=waiting]")
+    finally:
+        service.execute("ALTER TABLE chat_message_away RENAME TO chat_message")
+    page.get_by_label("Leave given-up").click()
+    page.evaluate("location.hash = '#given-up'")
+    page.wait_for_selector("#empty")
+    page.clock.run_for(15_000)
+    write(page, "after")
+    wait_shown(page, 1)
+
+    assert shown(page) == [(1, "after")]
+    assert page.text_content("#fact-reconnects") == "0"
+
+
 def test_the_page_works_where_the_browser_keeps_nothing(
     service: Service, driver: Playwright, chromium: str, tmp_path: Path
 ) -> None:

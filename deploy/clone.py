@@ -21,12 +21,15 @@ class Refused(Exception):
     """Why nothing was changed."""
 
 
-def command(work: Callable[[], None], *, changes: bool = True) -> None:
-    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C. Some never change the clone."""
+def command(work: Callable[[], None], *, changes: bool = True, alone: bool = True) -> None:
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C.
+
+    Some never change the clone, and what others call while they do is not `alone`.
+    """
     gc.set_threshold(400_000, 10, 10)  # what is imported is no garbage, and each look goes through all of it
     atexit.register(gc.freeze)  # nor at the end, which looks once more
     try:
-        if changes:
+        if changes and alone:
             be_alone()
         work()
     except Refused as refused:

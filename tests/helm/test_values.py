@@ -29,6 +29,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (OUTSIDE | {"config": {"SERVICE_MAX_REQUESTS": 0}}, "got 0, want 1"),
     (OUTSIDE | {"strategy": {"type": "Rollingupdate"}}, "at '/strategy/type': value must be one of"),
     (OUTSIDE | {"strategy": {"type": 0}}, "at '/strategy/type': value must be one of"),
+    (OUTSIDE | {"monitoring": {"rules": True, "runbookBase": "http://\x7f"}}, "at '/monitoring/runbookBase'"),
+    (OUTSIDE | {"otlpEndpoint": "http://collector:4318/\x85"}, "at '/otlpEndpoint'"),
     (OUTSIDE | {"config": {"SERVICE_LOG_LEVEL": "loud"}}, "'debug', 'info', 'warning', 'error'"),
     (OUTSIDE | {"config": {"SERVICE_DRAIN_DELAY": 5}}, "'SERVICE_DRAIN_DELAY' not allowed"),
     (OUTSIDE | {"config": {"SERVICE_DATABASE_URL": "postgresql://a"}}, "'SERVICE_DATABASE_URL' not allowed"),

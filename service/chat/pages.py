@@ -36,18 +36,15 @@ _PAGES = """
 # OFFSET 0: planned for any bound, since what the statistics say of the latest messages is never true for long.
 _ONE = "(SELECT $1::text AS room, $2::bigint AS bound OFFSET 0) AS asked"
 _SEVERAL = "unnest(CAST(:rooms AS text[]), CAST(:bounds AS bigint[])) AS asked(room, bound)"
-_AFTER, _BEFORE = (
-    Statement(
-        name, _PAGES.format(asked=_ONE, condition=condition, direction=direction, most=MOST, limit=f"${limit}::bigint")
-    )
-    for name, condition, direction, limit in (
-        ("read_after", "seq > asked.bound AND seq < $3::bigint", "ASC", 4),
-        ("read_before", "seq < asked.bound", "DESC", 3),
-    )
-)
-_AFTER_SEVERAL = sa.text(
-    _PAGES.format(asked=_SEVERAL, condition="seq > asked.bound", direction="ASC", most=MOST, limit=":limit")
-)
+
+
+def _text(asked: str, condition: str, direction: str, limit: str) -> str:
+    return _PAGES.format(asked=asked, condition=condition, direction=direction, most=MOST, limit=limit)
+
+
+_AFTER = Statement("read_after", _text(_ONE, "seq > asked.bound AND seq < $3::bigint", "ASC", "$4::bigint"))
+_BEFORE = Statement("read_before", _text(_ONE, "seq < asked.bound", "DESC", "$3::bigint"))
+_AFTER_SEVERAL = sa.text(_text(_SEVERAL, "seq > asked.bound", "ASC", ":limit"))
 _AHEAD = Statement(
     "read_ahead",
     """

@@ -151,6 +151,13 @@ async def test_where_no_chat_is_served_that_is_said_before_the_load_begins(
     assert [json.loads(line)["kept"] for line in done.stdout.splitlines()] == [False] * len(json_option)
 
 
+async def expect_nothing_there(port: int, words: str, *, members: int) -> None:
+    plan = Plan(url=f"http://127.0.0.1:{port}", duration=1)
+    load = Load(plan, Options(members=members, writers=1, rooms=1, rate=1))
+    with pytest.RaisesGroup(pytest.RaisesExc(NothingThere, match=words), flatten_subgroups=True):
+        await run_load(Report(plan, [load]), lambda *_: None)
+
+
 @pytest.mark.parametrize("greeting", ["{}", "[]"])
 async def test_another_websocket_service_is_not_loaded(greeting: str) -> None:
     async def greet(request: WebSocketRequest) -> None:
@@ -161,12 +168,7 @@ async def test_another_websocket_service_is_not_loaded(greeting: str) -> None:
     with trio.fail_after(JOIN_LIMIT):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve_websocket, greet, "127.0.0.1", 0, ssl_context=None))
-            plan = Plan(url=f"http://127.0.0.1:{server.port}", duration=1)
-            load = Load(plan, Options(members=1, writers=1, rooms=1, rate=1))
-            with pytest.RaisesGroup(
-                pytest.RaisesExc(NothingThere, match="it greets in another way"), flatten_subgroups=True
-            ):
-                await run_load(Report(plan, [load]), lambda *_: None)
+            await expect_nothing_there(server.port, "it greets in another way", members=1)
             nursery.cancel_scope.cancel()
 
 
@@ -179,10 +181,7 @@ async def test_a_port_that_hangs_up_is_not_waited_for() -> None:
     with trio.fail_after(JOIN_LIMIT):
         async with trio.open_nursery() as nursery:
             [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
-            plan = Plan(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", duration=1)
-            load = Load(plan, Options(members=20, writers=1, rooms=1, rate=1))
-            with pytest.RaisesGroup(
-                pytest.RaisesExc(NothingThere, match="ends each connection without an answer"), flatten_subgroups=True
-            ):
-                await run_load(Report(plan, [load]), lambda *_: None)
+            await expect_nothing_there(
+                listener.socket.getsockname()[1], "ends each connection without an answer", members=20
+            )
             nursery.cancel_scope.cancel()

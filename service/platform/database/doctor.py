@@ -12,6 +12,7 @@ import trio
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable, ceilings
+from service.platform.database.redaction import flat
 from service.platform.database.refusals import MigrationsWrong
 from service.platform.database.schema import (
     STATE_TABLE,
@@ -70,14 +71,14 @@ async def _answer[T](address: Address, question: Callable[[PGconn], Awaitable[T]
     try:
         pgconn = await connect(address.parameters)
     except (ConnectFailed, PasswordUnreadable) as error:
-        raise DatabaseAway(_one_line(error)) from None
+        raise DatabaseAway(flat(error)) from None
     try:
         with trio.fail_after(ANSWER_LIMIT):
             return await question(pgconn)
     except trio.TooSlowError:
         raise DatabaseAway(f"lets us in, and does not answer within {ANSWER_LIMIT:g} s") from None
     except psycopg.Error as error:
-        raise DatabaseAway(f"does not answer a question: {_one_line(error)}") from None
+        raise DatabaseAway(f"does not answer a question: {flat(error)}") from None
     finally:
         pgconn.finish()
 
@@ -112,7 +113,7 @@ async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
     except MigrationsWrong as error:
         return str(error), False, "`serve` and `migrate` end at once"
     except psycopg.errors.InsufficientPrivilege as error:
-        return _one_line(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
+        return flat(error), False, f"GRANT SELECT ON {STATE_TABLE} TO the role of SERVICE_DATABASE_URL"
     if state.revision is None and not await _value(pgconn, "SELECT current_schema()"):
         advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
         return "the role may use no schema", False, advice
@@ -129,7 +130,3 @@ async def _rows(pgconn: PGconn, statement: str) -> list[tuple[str, str]]:
 async def _value(pgconn: PGconn, statement: str) -> str:
     result = await execute(pgconn, statement)
     return (result.get_value(0, 0) or b"").decode() if result.ntuples else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
+from service.platform.database.redaction import flat
 from service.platform.database.refusals import MigrationRefused
 from service.platform.database.wire import ANSWER_LIMIT
 from service.platform.settings import PlatformSettings
@@ -89,9 +90,9 @@ def _connect(address: Address) -> psycopg.Connection | str:
         conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | PRIMARY)
         return psycopg.connect(conninfo, autocommit=True)
     except (psycopg.OperationalError, PasswordUnreadable) as error:
-        return " ".join(str(error).split()).replace(*STANDBY_WORDS)
+        return flat(error).replace(*STANDBY_WORDS)
     except psycopg.ProgrammingError as error:
-        raise MigrationRefused(f"SERVICE_DATABASE_URL: {' '.join(str(error).split())}") from None
+        raise MigrationRefused(f"SERVICE_DATABASE_URL: {flat(error)}") from None
 
 
 def _wait_locked(guard: psycopg.Connection) -> None:
@@ -124,7 +125,7 @@ def _held(guard: psycopg.Connection, worker: psycopg.Connection) -> Iterator[Non
             except ServerAway:
                 lost.append(f"PostgreSQL has not answered for {ANSWER_LIMIT:g} s")
             except psycopg.Error as error:
-                lost.append(f"the connection that keeps other runners out was lost: {' '.join(str(error).split())}")
+                lost.append(f"the connection that keeps other runners out was lost: {flat(error)}")
         if lost and not over.is_set():
             line.shutdown(socket.SHUT_RDWR)
 

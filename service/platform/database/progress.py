@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from service.platform.database.migrator import ServerAway
-from service.platform.database.redaction import hide_values
+from service.platform.database.redaction import flat, hide_values
 from service.platform.database.refusals import MigrationRefused
 
 MAX_STATEMENT = 200  # characters of a failed statement that are shown
@@ -70,7 +70,7 @@ def in_one_line(progress: Progress) -> Iterator[None]:
     except (ServerAway, MigrationRefused):
         raise
     except CommandError as error:  # Alembic's own refusals
-        raise MigrationRefused(f"{progress}: {_one_line(error)}") from error
+        raise MigrationRefused(f"{progress}: {flat(error)}") from error
     except Exception as error:  # a migration is code, too
         hide_values(error)  # "Key (email)=(...) is duplicated": the Job's log is no place for that
         log.debug("migration failed", exc_info=error)
@@ -89,10 +89,10 @@ def _explained(progress: Progress, error: BaseException) -> Exception:
     statement = error.statement if isinstance(error, DBAPIError) else None
     parts = [f"{progress} failed", _shortened(statement)] if statement else [f"{progress} failed"]
     if not isinstance(cause, psycopg.Error):
-        return MigrationFailed(": ".join([*parts, type(cause).__name__, _one_line(cause)]))
+        return MigrationFailed(": ".join([*parts, type(cause).__name__, flat(cause)]))
     lost = cause.sqlstate is None and isinstance(cause, psycopg.OperationalError)
     at_commit = progress.committing and statement is None
-    message = ": ".join([*parts, *(["COMMIT"] if at_commit else []), _one_line(cause)])
+    message = ": ".join([*parts, *(["COMMIT"] if at_commit else []), flat(cause)])
     if cause.sqlstate == LACKS_RIGHT:
         return MigrationRefused(f"{message}; `migrate` needs a role that may do this")
     if lost or cause.sqlstate in PASSING or str(cause.sqlstate).startswith(PASSING_CLASSES):
@@ -101,10 +101,6 @@ def _explained(progress: Progress, error: BaseException) -> Exception:
     return MigrationFailed(message)
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
 def _shortened(statement: str) -> str:
-    line = " ".join(statement.split())
+    line = flat(statement)
     return line if len(line) <= MAX_STATEMENT else f"{line[:MAX_STATEMENT]}…"

@@ -38,3 +38,8 @@ def _behind(error: BaseException | None) -> Iterator[BaseException]:
             seen.add(id(each))
             yield each
             waiting += [each.__cause__, each.__context__]
+
+
+def flat(words: object) -> str:
+    """Return words on one line; psycopg's and libpq's, which may be several, never hold a password."""
+    return " ".join(str(words).split())

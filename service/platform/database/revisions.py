@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alembic.script import Script, ScriptDirectory
 
+from service.platform.database.redaction import flat
 from service.platform.database.refusals import MigrationsWrong
 
 
@@ -29,7 +30,7 @@ def read_scripts(migrations: Path) -> ScriptDirectory:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {flat(error)}"
 
 
 def ancestors(scripts: ScriptDirectory, revision: str) -> set[str]:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.address import PasswordUnreadable
 from service.platform.database.pooled import ConnectionLost
+from service.platform.database.redaction import flat
 from service.platform.database.wire import ConnectFailed
 from service.platform.errors import DatabaseIncomplete, DatabaseUnable, Unavailable
 
@@ -100,4 +101,4 @@ def one_line(error: BaseException) -> str:
     """Return what happened on one line: the words of PostgreSQL or libpq, which never hold a password."""
     behind = error.__cause__ if isinstance(error, Unavailable) and error.__cause__ is not None else None
     words = _words(error) if behind is None else f"{error}: {_words(behind)}"
-    return " ".join(words.split())
+    return flat(words)

@@ -11,6 +11,7 @@ import trio
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address, PasswordUnreadable
+from service.platform.database.redaction import flat
 from service.platform.database.schema import CodeSchema, SchemaState, decide, explain
 from service.platform.database.session import find_unfit
 from service.platform.database.sqlstate import STANDBY
@@ -108,7 +109,7 @@ class Watch:
         try:
             recorded = await self._select_state()
         except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:
-            return replace(self.condition, reachable=False, error=_one_line(error))
+            return replace(self.condition, reachable=False, error=flat(error))
         schema = decide(self._code, *recorded)
         standby = self._pgconn is not None and is_standby(self._pgconn)
         self._note_primary(not standby)
@@ -152,11 +153,6 @@ class Watch:
         if self._pgconn is not None:
             self._pgconn.finish()
             self._pgconn = None
-
-
-def _one_line(error: Exception) -> str:
-    """Return libpq's words on one line; they name hosts and users, never passwords."""
-    return " ".join(str(error).split())
 
 
 def _log_change(code: CodeSchema, before: Condition, now: Condition) -> None:

@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
 from service.platform.database.address import encoding_problem
+from service.platform.database.redaction import flat
 
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 # For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
@@ -76,7 +77,7 @@ class _Search:
                 self._reasons.append(f"no answer from {attempt.get('hostaddr') or attempt.get('host')}")
                 raise
             except (psycopg.Error, OSError) as failed:  # OSError: no descriptor left
-                self._reasons.append(" ".join(str(failed).split()))
+                self._reasons.append(flat(failed))
             else:
                 self._take(pgconn)
 

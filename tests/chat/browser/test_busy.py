@@ -74,16 +74,21 @@ def test_who_comes_back_to_thousands_of_messages_is_shown_the_last_of_them(
     assert page.is_hidden("#newer")
 
 
-def test_who_reads_back_is_told_how_many_came_and_finds_them_all(service: Service, open_page: OpenPage) -> None:
-    page = open_page(f"{service.url}/#read")
-    service.post("read", "first")
-    service.fill("read", 60)
+def read_back(page: Page, service: Service, room: str) -> None:
+    """Have somebody read the first of 61 messages while 1,503 come in."""
+    service.post(room, "first")
+    service.fill(room, 60)
     wait_shown(page, 61)
     page.evaluate("document.querySelector('#scroller').scrollTop = 0")
     for _ in range(3):
-        service.fill("read", 500)
-        service.post("read", "and one by hand")
+        service.fill(room, 500)
+        service.post(room, "and one by hand")
     page.wait_for_selector("#newer:text-is('1503 new ↓')")
+
+
+def test_who_reads_back_is_told_how_many_came_and_finds_them_all(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#read")
+    read_back(page, service, "read")
     kept = len(seqs(page))
     by_scrolling = set(seqs(page))
     while not page.is_hidden("#newer"):
@@ -97,14 +102,7 @@ def test_who_reads_back_is_told_how_many_came_and_finds_them_all(service: Servic
 
 def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, open_page: OpenPage) -> None:
     page = open_page(f"{service.url}/#button")
-    service.post("button", "first")
-    service.fill("button", 60)
-    wait_shown(page, 61)
-    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
-    for _ in range(3):
-        service.fill("button", 500)
-        service.post("button", "and one by hand")
-    page.wait_for_selector("#newer:text-is('1503 new ↓')")
+    read_back(page, service, "button")
     page.click("#newer")
     service.post("button", "the last")
     page.wait_for_selector("[data-seq='1565']")

@@ -221,20 +221,6 @@ async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings:
             assert await database.read(select_one) == 1
 
 
-async def test_a_cancelled_read_is_gone_and_its_connection_stays(
-    make_settings: MakeSettings, database_url: str
-) -> None:
-    with trio.fail_after(25), observe(database_url) as observer:
-        async with open_database(make_settings(database_connections=1)) as database:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.read, sleep, 30)
-                await observer.wait_running()
-                nursery.cancel_scope.cancel()
-
-            assert observer.running() is None
-            assert database.statistics().connections_idle == 1
-
-
 async def test_a_long_stretch_of_python_ends_at_the_next_statement(make_settings: MakeSettings) -> None:
     """What is not guaranteed: a thread cannot be interrupted. Its caller waits; its locks are gone from the server."""
     started_thinking = threading.Event()

@@ -32,6 +32,7 @@ from tests.platform.database.units import (
     insert,
     select_numbers,
     select_one,
+    sleep,
 )
 
 ONE = Statement("one", "SELECT 1")
@@ -173,18 +174,20 @@ async def test_a_cancelled_one_is_gone_and_its_connection_stays(make_settings: M
             assert await database.read(count) == 0
 
 
-async def test_a_reading_one_that_is_cancelled_is_gone_and_its_connection_stays(
-    make_settings: MakeSettings, database_url: str
+@pytest.mark.parametrize(("ask", "what"), [(Database.read, sleep), (Database.fetch, SLEEP)])
+async def test_a_cancelled_read_is_gone_and_its_connection_stays(
+    make_settings: MakeSettings, database_url: str, ask: Ask, what: object
 ) -> None:
     with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings(database_connections=1)) as database:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.fetch, SLEEP, 30)
+                nursery.start_soon(ask, database, what, 30)
                 process = await observer.wait_running()
                 nursery.cancel_scope.cancel()
 
             assert observer.running() is None
-            assert database.statistics().lines_cut == 0
+            after = database.statistics()
+            assert (after.connections_idle, after.lines_cut) == (1, 0)
             assert await database.fetch(ITS_PROCESS) == [(process,)]
 
 

@@ -31,7 +31,7 @@ from service.platform.settings import PREFIX as PREFIX_OF_SETTINGS
 from service.platform.settings import PlatformSettings
 from service.platform.testing.kept import is_left, kept_url, migrations_digest, one_at_a_time
 from service.platform.testing.own_server import OwnServer
-from service.platform.testing.processes import STAND_INS
+from service.platform.testing.processes import STAND_INS, with_forks
 from service.platform.testing.settings import settings_of, stand_ins
 from service.platform.testing.throwaway import PREFIX, directory_for_clusters
 from service.platform.verbs import Program
@@ -62,6 +62,12 @@ class MakeSettings(Protocol):
 def _what_must_be_set(program: Program) -> None:
     """Give the processes that tests start what your service does not start without."""
     STAND_INS.update(stand_ins(program.catalogue))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> Iterator[None]:
+    with with_forks():
+        yield
 
 
 @pytest.fixture(scope="session")

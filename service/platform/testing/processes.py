@@ -5,17 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 from wsproto.frame_protocol import CloseReason
 
+from service.platform.testing.forkserver import Fork, ForkServer
+
 SERVICE = (sys.executable, "-m", "service")
+FROM_NOTHING = ("env", *SERVICE)  # never a fork, which shares with others what memory it has not changed
 ROOT = Path(__file__).parents[3]
 STAND_INS: dict[str, str] = {}
 """Variables and values of what must be set; fixtures.py puts them here when the session begins."""
@@ -26,7 +30,7 @@ PATIENCE = 60.0  # seconds until something is taken to hang; on a busy machine a
 class Process:
     """A started service; `log` collects its standard output and error."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: Path
     ready_file: Path
 
@@ -76,6 +80,33 @@ def environment(**settings: object) -> dict[str, str]:
     return kept | STAND_INS | {f"SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+_forks: list[ForkServer] = []
+
+
+@contextmanager
+def with_forks() -> Iterator[None]:
+    """Fork in this scope what needs no start of its own; outside of it, as in a benchmark, all are started."""
+    server = ForkServer()
+    _forks.append(server)
+    try:
+        yield
+    finally:
+        _forks.remove(server)
+        server.close()
+
+
+def launch(
+    command: Sequence[str], *, directory: Path, environment: Mapping[str, str], out: BinaryIO, err: BinaryIO
+) -> subprocess.Popen[bytes] | Fork:
+    """Begin a process on our code: a fork, where there are any and that makes no difference."""
+    given = {**environment, "PYTHONPATH": str(ROOT)}
+    if _forks and _forks[0].can_be(command, directory=directory, environment=given):
+        with Path(os.devnull).open() as nothing:
+            streams = [stream.fileno() for stream in (nothing, out, err)]
+            return _forks[0].fork(command, directory=directory, environment=given, streams=streams)
+    return subprocess.Popen(command, cwd=directory, env=given, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+
+
 @contextmanager
 def started(
     directory: Path, *arguments: str, command: Sequence[str] = SERVICE, name: str = "service", **settings: object
@@ -86,14 +117,8 @@ def started(
     log = directory / f"{name}.log"
     given = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "ready_file": ready_file, **settings}
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=directory,
-            env={**environment(**given), "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        whole = (*command, *arguments)
+        process = launch(whole, directory=directory, environment=environment(**given), out=output, err=output)
     try:
         yield Process(process, log, ready_file)
     finally:
@@ -114,16 +139,21 @@ def run_to_end(
     directory: Path, *arguments: str, command: Sequence[str] = SERVICE, **settings: object
 ) -> subprocess.CompletedProcess[str]:
     """Run `service ARGUMENTS` to its end, at most a minute; environment variables by field name."""
-    return subprocess.run(
-        [*command, *arguments],
-        cwd=directory,
-        env={**environment(**settings), "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    whole = [*command, *arguments]
+    with TemporaryFile() as out, TemporaryFile() as err:
+        process = launch(whole, directory=directory, environment=environment(**settings), out=out, err=err)
+        try:
+            code = process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait(10)
+        said = [_text(file) for file in (out, err)]
+    return subprocess.CompletedProcess(whole, code, *said)
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 def descendants(pid: int) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from service.platform.testing.processes import ready
+from service.platform.testing.processes import FROM_NOTHING, ready
 from tests.chat.system.crowd import come_back, open_many, resident_kib, write
 
 UNLIMITED = {"rate_per_connection": 0, "rate_per_address": 0, "max_websockets": 20_000, "log_level": "warning"}
@@ -39,7 +39,7 @@ async def test_what_ten_thousand_silent_members_cost_is_bounded(tmp_path: Path, 
     members = 10_000
     with trio.fail_after(300):
         async with (
-            ready(tmp_path, "serve", database_url=database_url, **UNLIMITED) as service,
+            ready(tmp_path, "serve", command=FROM_NOTHING, database_url=database_url, **UNLIMITED) as service,
             AsyncExitStack() as stack,
         ):
             before = resident_kib(service.process.pid)

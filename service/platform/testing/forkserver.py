@@ -38,10 +38,6 @@ class Fork:
         self.returncode: int | None = None
         self.pid = self._number()
 
-    def fileno(self) -> int:
-        """Return what can be read once it has ended; not after its code was returned."""
-        return self._line.fileno()
-
     def poll(self) -> int | None:
         """Return the code if it has ended: minus the signal's number, if one has ended it."""
         return self._code(0)
@@ -92,19 +88,9 @@ class ForkServer:
         self._line, self._theirs = socket.socketpair()
 
     @property
-    def pid(self) -> int:
-        """Return the pid of the process, which is started if there is none."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._theirs.fileno())],
-                cwd=ROOT,
-                env=self._environment,
-                pass_fds=[self._theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-            self._theirs.close()
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The process's, once there is one."""
+        return None if self._process is None else self._process.pid
 
     def close(self) -> None:
         """Let it end; what was forked goes on."""
@@ -126,14 +112,26 @@ class ForkServer:
         self, command: Sequence[str], *, directory: Path, environment: Mapping[str, str], streams: Sequence[int]
     ) -> Fork:
         """Return the process of a command that it `can_be`, with these three standard streams."""
+        if self._process is None:
+            self._start()
         wanted = {"arguments": command[2:], "directory": str(directory), "environment": dict(environment)}
-        assert self.pid
         line, theirs = socket.socketpair()
         with theirs, TemporaryFile() as file:
             file.write(json.dumps(wanted).encode())
             file.seek(0)
             socket.send_fds(self._line, [b"."], [file.fileno(), theirs.fileno(), *streams])
         return Fork(line)
+
+    def _start(self) -> None:
+        with self._theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(self._theirs.fileno())],
+                cwd=ROOT,
+                env=self._environment,
+                pass_fds=[self._theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
 
 
 def preload() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -148,6 +149,22 @@ def test_it_goes_when_it_is_closed_and_leaves_the_forks(tmp_path: Path) -> None:
             forked.poll()
     finally:
         os.kill(forked.pid, signal.SIGKILL)
+
+
+def test_that_it_was_killed_is_said_to_whoever_asks(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("")
+    with closing(ForkServer()) as server, Path(os.devnull).open("r+") as nothing:
+        streams = [nothing.fileno()] * 3
+        ask = partial(
+            server.fork, (sys.executable, "-m", "program"), directory=tmp_path, environment={}, streams=streams
+        )
+        assert ask().wait(20) == 0
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+
+        with pytest.raises(RuntimeError, match="the server of forks has ended"):
+            ask()
 
 
 @pytest.mark.parametrize(

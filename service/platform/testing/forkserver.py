@@ -111,7 +111,10 @@ class ForkServer:
     def fork(
         self, command: Sequence[str], *, directory: Path, environment: Mapping[str, str], streams: Sequence[int]
     ) -> Fork:
-        """Return the process of a command that it `can_be`, with these three standard streams."""
+        """Return the process of a command that it `can_be`, with these three standard streams.
+
+        Raises RuntimeError when the server has ended.
+        """
         if self._process is None:
             self._start()
         wanted = {"arguments": command[2:], "directory": str(directory), "environment": dict(environment)}
@@ -119,7 +122,8 @@ class ForkServer:
         with theirs, TemporaryFile() as file:
             file.write(json.dumps(wanted).encode())
             file.seek(0)
-            socket.send_fds(self._line, [b"."], [file.fileno(), theirs.fileno(), *streams])
+            with suppress(BrokenPipeError):  # nobody is there any more: said as where it ends a moment later
+                socket.send_fds(self._line, [b"."], [file.fileno(), theirs.fileno(), *streams])
         return Fork(line)
 
     def _start(self) -> None:

@@ -158,20 +158,27 @@ def preload() -> None:
 def serve(line: socket.socket) -> Sequence[str]:
     """Fork for whoever asks, until the line is closed. Returns in each fork, too, with what `become` returns."""
     asked: dict[int, socket.socket] = {}
-
-    def tell(*_: object) -> None:
-        while asked and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            with asked.pop(ended[0]) as theirs, suppress(OSError):  # nobody may want to know any more
-                theirs.sendall(b"%d\n" % os.waitstatus_to_exitcode(ended[1]))
-
-    signal.signal(signal.SIGCHLD, tell)
+    ended, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())  # a handler alone may run too late: only after the next one has asked
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is told to end as well, and closes the line
-    while descriptors := socket.recv_fds(line, 1, 5)[1]:
-        file, theirs, *streams = descriptors
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # until it is written down who asked
-        asking = socket.socket(fileno=theirs)
+    while True:
+        readable, _, _ = select.select([line, ended], [], [])
+        if ended in readable:
+            ended.recv(4096)
+            while asked and (status := os.waitpid(-1, os.WNOHANG))[0]:
+                with asked.pop(status[0]) as theirs, suppress(OSError):  # nobody may want to know any more
+                    theirs.sendall(b"%d\n" % os.waitstatus_to_exitcode(status[1]))
+        if line not in readable:
+            continue
+        if not (descriptors := socket.recv_fds(line, 1, 5)[1]):
+            return ()
+        file, answer, *streams = descriptors
+        asking = socket.socket(fileno=answer)
         if (pid := os.fork()) == 0:
-            for ours in (line, asking, *asked.values()):
+            signal.set_wakeup_fd(-1)
+            for ours in (line, ended, wakeup, asking, *asked.values()):
                 ours.close()
             return become(file, streams)
         asked[pid] = asking
@@ -179,8 +186,6 @@ def serve(line: socket.socket) -> Sequence[str]:
             asking.sendall(b"%d\n" % pid)
         for descriptor in (file, *streams):
             os.close(descriptor)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-    return ()
 
 
 def become(file: int, streams: Sequence[int]) -> Sequence[str]:
@@ -196,7 +201,6 @@ def become(file: int, streams: Sequence[int]) -> Sequence[str]:
     sys.path[0] = wanted["directory"]
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     arguments: list[str] = wanted["arguments"]
     return arguments
 

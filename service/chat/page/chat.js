@@ -563,7 +563,7 @@ function showNews() {
   const first = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
   if (first === current.messages.length) return;
   if (atEnd() || current.messages.slice(first).some(isMine)) follow();
-  else if (!isHeld()) drawNext();
+  else if (!isHeld()) drawNext(seen + MAX_SHOWN - drawn); // however many came in together
   showEdges();
   showNewer();
 }
@@ -615,13 +615,15 @@ function showEdges() {
 function showRoom({ keepPlace = false } = {}) {
   const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
   const stick = !keepPlace || atEnd();
+  if (stick) current.forgetEarly();
+  const to = stick ? current.messages.length : current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
   $("title").textContent = current.name;
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;
   $("log").ariaBusy = "true"; // what was there before is not news
-  $("log").replaceChildren(...nodes(0));
+  $("log").replaceChildren(...nodes(0, to));
   if (current.divider && !current.divider.node.isConnected) $("log").append(current.divider.node);
-  drawn = current.last ?? 0;
+  drawn = current.messages[to - 1]?.seq ?? current.last ?? 0;
   seen = stick ? drawn : Math.min(seen, drawn);
   $("log").ariaBusy = "false";
   showPending(current);

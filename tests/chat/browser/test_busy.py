@@ -96,8 +96,38 @@ def test_who_reads_back_is_told_how_many_came_and_finds_them_all(service: Servic
         by_scrolling |= set(seqs(page))
     by_scrolling |= set(seqs(page))
 
-    assert kept < 1_564
+    assert kept == 461  # what was there, and the most that is drawn below it
     assert by_scrolling == set(range(1, 1_565))
+
+
+def test_what_a_slow_tab_draws_at_once_has_the_same_limit(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#slow")
+    slower = "() => { const soon = setTimeout; window.setTimeout = (what, wait) => soon(what, wait + 3000); }"
+    page.evaluate(slower)  # as the timers of a tab in the background are
+    service.post("slow", "first")
+    service.fill("slow", 60)
+    wait_shown(page, 61)
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    service.fill("slow", 1_503)
+    page.wait_for_selector("#newer:text-is('1503 new ↓')")
+
+    assert len(seqs(page)) == 461
+
+
+def test_who_reads_back_through_a_cut_sees_the_same_messages_in_the_same_place(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(f"{service.url}/#through")
+    read_back(page, service, "through")
+    place = "[document.querySelector('#scroller').scrollTop, document.querySelector('#scroller').scrollHeight]"
+    before = page.evaluate(place)
+    page.click("#cut")
+    service.post("through", "meanwhile")
+    page.click("#cut")
+    page.wait_for_selector("#newer:text-is('1504 new ↓')")
+
+    assert seqs(page) == list(range(1, 462))
+    assert page.evaluate(place) == before
 
 
 def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, open_page: OpenPage) -> None:

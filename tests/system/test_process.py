@@ -333,7 +333,7 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
 def test_a_proxy_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, database_url: str, proxy: str) -> None:
     env = ("env", "-u", "http_proxy", f"ALL_PROXY={proxy}", *SERVICE)
     known = {"database_url": database_url, "auth_issuer": "http://127.0.0.1:9", "auth_audience": "orders"}
-    served = run_to_end(tmp_path, "serve", command=env, **QUICK, **known)
+    served = run_to_end(tmp_path, "serve", command=env, management_bind="127.0.0.1:0", **QUICK, **known)
     checked = run_to_end(tmp_path, "check", command=env, **known)
     said = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: must be such as http://proxy.example.org:3128, not "
 

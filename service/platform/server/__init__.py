@@ -8,7 +8,7 @@ from service.platform.server.application import Application
 from service.platform.server.body import Request
 from service.platform.server.config import Probe
 from service.platform.server.context import Context
-from service.platform.server.documents import Document, Json
+from service.platform.server.documents import Document, Json, is_model
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
@@ -50,6 +50,7 @@ __all__ = [
     "forwarded",
     "guard",
     "host_of",
+    "is_model",
     "listener_url",
     "open_listener",
     "parse_address",

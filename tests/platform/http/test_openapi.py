@@ -3,6 +3,7 @@
 import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -14,10 +15,10 @@ import httpx2
 import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import Field
+from pydantic import BaseModel, Field, computed_field
 from pydantic.dataclasses import dataclass
-from quart import Blueprint, Response, jsonify
-from quart_schema import validate_querystring, validate_request
+from quart import Blueprint, Response, after_this_request, jsonify
+from quart_schema import validate_querystring, validate_request, validate_response
 
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
@@ -215,6 +216,91 @@ async def test_what_json_has_no_word_for_is_written_as_described(make_settings: 
         "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
     }
     assert impossible.status_code == 500
+
+
+@plain_dataclass(frozen=True)
+class Place:
+    name: str
+    seen: date | None = None
+
+
+class Order(BaseModel):
+    number: Annotated[int, Field(serialization_alias="orderNumber")]
+    where: Place
+    lines: list[Line] = []
+
+    @computed_field
+    def count(self) -> int:
+        return len(self.lines)
+
+
+PLACE = Place("here")
+ORDER = Order(number=1, where=PLACE, lines=[Line(date(2026, 1, 2), (Decimal("2.0"),))])
+
+
+@asynccontextmanager
+async def open_models(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("models", __name__)
+
+    @routes.get("/place")  # type: ignore[type-var]  # Quart's types know of no model, and validate_response's say nothing
+    @anyone
+    @unlimited("a test's")
+    async def place() -> Place:
+        return PLACE
+
+    @routes.get("/order")
+    @anyone
+    @unlimited("a test's")
+    @validate_response(Order)
+    async def order() -> Order:
+        return ORDER
+
+    @routes.get("/seen")  # type: ignore[type-var]  # the same
+    @anyone
+    @unlimited("a test's")
+    async def seen() -> Order:
+        after_this_request(lambda response: response)
+        return ORDER
+
+    @routes.get("/orders")
+    @anyone
+    @unlimited("a test's")
+    async def orders() -> list[Order]:
+        return [ORDER]
+
+    @routes.get("/made")
+    @anyone
+    @unlimited("a test's")
+    @validate_response(Order, 201)
+    async def made() -> tuple[Order, int, dict[str, str]]:
+        return ORDER, 201, {"Location": "/order"}
+
+    yield routes
+
+
+MODELS = Feature("models", open=open_models)
+
+
+async def test_a_view_may_return_a_model_as_it_is(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [MODELS]) as urls, Client(urls.public) as client:
+        place = await client.get("/place")
+        orders = [await client.get(path) for path in ("/order", "/seen", "/made", "/orders")]
+        document = (await client.get(OPENAPI)).json()
+
+    told = {
+        "orderNumber": 1,
+        "where": {"name": "here", "seen": None},
+        "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
+        "count": 1,
+    }
+    assert place.json() == {"name": "here", "seen": None}
+    assert [answer.status_code for answer in orders] == [200, 200, 201, 200]
+    assert [answer.json() for answer in orders] == [told, told, told, [told]]
+    assert orders[2].headers["location"] == "/order"
+    assert {answer.headers["content-type"] for answer in (place, *orders)} == {"application/json"}
+    for path, name in (("/place", "Place"), ("/order", "Order"), ("/seen", "Order")):
+        described = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+        assert described == {"schema": {"$ref": f"#/components/schemas/{name}"}}
 
 
 type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]

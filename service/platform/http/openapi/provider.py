@@ -26,6 +26,7 @@ from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_
 from service.platform.http.openapi.security import SCHEME, security, security_scheme
 from service.platform.identity import Unauthenticated, declared
 from service.platform.name import TITLE, version
+from service.platform.server import is_model
 
 PATH = "/openapi.json"
 _SAFE = frozenset({"get", "head", "options"})
@@ -244,4 +245,4 @@ def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
 
 def _is_json(hint: object) -> bool:
     """Whether Quart sends what a view with this annotation returns as JSON."""
-    return is_typeddict(hint) or get_origin(hint) in {dict, list}
+    return is_typeddict(hint) or get_origin(hint) in {dict, list} or is_model(get_origin(hint) or hint)

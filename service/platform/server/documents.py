@@ -25,13 +25,23 @@ class Document(NamedTuple):
 
 
 class Json(DefaultJSONProvider):
-    """Quart's, whose documents need neither an encoder nor a response of their own."""
+    """Quart's, whose documents need neither an encoder nor a response of their own, and are JSON: NaN is none.
+
+    It is a ValueError, and so a 500 that is logged; a pydantic model itself makes null of it.
+    """
 
     def __init__(self, app: Any) -> None:
         super().__init__(app)
         self._encode = json.JSONEncoder(
-            default=self.default, ensure_ascii=self.ensure_ascii, sort_keys=self.sort_keys, separators=(",", ":")
+            default=self.default,
+            ensure_ascii=self.ensure_ascii,
+            sort_keys=self.sort_keys,
+            separators=(",", ":"),
+            allow_nan=False,
         ).encode
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return super().dumps(obj, **{"allow_nan": False} | kwargs)
 
     @staticmethod
     def default(value: object) -> Any:

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -103,6 +104,13 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     async def post_receipt() -> Response:
         return await run_once(resources.database, lambda _: (RECEIPT, 201), place, order=Order("tea"))
 
+    @routes.post("/ratios")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    async def post_ratio() -> Response:
+        return await run_once(resources.database, lambda _: ({"ratio": math.nan}, 201), place, order=Order("tea"))
+
     yield routes
 
 
@@ -157,6 +165,14 @@ async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: Make
     assert [(one.status_code, one.json()) for one in answers] == [(201, usual.json())] * 3
     assert answers[2].headers["Idempotency-Replayed"] == "true"
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(2,)]
+
+
+async def test_an_answer_that_is_no_json_is_not_kept(make_settings: MakeSettings, orders_url: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        answers = [await client.post("/ratios", json={}, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [500, 500]
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(0,)]
 
 
 async def test_two_units_of_a_request_are_refused(make_settings: MakeSettings, orders_url: str) -> None:

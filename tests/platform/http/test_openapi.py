@@ -1,6 +1,7 @@
 """`/openapi.json`: true to its specification, to the routes and to what they answer."""
 
 import enum
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass as plain_dataclass
@@ -183,6 +184,18 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
     async def wrong() -> dict[str, object]:
         return TOLD | {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
 
+    @routes.get("/nan")
+    @anyone
+    @unlimited("a test's")
+    async def nan() -> dict[str, float]:
+        return {"it": -math.inf}
+
+    @routes.get("/nan-response")
+    @anyone
+    @unlimited("a test's")
+    async def response_of_nan() -> Response:
+        return jsonify([math.nan])
+
     @routes.get("/none")
     @anyone
     @unlimited("a test's")
@@ -301,6 +314,17 @@ async def test_a_view_may_return_a_model_as_it_is(make_settings: MakeSettings) -
     for path, name in (("/place", "Place"), ("/order", "Order"), ("/seen", "Order")):
         described = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
         assert described == {"schema": {"$ref": f"#/components/schemas/{name}"}}
+
+
+@pytest.mark.parametrize("path", ["/nan", "/nan-response"])
+async def test_a_number_that_json_has_no_word_for_is_never_sent(
+    make_settings: MakeSettings, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        answer = await client.get(path)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "ValueError: Out of range float values are not JSON compliant" in capsys.readouterr().out
 
 
 type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]

@@ -24,7 +24,7 @@ from service.platform.http import idempotency_store, idempotent, replies, run_on
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
-from service.platform.testing.contract import Client
+from service.platform.testing.contract import OPENAPI, Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, open_issuer
 
@@ -147,12 +147,15 @@ async def test_a_repeat_has_no_second_effect_and_gets_the_same_answer(
         another_query = await client.post("/orders?x=1", json={"item": "tea"}, headers=key)
         another_key = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": "k-2"})
         without = [await client.post("/orders", json={"item": "tea"}) for _ in range(2)]
+        paths = (await client.get(OPENAPI)).json()["paths"]
 
     assert [(one.status_code, one.content) for one in (again, there)] == [(201, first.content)] * 2
     assert ["idempotency-replayed" in one.headers for one in (first, again, there)] == [False, True, True]
     assert (another_body.status_code, another_query.status_code) == (422, 422)
     assert len({one.json()["number"] for one in (first, another_key, *without)}) == 4
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(4,)]
+    assert "Idempotency-Replayed" in paths["/orders"]["post"]["responses"]["201"]["headers"]
+    assert "Idempotency-Replayed" not in paths["/receipt"]["get"]["responses"]["200"]["headers"]
 
 
 async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: MakeSettings, orders_url: str) -> None:

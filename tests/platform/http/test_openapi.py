@@ -530,6 +530,17 @@ async def test_what_refuses_a_request_ahead_of_its_route_is_described_too(make_s
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in (fast[-1], crowded, late))
 
 
+async def test_headers_that_are_too_large_are_refused_as_described(make_settings: MakeSettings) -> None:
+    large = {"Cookie": "a" * 20_000}
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = [await client.get(path, headers=large) for path in ("/asked/1?needed=1", "/livez")]
+        paths = (await client.get(OPENAPI)).json()["paths"]
+
+    assert [(answer.status_code, answer.content) for answer in refused] == [(431, b"")] * 2
+    told = "Request line and headers are over 16384 bytes; there is no body"
+    assert {paths[path]["get"]["responses"]["431"]["description"] for path in ("/asked/{item}", "/livez")} == {told}
+
+
 async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settings: MakeSettings) -> None:
     made: list[int] = []
 

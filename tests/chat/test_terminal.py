@@ -17,10 +17,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from service.chat.client.chat import Member, show
 from service.chat.client.stranger import NoChatError
+from service.chat.client.terminal import Terminal as Editor
 from service.platform.testing.processes import ROOT, SERVICE, Process, environment, ready
 from tests.chat.system.balancer import Balancer, balancing
 
@@ -472,6 +475,55 @@ async def test_a_long_paste_is_taken_at_once_and_keeps_its_words_apart(tmp_path:
 
     assert "* too_large: text: " in screen.text
     assert "#1 you: one two\r" in screen.text
+
+
+async def typed(keys: Sequence[str], capsys: pytest.CaptureFixture[str], clock: MockClock) -> str:
+    """Return the line that is typed by keys, each of which has been read and drawn before the next; "" is a pause."""
+    ours, theirs = pty.openpty()
+    send, receive = trio.open_memory_channel[str](1)
+
+    async def take(terminal: Editor) -> None:
+        async for line in terminal.lines():
+            send.send_nowait(line)
+
+    try:
+        editor = Editor(theirs, lambda: 0)
+        with trio.fail_after(60), editor.unbuffered():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take, editor)
+                await trio.testing.wait_all_tasks_blocked()
+                for key in keys:
+                    capsys.readouterr()
+                    os.write(ours, key.encode())
+                    clock.jump(0 if key else 1)
+                    while key and not capsys.readouterr().out:
+                        await trio.lowlevel.checkpoint()
+                    await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return receive.receive_nowait()
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (["a", "\x1b", "[A", "b\n"], "ab"),
+        (["a", "\x1b[", "A", "b\n"], "ab"),
+        (["a\x1b[1;", "5Ab\n"], "ab"),
+        (["a\x1bO", "Pb\n"], "ab"),
+        (["a\x1b\x1b[Ab\x1b[Z\n"], "ab"),
+        (["a\x1b", "\x1b[A", "b\n"], "ab"),
+        (["a\x1b", "", "[b]\n"], "a[b]"),
+        (["a\x1bxb\n"], "ab"),
+    ],
+)
+async def test_keys_that_the_editor_does_not_know_are_no_text_also_when_they_come_in_parts(
+    keys: Sequence[str], line: str, capsys: pytest.CaptureFixture[str], mock_clock: MockClock
+) -> None:
+    """Over a slow line the parts of a key come one by one; Escape alone is a key, and what comes later is text."""
+    assert await typed(keys, capsys, mock_clock) == line
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ A line editor of the few keys that a chat needs: the terminal's own one cannot b
 """
 
 import codecs
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,9 @@ from service.chat.parsing import JOINERS
 
 PROMPT = "> "
 DIM, PLAIN = "\x1b[2m", "\x1b[m"
-_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|O.|.)?")  # arrows and other keys that this editor does not know
+_SEQUENCE = re.compile(r"\x1b+(\[[0-?]*[ -/]*[@-~]|O.|.)?")  # arrows and other keys that this editor does not know
+_BEGUN = re.compile(r"\x1b(\[[0-?]*[ -/]*|O)?")  # the first part of one
+_NEXT_PART = 0.1  # seconds until what has begun was a key of its own, Escape; the parts of one come together, nearly
 _ERASE, _ERASE_WORD, _ERASE_ALL, _END, _STOP = ("\x7f", "\b"), "\x17", "\x15", "\x04", "\x1a"
 
 
@@ -51,13 +54,21 @@ class Terminal:
     async def lines(self) -> AsyncIterator[str]:
         """Yield each line when Enter is pressed, until Ctrl-D on an empty one, or the terminal is gone."""
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        begun = ""
         self.draw()
         while True:
-            await trio.lowlevel.wait_readable(self._descriptor)
+            with trio.move_on_after(_NEXT_PART if begun else math.inf) as patience:
+                await trio.lowlevel.wait_readable(self._descriptor)
+            if patience.cancelled_caught:
+                begun = ""
+                continue
             try:
-                keys = _SEQUENCE.sub("", decode(os.read(self._descriptor, 65_536)))
+                text = begun + decode(os.read(self._descriptor, 65_536))
             except OSError:
                 return
+            start = text.rfind("\x1b")
+            begun = text[start:] if start >= 0 and _BEGUN.fullmatch(text, start) else ""
+            keys = _SEQUENCE.sub("", text.removesuffix(begun))
             for key in keys:
                 if key == _END and not self._typed:
                     print("\r\x1b[K", end="", flush=True)

@@ -74,8 +74,9 @@ class Line {
 
   dial() {
     this.forget();
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/ws?name=${encodeURIComponent(this.name)}`, PROTOCOL);
+    const address = new URL(`ws?name=${encodeURIComponent(this.name)}`, location); // beside the page, as all is
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(address, PROTOCOL);
     this.socket = socket;
     this.bye = null;
     this.greeted = false;
@@ -147,8 +148,8 @@ class Line {
   // Why no conversation came about is not told to a page, so it asks by HTTP what it can be told.
   async investigate() {
     try {
-      const ready = await fetch("/readyz", { cache: "no-store" });
-      const tried = await fetch("/ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
+      const ready = await fetch("readyz", { cache: "no-store" });
+      const tried = await fetch("ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
       const stranger = tried.status === 403 && (await tried.json()).detail;
       const unknown = who.trouble && `cannot say who you are: ${who.trouble}`;
       const refused = (stranger && `refuses this page: ${stranger}`) || unknown || "refuses this name, or takes nobody more just now";
@@ -353,7 +354,7 @@ class Room {
     this.loading = true;
     const before = this.messages[0]?.seq ?? this.last + 1;
     try {
-      const reply = await fetch(`/api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`);
+      const reply = await fetch(`api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`);
       if (!reply.ok) throw new Error(reply.status);
       const page = await reply.json();
       if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) return;
@@ -869,7 +870,7 @@ let who = { identity: false, sign_in: false, signed_in: false, subject: "", name
 async function askWho() {
   const before = who.subject;
   try {
-    const answer = await fetch("/auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
+    const answer = await fetch("auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
     const said = await answer.json();
     who = answer.ok ? said : { ...who, trouble: said.detail };
     if (answer.ok) showWho(who);
@@ -891,12 +892,12 @@ function showWho({ identity, signed_in: signedIn, name }) {
 }
 
 function signIn() {
-  location.assign(`/auth/sign-in?to=${encodeURIComponent(`/${location.hash}`)}`);
+  location.assign(`auth/sign-in?to=${encodeURIComponent(location.pathname + location.hash)}`);
 }
 
 async function signOut() {
   try {
-    const answer = await fetch("/auth/sign-out", { method: "POST" });
+    const answer = await fetch("auth/sign-out", { method: "POST" });
     const said = await answer.json();
     if (answer.ok) location.assign(said.to);
     else say(`You are not signed out: ${said.detail}.`);

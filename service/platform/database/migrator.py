@@ -52,18 +52,14 @@ class ServerAway(Exception):
 def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator[Connection]:
     """Yield a connection for migrations while no other runner has one. Raises ServerAway and MigrationRefused."""
     address = Address.direct(settings)
-    with closing(_wait_connected(address, wait)) as guard:
-        if problem := encoding_problem(guard.pgconn):
-            raise MigrationRefused(problem)
-        _wait_locked(guard)
-        with closing(_wait_connected(address, wait)) as worker:
-            with _answering(worker):
-                for statement in SESSION:
-                    worker.execute(statement)
-            worker.autocommit = False
-            engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
-            with _held(guard, worker), engine.connect() as connection:
-                yield connection
+    with _open_guard(address, wait) as guard, closing(_wait_connected(address, wait)) as worker:
+        with _answering(worker):
+            for statement in SESSION:
+                worker.execute(statement)
+        worker.autocommit = False
+        engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
+        with _held(guard, worker), engine.connect() as connection:
+            yield connection
 
 
 def _wait_connected(address: Address, wait: Seconds) -> psycopg.Connection:
@@ -95,12 +91,37 @@ def _connect(address: Address) -> psycopg.Connection | str:
         raise MigrationRefused(f"SERVICE_DATABASE_URL: {flat(error)}") from None
 
 
-def _wait_locked(guard: psycopg.Connection) -> None:
+@contextmanager
+def _open_guard(address: Address, wait: Seconds) -> Iterator[psycopg.Connection]:
+    """Yield a connection that has the lock. One that is lost ahead of that has done nothing, and is made anew."""
+    heard = time.monotonic()
+    while True:
+        with closing(_wait_connected(address, wait)) as guard:
+            if problem := encoding_problem(guard.pgconn):
+                raise MigrationRefused(problem)
+            try:
+                for _ in _until_locked(guard):
+                    heard = time.monotonic()
+            except psycopg.OperationalError as error:
+                lost = flat(error)
+            else:
+                yield guard
+                return
+        if time.monotonic() - heard >= wait:  # also of a server that lets us in, and each time throws us out again
+            what = "the connection was lost while another migration was waited for"
+            raise ServerAway(f"{what}: {lost}; it may be repeated")
+        log.warning("database away", error=lost, waiting_at_most=wait)
+        time.sleep(SERVER_POLL)
+
+
+def _until_locked(guard: psycopg.Connection) -> Iterator[None]:
+    """Take the lock; yield after each look that finds another runner there."""
     told = False
     while not _is_locked(guard):
         if not told:
             log.info("waiting for another migration")
             told = True
+        yield
         time.sleep(LOCK_POLL)
 
 

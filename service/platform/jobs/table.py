@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from service.platform.database import metadata
 
 CHANNEL = "job"  # a notification says that something may be due; the table is the truth
+LATER = "later"  # its payload where that is in a moment, and not yet
 Name = sa.Text(collation="C")
 
 job_table = sa.Table(

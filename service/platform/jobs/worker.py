@@ -36,7 +36,7 @@ from service.platform.jobs.ledger import Ledger
 from service.platform.jobs.running import LEASE, Running, Why
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, ClaimLost
-from service.platform.jobs.table import CHANNEL
+from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.settings import PlatformSettings
 from service.platform.telemetry.tracing import Tracing
 
@@ -125,8 +125,10 @@ class Worker:
 
     async def listen(self) -> None:
         async with self.ledger.own.listen(CHANNEL) as wakeups:
-            async for _ in wakeups:
+            async for payloads in wakeups:
                 self.wake()
+                if LATER in (payloads or ()):
+                    self._look_after(0)
 
     async def beat(self) -> None:
         """Extend the leases of all that is held; what is not ours any more is cancelled."""

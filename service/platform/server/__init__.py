@@ -6,9 +6,9 @@ from service.platform.listener import listener_url, open_listener
 from service.platform.server.address import client_of, host_of, parse_address
 from service.platform.server.application import Application
 from service.platform.server.body import Request
-from service.platform.server.config import Probe
+from service.platform.server.config import MAX_HEADER_BYTES, Probe
 from service.platform.server.context import Context
-from service.platform.server.documents import Document, Json
+from service.platform.server.documents import Document, Json, is_model
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
@@ -25,6 +25,7 @@ from service.platform.server.worker import serve
 
 __all__ = [
     "ALWAYS",
+    "MAX_HEADER_BYTES",
     "SAFE_METHODS",
     "SEAMS",
     "TRIED",
@@ -50,6 +51,7 @@ __all__ = [
     "forwarded",
     "guard",
     "host_of",
+    "is_model",
     "listener_url",
     "open_listener",
     "parse_address",

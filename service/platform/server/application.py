@@ -17,7 +17,7 @@ from service.platform.errors import ServiceError, leaves
 from service.platform.failures import as_failure, forget_frames
 from service.platform.server.body import Request
 from service.platform.server.context import Context
-from service.platform.server.documents import Document, Json
+from service.platform.server.documents import Document, Json, is_model
 from service.platform.server.http import HttpConnection
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
@@ -125,6 +125,13 @@ class Application(QuartTrio):
         if context.is_response_unseen:
             return await self.make_response(result)
         return await super().finalize_request(ctx, result, from_error_handler)
+
+    async def make_response(self, result: ResponseReturnValue | HTTPException) -> ResponseTypes:
+        value: object = result[0] if isinstance(result, tuple) and result else result
+        if is_model(type(value)):
+            response = self.json.response(value)
+            result = cast(ResponseReturnValue, (response, *result[1:]) if isinstance(result, tuple) else response)
+        return await super().make_response(result)
 
     async def handle_websocket(self, websocket: QuartWebsocket) -> ResponseTypes | None:
         async with self.websocket_context(websocket) as context:

@@ -10,7 +10,7 @@ Whoever registered a hook, a signal's receiver or sessions gets Quart's own way,
 from collections.abc import Callable, MutableMapping
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from quart.ctx import AppContext
 from quart.globals import _cv_app
@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
 from service.platform.failures import forget_frames
-from service.platform.server.documents import Document, Json
+from service.platform.server.documents import Document, Json, is_model
 from service.platform.server.routing import blueprints_of
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ class Context(AppContext):
         """Return what a view returned as it is sent, if that needs no response."""
         if isinstance(result, Document):
             return result
-        if not self.takes_documents or type(result) not in {dict, list}:
+        if not self.takes_documents or not (type(result) in {dict, list} or is_model(type(result))):
             return None
         provider = self.app.json
         if type(provider) is not Json or not provider.is_usual or "make_response" in vars(self.app):
             return None
-        return provider.document(cast(dict[Any, Any], result))
+        return provider.document(result)
 
     def copy(self) -> AppContext:  # type: ignore[override]
         return AppContext(self.app, request=self.request, session=self._session)

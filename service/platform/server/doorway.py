@@ -45,6 +45,16 @@ class Doorway:
         if patience.cancelled_caught:
             self._waiting.unpark(count=GROUP)
 
+    async def let_in_last(self) -> None:
+        """Return once nobody waits to be accepted: who still does when the listener closes is reset, his request sent.
+
+        Meanwhile the kernel takes one more, and does not answer others: they ask again a second later and are refused,
+        after which it is safe to try elsewhere.
+        """
+        self._listener.listen(0)
+        while self._is_crowded():  # noqa: ASYNC110  the kernel has no event for it
+            await trio.lowlevel.checkpoint()  # one is accepted in each turn
+
     def notice(self) -> None:
         """Let those go on who wait, if the connection that was just accepted is the last."""
         if self._waiting and not self._is_crowded():

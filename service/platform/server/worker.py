@@ -68,6 +68,9 @@ async def _shut_down(config: ServerConfig, shutdown: Callable[[], Awaitable[obje
     config.closing = True
     for connection in tuple(config.connections):
         connection.leave(within=LAST_CALL if shared else 0)
+    if not shared:
+        with trio.move_on_after(LAST_CALL):  # accepting may fail meanwhile, as without a descriptor left
+            await config.doorway.let_in_last()
 
 
 def _connection(app: Any, config: Config, *args: Any) -> TCPServer:

@@ -143,7 +143,7 @@ def _detail(answer: Answer) -> str:
 def reason(error: BaseException) -> str:
     """Return why there was no answer: the root of it, and of several addresses the first one's."""
     if isinstance(error, trio.TooSlowError):
-        return f"nothing came within {PATIENCE} s"
+        return str(error) or f"nothing came within {PATIENCE} s"
     while (inner := error.__cause__) is not None:
         error = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner
     if isinstance(error, OSError) and (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError):

@@ -67,6 +67,25 @@ def room(replicas: Replicas, request: pytest.FixtureRequest) -> str:
     return f"{replicas.balancer.url}/#{name}"
 
 
+def test_it_works_under_a_path_that_a_proxy_strips(replicas: Replicas, open_page: OpenPage) -> None:
+    with balanced(*replicas.ports, prefix="/harbour/chat") as proxy:
+        with httpx2.Client(base_url=proxy.url) as client:
+            texts = [{"text": str(number)} for number in range(60)]
+            for text in texts:
+                client.post("/harbour/chat/api/rooms/under-a-path/messages", json=text).raise_for_status()
+            outside = client.get("/").status_code
+        page = open_page(f"{proxy.url}/harbour/chat/#under-a-path")
+        write(page, "here")
+        page.wait_for_selector("[data-seq='61']")
+        page.click("#earlier")
+        page.wait_for_selector("[data-seq='1']")
+        assert page.evaluate("getComputedStyle(document.body).display") == "grid"
+        page.reload()
+        page.wait_for_selector("[data-seq='61']")
+
+    assert outside == 404
+
+
 def test_two_people_chat_and_text_stays_text(room: str, open_page: OpenPage) -> None:
     ada, ben = open_page(room, "Ada"), open_page(room, "Ben")
     write(ada, "<img src=x onerror=alert(1)> & <b>bold</b>")

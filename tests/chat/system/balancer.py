@@ -1,5 +1,6 @@
 """A balancer in front of replicas, as plain as can be: bytes in turn to whichever of its ports answers."""
 
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,9 +11,13 @@ import trio
 
 @dataclass
 class Balancer:
-    """Passes connections on to `ports`, which a test may change while it runs."""
+    """Passes connections on to `ports`, which a test may change while it runs.
+
+    With a `prefix` it is a proxy that has the service under that path alone: it strips it, and all else is not there.
+    """
 
     ports: list[int]
+    prefix: str = ""
     url: str = ""
     _turn: int = 0
     _ready: threading.Event = field(default_factory=threading.Event)
@@ -37,7 +42,7 @@ class Balancer:
                 except OSError:
                     continue
                 async with replica, trio.open_nursery() as nursery:
-                    nursery.start_soon(_pump, client, replica, nursery.cancel_scope)
+                    nursery.start_soon(_pump, client, replica, nursery.cancel_scope, self.prefix.encode())
                     nursery.start_soon(_pump, replica, client, nursery.cancel_scope)
                 return
 
@@ -46,13 +51,23 @@ class Balancer:
         trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
 
 
-async def _pump(source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+async def _pump(
+    source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope, prefix: bytes = b""
+) -> None:
     try:
         async for data in source:
-            await sink.send_all(data)
+            await sink.send_all(_stripped(bytes(data), prefix) if prefix else data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # one side is gone, and the other is about to be told
     both.cancel()
+
+
+def _stripped(data: bytes, prefix: bytes) -> bytes:
+    """Return what a browser sends, which begins with a request's line where it begins a request."""
+    method, space, target = data.partition(b" ")
+    if not re.fullmatch(rb"[A-Z]+", method):
+        return data
+    return method + space + (target.removeprefix(prefix) if target.startswith(prefix + b"/") else b"/outside" + target)
 
 
 @asynccontextmanager
@@ -68,9 +83,9 @@ async def balancing(*ports: int) -> AsyncIterator[Balancer]:
 
 
 @contextmanager
-def balanced(*ports: int) -> Iterator[Balancer]:
+def balanced(*ports: int, prefix: str = "") -> Iterator[Balancer]:
     """Run a balancer in a thread of its own: the browser's driver has this one."""
-    balancer = Balancer(list(ports))
+    balancer = Balancer(list(ports), prefix)
     thread = threading.Thread(target=trio.run, args=(balancer.serve,))
     thread.start()
     assert balancer._ready.wait(5)

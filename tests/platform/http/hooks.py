@@ -1,6 +1,6 @@
 """What the generator of requests must know of the features: each `tests/<feature>/api_hooks.py`, imported.
 
-And of the server: a longer request line is a 431 ahead of all that is described, a bare status as for what is no HTTP.
+And of the server: a longer request line is a 431, however right the request is.
 """
 
 from importlib import import_module

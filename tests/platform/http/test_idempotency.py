@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from service.platform.http import idempotency_store, idempotent, replies, run_on
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
-from service.platform.testing.contract import Client
+from service.platform.testing.contract import OPENAPI, Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, open_issuer
 
@@ -103,6 +104,13 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     async def post_receipt() -> Response:
         return await run_once(resources.database, lambda _: (RECEIPT, 201), place, order=Order("tea"))
 
+    @routes.post("/ratios")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    async def post_ratio() -> Response:
+        return await run_once(resources.database, lambda _: ({"ratio": math.nan}, 201), place, order=Order("tea"))
+
     yield routes
 
 
@@ -139,12 +147,15 @@ async def test_a_repeat_has_no_second_effect_and_gets_the_same_answer(
         another_query = await client.post("/orders?x=1", json={"item": "tea"}, headers=key)
         another_key = await client.post("/orders", json={"item": "tea"}, headers={"Idempotency-Key": "k-2"})
         without = [await client.post("/orders", json={"item": "tea"}) for _ in range(2)]
+        paths = (await client.get(OPENAPI)).json()["paths"]
 
     assert [(one.status_code, one.content) for one in (again, there)] == [(201, first.content)] * 2
     assert ["idempotency-replayed" in one.headers for one in (first, again, there)] == [False, True, True]
     assert (another_body.status_code, another_query.status_code) == (422, 422)
     assert len({one.json()["number"] for one in (first, another_key, *without)}) == 4
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(4,)]
+    assert "Idempotency-Replayed" in paths["/orders"]["post"]["responses"]["201"]["headers"]
+    assert "Idempotency-Replayed" not in paths["/receipt"]["get"]["responses"]["200"]["headers"]
 
 
 async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: MakeSettings, orders_url: str) -> None:
@@ -157,6 +168,14 @@ async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: Make
     assert [(one.status_code, one.json()) for one in answers] == [(201, usual.json())] * 3
     assert answers[2].headers["Idempotency-Replayed"] == "true"
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(2,)]
+
+
+async def test_an_answer_that_is_no_json_is_not_kept(make_settings: MakeSettings, orders_url: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        answers = [await client.post("/ratios", json={}, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [500, 500]
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(0,)]
 
 
 async def test_two_units_of_a_request_are_refused(make_settings: MakeSettings, orders_url: str) -> None:

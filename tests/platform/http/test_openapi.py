@@ -1,8 +1,10 @@
 """`/openapi.json`: true to its specification, to the routes and to what they answer."""
 
 import enum
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -14,10 +16,10 @@ import httpx2
 import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import Field
+from pydantic import BaseModel, Field, computed_field
 from pydantic.dataclasses import dataclass
-from quart import Blueprint, Response, jsonify
-from quart_schema import validate_querystring, validate_request
+from quart import Blueprint, Response, after_this_request, jsonify
+from quart_schema import validate_querystring, validate_request, validate_response
 
 from service.features import FEATURES
 from service.platform.feature import Feature, Resources
@@ -182,6 +184,18 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
     async def wrong() -> dict[str, object]:
         return TOLD | {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
 
+    @routes.get("/nan")
+    @anyone
+    @unlimited("a test's")
+    async def nan() -> dict[str, float]:
+        return {"it": -math.inf}
+
+    @routes.get("/nan-response")
+    @anyone
+    @unlimited("a test's")
+    async def response_of_nan() -> Response:
+        return jsonify([math.nan])
+
     @routes.get("/none")
     @anyone
     @unlimited("a test's")
@@ -215,6 +229,102 @@ async def test_what_json_has_no_word_for_is_written_as_described(make_settings: 
         "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
     }
     assert impossible.status_code == 500
+
+
+@plain_dataclass(frozen=True)
+class Place:
+    name: str
+    seen: date | None = None
+
+
+class Order(BaseModel):
+    number: Annotated[int, Field(serialization_alias="orderNumber")]
+    where: Place
+    lines: list[Line] = []
+
+    @computed_field
+    def count(self) -> int:
+        return len(self.lines)
+
+
+PLACE = Place("here")
+ORDER = Order(number=1, where=PLACE, lines=[Line(date(2026, 1, 2), (Decimal("2.0"),))])
+
+
+@asynccontextmanager
+async def open_models(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("models", __name__)
+
+    @routes.get("/place")  # type: ignore[type-var]  # Quart's types know of no model, and validate_response's say nothing
+    @anyone
+    @unlimited("a test's")
+    async def place() -> Place:
+        return PLACE
+
+    @routes.get("/order")
+    @anyone
+    @unlimited("a test's")
+    @validate_response(Order)
+    async def order() -> Order:
+        return ORDER
+
+    @routes.get("/seen")  # type: ignore[type-var]  # the same
+    @anyone
+    @unlimited("a test's")
+    async def seen() -> Order:
+        after_this_request(lambda response: response)
+        return ORDER
+
+    @routes.get("/orders")
+    @anyone
+    @unlimited("a test's")
+    async def orders() -> list[Order]:
+        return [ORDER]
+
+    @routes.get("/made")
+    @anyone
+    @unlimited("a test's")
+    @validate_response(Order, 201)
+    async def made() -> tuple[Order, int, dict[str, str]]:
+        return ORDER, 201, {"Location": "/order"}
+
+    yield routes
+
+
+MODELS = Feature("models", open=open_models)
+
+
+async def test_a_view_may_return_a_model_as_it_is(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [MODELS]) as urls, Client(urls.public) as client:
+        place = await client.get("/place")
+        orders = [await client.get(path) for path in ("/order", "/seen", "/made", "/orders")]
+        document = (await client.get(OPENAPI)).json()
+
+    told = {
+        "orderNumber": 1,
+        "where": {"name": "here", "seen": None},
+        "lines": [{"day": "2026-01-02", "sizes": ["2.0"]}],
+        "count": 1,
+    }
+    assert place.json() == {"name": "here", "seen": None}
+    assert [answer.status_code for answer in orders] == [200, 200, 201, 200]
+    assert [answer.json() for answer in orders] == [told, told, told, [told]]
+    assert orders[2].headers["location"] == "/order"
+    assert {answer.headers["content-type"] for answer in (place, *orders)} == {"application/json"}
+    for path, name in (("/place", "Place"), ("/order", "Order"), ("/seen", "Order")):
+        described = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
+        assert described == {"schema": {"$ref": f"#/components/schemas/{name}"}}
+
+
+@pytest.mark.parametrize("path", ["/nan", "/nan-response"])
+async def test_a_number_that_json_has_no_word_for_is_never_sent(
+    make_settings: MakeSettings, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with booted(make_settings(**FREE), [TELLING]) as urls, Client(urls.public) as client:
+        answer = await client.get(path)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "ValueError: Out of range float values are not JSON compliant" in capsys.readouterr().out
 
 
 type Small = Annotated[int, Field(ge=1, le=3, description="a whole number from 1 to 3")]
@@ -418,6 +528,17 @@ async def test_what_refuses_a_request_ahead_of_its_route_is_described_too(make_s
     assert [answer.status_code for answer in fast].count(429) >= 1
     assert (crowded.status_code, late.status_code) == (503, 504)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in (fast[-1], crowded, late))
+
+
+async def test_headers_that_are_too_large_are_refused_as_described(make_settings: MakeSettings) -> None:
+    large = {"Cookie": "a" * 20_000}
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = [await client.get(path, headers=large) for path in ("/asked/1?needed=1", "/livez")]
+        paths = (await client.get(OPENAPI)).json()["paths"]
+
+    assert [(answer.status_code, answer.content) for answer in refused] == [(431, b"")] * 2
+    told = "Request line and headers are over 16384 bytes; there is no body"
+    assert {paths[path]["get"]["responses"]["431"]["description"] for path in ("/asked/{item}", "/livez")} == {told}
 
 
 async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settings: MakeSettings) -> None:

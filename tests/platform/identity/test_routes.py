@@ -78,6 +78,11 @@ async def test_every_route_is_closed_to_whom_it_says(make_settings: MakeSettings
     assert upgrades == [401, 401, 401, 101]
     assert document["paths"]["/orders/{number}"]["post"]["security"] == [{"identity": ["orders:write"]}]
     assert document["components"]["securitySchemes"]["identity"]["openIdConnectUrl"].startswith(issuer.url)
+    responses = document["components"]["responses"]
+    required = {
+        kind: responses[kind]["headers"]["WWW-Authenticate"]["required"] for kind in ("Unauthenticated", "Forbidden")
+    }
+    assert required == {"Unauthenticated": True, "Forbidden": False}  # a 403 has one where the token lacks a scope
 
 
 async def test_every_route_holds_the_limit_that_it_says(make_settings: MakeSettings, mock_clock: MockClock) -> None:

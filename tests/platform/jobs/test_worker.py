@@ -4,6 +4,7 @@ import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
 
@@ -441,6 +442,24 @@ async def test_a_repeat_begins_when_its_pause_is_over(make_settings: MakeSetting
         await until(database, kinds.states, {"dead": 1})
 
     assert begun[1] - begun[0] < 0.7 * IDLE
+
+
+async def test_what_is_due_in_a_moment_begins_then(make_settings: MakeSettings) -> None:
+    """And not with the next look at the table, as for a repeat; whether it is told by seconds or by a moment."""
+    begun: list[float] = []
+
+    @job()
+    async def note_time(_: JobContext) -> None:
+        begun.append(trio.current_time())
+
+    async with world(make_settings, note_time) as (database, _):
+        await database.run(enqueue, note_time)
+        await until(database, kinds.states, {"done": 1})
+        await database.run(enqueue, note_time.with_options(delay=0.3))
+        await database.run(enqueue_many, note_time.with_options(at=datetime.now(UTC) + timedelta(seconds=0.3)), [{}])
+        await until(database, kinds.states, {"done": 3})
+
+    assert max(begun) - begun[0] < 0.6 * IDLE
 
 
 async def test_arguments_of_another_release_are_tried_again_also_without_retries(make_settings: MakeSettings) -> None:

@@ -1,5 +1,7 @@
 """D2, D3: at SIGTERM every websocket is told, what was accepted is answered, and idle connections are let go."""
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,23 @@ async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_
             await server.stopped.wait()
 
     assert trio.current_time() - started < 5
+
+
+async def test_who_has_connected_before_the_end_is_let_in_and_answered(safe_app: Application) -> None:
+    """The kernel takes connections before we do: on a busy machine some still wait when the listener closes."""
+    async with running(safe_app) as server:
+        with ExitStack() as stack:
+            waiting = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(CALLERS)
+            ]
+            for one in waiting:
+                one.sendall(get("/"))
+            server.stop.set()
+            with trio.fail_after(20):
+                await server.stopped.wait()
+            answers = [one.recv(65_536) for one in waiting]
+
+    assert [answer[9:12] for answer in answers] == [b"200"] * CALLERS
 
 
 async def test_peers_that_do_not_read_hold_up_the_farewell_for_a_second(safe_app: Application) -> None:

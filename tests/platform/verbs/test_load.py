@@ -2,6 +2,7 @@
 
 import json
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from service.platform.client import open_stream
-from service.platform.client.load import run_load
+from service.platform.client.load import find_listening, run_load
 from service.platform.client.load_http import HttpLoad
 from service.platform.client.load_plan import Plan, Report
 from service.platform.client.load_report import text
@@ -17,6 +18,7 @@ from service.platform.settings import PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.verbs import Program, run_program
+from service.platform.verbs.inspect import reason
 from tests.platform.features import PLAIN, SLOW
 from tests.platform.identity.world import world
 
@@ -76,6 +78,26 @@ async def test_a_host_that_swallows_connections_is_given_up(autojump_clock: Mock
                 pass
 
     assert trio.current_time() <= 10
+
+
+async def test_a_port_that_says_nothing_is_given_up_before_the_load_begins(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(trio.TooSlowError) as slow:
+        await find_listening(Plan(url=f"http://127.0.0.1:{silent.getsockname()[1]}", duration=1))
+
+    assert reason(slow.value) == "nothing came within 8 s"
+
+
+async def test_whoever_answers_in_any_way_is_there_also_by_hanging_up() -> None:
+    """As a proxy does while what is behind it restarts: each part knows how long it waits for that."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+            await find_listening(Plan(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", duration=1))
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("verb", "option"), [("load", "--duration"), ("load", "--http"), ("migrate", "--wait")])

@@ -179,6 +179,30 @@ async def test_a_standby_is_waited_for_by_its_name(tmp_path: Path, one_server: O
     assert code == 0
 
 
+async def test_a_restart_while_another_migrates_is_waited_for_like_any(tmp_path: Path, one_server: OwnServer) -> None:
+    with trio.fail_after(120):
+        with observe(one_server.url) as other:
+            other.connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            with (
+                started(tmp_path, "migrate", "--wait", "60", database_url=one_server.tcp_url) as patient,
+                started(tmp_path, "migrate", "--wait", "0", name="hasty", database_url=one_server.tcp_url) as hasty,
+            ):
+                for waiting in (patient, hasty):
+                    await waiting.wait_event("waiting for another migration")
+                one_server.stop()
+                away = await patient.wait_event("database away")
+                given_up = await hasty.wait_end()
+                one_server.start()
+                code = await patient.wait_end()
+
+    assert away["waiting_at_most"] == 60
+    assert code == 0
+    assert given_up == UNREACHABLE
+    last = hasty.log.read_text().splitlines()[-1]
+    assert last.startswith("the connection was lost while another migration was waited for: terminating connection")
+    assert last.endswith("; it may be repeated")
+
+
 async def test_a_line_that_falls_silent_before_the_migrations_is_given_up(
     tmp_path: Path, one_server: OwnServer
 ) -> None:

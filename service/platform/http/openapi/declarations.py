@@ -35,7 +35,7 @@ class Media:
 def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F], F]:
     """Declare what a route answers: a dataclass, TypedDict, Media or error. No status: the error's own, else 200.
 
-    A route whose return annotation is a TypedDict or another dict needs none for its 200.
+    A route whose return annotation is a dict, such as a TypedDict, a list or a model needs none for its 200.
     """
 
     def declare(view: F) -> F:

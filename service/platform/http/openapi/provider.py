@@ -21,11 +21,13 @@ from service.platform.http.limits import Limit, limit_of
 from service.platform.http.openapi.components import Components, error_names
 from service.platform.http.openapi.declarations import Media, header_name, is_error
 from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.headers import ID, IDEMPOTENCY_KEY, REPLAYED, TOO_LARGE, headers_of
 from service.platform.http.openapi.paths import annotations, nameless, names, part_schema, template
 from service.platform.http.openapi.schemas import REFERENCE, SparseSchema, json_schema
 from service.platform.http.openapi.security import SCHEME, security, security_scheme
 from service.platform.identity import Unauthenticated, declared
 from service.platform.name import TITLE, version
+from service.platform.server import is_model
 
 PATH = "/openapi.json"
 _SAFE = frozenset({"get", "head", "options"})
@@ -34,16 +36,6 @@ _SAFE = frozenset({"get", "head", "options"})
 _ALWAYS = (Invalid, errors.Misdirected, ServiceError, Unavailable, errors.DeadlineExceeded)
 _CHANGING = (errors.Forbidden, errors.UnsupportedMedia, errors.RateLimited)
 _WITH_BODY = (errors.RequestTimeout, errors.TooLarge)
-
-IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The same request with the same key has its effect once, and gets the same answer for 24 hours.",
-    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,255}$"},
-}
-_ID_HEADER = {"X-Request-Id": {"required": True, "description": "also in the log", "schema": {"type": "string"}}}
-_RETRY_HEADER = {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer"}}}
 
 
 def add_openapi(app: Quart, issuer: str | None = None) -> None:
@@ -113,6 +105,8 @@ class _Provider(OpenAPIProvider):
             components |= definitions | self._add_answer(operation, hints)
             if getattr(view, "idempotent", False):
                 operation["parameters"].append(IDEMPOTENCY_KEY)
+                for own in [response for response in operation["responses"].values() if "$ref" not in response]:
+                    own["headers"] = ID | REPLAYED
                 for kind in (errors.Conflict, errors.Unprocessable):
                     operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
             may = declared(view)
@@ -202,7 +196,8 @@ def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: 
         known = responses.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.__name__}"})
         if "content" in known:
             known["content"] |= _answer(kind)["content"]
-    headers = _ID_HEADER if guarded else {}
+    responses.setdefault("431", TOO_LARGE)
+    headers = ID if guarded else {}
     operation["responses"] = {status: _told(status, responses[status], headers) for status in sorted(responses)}
 
 
@@ -231,9 +226,8 @@ def _surrounding(
 
 def _answer(kind: type[ServiceError]) -> dict[str, Any]:
     """Return how an error is told, as errors.py declares it."""
-    headers = _ID_HEADER | (_RETRY_HEADER if issubclass(kind, Unavailable) else {})
     content = {PROBLEM_JSON: {"schema": {"$ref": REFERENCE.format(model="Problem")}}}
-    return {"description": (getdoc(kind) or "").partition("\n")[0], "headers": headers, "content": content}
+    return {"description": (getdoc(kind) or "").partition("\n")[0], "headers": headers_of(kind), "content": content}
 
 
 def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
@@ -244,4 +238,4 @@ def _kinds(root: type[ServiceError]) -> Iterator[type[ServiceError]]:
 
 def _is_json(hint: object) -> bool:
     """Whether Quart sends what a view with this annotation returns as JSON."""
-    return is_typeddict(hint) or get_origin(hint) in {dict, list}
+    return is_typeddict(hint) or get_origin(hint) in {dict, list} or is_model(get_origin(hint) or hint)

@@ -204,14 +204,14 @@ async def test_it_goes_on_in_a_terminal_too_narrow_for_its_prompt(tmp_path: Path
 
 
 async def test_a_pipe_is_sent_line_by_line_and_faster_than_the_rate_allows(tmp_path: Path, database_url: str) -> None:
-    async with ready(tmp_path, "serve", database_url=database_url, rate_per_connection=10, **QUICK) as service:
-        (tmp_path / "lines").write_text("\n".join(f"line {number}" for number in range(40)))
+    async with ready(tmp_path, "serve", database_url=database_url, rate_per_connection=2, **QUICK) as service:
+        (tmp_path / "lines").write_text("\n".join(f"line {number}" for number in range(10)))
         command = [*SERVICE, "chat", service.public, "--room", "pipe"]
         with (tmp_path / "lines").open() as lines:
             done = await trio.run_process(command, stdin=lines, capture_stdout=True, check=False, env=environment())
 
     own = [line for line in done.stdout.decode().splitlines() if line.startswith("#")]
-    assert own == [f"#{number + 1} you: line {number}" for number in range(40)]
+    assert own == [f"#{number + 1} you: line {number}" for number in range(10)]
     assert b"rate_limited" in done.stdout
     assert done.returncode == 0
 

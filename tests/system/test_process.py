@@ -333,7 +333,8 @@ async def test_a_drain_is_a_drain_when_nobody_reads_what_is_said(
 def test_a_proxy_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, database_url: str, proxy: str) -> None:
     env = ("env", "-u", "http_proxy", f"ALL_PROXY={proxy}", *SERVICE)
     known = {"database_url": database_url, "auth_issuer": "http://127.0.0.1:9", "auth_audience": "orders"}
-    served = run_to_end(tmp_path, "serve", command=env, management_bind="127.0.0.1:0", **QUICK, **known)
+    known |= {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}  # no port that somebody else may have
+    served = run_to_end(tmp_path, "serve", command=env, **QUICK, **known)
     checked = run_to_end(tmp_path, "check", command=env, **known)
     said = "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: must be such as http://proxy.example.org:3128, not "
 
@@ -365,9 +366,9 @@ async def test_a_log_whose_disk_was_full_has_whole_lines_again_and_says_how_many
     tmp_path: Path, database_url: str
 ) -> None:
     async with (
-        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, **QUICK) as service,
+        ready(tmp_path, "serve", database_url=database_url, rate_per_address=0, slow_step=0, **QUICK) as service,
         httpx2.AsyncClient() as client,
-    ):
+    ):  # a busy machine's slow steps would be lines as well
         pid, requests = service.process.pid, 20
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         full = service.log.stat().st_size + 100  # bytes: half a line more

@@ -1,10 +1,11 @@
 """A PostgreSQL server that a test owns: it may be stopped, killed, frozen and started again at the same address."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -82,6 +83,23 @@ class OwnServer:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports at which nobody listens, also a while later and while a server that had one is stopped.
+
+    The kernel gives them to nobody: a port that it gave, and that is not bound, is soon that of another process.
+    """
+    with ExitStack() as stack:
+        return [stack.enter_context(_listen()).getsockname()[1] for _ in range(count)]
+
+
+def _listen() -> socket.socket:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    others = [*range(20_000, first), *range(last + 1, 1 << 16)]
+    while others:
+        with suppress(OSError):  # somebody listens
+            return socket.create_server(("127.0.0.1", secrets.choice(others)))
+    return socket.create_server(("127.0.0.1", 0))  # where the kernel may give any

@@ -1,8 +1,5 @@
 """What people do with the page, and what they see there."""
 
-import socket
-from contextlib import ExitStack
-
 from playwright.sync_api import Page
 
 
@@ -27,9 +24,3 @@ def wait_shown(page: Page, count: int) -> list[tuple[int, str]]:
         timeout=60_000,
     )
     return shown(page)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]

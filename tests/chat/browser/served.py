@@ -8,8 +8,8 @@ import httpx2
 import sqlalchemy as sa
 import trio
 
+from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import Process, started
-from tests.chat.browser.pages import free_ports
 
 NETWORK = r"WebSocket connection to .* failed|Failed to load resource"  # which Chromium logs, whatever a page does
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0, "rate_per_address": 0}
@@ -28,7 +28,7 @@ class Service:
     def __init__(self, directory: Path, database_url: str, stack: ExitStack) -> None:
         self.database_url = database_url
         self.directory = directory
-        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._stack = stack
         self.process = self.start()
 

@@ -13,9 +13,10 @@ import pytest
 import trio
 
 from service.platform.testing.fixtures import fresh_database
+from service.platform.testing.own_server import free_ports
 from service.platform.testing.processes import Process, started
 from tests.chat.browser.conftest import OpenPage
-from tests.chat.browser.pages import free_ports, shown, wait_shown, write
+from tests.chat.browser.pages import shown, wait_shown, write
 from tests.chat.system.balancer import Balancer, balanced
 
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0.5, "rate_per_address": 0}

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 import trio
 from playwright.sync_api import Browser, Page
 
+from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import Process, started
-from tests.chat.browser.pages import free_ports, shown, wait_shown, write
+from tests.chat.browser.pages import shown, wait_shown, write
 
 CLIENT = "orders-web"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "device_scale_factor": 2, "has_touch": True}
@@ -25,7 +26,7 @@ def service(tmp_path: Path, database_url: str) -> Iterator[Process]:
     with oidc_provider_mock.run_server_in_thread(user_claims=(ada, bob)) as provider:
         issuer = f"http://localhost:{provider.server_port}"
         settings: dict[str, Any] = {"auth_issuer": issuer, "auth_audience": CLIENT, "auth_client_id": CLIENT}
-        settings["bind"] = f"localhost:{free_ports(1)[0]}"  # where browsers take a Secure cookie without TLS
+        settings["bind"] = f"localhost:{free_port()}"  # where browsers take a Secure cookie without TLS
         with started(tmp_path, "serve", database_url=database_url, **settings) as running:
             trio.run(running.wait_ready)
             yield running

@@ -114,12 +114,13 @@ class Faults:
             for member in storm.random.sample(storm.members, 4):
                 member.detour = hole.url
                 member.reset()
-            await trio.sleep(0.8)
+            while hole.lines < 4:
+                await trio.sleep(0.05)
+            await trio.sleep(0.5)
             hole.swallow()
             await trio.sleep(0.3)
             for member in storm.members:
                 member.detour = None
-            assert hole.lines >= 4
             await trio.sleep(SILENT + 0.5)
 
     def _terminate_listeners(self) -> None:

@@ -15,7 +15,7 @@ from service.platform.errors import OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
-from tests.platform.database.observer import Observer, observe
+from tests.platform.database.observer import OTHERS, Observer, observe
 from tests.platform.database.units import (
     WAYS,
     Store,
@@ -24,6 +24,7 @@ from tests.platform.database.units import (
     insert,
     insert_and_sleep,
     make_commits_slow,
+    make_commits_wait,
     select_numbers,
     select_one,
     sleep,
@@ -188,17 +189,20 @@ async def test_a_cancel_reaches_a_query_of_the_driver_itself(make_settings: Make
 
 @pytest.mark.parametrize("store", WAYS)
 async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(
-    make_settings: MakeSettings, store: Store
+    make_settings: MakeSettings, database_url: str, store: Store
 ) -> None:
-    with trio.fail_after(25):
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings()) as database:
             await database.run(create_table)
-            await database.run(make_commits_slow, seconds=0.3)
-            with trio.move_on_after(0.15) as scope:
-                value = await store(database, 7)
-                delivered = False
-                await trio.lowlevel.checkpoint()
-                delivered = True
+            await database.run(make_commits_wait)
+            observer.ask("SELECT pg_advisory_lock(1)")
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    nursery.start_soon(cancel_at_commit, observer, scope)
+                    value = await store(database, 7)
+                    delivered = False
+                    await trio.lowlevel.checkpoint()
+                    delivered = True
 
             assert value == 7
             assert not delivered
@@ -208,13 +212,18 @@ async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(
 
 
 @pytest.mark.parametrize("store", WAYS)
-async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(make_settings: MakeSettings, store: Store) -> None:
-    with trio.fail_after(25):
+async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(
+    make_settings: MakeSettings, database_url: str, store: Store
+) -> None:
+    with trio.fail_after(25), observe(database_url) as observer:
         async with open_database(make_settings()) as database:
             await database.run(create_table)
-            await database.run(make_commits_slow, seconds=3)
-            with trio.move_on_after(0.1), pytest.raises(OutcomeUnknown):
-                await store(database, 7)
+            await database.run(make_commits_slow, seconds=5)
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    nursery.start_soon(cancel_at_commit, observer, scope)
+                    with pytest.raises(OutcomeUnknown):
+                        await store(database, 7)
 
             assert database.statistics().units[Outcome.UNKNOWN] == 1
             assert database.statistics().lines_cut == 1
@@ -243,6 +252,13 @@ async def test_a_long_stretch_of_python_ends_at_the_next_statement(make_settings
                     await database.run(insert, number=1)  # its row lock would still be held
 
             assert await database.read(select_numbers) == {1}
+
+
+async def cancel_at_commit(observer: Observer, scope: trio.CancelScope) -> None:
+    while not observer.ask(f"SELECT count(*) {OTHERS} AND query = 'COMMIT' AND state = 'active'"):
+        await trio.sleep(0.001)
+    scope.cancel()
+    observer.ask("SELECT pg_advisory_unlock_all()")
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from service.platform.database import Database, Statement
 
 SLOW_COMMIT = """
 CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+    $$ BEGIN PERFORM {wait}; RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON numbers
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_a_while()
 """
@@ -25,7 +25,12 @@ def create_table(connection: Connection) -> None:
 
 
 def make_commits_slow(connection: Connection, *, seconds: float) -> None:
-    connection.exec_driver_sql(SLOW_COMMIT.format(seconds=seconds))
+    connection.exec_driver_sql(SLOW_COMMIT.format(wait=f"pg_sleep({seconds})"))
+
+
+def make_commits_wait(connection: Connection) -> None:
+    """Let each COMMIT wait until nobody has the advisory lock 1."""
+    connection.exec_driver_sql(SLOW_COMMIT.format(wait="pg_advisory_xact_lock(1)"))
 
 
 def insert(connection: Connection, *, number: int) -> int:

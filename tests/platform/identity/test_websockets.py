@@ -54,7 +54,7 @@ async def test_a_ticket_is_good_once_and_nowhere_else(make_settings: MakeSetting
 
 async def test_of_many_that_use_one_ticket_at_once_one_gets_in(make_settings: MakeSettings) -> None:
     statuses: list[int] = []
-    async with world(make_settings) as here:
+    async with world(make_settings, database_queue_wait=30) as here:  # or who waits too long is told 503
         offered = await ticket(here)
 
         async def enter() -> None:

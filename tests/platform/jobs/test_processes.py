@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from service.platform.database import Database, open_database
 from service.platform.jobs import enqueue, store
 from service.platform.settings import PlatformSettings
-from service.platform.testing.processes import Process, ready, run_to_end, started
+from service.platform.testing.processes import Process, ready, run_to_end
 from tests.platform.jobs import worker_program as program
 
 PROGRAM = (sys.executable, "-m", "tests.platform.jobs.worker_program")
@@ -24,15 +24,34 @@ WITHIN = 5.0  # seconds: J4
 
 
 @asynccontextmanager
-async def cluster(directory: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Database, list[Process]]]:
-    """Yield a door to the database and two workers, the first of which alone runs yet."""
-    given = {"database_url": url, "drain_delay": 0, "drain_spread": 0, "jobs_concurrency": 2} | settings
+async def working(directory: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Database, Process]]:
+    """Yield a door to the database and a worker."""
     async with open_database(PlatformSettings(database_url=url)) as database:
         await database.run(program.create_tables)
-        async with ready(directory, "work", command=PROGRAM, name="first", **given) as first:
-            with started(directory, "work", command=PROGRAM, name="second", **given) as second:
-                with trio.fail_after(LIMIT):
-                    yield database, [first, second]
+        async with ready_worker(directory, url, "first", **settings) as first:
+            with trio.fail_after(LIMIT):
+                yield database, first
+
+
+def ready_worker(directory: Path, url: str, name: str, **settings: Any) -> AbstractAsyncContextManager[Process]:
+    given = {"database_url": url, "drain_delay": 0, "drain_spread": 0, "jobs_concurrency": 2} | settings
+    return ready(directory, "work", command=PROGRAM, name=name, **given)
+
+
+@asynccontextmanager
+async def replaceable(
+    directory: Path, url: str, *, seconds: float = 30, **settings: Any
+) -> AsyncIterator[tuple[Database, Process, int]]:
+    """Yield a door, a worker and the job that it runs; another worker waits for work, and was not there to take it."""
+    async with working(directory, url, **settings) as (database, first):
+        one = await database.run(enqueue, program.slow, number=1, seconds=seconds)
+
+        async def runs() -> bool:
+            return (await database.read(claims, one))[1] == "running" and await database.read(backends_asleep) > 0
+
+        await until(runs)
+        async with ready_worker(directory, url, "second", **settings):
+            yield database, first, one
 
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:
@@ -52,24 +71,11 @@ def backends_asleep(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-async def run_slow(database: Database, second: Process, *, seconds: float = 30) -> int:
-    """Let a job run on the first worker, and have the second wait for work."""
-    one = await database.run(enqueue, program.slow, number=1, seconds=seconds)
-
-    async def runs() -> bool:
-        return (await database.read(claims, one))[1] == "running" and await database.read(backends_asleep) > 0
-
-    await until(runs)
-    await second.wait_ready()
-    return one
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_worker_that_is_gone_is_replaced(
     tmp_path: Path, writable_database_url: str, how: signal.Signals
 ) -> None:
-    async with cluster(tmp_path, writable_database_url) as (database, (first, second)):
-        one = await run_slow(database, second)
+    async with replaceable(tmp_path, writable_database_url) as (database, first, one):
         begun = trio.current_time()
         first.send(how)
 
@@ -88,8 +94,7 @@ async def test_a_drain_hands_back_a_long_job_unspent_and_its_query_is_gone(
     tmp_path: Path, writable_database_url: str
 ) -> None:
     settings = {"graceful_timeout": 1, "request_deadline": 1}
-    async with cluster(tmp_path, writable_database_url, **settings) as (database, (first, second)):
-        one = await run_slow(database, second, seconds=60)
+    async with replaceable(tmp_path, writable_database_url, seconds=60, **settings) as (database, first, one):
         begun = trio.current_time()
         first.send(signal.SIGTERM)
         code = await first.wait_end()
@@ -111,8 +116,7 @@ async def test_a_drain_hands_back_a_long_job_unspent_and_its_query_is_gone(
 
 
 async def test_a_drain_lets_a_short_job_end(tmp_path: Path, writable_database_url: str) -> None:
-    async with cluster(tmp_path, writable_database_url) as (database, (first, second)):
-        one = await run_slow(database, second, seconds=2)
+    async with replaceable(tmp_path, writable_database_url, seconds=2) as (database, first, one):
         first.send(signal.SIGTERM)
 
         assert await first.wait_end() == 0
@@ -122,7 +126,7 @@ async def test_a_drain_lets_a_short_job_end(tmp_path: Path, writable_database_ur
 async def test_a_process_that_only_works_serves_operators_and_nobody_else(
     tmp_path: Path, writable_database_url: str
 ) -> None:
-    async with cluster(tmp_path, writable_database_url) as (database, (first, _)):
+    async with working(tmp_path, writable_database_url) as (database, first):
         await database.run(enqueue, program.hopeless, number=1)
 
         async def dead() -> bool:

@@ -242,7 +242,6 @@ async def _serve_safe(stop: trio.Event, options: dict[str, Any]) -> None:
         probes={
             "/livez": lambda: (200, b"{}"),
             "/in-flight": lambda: (200, str(statistics.requests_in_flight).encode()),
-            "/refused": lambda: (200, str(sum(statistics.refused.values())).encode()),
         },
     )
     print(statistics, file=sys.stderr)

@@ -11,6 +11,7 @@ import trio.lowlevel
 from quart import websocket
 from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
+from trio.testing import MockClock
 
 from service.platform.server import Application
 from tests.platform.server.child import make_settings
@@ -50,7 +51,8 @@ async def test_a_peer_that_reads_a_trickle_is_let_go(safe_app: Application) -> N
                 await trio.sleep(0.05)
 
 
-async def test_a_peer_that_reads_slowly_but_steadily_is_served(safe_app: Application) -> None:
+async def test_a_peer_that_reads_slowly_but_steadily_is_served(safe_app: Application, mock_clock: MockClock) -> None:
+    mock_clock.rate = 0.1  # so that it is the peer that is slow, and not a busy machine
     async with running(safe_app, make_settings(write_timeout=WRITE_TIMEOUT)) as server:
         async with await stalled(server.port, get("/big")) as client:
             received = 0

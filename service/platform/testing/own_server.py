@@ -97,7 +97,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _listen() -> socket.socket:
-    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except FileNotFoundError:
+        first, last = 49_152, 65_535  # RFC 6335's, where the kernel is not Linux
     others = [*range(20_000, first), *range(last + 1, 1 << 16)]
     while others:
         with suppress(OSError):  # somebody listens

@@ -87,6 +87,7 @@ def running(command: list[str], port: int) -> Iterator[None]:
             except psycopg.OperationalError:
                 pass
         yield
+        assert process.poll() is None, f"it ended by itself with {process.poll()}"
     finally:
         process.terminate()
         process.wait()

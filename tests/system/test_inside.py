@@ -1,6 +1,7 @@
 """What an operator sees of a live process that misbehaves: who holds the loop, who waits for what, whose fault."""
 
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -97,7 +98,7 @@ async def test_who_waits_for_what_is_told(tmp_path: Path, database_url: str) -> 
     for shown in (text, logged["tree"]):
         assert f"tests/platform/features.py:{hang} open_holding.<locals>.hang" in shown
         assert "GET /hang for " in shown
-        assert "(deadline in 1" in shown
+        assert re.search(r"\(deadline in (1\d|20)\.\d s\)", shown)
         assert "trio/_sync.py" in shown
         assert "service/platform/database/unit.py" in shown
     assert tree["tasks"]["task"] == "<init>"

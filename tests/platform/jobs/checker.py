@@ -49,6 +49,10 @@ UNFINISHED = "SELECT id, kind, state, failures, error FROM job WHERE state IN ('
 FAULTS = (
     "kill", "freeze", "term", "terminate", "crash", "restart", "rescue", "stop_server", "cut", "mute", "jump", "skew",
 )  # fmt: skip
+BESIDE = """
+    SELECT one.number, other.number AS other FROM turn one JOIN turn other ON one.number < other.number
+    WHERE NOT pg_visible_in_snapshot(one.transaction, other.seen)
+        AND NOT pg_visible_in_snapshot(other.transaction, one.seen)"""
 HELD = "SELECT id FROM job WHERE state = 'running' AND worker LIKE '%%-' || %s || '-%%'"
 
 
@@ -318,8 +322,8 @@ def _violations(server: OwnServer, story: Story) -> Iterator[str]:
     states = {row["arguments"]["number"]: (row["kind"], row["state"]) for row in rows}
     effects = Counter(row["number"] for row in _rows(server, "SELECT number FROM effect WHERE how = 'sql'"))
     outside = Counter(row["number"] for row in _rows(server, "SELECT number FROM effect WHERE how = 'outside'"))
-    for row in _rows(server, "SELECT number FROM effect WHERE how = 'beside another'"):
-        yield f"limit: {row['number']} ran beside another"
+    for row in _rows(server, BESIDE):
+        yield f"limit: {row['number']} ran beside {row['other']}"
     for number in sorted(story.acknowledged - states.keys()):
         yield f"J1: {story.kinds[number]} {number} was acknowledged and is not there"
     for number in sorted(story.refused & states.keys()):

@@ -512,6 +512,7 @@ const toEnd = () => { $("scroller").scrollTop = $("scroller").scrollHeight; };
 let drawn = 0; // the seq of the last message that is in the page
 let seen = 0; // and of the last one that was, when its end was in sight
 let soon = null;
+const countDrawn = () => current.messages.findLastIndex((message) => message.seq <= drawn) + 1; // from the first on
 
 // The nodes of some messages of the current room, with what stands between them.
 function nodes(from, to) {
@@ -528,7 +529,7 @@ function nodes(from, to) {
 }
 
 function drawNext(most = Infinity) {
-  const from = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  const from = countDrawn();
   const made = nodes(from, from + most);
   for (const node of made) node.classList.add("fresh");
   $("log").append(...made);
@@ -561,7 +562,7 @@ function showNews() {
   clearTimeout(soon);
   soon = null;
   showRooms();
-  const first = current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  const first = countDrawn();
   if (first === current.messages.length) return;
   if (atEnd() || current.messages.slice(first).some(isMine)) follow();
   else if (!isHeld()) drawNext(seen + MAX_SHOWN - drawn); // however many came in together
@@ -617,7 +618,7 @@ function showRoom({ keepPlace = false } = {}) {
   const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
   const stick = !keepPlace || atEnd();
   if (stick) current.forgetEarly();
-  const to = stick ? current.messages.length : current.messages.findLastIndex((message) => message.seq <= drawn) + 1;
+  const to = stick ? current.messages.length : countDrawn();
   $("title").textContent = current.name;
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;

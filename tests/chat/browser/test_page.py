@@ -137,7 +137,11 @@ def test_older_messages_come_by_http(room: str, open_page: OpenPage) -> None:
 
 def test_a_killed_replica_that_comes_back_costs_no_message(replicas: Replicas, room: str, open_page: OpenPage) -> None:
     numbers = itertools.count(1)
-    pages = [open_page(room, "Ada"), open_page(room, "Ben")]
+    pages = []
+    for port, name in zip(replicas.ports, ("Ada", "Ben"), strict=True):  # how many connections a page opens is chance
+        replicas.balancer.ports = [port]
+        pages.append(open_page(room, name))
+    replicas.balancer.ports = [*replicas.ports]
     replica_of = [page.inner_text("#fact-replica") for page in pages]
 
     def both_write() -> None:

@@ -186,7 +186,7 @@ def test_it_ends_with_a_commit_once_that_is_mended(mended: Path, template: Path)
 def test_its_suite_is_green(mended: Path, server_url: str) -> None:
     which = (
         *("tests/docs/test_docs.py", "tests/platform/settings", "tests/platform/test_architecture.py"),
-        *("tests/platform/test_migrations.py", "tests/test_hello.py", "tests/helm/test_shapes.py"),
+        *("tests/platform/test_migrations.py", "tests/test_hello.py", "tests/helm/test_names.py"),
     )
     done = run_in(mended, "pytest", "-q", "-p", "no:cacheprovider", *which, TEST_DATABASE_URL=server_url)
 

@@ -1,7 +1,7 @@
 """The suite in several processes, which is how `make test` runs it: `-n auto --dist loadfile --no-loadscope-reorder`.
 
 A file's tests stay together, for they share what is dear. What takes long is begun first, so that nobody waits for one
-process at the end. Most tests wait rather than compute: there is one process more than there are CPUs.
+process at the end. Most tests wait rather than compute: there are two processes more than there are CPUs.
 """
 
 import os
@@ -47,7 +47,7 @@ BEGUN_FIRST = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    return (os.process_cpu_count() or 1) + 1
+    return (os.process_cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -122,8 +122,9 @@ async def test_members_are_counted_while_they_join(make_settings: MakeSettings) 
         nursery.cancel_scope.cancel()
 
     assert load.kept, load.figures()
-    assert shown[0] == (0, 0)
-    assert {0, 120} < counted <= set(range(121))
+    assert shown[0][0] == 0
+    assert len(counted) > 2, "none between none and all"
+    assert (min(counted), max(counted)) == (0, 120)
     assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them
 
 

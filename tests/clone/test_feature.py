@@ -16,7 +16,7 @@ from tests.platform.http.test_contract import find
 
 
 async def test_made_up_requests_find_nothing(tmp_path: Path, database_url: str) -> None:
-    assert "Selected: 3" in await find(tmp_path, database_url, examples=60, seed=1, paths="^/api/tried-lines")
+    assert "Selected: 3" in await find(tmp_path, database_url, examples=20, seed=1, paths="^/api/tried-lines")
 '''
 MAKE = ("python", "deploy/feature.py")
 

@@ -58,14 +58,31 @@ JOIN_LIMIT = 65_536
 PROBE_METHODS = frozenset({b"GET", b"HEAD"})
 PROBE_FIELDS = [(b"content-type", b"application/json"), *ALWAYS]
 CLOSE = (b"connection", b"close")
+EMPTY_LINE = b"\r\n"
 LINE_BYTES = len(b"  HTTP/1.1\r\n")  # of a request line, beside method and target
 
 
 class H11Connection(h11.Connection):
-    """h11's, to which bytes behind a last request are not an error that takes the place of its answer."""
+    """h11's, to which bytes behind a last request are not an error that takes the place of its answer.
+
+    Nor is one empty line ahead of a request, with which some clients end a body (RFC 9112, 2.2).
+    """
+
+    _had_empty_line = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA
+        if self.their_state is not h11.IDLE:
+            self._had_empty_line = False
+        elif not self._had_empty_line:
+            waiting, ended = self.trailing_data
+            if waiting == EMPTY_LINE[:1] and not ended:
+                return h11.NEED_DATA
+            if waiting.startswith(EMPTY_LINE):
+                self._receive_buffer.maybe_extract_at_most(len(EMPTY_LINE))
+                self._had_empty_line = True
+        return super().next_event()
 
     @property
     def they_are_waiting_for_100_continue(self) -> bool:

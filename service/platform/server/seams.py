@@ -43,6 +43,8 @@ SEAMS = (
     Seam(f"{_H11}._send_error_response", "self, status_code"),
     Seam(f"{_H11}._send_h11_event", "self, event"),
     Seam("hypercorn.protocol.h11:H11WSConnection", "h11_connection"),
+    Seam("h11:Connection.__init__", sets=("_receive_buffer",)),
+    Seam("h11._receivebuffer:ReceiveBuffer.maybe_extract_at_most", "self, count"),
     Seam(f"{_HTTP}.__init__", _STREAM, sets=("closed", "config", "state")),
     Seam(f"{_HTTP}.handle", "self, event", sets=("app_put", "scope", "state")),
     Seam(f"{_HTTP}.app_send", "self, message"),

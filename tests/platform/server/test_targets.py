@@ -1,6 +1,8 @@
 """What a request line may be: a rule by path or method in a proxy sees the same path and method as our routes."""
 
 import pytest
+import trio
+import trio.testing
 from quart import Blueprint
 
 from service.platform.http.limits import unlimited
@@ -8,8 +10,9 @@ from service.platform.identity import anyone
 from service.platform.server import Application
 from service.platform.server.routing import _encode_host
 from service.platform.server.targets import origin_form
+from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import running
-from tests.platform.server.wire import Reader
+from tests.platform.server.wire import Reader, get
 
 SECRET = b"let in"
 
@@ -111,3 +114,52 @@ def test_the_port_that_a_scheme_has_anyway_is_left_out_of_the_host(scheme: str, 
 @pytest.mark.parametrize("target", [b"http://user@x/", b"http://x:y/", b"//x/", b"http://", b"https:/x", b"HTTP:x"])
 def test_what_is_no_absolute_target_is_none(target: bytes) -> None:
     assert target == b"//x/" or origin_form(b"GET", target) is None
+
+
+# RFC 9112, 2.2: at least one empty line ahead of a request line should be ignored; some clients end a body with one.
+POST = b"POST /api/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+AHEAD = {
+    "first": (b"\r\n" + get("/api/hello"),),
+    "after an answer": (get("/api/hello"), b"\r\n" + get("/api/hello")),
+    "behind a body": (POST + b"\r\n", get("/api/hello")),
+    "behind a body, and the next at once": (POST + b"\r\n" + get("/api/hello"),),
+    "between two at once": (get("/api/hello") + b"\r\n" + get("/api/hello"),),
+    "in two pieces": (b"\r", b"\n", get("/api/hello")),
+    "a websocket's": (b"\r\n" + get("/api/hello", headers=["Connection: upgrade", "Upgrade: other"]),),
+}
+
+
+@pytest.mark.parametrize("name", AHEAD)
+async def test_an_empty_line_ahead_of_a_request_is_ignored(guarded: Application, name: str) -> None:
+    sent = AHEAD[name]
+    async with running(guarded) as server, await server.connect() as client:
+        reader = Reader(client)
+        for piece in sent:
+            await client.send_all(piece)
+            for _ in range(piece.count(b"HTTP/1.1")):
+                assert (await reader.response())[::2] == (200, SECRET)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.mark.parametrize("ahead", [b"\r\n" * 2, b"\r\n\r", b"\r\r\n", b" \r\n", b"\n"])
+async def test_more_than_one_is_refused(guarded: Application, ahead: bytes) -> None:
+    async with running(guarded) as server, await server.connect() as client:
+        await client.send_all(ahead + get("/api/hello"))
+        assert int((await Reader(client).rest()).split()[1]) == 400
+
+
+async def test_an_empty_line_keeps_no_connection(guarded: Application, mock_clock: trio.testing.MockClock) -> None:
+    """It is no beginning of a request, and does not put off the end of an idle connection."""
+    mock_clock.rate = 1
+    async with (
+        running(guarded, make_settings(keep_alive_timeout=20)) as server,
+        await server.connect() as client,
+    ):
+        await client.send_all(get("/api/hello"))
+        await Reader(client).response()
+        mock_clock.jump(15)
+        await client.send_all(b"\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(5)
+        with trio.fail_after(10):
+            assert await Reader(client).rest() == b""

@@ -17,7 +17,7 @@ from service.platform.errors import ServiceError, leaves
 from service.platform.failures import as_failure, forget_frames
 from service.platform.server.body import Request
 from service.platform.server.context import Context
-from service.platform.server.documents import Document, Json, is_model
+from service.platform.server.documents import Document, Json, header_fields, is_model
 from service.platform.server.http import HttpConnection
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
@@ -127,11 +127,15 @@ class Application(QuartTrio):
         return await super().finalize_request(ctx, result, from_error_handler)
 
     async def make_response(self, result: ResponseReturnValue | HTTPException) -> ResponseTypes:
-        value: object = result[0] if isinstance(result, tuple) and result else result
-        if is_model(type(value)):
-            response = self.json.response(value)
-            result = cast(ResponseReturnValue, (response, *result[1:]) if isinstance(result, tuple) else response)
-        return await super().make_response(result)
+        """Return the response of what a view returns, in which the body may be a model, and the headers as well."""
+        parts: list[Any] = list(result) if isinstance(result, tuple) else [result]
+        if parts and is_model(type(parts[0])):
+            parts[0] = self.json.response(parts[0])
+        if len(parts) > 1 and is_model(type(parts[-1])):
+            parts[-1] = header_fields(parts[-1])
+        return await super().make_response(
+            cast(ResponseReturnValue, tuple(parts) if isinstance(result, tuple) else parts[0])
+        )
 
     async def handle_websocket(self, websocket: QuartWebsocket) -> ResponseTypes | None:
         async with self.websocket_context(websocket) as context:

@@ -60,6 +60,15 @@ class Json(DefaultJSONProvider):
         return self.compact is not False and not self._app.debug
 
 
+def header_fields(model: object) -> dict[str, str]:
+    """Return a model's fields as headers: `rate_left` as rate-left, and None not at all."""
+    fields = _ANYTHING.dump_python(model, mode="json", by_alias=True, exclude_none=True)
+    return {
+        name.replace("_", "-"): value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+        for name, value in fields.items()
+    }
+
+
 def is_model(kind: object) -> bool:
     """Whether this is a class of dataclasses or of pydantic's models, of which Quart knows nothing."""
     return isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))

@@ -247,6 +247,13 @@ class Order(BaseModel):
         return len(self.lines)
 
 
+@dataclass
+class Counted:
+    order_count: Annotated[int, Field(description="all there are")]
+    last: bool
+    next_page: str | None = None
+
+
 PLACE = Place("here")
 ORDER = Order(number=1, where=PLACE, lines=[Line(date(2026, 1, 2), (Decimal("2.0"),))])
 
@@ -288,6 +295,13 @@ async def open_models(resources: Resources) -> AsyncIterator[Blueprint]:
     async def made() -> tuple[Order, int, dict[str, str]]:
         return ORDER, 201, {"Location": "/order"}
 
+    @routes.get("/counted")
+    @anyone
+    @unlimited("a test's")
+    @validate_response(Order, 200, Counted)
+    async def counted() -> tuple[Order, int, Counted]:
+        return ORDER, 200, Counted(order_count=3, last=False)
+
     yield routes
 
 
@@ -314,6 +328,21 @@ async def test_a_view_may_return_a_model_as_it_is(make_settings: MakeSettings) -
     for path, name in (("/place", "Place"), ("/order", "Order"), ("/seen", "Order")):
         described = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]
         assert described == {"schema": {"$ref": f"#/components/schemas/{name}"}}
+
+
+async def test_a_model_of_headers_is_sent_and_described(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [MODELS]) as urls, Client(urls.public) as client:
+        answer = await client.get("/counted")
+        document = (await client.get(OPENAPI)).json()
+
+    assert answer.status_code == 200
+    assert (answer.headers["order-count"], answer.headers["last"]) == ("3", "false")
+    assert "next-page" not in answer.headers
+    described = document["paths"]["/counted"]["get"]["responses"]["200"]["headers"]
+    assert {name: header["required"] for name, header in described.items()} == {
+        "order-count": True, "last": True, "next-page": False, "X-Request-Id": True,
+    }  # fmt: skip
+    assert described["order-count"]["schema"] == {"type": "integer", "description": "all there are"}
 
 
 @pytest.mark.parametrize("path", ["/nan", "/nan-response"])

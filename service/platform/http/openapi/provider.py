@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Any, get_origin, is_typeddict
+from typing import Any, Literal, get_origin, is_typeddict
 
 import trio
 from quart import Quart
@@ -106,7 +106,7 @@ class _Provider(OpenAPIProvider):
             if getattr(view, "idempotent", False):
                 operation["parameters"].append(IDEMPOTENCY_KEY)
                 for own in [response for response in operation["responses"].values() if "$ref" not in response]:
-                    own["headers"] = ID | REPLAYED
+                    own["headers"] = own.get("headers", ID) | REPLAYED
                 for kind in (errors.Conflict, errors.Unprocessable):
                     operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
             may = declared(view)
@@ -144,32 +144,38 @@ class _Provider(OpenAPIProvider):
         return definitions
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return self._build_parameters(model, "query")
+        fields, definitions = self._fields(model)
+        return [{"name": name, "in": "query"} | field for name, field in fields.items()], definitions
 
     def build_headers_parameters(self, model: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        parameters, definitions = self._build_parameters(model, "header")
-        return [parameter | {"name": header_name(parameter["name"])} for parameter in parameters], definitions
+        fields, definitions = self._fields(model)
+        return [{"name": header_name(name), "in": "header"} | field for name, field in fields.items()], definitions
 
-    def _build_parameters(self, model: Any, place: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        schema, definitions = self._components.place(*json_schema(model, generator=SparseSchema))
+    def _fields(
+        self, model: Any, mode: Literal["validation", "serialization"] = "validation"
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Return what is said of each field of a model that comes in parts, and what that refers to."""
+        schema, definitions = self._components.place(*json_schema(model, mode=mode, generator=SparseSchema))
         required = schema.get("required", ())
-        parameters = [
-            {"name": name, "in": place, "required": name in required, "schema": field}
-            for name, field in schema["properties"].items()
-        ]
-        return parameters, definitions
+        fields = {name: {"required": name in required, "schema": field} for name, field in schema["properties"].items()}
+        return fields, definitions
 
     def build_request_body(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         schema, definitions = self._components.refer(*json_schema(model))
         return {"required": True, "content": {"application/json": {"schema": schema}}}, definitions
 
-    def build_response_object(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def build_response_object(self, model: Any, headers: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if is_error(model):
             return {"$ref": f"#/components/responses/{self._errors[model]}"}, {}
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))
-        return {"content": {"application/json": {"schema": schema}}}, definitions
+        response: dict[str, Any] = {"content": {"application/json": {"schema": schema}}}
+        if headers is not None:
+            fields, more = self._fields(headers, "serialization")
+            response["headers"] = ID | {header_name(name): field for name, field in fields.items()}
+            definitions |= more
+        return response, definitions
 
     def _describe_parts(
         self, parameters: Iterable[dict[str, Any]], hints: Mapping[str, Any], renamed: Mapping[str, str]

@@ -22,9 +22,11 @@ from quart import Blueprint, Response, after_this_request, jsonify
 from quart_schema import validate_querystring, validate_request, validate_response
 
 from service.features import FEATURES
+from service.platform import errors
 from service.platform.feature import Feature, Resources
 from service.platform.http.limits import unlimited
 from service.platform.http.openapi import add_document, replies
+from service.platform.http.openapi.headers import headers_of
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
@@ -568,6 +570,18 @@ async def test_headers_that_are_too_large_are_refused_as_described(make_settings
     assert [(answer.status_code, answer.content) for answer in refused] == [(431, b"")] * 2
     told = "Request line and headers are over 16384 bytes; there is no body"
     assert {paths[path]["get"]["responses"]["431"]["description"] for path in ("/asked/{item}", "/livez")} == {told}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind("") for kind in (errors.NotFound, errors.Unavailable, errors.RateLimited, errors.OutcomeUnknown)),
+        *(kind("", sqlstate="42P01") for kind in (errors.DatabaseUnable, errors.DatabaseIncomplete)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_time_to_come_back_at_is_described_where_it_is_told(error: errors.ServiceError) -> None:
+    assert ("Retry-After" in headers_of(type(error))) == ("Retry-After" in error.headers)
 
 
 async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settings: MakeSettings) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.platform.errors import Forbidden, ServiceError, Unavailable
+from service.platform.errors import DatabaseIncomplete, Forbidden, ServiceError, Unavailable
 from service.platform.identity import Unauthenticated
 from service.platform.server import MAX_HEADER_BYTES
 
@@ -35,5 +35,5 @@ _SCOPE = {"WWW-Authenticate": _header("which scope is needed, where the token la
 
 def headers_of(error: type[ServiceError]) -> dict[str, Any]:
     """Return the headers of the answer to an error, as its class has them."""
-    kinds = {Unavailable: _RETRY, Unauthenticated: _SIGN_IN, Forbidden: _SCOPE}
+    kinds = {DatabaseIncomplete: {}, Unavailable: _RETRY, Unauthenticated: _SIGN_IN, Forbidden: _SCOPE}
     return ID | next((headers for kind, headers in kinds.items() if issubclass(error, kind)), {})

@@ -329,6 +329,30 @@ async def test_an_error_of_any_length_is_a_short_line(
     assert len(line) < 60_000
 
 
+async def test_an_async_job_that_was_taken_from_its_worker_is_counted_and_told(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when its process was frozen for longer than its lease, just before the job returned."""
+
+    def rescue(connection: Connection) -> None:
+        connection.execute(text("UPDATE job SET leased_until = now() - interval '1 second'"))
+        store.rescue(connection, {"frozen": 1}, lease=0.01)
+
+    @job(retries=1)
+    async def frozen(context: JobContext) -> None:
+        if context.attempt == 1:
+            await context.database.run(rescue)
+
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database, open_jobs(database, (frozen,), settings, metrics):
+            await database.run(enqueue, frozen)
+            await until(database, kinds.states, {"done": 1})
+
+    assert b'jobs_lost_total{kind="frozen"} 1.0' in metrics.text()
+    assert capsys.readouterr().out.count("job lost") == 1
+
+
 async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(
     make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,24 +111,37 @@ async def test_a_stop_hands_back_what_runs(make_settings: MakeSettings) -> None:
         assert await database.read(kinds.states) == {"waiting": 2}
 
 
+def slow_commits(connection: Connection) -> None:
+    connection.execute(
+        text("""
+        CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$""")
+    )
+    connection.execute(
+        text("""
+        CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION take_time()""")
+    )
+
+
+def commits(connection: Connection) -> bool:
+    looked = text("SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'")
+    return bool(connection.execute(looked).all())
+
+
+async def test_a_claim_that_arrives_when_the_time_to_end_is_over_is_handed_back(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, jobs):
+        await database.run(slow_commits)
+        await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+        await until(database, commits, True)
+        await jobs.stop(within=0.1)
+        await until(database, commits, False)
+
+        assert await database.read(kinds.states) == {"waiting": 1}
+
+
 async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:
     """Its COMMIT takes half a second, and what is committed is not cancelled: the worker has it when all is over."""
-
-    def slow_commits(connection: Connection) -> None:
-        connection.execute(
-            text("""
-            CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
-            AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$""")
-        )
-        connection.execute(
-            text("""
-            CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION take_time()""")
-        )
-
-    def commits(connection: Connection) -> bool:
-        looked = text("SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'")
-        return bool(connection.execute(looked).all())
 
     with trio.CancelScope() as everything:
         async with world(make_settings) as (database, _):

@@ -17,7 +17,7 @@ PAGE = 100  # messages of a room read at once
 ROOMS_AT_ONCE = 64  # read in one query
 TOLD_AT_ONCE = 100  # members of a room that are told a count before others have their turn
 TAILS = 32 << 20  # bytes of recent messages kept, over all rooms
-PAUSE = 0.2  # seconds, half to one and a half of it, before a read that could not be is tried again
+PAUSE = 0.2  # seconds, half to one and a half of it, before a read that gave nothing is tried again
 
 
 class _Look:
@@ -128,9 +128,10 @@ class Rooms:
                     entries = seat.room.recent(seat.cursor)  # what others have read while this one waited
                     if entries is None:
                         entries = await self._read_for(seat)
-            if entries is not None:
+            if entries:
                 return entries
-            await trio.sleep(_jittered(PAUSE))
+            if not seat.live:  # the table is away, or behind what was seen of it, as after a failover
+                await trio.sleep(_jittered(PAUSE))
         return ()
 
     async def _read_for(self, seat: Seat) -> Sequence[Entry] | None:

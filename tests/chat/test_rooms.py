@@ -259,6 +259,26 @@ async def test_a_catch_up_goes_on_after_the_table_was_away(autojump_clock: MockC
         assert member.got == list(range(1, PAGE + 2))
 
 
+async def test_a_catch_up_pauses_where_the_table_is_behind_what_was_seen(autojump_clock: MockClock) -> None:
+    """As after a failover that lost commits, until the epoch is renewed."""
+    async with running() as world:
+        world.commit(300)
+        await world.come(Listener())
+        world.table.heads["lobby"] = 100
+        seat = await world.join(Listener(), Since(epoch=EPOCH, seq=0))
+        with trio.move_on_after(1):
+            await world.catch_up(seat)
+        reads = len(world.table.reads)
+        with trio.move_on_after(30 * READ):
+            await world.catch_up(seat)
+
+        assert (seat.cursor, seat.live) == (100, False)
+        assert len(world.table.reads) - reads <= 30 * READ / (READ + PAUSE / 2)
+        world.table.epoch = "renewed"
+        await world.catch_up(seat)
+        assert (seat.cursor, seat.live) == (100, True)
+
+
 async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(autojump_clock: MockClock) -> None:
     async with running() as world:
         world.commit(2 * PAGE)

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -418,6 +419,16 @@ async def test_the_pause_grows_until_a_join_has_succeeded(refuse: Refuse) -> Non
 
     pauses = [later - earlier for earlier, later in pairwise(greeter.joins)]
     assert [pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8, 1.6), strict=True)] == [True] * 4
+
+
+async def test_a_member_comes_back_also_when_the_service_was_away_for_a_night(autojump_clock: MockClock) -> None:
+    said: list[str] = []
+    with socket.socket() as nobody, trio.move_on_after(8 * 3_600):
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        await Member(f"http://127.0.0.1:{nobody.getsockname()[1]}", room="r", name="ada", show=said.append).run()
+
+    assert len(said) > 1_500
+    assert 7.5 <= float(said[-1].split()[-2]) <= 15
 
 
 async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:

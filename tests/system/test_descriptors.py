@@ -50,4 +50,4 @@ async def test_the_process_takes_what_a_full_house_needs(tmp_path: Path, databas
             lines = Path(f"/proc/{service.process.pid}/limits").read_text().splitlines()
             limits.append(next(line.split()[3] for line in lines if line.startswith("Max open files")))
 
-    assert limits == [str(1_000 + 200 + 10 + 100), "2000"]
+    assert limits == [str(1_000 + 200 + 2 * (10 + 5) + 100), "2000"]

@@ -235,6 +235,17 @@ async def test_a_signal_while_it_waits_for_the_database_says_that_it_never_was_r
     assert "hunter2" not in service.log.read_text()
 
 
+async def test_what_an_earlier_process_wrote_when_it_was_ready_is_gone_while_this_one_is_not(tmp_path: Path) -> None:
+    """Whoever waits for the file would take the ports of a process that has ended for those of this one."""
+    earlier = tmp_path / "ready.json"
+    earlier.write_text('{"public": "http://127.0.0.1:1"}')
+    nowhere = "postgresql://me@127.0.0.1:1/db"
+    with started(tmp_path, "serve", database_url=nowhere, ready_file=earlier) as service:
+        await service.wait_event("database away")
+
+        assert not earlier.exists()
+
+
 async def test_a_signal_while_its_features_are_being_opened_ends_it(tmp_path: Path, database_url: str) -> None:
     with started(tmp_path, "PLAIN", "LATE", command=WITH_FEATURES, database_url=database_url) as service:
         await service.wait_event("opening")

@@ -100,7 +100,7 @@ class Member:
 
         A server that greets whoever comes, and cannot let them join, is not to be asked for ever at the first pause.
         """
-        most = min(BACKOFF[1], BACKOFF[0] * 2**self._failures)
+        most = min(BACKOFF[1], BACKOFF[0] * 2 ** min(self._failures, 30))  # beyond some thousand no float would hold it
         self._failures += 1
         return most / 2, most
 

@@ -147,15 +147,17 @@ class Listener:
     async def _wait(self, pgconn: PGconn) -> None:
         """Hand out what comes in, until who listens has changed, or for QUIET seconds."""
         with trio.move_on_after(QUIET) as self._waiting:
+            self._hand_out(pgconn)  # first: who listens may change again and again, during each answer of the server
             while not self._changed.is_set():
-                while (notification := pgconn.notifies()) is not None:
-                    is_own = notification.be_pid in self._own_pids
-                    self._hand_out(notification.relname.decode(), notification.extra.decode(), is_own)
                 await trio.lowlevel.wait_readable(pgconn.socket)
                 pgconn.consume_input()
+                self._hand_out(pgconn)
         self._waiting = None
 
-    def _hand_out(self, channel: str, payload: str, is_own: bool) -> None:
-        for one in self._listeners:
-            if one.channel == channel and one.listening and (one.own or not is_own):
-                one.tell(payload)
+    def _hand_out(self, pgconn: PGconn) -> None:
+        while (notification := pgconn.notifies()) is not None:
+            is_own = notification.be_pid in self._own_pids
+            channel, payload = notification.relname.decode(), notification.extra.decode()
+            for one in self._listeners:
+                if one.channel == channel and one.listening and (one.own or not is_own):
+                    one.tell(payload)

@@ -57,7 +57,10 @@ NOTHING = "nothing is served at this path"
 
 
 def no_deadline[F: Callable[..., object]](view: F) -> F:
-    """Mark a route that streams: it may take longer than the request deadline, and ends at the drain."""
+    """Mark a route whose handler may take longer than the request deadline; it ends at the drain.
+
+    A body that a handler returns as a stream is sent when it has returned, and has no deadline in any case.
+    """
     view.no_deadline = True  # type: ignore[attr-defined]  # a function takes attributes
     return view
 

@@ -36,9 +36,10 @@ class Done:
                 await trio.sleep(LINGER)
             some, self._some, self._any = self._some, [], trio.Event()
             try:
-                await self._ledger.ask(store.finish_many, some)
+                held = await self._ledger.ask(store.finish_many, some)
             except BaseException:
                 self._some = some + self._some
                 self._any.set()
                 raise
+            self._ledger.note_lost(some, held)
             self._claims.drop(some, returned=len(some))

@@ -4,7 +4,7 @@ What is still to be written when the database is away is written when it is back
 its lease is extended first, as a rescue waits for the time of a lease after a server's start.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Concatenate
 
@@ -114,7 +114,10 @@ class Ledger:
 
     async def hand_back(self, claims: Sequence[Claimed]) -> None:
         """Hand back what was never begun."""
-        held = await self.insist(store.hand_back_many, claims)
+        self.note_lost(claims, await self.insist(store.hand_back_many, claims))
+
+    def note_lost(self, claims: Sequence[Claimed], held: Set[int]) -> None:
+        """Note those of the claims whose jobs were not held any more when their end was written."""
         for one in claims:
             if one.id not in held:
                 self.lost(one)

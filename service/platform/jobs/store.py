@@ -217,7 +217,10 @@ def finish(connection: Connection, one: Claimed) -> None:
 
 
 def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
-    """End several claims; return the ids of those that were still held."""
+    """End several claims; return the ids of those that were still held.
+
+    One that has ended so is taken for held: its end was written before, by a COMMIT whose answer was lost.
+    """
     values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]}
     return {row.id for row in connection.execute(_FINISH_MANY, values)}
 
@@ -227,7 +230,9 @@ _HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
 _UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
 _FINISH = text(f"""
     UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
-_FINISH_MANY = text(f"UPDATE job SET {_DONE} FROM {_UNNEST} WHERE {_HELD} RETURNING job.id")  # noqa: S608  constants
+_FINISH_MANY = text(f"""
+    UPDATE job SET {_DONE} FROM {_UNNEST}
+    WHERE job.id = held.id AND job.claim = held.claim AND job.state IN ('running', 'done') RETURNING job.id""")  # noqa: S608  constants
 
 
 def extend(connection: Connection, claims: Sequence[Claimed], *, lease: float) -> set[int]:

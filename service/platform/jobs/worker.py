@@ -114,14 +114,20 @@ class Worker:
         with trio.move_on_after(within):
             await self._claims.settle()
             await self._held.wait_empty()
-        for running in self._held:
-            running.cancel(Why.STOP)
         with trio.move_on_after(HAND_BACK) as late:
-            await self._hand_back(self._held.take_waiting())
+            await self._let_go()
+            await self._claims.settle()
+            await self._let_go()  # of what was still asked for, too
             await self._held.wait_empty()
         if late.cancelled_caught:
             log.warning("jobs not handed back", ids=sorted(one.claimed.id for one in self._held),
                         when="their leases end")  # fmt: skip
+
+    async def _let_go(self) -> None:
+        """Cancel what runs, and hand back what has not begun."""
+        for running in self._held:
+            running.cancel(Why.STOP)
+        await self._hand_back(self._held.take_waiting())
 
     async def listen(self) -> None:
         async with self.ledger.own.listen(CHANNEL) as wakeups:

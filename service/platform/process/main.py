@@ -169,8 +169,7 @@ async def live(
         statistics = ServerStatistics()
         limits = RateLimits(settings.rate_per_address, per_connection=settings.rate_per_connection)
         listen = partial(serve, settings=settings, statistics=statistics, lifecycle=lifecycle, shared=stage.shared)
-        with explained("management_bind", settings.management_bind):
-            operators.listen()
+        take_place(settings, operators, stage)
         units = show_units(inside.metrics, inside.tracing)
         async with (
             open_management(partial(listen, listener=operators)) as operating,
@@ -256,6 +255,22 @@ def check_ready_file(file: Path | None) -> None:
         raise SettingsError([f"{variable('ready_file')}: {file.parent} is no directory in which a file can be written"])
     if file.is_dir():
         raise SettingsError([f"{variable('ready_file')}: {file} is a directory; name a file"])
+
+
+def take_place(settings: PlatformSettings, operators: socket.socket, stage: Stage) -> None:
+    """Listen for operators, and remove what an earlier process has said of itself, as the addresses are ours now.
+
+    Raises SettingsError.
+    """
+    with explained("management_bind", settings.management_bind):
+        operators.listen()
+    if settings.ready_file is None or stage.takes_over:
+        return
+    try:
+        settings.ready_file.unlink(missing_ok=True)
+    except OSError as error:
+        words = f"{settings.ready_file} of an earlier process cannot be removed: {error.strerror}"
+        raise SettingsError([f"{variable('ready_file')}: {words}"]) from error
 
 
 @contextmanager

@@ -94,7 +94,8 @@ class Body(TrioBody):
             self._must_raise = RequestTimeout("the body did not come in time")
             raise self._must_raise
         # Only the waiting counts, so that a handler that takes its time between two reads costs the client nothing.
-        self._patience -= trio.current_time() - started
+        # What came at the last moment may be taken behind it, as others have their turns.
+        self._patience = max(0.0, self._patience - (trio.current_time() - started))
         return message
 
 

@@ -77,7 +77,6 @@ class ServerConnection(TCPServer):
         self._resting: tuple[float, trio.Event] | None = None  # until when nothing is read, or until this
 
     async def run(self) -> None:
-        self.config.statistics.connections_accepted += 1
         self.config.statistics.connections_open += 1
         self.config.connections.add(self)
         self.config.doorway.notice()

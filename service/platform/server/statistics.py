@@ -11,7 +11,6 @@ class ServerStatistics:
     """One per process, shared by its listeners. Counters only rise; `*_open` and `requests_in_flight` are gauges."""
 
     connections_open: int = 0
-    connections_accepted: int = 0
     connection_errors: Counter[str] = field(default_factory=Counter)  # by the exception's class: what the barrier held
     dropped: Counter[str] = field(default_factory=Counter)  # connections let go by the server, by reason
     application_errors: int = 0  # exceptions that left the framework

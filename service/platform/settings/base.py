@@ -25,8 +25,9 @@ from service.platform.settings.types import (
     Seconds,
 )
 
-# Descriptors that a process needs beside clients' and the pool's: files, pipes, operators' connections, those of jobs.
+# Descriptors that a process needs beside those of clients and of units: files, pipes, operators' connections, cancels.
 SPARE_DESCRIPTORS = 100
+DESCRIPTORS_OF_UNIT = 2  # its connection's, and a second of the same socket, by which it is cut
 # Seconds that a drain needs on top of its settings: closing features, database and management.
 DRAIN_MARGIN = 5.0
 
@@ -304,7 +305,8 @@ class PlatformSettings(Frozen):
     @property
     def most_descriptors(self) -> int:
         """What a full house takes: sockets of clients and of the database, and some for all else."""
-        return self.max_websockets + self.max_requests + self.database_connections + SPARE_DESCRIPTORS
+        units = self.database_connections + self.jobs_concurrency
+        return self.max_websockets + self.max_requests + DESCRIPTORS_OF_UNIT * units + SPARE_DESCRIPTORS
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -203,6 +203,29 @@ async def test_all_who_listen_share_one_connection_and_each_hears_its_own(
     assert last == frozenset({"z"})
 
 
+async def test_who_listens_hears_what_comes_while_others_come_and_go(one_server: OwnServer) -> None:
+    """Who listens changes in each turn of the loop, and the proxy has an answer take several."""
+
+    async def come_and_go() -> None:
+        while True:
+            async with database.listen("another"):
+                await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(30):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+            database.listen("room") as wakeups,
+        ):
+            assert await anext(wakeups) is None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(come_and_go)
+                await database.run(notify, channel="room", payload="x")
+
+                assert await anext(wakeups) == frozenset({"x"})
+                nursery.cancel_scope.cancel()
+
+
 async def test_who_wants_nothing_of_its_own_process_hears_of_others_alone(make_settings: MakeSettings) -> None:
     with trio.fail_after(30):
         async with (

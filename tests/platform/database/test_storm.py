@@ -59,6 +59,29 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+async def test_what_the_connections_of_units_and_jobs_take_is_in_what_the_process_asks_for(
+    make_settings: MakeSettings,
+) -> None:
+    async def fill(size: int) -> tuple[int, int]:
+        settings = make_settings(database_connections=size, jobs_concurrency=size)
+        async with open_database(settings) as database, trio.open_nursery() as nursery:
+            for _ in range(size):
+                nursery.start_soon(database.fetch, WAIT, 60.0)
+            of_jobs = database.beside(size, queue_wait=60)
+            for _ in range(size):
+                nursery.start_soon(of_jobs.fetch, WAIT, 60.0)
+            while len(database.in_flight()) < 2 * size:
+                await trio.sleep(0.01)
+            taken = open_descriptors()
+            nursery.cancel_scope.cancel()
+        return taken, settings.most_descriptors
+
+    with trio.fail_after(60):
+        (few, asked_for_few), (many, asked_for_many) = await fill(1), await fill(12)
+
+    assert many - few <= asked_for_many - asked_for_few
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_a_storm_of_cancels_leaves_nothing_behind(
     make_settings: MakeSettings, database_url: str, seed: int

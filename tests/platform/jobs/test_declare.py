@@ -1,6 +1,6 @@
 """What a job takes: checked where it is declared, where it is enqueued, and where an older release's is run. Pure."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from math import inf, nan
 from typing import Any, cast
 
@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 
 from service.platform.jobs import ArgumentsWrong, JobContext, JobsTwice, job, refuse_twins
 from service.platform.jobs.declare import FIRST_PAUSE, LONGEST_PAUSE
+
+WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
 
 
 @job()
@@ -168,6 +170,8 @@ def test_a_wrong_declaration_is_refused(
         ({"delay": inf}, "delay: must be from 0 to 315360000 seconds, not inf"),
         ({"delay": 3e11}, "delay: must be from 0 to 315360000 seconds"),  # a year that Python does not have
         ({"at": datetime(2026, 1, 1)}, "at: must have a time zone"),  # noqa: DTZ001  the point
+        ({"at": datetime.max.replace(tzinfo=WEST)}, "at: must be in the years 1 to 9999 in UTC, not 9999-12-31T23"),
+        ({"at": datetime.min.replace(tzinfo=EAST)}, "at: must be in the years 1 to 9999 in UTC, not 0001-01-01T00"),
         ({"at": datetime(2026, 1, 1, tzinfo=UTC), "delay": 1}, "delay: must not be given together with `at`"),
         ({"key": ""}, "key: must be 1 to 200 characters"),
         ({"priority": "urgent"}, "priority: must be one of high, normal, low, not 'urgent'"),

@@ -159,6 +159,16 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.read(states) == {"done": 1}
 
 
+async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> None:
+    """Of a COMMIT whose answer was lost nobody knows whether it is there."""
+    await database.run(enqueue, note, number=1)
+    found = await claim(database)
+    first = await database.run(store.finish_many, found)
+
+    assert await database.run(store.finish_many, found) == first == {one.id for one in found}
+    assert await database.read(states) == {"done": 1}
+
+
 async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Database) -> None:
     await database.run(enqueue, note, number=1)
     await claim(database, lease=3_600)

@@ -111,24 +111,37 @@ async def test_a_stop_hands_back_what_runs(make_settings: MakeSettings) -> None:
         assert await database.read(kinds.states) == {"waiting": 2}
 
 
+def slow_commits(connection: Connection) -> None:
+    connection.execute(
+        text("""
+        CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$""")
+    )
+    connection.execute(
+        text("""
+        CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION take_time()""")
+    )
+
+
+def commits(connection: Connection) -> bool:
+    looked = text("SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'")
+    return bool(connection.execute(looked).all())
+
+
+async def test_a_claim_that_arrives_when_the_time_to_end_is_over_is_handed_back(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, jobs):
+        await database.run(slow_commits)
+        await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+        await until(database, commits, True)
+        await jobs.stop(within=0.1)
+        await until(database, commits, False)
+
+        assert await database.read(kinds.states) == {"waiting": 1}
+
+
 async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:
     """Its COMMIT takes half a second, and what is committed is not cancelled: the worker has it when all is over."""
-
-    def slow_commits(connection: Connection) -> None:
-        connection.execute(
-            text("""
-            CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql
-            AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$""")
-        )
-        connection.execute(
-            text("""
-            CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION take_time()""")
-        )
-
-    def commits(connection: Connection) -> bool:
-        looked = text("SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'")
-        return bool(connection.execute(looked).all())
 
     with trio.CancelScope() as everything:
         async with world(make_settings) as (database, _):
@@ -327,6 +340,30 @@ async def test_an_error_of_any_length_is_a_short_line(
     [line] = [line for line in capsys.readouterr().err.splitlines() if '"job dead"' in line]
     assert "ValueError: " in line
     assert len(line) < 60_000
+
+
+async def test_an_async_job_that_was_taken_from_its_worker_is_counted_and_told(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when its process was frozen for longer than its lease, just before the job returned."""
+
+    def rescue(connection: Connection) -> None:
+        connection.execute(text("UPDATE job SET leased_until = now() - interval '1 second'"))
+        store.rescue(connection, {"frozen": 1}, lease=0.01)
+
+    @job(retries=1)
+    async def frozen(context: JobContext) -> None:
+        if context.attempt == 1:
+            await context.database.run(rescue)
+
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database, open_jobs(database, (frozen,), settings, metrics):
+            await database.run(enqueue, frozen)
+            await until(database, kinds.states, {"done": 1})
+
+    assert b'jobs_lost_total{kind="frozen"} 1.0' in metrics.text()
+    assert capsys.readouterr().out.count("job lost") == 1
 
 
 async def test_a_job_that_cannot_be_cancelled_is_told_once_and_counted(

@@ -5,6 +5,7 @@ import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -231,6 +232,29 @@ async def test_a_client_that_is_slow_with_its_request_is_told_and_let_go(sent: b
             answer = await Reader(client).rest()
 
     assert answer[9:12] == status
+
+
+async def test_a_slow_client_is_told_also_where_its_last_part_is_taken_behind_the_time(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    """The part came in time, and others had their turns before the handler had its own."""
+    mock_clock.rate = 1
+    settings = make_settings(body_timeout=20)
+    app = add_routes(Application("slow", settings=settings))
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        async def take() -> Any:
+            message = await receive()
+            mock_clock.jump(21)
+            return message
+
+        await app(scope, take, send)
+
+    async with running(late, settings) as server, await server.connect() as client:
+        await client.send_all(POST + b"12")
+        status, _, _ = await Reader(client).response()
+
+    assert status == 408
 
 
 async def test_a_trickle_does_not_lengthen_the_time_for_headers(safe_app: Application) -> None:

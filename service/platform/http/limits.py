@@ -14,6 +14,7 @@ A route that declares neither stops the start. Whatever is declared, these hold 
 deadline, SERVICE_MAX_BODY_BYTES, and SERVICE_RATE_PER_ADDRESS for what changes something and for upgrades.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from service.platform.errors import RateLimited, Unavailable
 from service.platform.server import SAFE_METHODS, RateLimits, client_of
 
 RETRY_AFTER = 1  # seconds
+LEAST_RATE = 1e-6  # a second; who is told to come back after longer is told nothing
 
 _EVERYBODY: AbstractContextManager[None] = nullcontext()
 
@@ -63,11 +65,13 @@ def limited[F: Callable[..., object]](
     """Declare what is let through of a route; without arguments, that it counts against SERVICE_RATE_PER_ADDRESS.
 
     `rate` is per second and client address (429; off with SERVICE_RATE_PER_ADDRESS=0), `concurrency` how many handlers
-    run at once in a process (503), `body` bytes (413).
+    run at once in a process (503), `body` bytes (413). Raises ValueError for what is no limit.
     """
     given = [one for one in (rate, concurrency, body) if one is not None]
-    if any(one <= 0 for one in given):
-        raise ValueError("a limit is more than 0")
+    if not all(0 < one < math.inf for one in given):
+        raise ValueError(f"a limit must be a number above 0, not {', '.join(map(repr, given))}")
+    if rate is not None and rate < LEAST_RATE:
+        raise ValueError(f"rate: must be at least {LEAST_RATE} a second, one request in 11 days, not {rate!r}")
     limit = Limit(rate=rate or 0, by_address=not given, concurrency=concurrency or 0, body=body or 0)
     return lambda view: LIMITS.put(view, limit)
 

@@ -1,5 +1,6 @@
 """How much a route lets through: what is declared is what holds, on real sockets."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -207,6 +208,8 @@ def test_a_route_says_once_and_with_a_reason_how_it_is_limited() -> None:
             again(view)
     with pytest.raises(ValueError, match="why"):
         unlimited(" ")
-    for given in ({"rate": 0.0}, {"rate": -1.0}):
-        with pytest.raises(ValueError, match="more than 0"):
-            limited(rate=given["rate"])
+    for given in ({"rate": 0.0}, {"rate": -1.0}, {"rate": math.nan}, {"rate": math.inf}, {"concurrency": 0}):
+        with pytest.raises(ValueError, match="above 0"):
+            limited(**given)
+    with pytest.raises(ValueError, match="at least"):
+        limited(rate=1e-310)

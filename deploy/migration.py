@@ -62,8 +62,16 @@ def write(name: str) -> Path:
         raise Refused(str(error)) from error
     if body(written.read_text(), "upgrade").strip() == "pass":
         written.unlink()
-        raise Refused("the tables that the features name are those that the migrations make: change a table first")
+        raise Refused(
+            "the tables that the features name are those that the migrations make: change a table first, in a module "
+            f"that a feature imports; what no table shows begins with {by_hand(name)}"
+        )
     return written
+
+
+def by_hand(name: str) -> str:
+    """Return the command for a migration that nothing can be written into, such as one that fills a column."""
+    return f".venv/bin/alembic revision -m '{name.replace('_', ' ')}'"
 
 
 def let_alembic_write(*arguments: str, **environment: str) -> Path:

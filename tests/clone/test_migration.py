@@ -73,6 +73,7 @@ def test_an_addition_serves_the_code_that_runs_and_a_drop_says_what_stops(clone:
 
     again = run_in(clone, *WRITE, "add_total", TEST_DATABASE_URL=server_url)
     assert (again.returncode, "change a table first" in again.stderr) == (1, True)
+    assert again.stderr.rstrip().endswith(" .venv/bin/alembic revision -m 'add total'")
 
     give_table(clone, "")
     asked = run_in(clone, *WRITE, "drop_text", TEST_DATABASE_URL=server_url)

@@ -92,10 +92,12 @@ def fill_database(url: str, migrations: Path, revision: str, directory: Path) ->
     code = Columns.known_to(scripts, revision)
     with connected(url) as connection:
         for table in tables(connection):
-            _insert(connection, table, code, "first")
+            refused = _try_insert(connection, table, code, "first")
             if not connection.execute(select(func.count()).select_from(table)).scalar():
+                why = "" if refused is None else f" ({str(refused.orig).splitlines()[0]})"
                 raise AssertionError(
-                    f"{table.name} takes no made-up rows: put some into migrations/rows/{revision}.sql"
+                    f"{table.name} takes no made-up rows{why}: say in its migration what the code `fills`, or put rows "
+                    f"into migrations/rows/{revision}.sql"
                 )
 
 
@@ -138,12 +140,17 @@ def tables(connection: Connection) -> list[Table]:
 
 
 def _insert(connection: Connection, table: Table, code: Columns, mark: str) -> str | None:
-    """Insert a row as code does that knows these columns; return why that could not be."""
+    """Insert a row as code does that knows these columns; return what of it old code would not survive."""
+    refused = _try_insert(connection, table, code, mark)
+    return None if refused is None else _problem(refused)
+
+
+def _try_insert(connection: Connection, table: Table, code: Columns, mark: str) -> DBAPIError | None:
     try:
         with connection.begin_nested():
             connection.execute(insert(table).values(dict(_values(connection, table, code, mark))))
     except DBAPIError as error:
-        return _problem(error)
+        return error
     return None
 
 

@@ -72,6 +72,20 @@ async def test_what_serves_imports_neither_what_migrates_nor_what_was_not_asked_
     assert not {name for name in modules(lines) if name.startswith("service.platform.client")}
 
 
+async def test_what_asks_an_identity_provider_is_imported_before_the_event_loop_is_watched(
+    tmp_path: Path, database_url: str
+) -> None:
+    """It takes more than a tenth of a second, and was the log's first error of each start."""
+    provider = {"auth_issuer": "http://127.0.0.1:9", "auth_audience": "x", "auth_client_id": "x"}
+    async with ready(tmp_path, "serve", command=TIMED, database_url=database_url, drain_delay=0, **provider) as service:
+        await ended(service)
+        before, started, after = service.log.read_text().partition('"event": "starting"')
+
+    assert started
+    assert imported(before) >= IDENTITY
+    assert imported(after) & IDENTITY == set()
+
+
 async def test_what_starts_the_service_anew_at_each_save_imports_nothing_that_serves_or_migrates(
     tmp_path: Path, lay_development: Lay
 ) -> None:

@@ -41,11 +41,17 @@ def ancestors(scripts: ScriptDirectory, revision: str) -> set[str]:
 def declared(scripts: ScriptDirectory, script: Script) -> str:
     """Return the oldest revision whose code a migration says to serve."""
     serves_from: str | None = getattr(script.module, "serves_from", None)
-    if serves_from not in ancestors(scripts, script.revision):
+    if serves_from not in (known := ancestors(scripts, script.revision)):
+        meant = next((one for one in known if _file_of(scripts, one).endswith(f"_{serves_from}")), None)
         raise MigrationsWrong(
-            f"migration {script.revision}: `serves_from` must be it or a revision before it; it is {serves_from!r}"
+            f"migration {script.revision}: `serves_from` must be the `revision` of it or of one before it; it is "
+            f"{serves_from!r}{f', which is how the file of {meant!r} is named' if meant else ''}"
         )
     return serves_from
+
+
+def _file_of(scripts: ScriptDirectory, revision: str) -> str:
+    return Path(scripts.get_revision(revision).path).stem
 
 
 def newest_served(scripts: ScriptDirectory, revisions: Iterable[str]) -> str | None:

@@ -24,7 +24,7 @@ from service.platform.identity import (
     session_of,
     signed_in,
 )
-from service.platform.settings import DEFAULT_PORTS
+from service.platform.settings import DEFAULT_PORTS, variable
 
 if TYPE_CHECKING:
     from service.platform.identity.browsers import Browsers
@@ -57,7 +57,7 @@ class SignedOut(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    to: Annotated[str, Field(max_length=2_000, description="a path on this site")] = "/"
+    to: Annotated[str, Field(max_length=2_000, description="a path on this site, of at most 2000 characters")] = "/"
 
 
 def create_identity_routes(identity: Identity, database: Database) -> Blueprint:
@@ -159,8 +159,11 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
 
 
 def browsers(identity: Identity) -> "Browsers":
+    if identity.gate is None:
+        unset = f"no identity provider is set ({variable('auth_issuer')})"
+        raise Conflict(f"{unset}: everybody is a guest, and nobody signs in")
     if identity.browsers is None:
-        raise Conflict("browsers cannot sign in here: SERVICE_AUTH_CLIENT_ID is not set")
+        raise Conflict(f"browsers cannot sign in here: {variable('auth_client_id')} is not set")
     return identity.browsers
 
 

@@ -27,7 +27,7 @@ from service.platform.identity.may import (
     signed_in,
     undeclared,
 )
-from service.platform.identity.opening import NOBODY, Identity, open_identity
+from service.platform.identity.opening import NOBODY, Identity, import_identity, open_identity
 from service.platform.identity.stay import SIGNED_OUT, Stay
 from service.platform.identity.store import TICKET_SECONDS
 from service.platform.identity.tickets import make_ticket, split_tickets
@@ -53,6 +53,7 @@ __all__ = [
     "caller_of",
     "cookies",
     "declared",
+    "import_identity",
     "make_ticket",
     "only",
     "open_identity",

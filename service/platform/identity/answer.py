@@ -1,9 +1,12 @@
 """What an identity provider sends a browser back with."""
 
+import re
 from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")  # of those that may come, what can be shown anywhere
 
 
 @dataclass(frozen=True, kw_only=True)

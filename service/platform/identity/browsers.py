@@ -12,7 +12,7 @@ from service.platform.identity.gate import Gate
 from service.platform.identity.keys import ProviderAway
 from service.platform.identity.provider import CodeRefused, Provider
 from service.platform.identity.sessions import Sessions
-from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending
+from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending, told
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.tokens import refuse
 
@@ -70,11 +70,11 @@ class Browsers:
         return done
 
     async def _finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
-        begun = read_pending(pending, answer.state)
+        begun = read_pending(pending, answer.state, secure=site.startswith("https://"))
         if answer.iss is not None and answer.iss != self._issuer:  # RFC 9207
             refuse("the answer is of another issuer", Flaw.ISSUER)
         if answer.error is not None or not answer.code:
-            refuse("the identity provider did not sign anybody in", Flaw.SIGN_IN)
+            refuse(f"the identity provider did not sign anybody in{told(answer.error)}", Flaw.SIGN_IN)
         form = {"code": answer.code, "redirect_uri": site + CALLBACK, "code_verifier": begun.verifier}
         try:
             given = await self._provider.exchange(form, client=self._client, secret=self._secret)

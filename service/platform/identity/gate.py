@@ -120,7 +120,7 @@ class Gate:
 
     async def check_id_token(self, token: str, *, client: str, nonce: str) -> Caller:
         """Return whoever an ID token says has signed in. Raises Unauthenticated, Unavailable."""
-        rules = replace(self._rules, audience=client)
+        rules = replace(self._rules, audience=client, audience_field="auth_client_id")
         header = read_header(token, rules)
         caller = verify(token, header, await self._key(header.kid), rules, now=self._now())
         check_id_token(caller.claims, nonce=nonce, client=client)
@@ -128,7 +128,7 @@ class Gate:
 
     async def check_logout(self, token: str, *, client: str) -> Logout:
         """Return what a logout token ends. Raises Unauthenticated, Unavailable."""
-        rules = replace(self._rules, audience=client)
+        rules = replace(self._rules, audience=client, audience_field="auth_client_id")
         header = read_header(token, rules, LOGOUT_TYPES)
         return check_logout(read_claims(token, header, await self._key(header.kid)), rules, now=self._now())
 

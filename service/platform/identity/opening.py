@@ -1,5 +1,6 @@
 """What of identity lives as long as the process: the client, the keys and the task that fetches them."""
 
+import importlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,6 +57,15 @@ async def sweep(database: Database, statistics: IdentityStatistics) -> None:
         statistics.sessions_ended["expired"] += await database.run(session_store.delete_old_sessions)
 
 
+def import_identity(settings: PlatformSettings) -> None:
+    """Import what `open_identity` will need, ahead of all that waits for the event loop.
+
+    joserfc and httpx2 take memory and more than a tenth of a second, which a service without a provider needs not.
+    """
+    if settings.auth_issuer is not None:
+        importlib.import_module("service.platform.identity.browsers")
+
+
 @asynccontextmanager
 async def open_identity(settings: PlatformSettings, database: Database, metrics: Metrics) -> AsyncIterator[Identity]:
     """Yield who is asking; it waits for the database and never for the provider."""
@@ -64,7 +74,7 @@ async def open_identity(settings: PlatformSettings, database: Database, metrics:
         show_identity(metrics, statistics, None)
         yield Identity(statistics=statistics)
         return
-    # Here: joserfc and httpx2 take memory and a tenth of a second, which a service without a provider needs not.
+    # Here, where a provider is asked: `import_identity` has done it by then.
     from service.platform.calls import open_client
     from service.platform.identity.browsers import Browsers
     from service.platform.identity.gate import Gate

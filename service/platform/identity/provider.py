@@ -11,10 +11,14 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx2
+import structlog
 
+from service.platform.identity.answer import ERROR_CODE
 from service.platform.identity.keys import Fetched, ProviderAway
 from service.platform.identity.public_keys import PublicKey, public_keys
-from service.platform.settings import https_address
+from service.platform.settings import https_address, variable
+
+log = structlog.get_logger(__name__)
 
 DISCOVERY = "/.well-known/openid-configuration"
 MOST_BYTES = 1 << 18  # a document of keys has some thousand
@@ -23,6 +27,10 @@ _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])")
 
 class CodeRefused(Exception):
     """The provider does not take the code: it was used before, is too old, or was given to another client."""
+
+
+class ClientRefused(CodeRefused):
+    """The provider does not know this service by what the settings say."""
 
 
 class Provider:
@@ -66,7 +74,11 @@ class Provider:
         url = await self.endpoint("token_endpoint")
         sent = dict(form) | {"grant_type": "authorization_code", "client_id": client}
         basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe="")) if secret else None
-        document, _ = await self._send("POST", url, sent, auth=basic)
+        try:
+            document, _ = await self._send("POST", url, sent, auth=basic)
+        except ClientRefused as refused:
+            log.warning("identity provider refuses this client", error=str(refused))
+            raise
         return document
 
     async def _get(self, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
@@ -80,18 +92,16 @@ class Provider:
             request = self._client.build_request(method, address, data=form, headers={"Accept": "application/json"})
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
-                if 400 <= response.status_code < 500 and method == "POST":
-                    answered = f"the identity provider answers {response.status_code} to the code"
-                    raise CodeRefused(
-                        f"{answered}, which is good once and for a short time; begin anew at /auth/sign-in"
-                    )
-                if response.status_code != 200:
+                refused = method == "POST" and 400 <= response.status_code < 500
+                if response.status_code != 200 and not refused:
                     raise ProviderAway(f"{url} answers {response.status_code}")
                 body = bytearray()
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > MOST_BYTES:
                         raise ProviderAway(f"{url} sends more than {MOST_BYTES} bytes")
+            if refused:
+                raise refusal_of(response.status_code, bytes(body))
             document = json.loads(body)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise ProviderAway(f"{urlsplit(url).netloc}: {type(error).__name__} {error}".rstrip()) from error
@@ -100,3 +110,17 @@ class Provider:
         if not isinstance(document, dict):
             raise ProviderAway(f"{url} sends no JSON object")
         return document, response.headers
+
+
+def refusal_of(status: int, body: bytes) -> CodeRefused:
+    """Return what the endpoint for tokens says by a status from 400 to 499 and its error code (RFC 6749, 5.2)."""
+    try:
+        code = json.loads(body)["error"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        code = ""
+    known = isinstance(code, str) and ERROR_CODE.fullmatch(code)
+    answered = f"the identity provider answers {status}{f' ({code})' if known else ''}"
+    if status == 401 or code in {"invalid_client", "unauthorized_client"}:
+        names = " and ".join(map(variable, ("auth_client_id", "auth_client_secret")))
+        return ClientRefused(f"{answered}: {names} must be as it knows them")
+    return CodeRefused(f"{answered} to the code, which is good once and for a short time; begin anew at /auth/sign-in")

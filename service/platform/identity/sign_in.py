@@ -15,12 +15,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from service.platform.errors import Invalid
+from service.platform.identity.answer import ERROR_CODE
 from service.platform.identity.caller import Flaw
 from service.platform.identity.tokens import SKEW, Rules, read_moment, refuse
+from service.platform.settings import variable
 
-# Browsers take a cookie of this prefix only when it is Secure, for this host alone and for all its paths.
-SESSION_COOKIE, PENDING_COOKIE = "__Host-session", "__Host-sign-in"
-PENDING_SECONDS = 600  # for whoever has to find his password first
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
 YOUNG = 300.0  # seconds in which a logout token is taken
@@ -54,8 +53,11 @@ def check_target(target: str) -> str:
     return target
 
 
-def read_pending(cookie: str, state: str) -> Pending:
-    """Return the sign-in that this browser began, if its state came back. Raises Unauthenticated."""
+def read_pending(cookie: str, state: str, *, secure: bool = True) -> Pending:
+    """Return the sign-in that this browser began, if its state came back; `secure` is by https.
+
+    Raises Unauthenticated.
+    """
     try:
         pending = Pending(**json.loads(urlsafe_b64decode(cookie)))
         ours = all(isinstance(one, str) and one.isascii() for one in asdict(pending).values())
@@ -64,8 +66,17 @@ def read_pending(cookie: str, state: str) -> Pending:
     except (ValueError, TypeError, AttributeError, RecursionError, Invalid):
         same = False
     if not same:
-        refuse("this sign-in did not begin in this browser, or was ended before; begin anew", Flaw.SIGN_IN)
+        why = "" if cookie or secure else ", by https: over http browsers keep its cookie on localhost alone"
+        refuse(f"this sign-in did not begin in this browser, or was ended before; begin anew{why}", Flaw.SIGN_IN)
     return pending
+
+
+def told(error: str | None) -> str:
+    """Return what a provider's error code says, and what it is about; nothing for what is no such code."""
+    if error is None or not ERROR_CODE.fullmatch(error):
+        return ""
+    grants = f"{variable('auth_scopes')} must hold only what it grants to {variable('auth_client_id')}"
+    return f": {error}; {grants}" if error == "invalid_scope" else f": {error}"
 
 
 def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_uri: str, scopes: str) -> str:
@@ -104,9 +115,10 @@ def check_logout(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Logo
     """Return what a logout token with a good signature ends (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
     audience = claims.get("aud")
     if claims.get("iss") != rules.issuer:
-        refuse("the logout token is of another issuer", Flaw.ISSUER)
+        refuse(f"the logout token is of another issuer: its iss must be {variable('auth_issuer')}", Flaw.ISSUER)
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
-        refuse("the logout token is for another audience", Flaw.AUDIENCE)
+        must = f"its aud must hold {variable(rules.audience_field)}"
+        refuse(f"the logout token is for another audience: {must}", Flaw.AUDIENCE)
     made, ends = read_moment(claims, "iat"), read_moment({"exp": now + 1} | dict(claims), "exp")
     if not -SKEW <= now - made <= YOUNG + SKEW or now >= ends + SKEW:
         refuse("the logout token is not of now", Flaw.EXPIRED)

@@ -19,6 +19,7 @@ from joserfc.jws import JWSRegistry
 
 from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.public_keys import PublicKey
+from service.platform.settings import variable
 
 SKEW = 60.0  # seconds that the issuer's clock and ours may differ
 MOST_CHARACTERS = 12_288  # with hundreds of groups a token has some thousand; all headers together have 16 kB
@@ -47,6 +48,7 @@ class Rules:
     issuer: str
     audience: str
     algorithms: Collection[str]
+    audience_field: str = "auth_audience"  # of the settings, for words
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,10 @@ def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> He
     header = _json_object(token.partition(".")[0])
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
-        refuse("the token is not signed with an allowed algorithm", Flaw.ALGORITHM)
+        holds = variable("auth_algorithms")
+        refuse(f"the token is signed with an algorithm that {holds} does not hold", Flaw.ALGORITHM)
     if not isinstance(kind, str) or kind.lower() not in types:
-        refuse("the token is of another type than an access token", Flaw.TYPE)
+        refuse(f"the token is of another type: its typ must be one of {', '.join(sorted(types))}", Flaw.TYPE)
     if "crit" in header:
         refuse("the token demands an extension that is not known here", Flaw.FORM)
     if kid is not None and not isinstance(kid, str):
@@ -94,10 +97,11 @@ def read_claims(token: str, header: Header, key: PublicKey) -> dict[str, Any]:
 def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
     """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
     if claims.get("iss") != rules.issuer:
-        refuse("the token is of another issuer", Flaw.ISSUER)
+        refuse(f"the token is of another issuer: its iss must be {variable('auth_issuer')}", Flaw.ISSUER)
     audience = claims.get("aud")
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
-        refuse("the token is for another audience", Flaw.AUDIENCE)
+        must = f"its aud must hold {variable(rules.audience_field)}"
+        refuse(f"the token is for another audience: {must}", Flaw.AUDIENCE)
     expires = read_moment(claims, "exp") + SKEW
     if now >= expires:
         refuse("the token has expired", Flaw.EXPIRED)
@@ -106,7 +110,8 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Call
             refuse("the token does not hold yet", Flaw.EARLY)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= MOST_SUBJECT:
-        refuse("the token does not say whose it is", Flaw.CLAIMS)
+        must = f"its sub must be a text of 1 to {MOST_SUBJECT} characters"
+        refuse(f"the token does not say whose it is: {must}", Flaw.CLAIMS)
     return Caller(subject=subject, name=_name(claims, subject), scopes=_scopes(claims), expires=expires, claims=claims)
 
 
@@ -160,7 +165,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_moment(claims: Mapping[str, Any], name: str) -> float:
     given = claims.get(name)
     if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < 1e15 or math.isnan(given):
-        refuse(f"the token's {name} is no time", Flaw.CLAIMS)
+        refuse(f"the token's {name} is no time: it must be seconds since 1970", Flaw.CLAIMS)
     return float(given)
 
 

@@ -27,7 +27,7 @@ from service.platform.http.idempotency import open_idempotency
 from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
 from service.platform.http.requests import ASGI, HEALTHZ, around
-from service.platform.identity import open_identity
+from service.platform.identity import import_identity, open_identity
 from service.platform.inside.health import Health, Probe, management_probes, public_probes
 from service.platform.inside.health import create_routes as create_health
 from service.platform.inside.jobs import create_routes as create_jobs
@@ -97,6 +97,7 @@ async def main(
     check_seams([*SEAMS, *TASK_SEAMS])
     check_ready_file(settings.ready_file)
     jobs_of(features)  # two of one name are told before anything is opened
+    import_identity(settings)
     lifecycle = Lifecycle()
     with (
         trio.open_signal_receiver(*stage.ends_at) as signals,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from service.platform.errors import Forbidden, Invalid, Misdirected, ServiceError, UnsupportedMedia, cut
 from service.platform.server.address import host_of
-from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name
+from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name, variable
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -72,7 +72,7 @@ def refusal(
         return Invalid(f"the Host {cut(headers.host)!r} is not a host name, or an address, with a port at most")
     name = _as_allowed(host) if host else ""
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
-        return Misdirected(f"the Host {cut(name)!r} is not served here")
+        return Misdirected(f"the Host {cut(name)!r} is not served here: {variable('allowed_hosts')} does not hold it")
     changes = upgrade or method not in SAFE_METHODS
     as_form = form and headers.origin is None  # a page's would be from anywhere
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):

@@ -21,8 +21,10 @@ def host_name(text: str) -> str:
         raise ValueError(f"{right}; {text!r} has a wildcard, which matches nothing: name each host")
     if text.startswith("[") and text.endswith("]"):
         return f"[{_ipv6(text[1:-1], right)}]"
-    if re.fullmatch(r"[^:]+:[0-9]+", text):
+    if re.fullmatch(r"([^:]+|\[.*\]):[0-9]+", text):
         raise ValueError(f"{right}; leave the port of {text!r} out")
+    if text.count(":") > 1:
+        raise ValueError(f"{right}; write an IPv6 address in brackets: [{_ipv6(text, right)}]")
     return _name(text, right)
 
 

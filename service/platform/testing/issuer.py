@@ -85,18 +85,18 @@ class Issuer:
         answer = {"code": code, "state": asked["state"], "iss": self.url}
         return f"{asked['redirect_uri']}?{urlencode(answer)}"
 
-    def exchange(self, form: Mapping[str, str], authorization: str) -> dict[str, Any] | None:
-        """Return the tokens for a code, once; None for a form that does not fit."""
+    def exchange(self, form: Mapping[str, str], authorization: str) -> tuple[dict[str, Any], int]:
+        """Return the tokens for a code, once, or why there are none, and the status (RFC 6749, 5.2)."""
         asked, claims = self._codes.pop(form.get("code", ""), ({}, {}))
         challenge = urlsafe_b64encode(sha256(form.get("code_verifier", "").encode()).digest()).rstrip(b"=").decode()
         wanted = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}"
+        if authorization != wanted or form.get("client_id") != CLIENT:
+            return {"error": "invalid_client"}, 401
         if not asked or asked["code_challenge"] != challenge or asked["redirect_uri"] != form.get("redirect_uri"):
-            return None
-        if authorization != wanted or asked["client_id"] != form.get("client_id"):
-            return None
+            return {"error": "invalid_grant"}, 400
         id_token = self.token(header={"typ": "JWT"}, **claims)
         given = {"token_type": "Bearer", "access_token": id_token}
-        return given if self.omits_id_token else given | {"id_token": id_token}
+        return given if self.omits_id_token else given | {"id_token": id_token}, 200
 
     def documents(self) -> dict[str, Any]:
         keys = [*(key.as_dict(private=False) for key in self.keys), *self.more_keys]
@@ -149,8 +149,8 @@ async def open_issuer() -> AsyncIterator[Issuer]:
             if issuer.away:
                 return "", 503
             if path == "token":
-                given = issuer.exchange(await request.form, request.headers.get("Authorization", ""))
-                return Response(json.dumps(given or {"error": "invalid_grant"}), 200 if given else 400)
+                given, status = issuer.exchange(await request.form, request.headers.get("Authorization", ""))
+                return Response(json.dumps(given), status)
             document = issuer.documents().get(f"/{path}")
             return Response(json.dumps(document), headers=issuer.headers, content_type="application/json")
 

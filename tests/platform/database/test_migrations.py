@@ -149,6 +149,17 @@ def test_a_slip_that_would_stop_a_release_is_found(
     assert slip.said in problems[0]
 
 
+def test_a_table_that_takes_no_made_up_row_says_what_was_wrong_with_it(
+    release: Release, empty_database_url: str, tmp_path: Path
+) -> None:
+    code = release("one")
+    up = "ALTER TABLE notes ADD CONSTRAINT notes_have_a_body CHECK (body IS NOT NULL)"
+    write_migration(code, "two", "one", serves_from="one", up=up)
+
+    with pytest.raises(AssertionError, match=r'violates check constraint "notes_have_a_body"\): say .* `fills`, or'):
+        fill_database(empty_database_url, code, "two", tmp_path / "steps")
+
+
 def test_a_removal_that_is_announced_is_none(release: Release, empty_database_url: str, tmp_path: Path) -> None:
     code = release("three")
     fill_database(empty_database_url, code, "one", tmp_path / "steps")

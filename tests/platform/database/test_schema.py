@@ -204,6 +204,15 @@ def test_a_migration_has_to_say_what_it_serves(settings: PlatformSettings, relea
         migrate(settings, migrations=code)
 
 
+def test_the_name_of_a_file_in_place_of_its_revision_is_told(settings: PlatformSettings, release: Release) -> None:
+    code = release("one")
+    (code / "versions" / "one.py").rename(code / "versions" / "one_add_notes.py")
+    write_migration(code, "two", "one", serves_from="add_notes")
+
+    with pytest.raises(MigrationRefused, match="it is 'add_notes', which is how the file of 'one' is named"):
+        migrate(settings, migrations=code)
+
+
 def test_a_failed_migration_leaves_those_before_it(settings: PlatformSettings, release: Release) -> None:
     code = release("one")
     write_migration(code, "two", "one", serves_from="one", up="ALTER TABLE nothing ADD x int")

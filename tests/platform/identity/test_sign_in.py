@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and no marker that says so
@@ -287,6 +287,71 @@ async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSetti
 
     assert set(statuses.values()) == {401}, statuses
     print(f"{len(statuses)} answers, nobody signed in")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("access_denied", "the identity provider did not sign anybody in: access_denied"),
+        (
+            "invalid_scope",
+            "the identity provider did not sign anybody in: invalid_scope; SERVICE_AUTH_SCOPES must hold only what it "
+            "grants to SERVICE_AUTH_CLIENT_ID",
+        ),
+        ('"\\\r\n', "the identity provider did not sign anybody in"),
+    ],
+)
+async def test_what_the_provider_says_is_told(make_settings: MakeSettings, error: str, said: str) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        state = parse_qs(urlsplit((await browser.ask("/auth/sign-in")).headers["Location"]).query)["state"][0]
+        back = await browser.ask(f"/auth/callback?{urlencode({'state': state, 'error': error})}")
+
+    assert (back.status_code, back.json()["detail"]) == (401, said)
+
+
+async def test_a_provider_that_does_not_know_this_client_is_told_from_a_code_that_is_over(
+    make_settings: MakeSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with sites(make_settings, auth_client_secret="not the client's") as [site]:
+        back = await site.browser().sign_in()
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        state = parse_qs(urlsplit(begun.headers["Location"]).query)["state"][0]
+        over = await browser.ask(f"/auth/callback?state={state}&code=x")
+
+    assert back.status_code == over.status_code == 401
+    assert back.json()["detail"] == (
+        "the identity provider answers 401 (invalid_client): SERVICE_AUTH_CLIENT_ID and SERVICE_AUTH_CLIENT_SECRET "
+        "must be as it knows them"
+    )
+    assert over.json()["detail"].startswith("the identity provider answers 400 (invalid_grant) to the code, which is ")
+    assert capfd.readouterr().out.count("identity provider refuses this client") == 1
+
+
+async def test_a_token_for_another_client_is_told_so(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        back = await site.browser().sign_in(aud="another")
+
+    said = "the token is for another audience: its aud must hold SERVICE_AUTH_CLIENT_ID"
+    assert (back.status_code, back.json()["detail"]) == (401, said)
+
+
+async def test_over_http_who_comes_back_without_the_cookie_is_told_why(make_settings: MakeSettings) -> None:
+    """Browsers keep no Secure cookie there but on their own machine: to begin anew would be in vain."""
+    async with sites(make_settings, trusted_proxies="127.0.0.1") as [site]:
+        details = [
+            (await site.client.get("/auth/callback?state=x&code=x", headers=headers)).json()["detail"]
+            for headers in ({}, {"X-Forwarded-Proto": "https"})
+        ]
+
+    assert [
+        one.endswith("; begin anew, by https: over http browsers keep its cookie on localhost alone") for one in details
+    ] == [
+        True,
+        False,
+    ]
 
 
 async def test_an_answer_that_met_an_outage_is_repeated_in_vain_and_says_what_to_do(
@@ -570,6 +635,22 @@ async def test_the_provider_ends_sessions(make_settings: MakeSettings) -> None:
 
     assert set(answers.values()) == {400}, answers
     assert unknown_types.status_code == 415, "a form is taken at that one path alone"
+
+
+async def test_without_a_provider_browsers_are_told_so(make_settings: MakeSettings) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("auth_issuer", "auth_audience", "auth_client_id", "auth_client_secret"))
+    async with sites(make_settings, **nothing) as [site]:
+        answer = await site.client.get("/auth/sign-in")
+
+    said = "no identity provider is set (SERVICE_AUTH_ISSUER): everybody is a guest, and nobody signs in"
+    assert (answer.status_code, answer.json()["detail"]) == (409, said)
+
+
+async def test_a_place_to_go_that_is_too_long_is_told_so(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        answer = await site.client.get("/auth/sign-in", params={"to": "/" + "a" * 2_000})
+
+    assert answer.json()["detail"].startswith("to: must be a path on this site, of at most 2000 characters, not '/aaa")
 
 
 async def test_without_a_client_id_browsers_are_told_so(make_settings: MakeSettings) -> None:

@@ -14,6 +14,7 @@ from joserfc.errors import SecurityWarning
 
 from service.platform.identity import Unauthenticated
 from service.platform.identity.public_keys import public_keys
+from service.platform.identity.sign_in import LOGOUT_TYPES
 from service.platform.identity.tokens import Rules, check_claims, read_header, verify
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, Issuer, sign
@@ -266,6 +267,38 @@ def test_a_token_holds_until_its_expiry_and_the_skew() -> None:
     assert check_claims(CLAIMS, RULES, now=159.9).expires == 160
     with pytest.raises(Unauthenticated, match="has expired"):
         check_claims(CLAIMS, RULES, now=160)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"iss": "x"}, "the token is of another issuer: its iss must be SERVICE_AUTH_ISSUER"),
+        ({"aud": "x"}, "the token is for another audience: its aud must hold SERVICE_AUTH_AUDIENCE"),
+        ({"sub": ""}, "the token does not say whose it is: its sub must be a text of 1 to 255 characters"),
+        ({"exp": None}, "the token's exp is no time: it must be seconds since 1970"),
+        ({"nbf": "x"}, "the token's nbf is no time: it must be seconds since 1970"),
+    ],
+)
+def test_a_refusal_says_what_a_claim_must_be(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        check_claims(CLAIMS | changes, RULES, now=0)
+
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("header", "types", "said"),
+    [
+        ({"alg": "RS256"}, (), "the token is signed with an algorithm that SERVICE_AUTH_ALGORITHMS does not hold"),
+        ({"typ": "x"}, (), "the token is of another type: its typ must be one of application/at+jwt"),
+        ({"typ": "at+jwt"}, (LOGOUT_TYPES,), "the token is of another type: its typ must be one of jwt, logout+jwt"),
+    ],
+)
+def test_a_refusal_says_what_a_header_must_be(header: dict[str, Any], types: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        read_header(f"{part({'alg': 'ES256'} | header)}.{part(CLAIMS)}.AAAA", RULES, *types)
+
+    assert str(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize("token", ["a.b", "a.b.c.d", "a.b.c", "\n".join("abc"), "x" * 20_000])

@@ -95,6 +95,13 @@ def test_what_decides_is_given_once_or_two_readers_take_another_of_them(name: st
     assert str(error).lower() == f"{name} is given twice"
 
 
+@pytest.mark.parametrize("host", ["bad.example", ""])
+def test_a_host_that_is_not_served_is_told_by_which_setting(host: str) -> None:
+    error = refusal("GET", Headers(host=host), make_settings(allowed_hosts=("good.example",)))
+
+    assert str(error) == f"the Host {host!r} is not served here: SERVICE_ALLOWED_HOSTS does not hold it"
+
+
 FORM = "application/x-www-form-urlencoded"
 
 

@@ -63,6 +63,18 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "SERVICE_ALLOWED_HOSTS: 'a.example b.example' must hold host "
             "names such as example.org, separated by commas; 'a.example b.example' is none",
         ),
+        (
+            "SERVICE_ALLOWED_HOSTS",
+            "example.org,::1",
+            "SERVICE_ALLOWED_HOSTS: '::1' must hold host names such as example.org, separated by commas; "
+            "write an IPv6 address in brackets: [::1]",
+        ),
+        (
+            "SERVICE_ALLOWED_HOSTS",
+            "[::1]:8000",
+            "SERVICE_ALLOWED_HOSTS: '[::1]:8000' must hold host names such as example.org, separated by commas; "
+            "leave the port of '[::1]:8000' out",
+        ),
         ("SERVICE_BIND", "::1:80", "SERVICE_BIND: '::1:80' must write an IPv6 address in brackets: [::1]:8000"),
         (
             "SERVICE_TRUSTED_PROXIES",

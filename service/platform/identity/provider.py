@@ -115,11 +115,11 @@ class Provider:
 def refusal_of(status: int, body: bytes) -> CodeRefused:
     """Return what the endpoint for tokens says by a status from 400 to 499 and its error code (RFC 6749, 5.2)."""
     try:
-        code = json.loads(body)["error"]
+        said = json.loads(body)["error"]
     except (ValueError, RecursionError, TypeError, KeyError):
-        code = ""
-    known = isinstance(code, str) and ERROR_CODE.fullmatch(code)
-    answered = f"the identity provider answers {status}{f' ({code})' if known else ''}"
+        said = None
+    code = said if isinstance(said, str) and ERROR_CODE.fullmatch(said) else ""
+    answered = f"the identity provider answers {status}{f' ({code})' if code else ''}"
     if status == 401 or code in {"invalid_client", "unauthorized_client"}:
         names = " and ".join(map(variable, ("auth_client_id", "auth_client_secret")))
         return ClientRefused(f"{answered}: {names} must be as it knows them")

@@ -23,6 +23,7 @@ from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
 from service.platform.identity.caller import Caller
 from service.platform.identity.ids import make_id
+from service.platform.identity.provider import refusal_of
 from service.platform.identity.session_store import MOST_SESSIONS, insert_session
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
@@ -328,6 +329,15 @@ async def test_a_provider_that_does_not_know_this_client_is_told_from_a_code_tha
     )
     assert over.json()["detail"].startswith("the identity provider answers 400 (invalid_grant) to the code, which is ")
     assert capfd.readouterr().out.count("identity provider refuses this client") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"[]", b"null", b'"x"', b"[" * 100_000, b'{"error": null}', b'{"error": ["invalid_client"]}',
+     b'{"error": {}}', b'{"error": "a b"}', b"\xff"],
+)  # fmt: skip
+def test_of_a_refusal_that_says_nothing_the_status_is_told(body: bytes) -> None:
+    assert str(refusal_of(400, body)).startswith("the identity provider answers 400 to the code, which is good once")
 
 
 async def test_a_token_for_another_client_is_told_so(make_settings: MakeSettings) -> None:

@@ -1,5 +1,6 @@
 """The chat with an identity provider: nobody can claim a name, and a conversation ends and goes on with its token."""
 
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from service.chat.authors import name_of
 from service.chat.client.chat import Member, converse
@@ -16,9 +18,10 @@ from service.platform.identity import Caller
 from service.platform.testing import wire
 from service.platform.testing.contract import Client
 from service.platform.testing.issuer import AUDIENCE, Issuer, open_issuer
-from service.platform.testing.wire import Closed, UpgradeRefused
+from service.platform.testing.wire import UpgradeRefused
 from tests.chat.conftest import Start
 from tests.chat.wire import open_raw
+from tests.platform.identity.world import VALID, end_in_time
 
 PATH = "/api/rooms/lobby/messages"
 
@@ -89,25 +92,19 @@ async def test_a_guest_s_message_says_that_its_name_is_a_claim(start: Start) -> 
 
 
 @pytest.mark.parametrize("protocol", ["chat.v1", None])
-async def test_a_conversation_ends_with_its_token_and_says_why(start: Start, protocol: str | None) -> None:
+async def test_a_conversation_ends_with_its_token_and_says_why(
+    start: Start, mock_clock: MockClock, protocol: str | None
+) -> None:
     async with open_issuer() as issuer:
-        service = await start(**settings(issuer))
-        expires = time.time() + 1.5
-        headers = lines(bearer(issuer, exp=expires - 60))
-        said = []
+        service = await start(heartbeat=2 * VALID, **settings(issuer))
+        begun = time.time()
+        headers = lines(bearer(issuer, exp=begun + VALID - 60))
         async with wire.open_raw(service.url, "/ws", protocol=protocol, headers=headers) as member:
-            if protocol:
-                await member.expect("hello")
-                said.append(await member.expect("bye"))
-                late = time.time() - expires
-            with pytest.raises(Closed) as closed:
-                await member.receive()
-            late = time.time() - expires if not protocol else late
+            texts, closed = await end_in_time(mock_clock, member, begun)
 
-    print(f"{late * 1000:.0f} ms after the expiry")
-    assert (closed.value.code, closed.value.reason) == (4401, "the token has expired")
-    assert [frame["reason"] for frame in said] == (["the token has expired"] if protocol else [])
-    assert 0 <= late < 1
+    said = [(frame["type"], frame.get("reason")) for frame in map(json.loads, texts)]
+    assert said == ([("hello", None), ("bye", "the token has expired")] if protocol else [])
+    assert (closed.code, closed.reason) == (4401, "the token has expired")
 
 
 async def test_the_verb_comes_back_with_the_file_s_next_token_and_loses_nothing(start: Start, tmp_path: Path) -> None:

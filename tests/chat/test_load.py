@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import WebSocketRequest, serve_websocket
 
 from service.chat import CHAT
-from service.chat.client.load import JOIN_LIMIT, Load, Options
+from service.chat.client.load import JOIN_LIMIT, JOINING, Load, Options
 from service.chat.client.load_check import Checker
 from service.platform.client import NothingThere
 from service.platform.client.load import run_load
@@ -20,7 +21,7 @@ from service.platform.client.load_plan import Plan, Report
 from service.platform.client.load_report import text
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.processes import SERVICE, environment
+from service.platform.testing.processes import PATIENCE, SERVICE, environment
 
 
 def good(checker: Checker) -> None:
@@ -149,7 +150,7 @@ async def test_where_no_chat_is_served_that_is_said_before_the_load_begins(
 ) -> None:
     settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
     async with booted(settings, []) as urls:
-        with trio.fail_after(JOIN_LIMIT):  # for which it would wait, if others could still join
+        with trio.fail_after(PATIENCE):  # had it waited for others who can join, it would say what came of the load
             done = await trio.run_process(
                 [*SERVICE, "load", urls.public, *json_option], capture_stdout=True, capture_stderr=True, check=False,
                 cwd=tmp_path, env=environment(),
@@ -194,3 +195,26 @@ async def test_a_port_that_hangs_up_is_not_waited_for() -> None:
                 listener.socket.getsockname()[1], "ends each connection without an answer", members=20
             )
             nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_its_turn_to_join_has_no_connection_yet() -> None:
+    """A service ends what says nothing for seconds, and with many members a turn may be a minute away."""
+    connected = 0
+
+    async def say_nothing(_: trio.SocketStream) -> None:
+        nonlocal connected
+        connected += 1
+        await trio.sleep_forever()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+            plan = Plan(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", duration=1)
+            load = Load(plan, Options(members=JOINING + 10, writers=1, rooms=1, rate=1))
+            nursery.start_soon(load.prepare, nursery)
+            while connected < JOINING:
+                await trio.sleep(0.01)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    assert connected == JOINING

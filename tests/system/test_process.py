@@ -23,6 +23,7 @@ from trio_websocket import ConnectionClosed
 from service.platform.settings import DRAIN_MARGIN
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import (
+    PATIENCE,
     ROOT,
     SERVICE,
     Process,
@@ -33,10 +34,12 @@ from service.platform.testing.processes import (
     run_to_end,
     started,
 )
-from tests.platform.server.wire import UPGRADE, get, stalled
+from tests.platform.server.wire import UPGRADE, Reader, get, stalled
 
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0}
 WITH_FEATURES = (sys.executable, "-m", "tests.system.service_with")
+# A request whose body has begun, and is as long as its client pleases.
+BEGUN = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n12"
 
 
 async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> None:
@@ -60,18 +63,29 @@ async def test_starts_answers_and_drains(tmp_path: Path, database_url: str) -> N
 
 async def test_a_terminal_that_goes_drains_as_sigterm_does(tmp_path: Path, database_url: str) -> None:
     command = ("env", "--default-signal=HUP", *SERVICE)
-    async with (
-        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=2, drain_spread=0) as service,
-        httpx2.AsyncClient() as client,
-    ):
+    async with ready(tmp_path, "serve", command=command, database_url=database_url, **QUICK) as service:
         service.send(signal.SIGHUP)
-        draining = await service.wait_event("draining")
-        await trio.sleep(0.7)
-        service.send(signal.SIGHUP)  # from the shell, after the kernel's: it is no second one
-        served = await client.get(service.public + "/livez")
 
         assert await service.wait_end() == 0
-    assert draining["signal"] == "SIGHUP"
+    assert [line["signal"] for line in service.events("draining")] == ["SIGHUP"]
+
+
+async def test_a_terminal_that_goes_says_it_twice_and_that_is_no_second_signal(
+    tmp_path: Path, database_url: str
+) -> None:
+    command = ("env", "--default-signal=HUP", *SERVICE)
+    async with (
+        ready(tmp_path, "serve", command=command, database_url=database_url, drain_delay=60) as service,
+        httpx2.AsyncClient(timeout=PATIENCE) as client,
+    ):
+        service.send(signal.SIGHUP)
+        await service.wait_event("draining")
+        await trio.sleep(0.7)  # later than an echo
+        service.send(signal.SIGHUP)  # from the shell, after the kernel's
+        served = await client.get(service.public + "/livez")
+        service.send(signal.SIGTERM)
+
+        assert await service.wait_end() == 128 + signal.SIGTERM
     assert served.status_code == 200
 
 
@@ -115,39 +129,51 @@ async def test_who_asks_for_no_sighup_gets_none(tmp_path: Path, database_url: st
     assert [line["signal"] for line in service.events("draining")] == ["SIGTERM"]
 
 
-async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
-    settings = {"drain_delay": 3, "drain_spread": 0.5, "graceful_timeout": 6, "request_deadline": 6}
+async def test_while_routers_take_notice_of_a_drain_it_serves_and_says_that_it_is_not_ready(
+    tmp_path: Path, database_url: str
+) -> None:
     async with (
-        ready(tmp_path, "SLOW", command=WITH_FEATURES, database_url=database_url, **settings) as service,
-        httpx2.AsyncClient(timeout=20) as client,
-        open_websocket(service.public, "/wait") as waiting,
+        ready(tmp_path, "PLAIN", command=WITH_FEATURES, database_url=database_url, drain_delay=60) as service,
+        httpx2.AsyncClient(timeout=PATIENCE) as client,
     ):
+        service.send(signal.SIGTERM)
+        await service.wait_event("draining")
+        urls = (service.public, service.management)
+        readiness = [(await client.get(url + "/readyz")).json() for url in urls]
+        alive = [(await client.get(url + "/livez")).status_code for url in urls]
+        late = await client.get(service.public + "/plain")
+
+    assert readiness == [{"status": "fail", "reason": "draining"}] * 2
+    assert alive == [200, 200]
+    assert (late.status_code, late.headers["connection"]) == (200, "close")
+
+
+async def test_a_drain_keeps_what_is_in_flight_and_says_goodbye(tmp_path: Path, database_url: str) -> None:
+    """The request ends when its client says so: not before the websocket has been sent away."""
+    settings = {**QUICK, "graceful_timeout": 60, "request_deadline": 60, "body_timeout": 60}
+    async with (
+        ready(tmp_path, "STREAMING", command=WITH_FEATURES, database_url=database_url, **settings) as service,
+        httpx2.AsyncClient(timeout=PATIENCE) as operator,
+        open_websocket(service.public, "/echo") as waiting,
+    ):
+        await waiting.send_message("waiting")
         assert await waiting.get_message() == "waiting"
-        async with trio.open_nursery() as nursery:
-            answers: list[httpx2.Response] = []
-
-            async def request() -> None:
-                answers.append(await client.get(service.public + "/slow?seconds=4.5"))
-
-            nursery.start_soon(request)
-            await trio.sleep(0.3)
+        async with await trio.open_tcp_stream("127.0.0.1", int(service.public.rpartition(":")[2])) as client:
+            await client.send_all(BEGUN)
+            with trio.fail_after(PATIENCE):
+                while (
+                    "http_server_active_requests 1.0" not in (await operator.get(service.management + "/metrics")).text
+                ):
+                    await trio.sleep(0.02)
             service.send(signal.SIGTERM)
-            told = time.monotonic()
-            await service.wait_event("draining")
-
-            async with httpx2.AsyncClient() as other:
-                for url in (service.public, service.management):
-                    assert (await other.get(url + "/readyz")).json() == {"status": "fail", "reason": "draining"}
-                    assert (await other.get(url + "/livez")).status_code == 200
-                late = await other.get(service.public + "/slow?seconds=0")
-                assert (late.status_code, late.headers["connection"]) == (200, "close")
-            with pytest.raises(ConnectionClosed) as closed:
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionClosed) as closed:
                 await waiting.get_message()
-            assert close_code(closed.value) == 1012
-        assert await service.wait_end() == 0
+            await client.send_all(b"345")
+            status, _, body = await Reader(client).response()
 
-        assert [answer.status_code for answer in answers] == [200]
-        assert time.monotonic() - told < 3 + 0.5 + 6 + DRAIN_MARGIN
+        assert await service.wait_end() == 0  # which it is not when the drain exceeds its bound
+    assert close_code(closed.value) == 1012
+    assert (status, body) == (200, b"5")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -155,9 +181,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, database_url: str
     async with ready(tmp_path, "serve", database_url=database_url, drain_delay=60, graceful_timeout=60) as service:
         service.send(number)
         await service.wait_event("draining")
-        service.send(number)  # an echo of the first, as from a terminal and a parent at once
-        await trio.sleep(0.7)
-        assert service.process.poll() is None
+        await trio.sleep(0.7)  # an echo comes sooner: tests/platform/process/test_signals.py
         service.send(number)
 
         assert await service.wait_end() == 128 + number
@@ -187,7 +211,7 @@ async def test_a_signal_before_anything_is_open_ends_it_as_pid_1(
     tmp_path: Path, database_url: str, command: tuple[str, ...]
 ) -> None:
     with started(tmp_path, "serve", command=(*as_pid_1(), *command), database_url=database_url) as service:
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             while service.process.poll() is None:  # those that come before the interpreter does are ignored
                 for child in children(service.process.pid):
                     os.kill(child, signal.SIGTERM)
@@ -261,7 +285,7 @@ async def test_a_signal_while_its_features_are_being_opened_ends_it(tmp_path: Pa
 async def wait_answering(service: Process) -> None:
     """Wait until the process has begun its life: it writes its tasks to the log when asked to."""
     await service.wait_event("starting")
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not service.events("tasks"):
             service.send(signal.SIGUSR1)
             await trio.sleep(0.1)
@@ -293,11 +317,10 @@ async def test_a_drain_has_a_bound_whatever_does_not_end(tmp_path: Path, databas
     settings = {**QUICK, "graceful_timeout": 1, "request_deadline": 1}
     async with ready(tmp_path, "STUBBORN", command=WITH_FEATURES, database_url=database_url, **settings) as service:
         service.send(signal.SIGTERM)
-        begun = time.monotonic()
 
         assert await service.wait_end() == 1
-        assert time.monotonic() - begun < 1 + DRAIN_MARGIN + 10
-        assert "the drain exceeded its bound" in service.log.read_text()
+    [exceeded] = service.events("the drain exceeded its bound: ending at once")
+    assert exceeded["seconds"] == 1 + DRAIN_MARGIN
 
 
 async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, database_url: str) -> None:
@@ -307,15 +330,13 @@ async def test_peers_that_do_not_read_do_not_lengthen_the_drain(tmp_path: Path, 
         clients = [await stalled(port, request) for request in [get("/stream"), UPGRADE % (b"/pump", b"")] * 25]
         await trio.sleep(0.3)
         service.send(signal.SIGTERM)
-        begun = time.monotonic()
         code = await service.wait_end()
-        took = time.monotonic() - begun
         for client in clients:
             await client.aclose()
 
-    print(f"ended {took:.2f} s after SIGTERM")
+    [draining] = service.events("draining")
     assert code == 0  # not the end that an exceeded bound makes
-    assert took < 1 + DRAIN_MARGIN + 5  # the interpreter takes its time to end on a busy machine
+    assert draining["at_most"] == 1 + DRAIN_MARGIN
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -359,7 +380,7 @@ def test_a_proxy_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, databa
 def test_a_verb_whose_answer_cannot_be_written_fails(tmp_path: Path, streams: str) -> None:
     command = ("sh", "-c", f'exec "$@" {streams}', "sh", "env", "-u", "PYTHONUNBUFFERED", *SERVICE, "settings")
     env = environment() | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
     assert done.returncode == 1
     assert done.stderr == ("" if "2>&1" in streams else "the output cannot be written: No space left on device\n")
@@ -386,7 +407,7 @@ async def test_a_log_whose_disk_was_full_has_whole_lines_again_and_says_how_many
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
         answers = [(await client.get(service.public + "/openapi.json")).status_code for _ in range(requests)]
         told, metrics = f"log_lines_lost_total {requests}.0\n", ""
-        with trio.fail_after(20):  # an answer is there before its line is
+        with trio.fail_after(PATIENCE):  # an answer is there before its line is
             while told not in metrics:
                 metrics = (await client.get(service.management + "/metrics")).text
         in_full = service.log.stat().st_size
@@ -428,7 +449,7 @@ async def test_nothing_is_waited_for_once_it_has_stopped(tmp_path: Path, databas
     features = ("LINGERING",)
     async with ready(tmp_path, *features, command=WITH_FEATURES, database_url=database_url, **QUICK) as service:
         service.send(signal.SIGTERM)
-        code = await service.wait_end(15)  # a thread that never ends would hold the interpreter's own end for ever
+        code = await service.wait_end()  # a thread that never ends would hold the interpreter's own end for ever
         ended = time.time()
 
     last, wish = service.log.read_text().splitlines()[-2:]
@@ -471,7 +492,7 @@ async def test_the_crash_of_a_background_task_ends_the_process(
     ):
         await waiting.get_message()
         await client.post(f"{service.public}/light{how}", json={})
-        with trio.fail_after(10), pytest.raises(ConnectionClosed) as closed:
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionClosed) as closed:
             await waiting.get_message()
 
         assert close_code(closed.value) == 1011
@@ -532,7 +553,9 @@ def test_every_verb_has_help_with_an_example(tmp_path: Path, verb: str) -> None:
 
 def test_service_and_python_m_service_are_the_same(tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "service"
-    done = subprocess.run([script, "--help"], env=environment(), capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [script, "--help"], env=environment(), capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
 
     assert done.stdout == run_to_end(tmp_path, "--help").stdout
 

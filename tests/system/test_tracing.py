@@ -135,7 +135,7 @@ async def seconds_to_end(service: Process) -> float:
     """Return what the process's own log says between the last it does for others and its end."""
     service.send(signal.SIGTERM)
     assert await service.wait_end() == 0
-    assert not service.events("event loop held")
+    assert not [line for line in service.events("event loop held") if "opentelemetry" in line["stack"]]
     left, ended = (datetime.fromisoformat(service.events(name)[-1]["timestamp"]) for name in ("leaving", "stopped"))
     return (ended - left).total_seconds()
 
@@ -147,10 +147,11 @@ async def test_a_collector_that_is_gone_costs_a_counter_and_one_line(tmp_path: P
     ):
         for _ in range(3):
             assert (await client.get(service.public + "/traced/x")).status_code == 200
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while (await spans_total(client, service))["failed"] < 9:
                 await trio.sleep(0.1)
-        warnings = [line["event"] for line in service.events() if line["level"] in {"warning", "error", "critical"}]
+        told = [line["event"] for line in service.events() if line["level"] in {"warning", "error", "critical"}]
+        warnings = [event for event in told if not event.startswith("event loop ")]  # which a busy machine holds, too
         seconds = await seconds_to_end(service)
 
     assert warnings == ["traces not exported"]
@@ -164,7 +165,7 @@ async def test_a_collector_that_never_answers_holds_up_no_end(tmp_path: Path, da
         httpx2.AsyncClient() as client,
     ):
         assert (await client.get(service.public + "/traced/x")).status_code == 200
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             while not collector.requests:
                 await trio.sleep(0.02)
         seconds = await seconds_to_end(service)
@@ -178,7 +179,7 @@ async def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path
     hidden.mkdir()
     (hidden / "__init__.py").write_text("raise ModuleNotFoundError('not here')")
     command = ["env", f"{TRACES}=http://127.0.0.1:9", f"PYTHONPATH={tmp_path}:{ROOT}", *SERVICE, "serve"]
-    run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path)
+    run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=tmp_path)
     settings = {"SERVICE_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x", "SERVICE_BIND": "127.0.0.1:0"}
     done = await trio.to_thread.run_sync(
         partial(run, ["env", *(f"{n}={v}" for n, v in settings.items()), *command[1:]])
@@ -198,8 +199,8 @@ async def test_nothing_of_it_is_imported_unless_it_is_asked_for(tmp_path: Path) 
         "    assert tracing is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
-    run = partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
-    done = await trio.to_thread.run_sync(partial(run, cwd=ROOT))
+    run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=PATIENCE, cwd=ROOT)
+    done = await trio.to_thread.run_sync(partial(run, [sys.executable, "-c", code]))
 
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -173,10 +173,11 @@ class Load(Part):
 
     @asynccontextmanager
     async def _connected(self, number: int) -> AsyncIterator[WebsocketClient]:
-        async with open_stream(self.plan.url) as stream:
-            line = WebsocketClient(stream, self.plan.sent_host)
-            line.patience = SILENCE
-            async with self._joining:
+        async with AsyncExitStack() as stack:
+            async with self._joining:  # and no sooner connected: a service ends what says nothing for some seconds
+                stream = await stack.enter_async_context(open_stream(self.plan.url))
+                line = WebsocketClient(stream, self.plan.sent_host)
+                line.patience = SILENCE
                 await self._join(number, line)
             self._lines[number] = line
             self._ever_joined.add(number)

@@ -1,5 +1,6 @@
 """A service with identity on, its issuer, and a feature with a route of each kind."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any, TypedDict
 
 import trio
 from quart import Blueprint, websocket
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.feature import Feature, Resources
 from service.platform.http import caller, replies, wait_signed_out
@@ -17,9 +19,10 @@ from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, Issuer, open_issuer
-from service.platform.testing.wire import RawWebsocket, UpgradeRefused, open_raw
+from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 from tests.platform.identity.test_may import not_ada
 
+VALID = 300.0  # seconds for which a token is good in tests of its end
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "rate_per_address": 0}
 
 
@@ -142,3 +145,38 @@ async def world(make_settings: MakeSettings, *, away: bool = False, **changes: A
         settings = make_settings(**FREE, **auth(issuer) | changes)
         async with booted(settings, [DOORS]) as urls, Client(urls.public) as client:
             yield World(issuer, urls, client)
+
+
+async def end_in_time(
+    mock_clock: MockClock, socket: RawWebsocket, begun: float, *, grace: float = 0
+) -> tuple[list[str], Closed]:
+    """Return what is said until the end, which is VALID and `grace` seconds after `begun`, neither sooner nor later.
+
+    The event loop's clock stands still but for jumps, and so nothing is late because a machine is busy; what has passed
+    of the wall clock since `begun`, until the token was looked at, is part of VALID.
+    """
+    said: list[str] = []
+    ends: list[Closed] = []
+
+    async def read() -> None:
+        try:
+            while True:
+                said.append(await socket.receive())
+        except Closed as closed:
+            ends.append(closed)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        passed = time.time() - begun
+        mock_clock.jump(VALID - passed)
+        await wait_all_tasks_blocked()
+        assert not ends
+        if grace:
+            mock_clock.jump(grace)
+            await wait_all_tasks_blocked()
+            assert not ends
+        mock_clock.jump(passed)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    [closed] = ends
+    return said, closed

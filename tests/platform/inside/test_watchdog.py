@@ -76,6 +76,21 @@ async def hold_at(line: int) -> bool:
     return watchdog.last is not None and "test_watchdog.py" in watchdog.last.where
 
 
+async def test_nobody_is_named_while_the_clock_stands_still() -> None:
+    """As at a breakpoint: on a busy machine it takes longer than a slow step until the prompt is there."""
+    still: list[float] = []
+    watchdog = Watchdog(0.05, now=lambda: still[0] if still else time.perf_counter())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(0.1)
+        still.append(time.perf_counter() + 0.2)
+        time.sleep(0.5)  # noqa: ASYNC251  the prompt
+        named = watchdog._culprit
+        nursery.cancel_scope.cancel()
+
+    assert named is None
+
+
 async def test_its_thread_is_gone_when_it_is_cancelled() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Watchdog(0.05).run)

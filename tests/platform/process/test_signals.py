@@ -1,0 +1,59 @@
+"""What the process makes of the signals that ask it to end, in virtual time: an echo is known by its seconds."""
+
+from collections.abc import AsyncIterator
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from service.platform.lifecycle import Lifecycle
+from service.platform.process.main import obey
+from service.platform.process.start import ECHO
+
+BOUND = 20.0  # seconds of the drain
+
+
+class EndedAtOnce(Exception):
+    """In place of the end of the process."""
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "at"),
+    [
+        ([(0, SIGTERM)], 1, BOUND),
+        ([(0, SIGINT), (ECHO - 0.01, SIGINT)], 1, BOUND),
+        ([(0, SIGINT), (ECHO - 0.01, SIGINT), (3, SIGINT)], 128 + SIGINT, 3),
+        ([(0, SIGTERM), (ECHO + 0.01, SIGTERM)], 128 + SIGTERM, ECHO + 0.01),
+        ([(0, SIGHUP), (ECHO + 0.01, SIGHUP), (5, SIGHUP)], 1, BOUND),
+        ([(0, SIGHUP), (5, SIGTERM)], 128 + SIGTERM, 5),
+    ],
+    ids=[
+        "one",
+        "an echo",
+        "an echo and a second",
+        "a second",
+        "a terminal that goes",
+        "a terminal that goes, and then",
+    ],
+)
+async def test_a_second_signal_ends_the_drain_and_an_echo_does_not(
+    autojump_clock: MockClock, signals: list[tuple[float, Signals]], code: int, at: float
+) -> None:
+    lifecycle, begun = Lifecycle(), trio.current_time()
+
+    async def arriving() -> AsyncIterator[int]:
+        for moment, number in signals:
+            await trio.sleep_until(begun + moment)
+            yield number
+        await trio.sleep_forever()
+
+    def end(code: int) -> None:
+        raise EndedAtOnce(code)
+
+    with pytest.raises(EndedAtOnce) as ended:
+        await obey(arriving(), lifecycle, BOUND, end)
+
+    assert ended.value.args == (code,)
+    assert trio.current_time() - begun == pytest.approx(at)
+    assert lifecycle.draining

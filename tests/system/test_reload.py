@@ -134,11 +134,12 @@ async def test_settings_are_read_anew(clone: Clone) -> None:
 async def test_one_that_ends_by_itself_is_started_again(clone: Clone) -> None:
     clone.save(PROBE.replace('"first"', "str(__import__('os').getpid())"))
     async with developing(clone) as service, httpx2.AsyncClient(timeout=60) as client:
-        killed = [await kill_who_answers(client, service.public) for _ in range(2)]
-        last = (await client.get(service.public + "/answer", headers=CLOSE)).text  # it waits, and not in vain
+        url = service.public  # it stays, and is told to nobody while none is ready
+        killed = [await kill_who_answers(client, url) for _ in range(2)]
+        last = (await client.get(url + "/answer", headers=CLOSE)).text  # it waits, and not in vain
         said = await wait_said(service, "the service has ended with 137; it starts again in", times=2)
         clone.answer("saved")
-        await answered(service.public, "saved")
+        await answered(url, "saved")
 
     assert len({*killed, last}) == 3
     assert "ended with 137; it starts again in 0.5 s" in said
@@ -149,14 +150,15 @@ async def test_while_none_can_be_started_nobody_waits_for_one(clone: Clone) -> N
     last_words = "\nif __import__('pathlib').Path('broken').exists():\n    raise LookupError('broken')\n"
     clone.save(PROBE.replace('"first"', "str(__import__('os').getpid())") + last_words)
     async with developing(clone) as service, httpx2.AsyncClient(timeout=60) as client:
+        url = service.public
         (clone.path / "broken").touch()
-        await kill_who_answers(client, service.public)
+        await kill_who_answers(client, url)
         said = await wait_said(service, "not started (1): nobody is served, and the next save tries again")
         with pytest.raises(httpx2.ConnectError):
-            await client.get(service.public + "/answer")
+            await client.get(url + "/answer")
         clone.answer("second")
         await wait_said(service, "reloaded in")
-        await answered(service.public, "second")
+        await answered(url, "second")
 
     assert "  LookupError: broken\n" in said
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import structlog
 
-from service.platform.identity.answer import ERROR_CODE
+from service.platform.identity.answer import error_code
 from service.platform.identity.keys import Fetched, ProviderAway
 from service.platform.identity.public_keys import PublicKey, public_keys
 from service.platform.settings import https_address, variable
@@ -115,10 +115,9 @@ class Provider:
 def refusal_of(status: int, body: bytes) -> CodeRefused:
     """Return what the endpoint for tokens says by a status from 400 to 499 and its error code (RFC 6749, 5.2)."""
     try:
-        said = json.loads(body)["error"]
+        code = error_code(json.loads(body)["error"])
     except (ValueError, RecursionError, TypeError, KeyError):
-        said = None
-    code = said if isinstance(said, str) and ERROR_CODE.fullmatch(said) else ""
+        code = ""
     answered = f"the identity provider answers {status}{f' ({code})' if code else ''}"
     if status == 401 or code in {"invalid_client", "unauthorized_client"}:
         names = " and ".join(map(variable, ("auth_client_id", "auth_client_secret")))

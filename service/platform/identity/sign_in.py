@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from service.platform.errors import Invalid
-from service.platform.identity.answer import ERROR_CODE
+from service.platform.identity.answer import error_code
 from service.platform.identity.caller import Flaw
-from service.platform.identity.tokens import SKEW, Rules, read_moment, refuse
+from service.platform.identity.tokens import SKEW, Rules, check_parties, read_moment, refuse
 from service.platform.settings import variable
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -73,10 +73,10 @@ def read_pending(cookie: str, state: str, *, secure: bool = True) -> Pending:
 
 def told(error: str | None) -> str:
     """Return what a provider's error code says, and what it is about; nothing for what is no such code."""
-    if error is None or not ERROR_CODE.fullmatch(error):
+    if not (code := error_code(error)):
         return ""
     grants = f"{variable('auth_scopes')} must hold only what it grants to {variable('auth_client_id')}"
-    return f": {error}; {grants}" if error == "invalid_scope" else f": {error}"
+    return f": {code}; {grants}" if code == "invalid_scope" else f": {code}"
 
 
 def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_uri: str, scopes: str) -> str:
@@ -113,12 +113,7 @@ class Logout:
 
 def check_logout(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Logout:
     """Return what a logout token with a good signature ends (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
-    audience = claims.get("aud")
-    if claims.get("iss") != rules.issuer:
-        refuse(f"the logout token is of another issuer: its iss must be {variable('auth_issuer')}", Flaw.ISSUER)
-    if rules.audience not in (audience if isinstance(audience, list) else [audience]):
-        must = f"its aud must hold {variable(rules.audience_field)}"
-        refuse(f"the logout token is for another audience: {must}", Flaw.AUDIENCE)
+    check_parties(claims, rules, what="the logout token")
     made, ends = read_moment(claims, "iat"), read_moment({"exp": now + 1} | dict(claims), "exp")
     if not -SKEW <= now - made <= YOUNG + SKEW or now >= ends + SKEW:
         refuse("the logout token is not of now", Flaw.EXPIRED)

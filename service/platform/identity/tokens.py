@@ -94,14 +94,19 @@ def read_claims(token: str, header: Header, key: PublicKey) -> dict[str, Any]:
     return _json_object(token.split(".")[1])
 
 
-def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
-    """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
+def check_parties(claims: Mapping[str, Any], rules: Rules, *, what: str = "the token") -> None:
+    """Check from whom and for whom a token is; `what` it is called in words. Raises Unauthenticated."""
     if claims.get("iss") != rules.issuer:
-        refuse(f"the token is of another issuer: its iss must be {variable('auth_issuer')}", Flaw.ISSUER)
+        refuse(f"{what} is of another issuer: its iss must be {variable('auth_issuer')}", Flaw.ISSUER)
     audience = claims.get("aud")
     if rules.audience not in (audience if isinstance(audience, list) else [audience]):
         must = f"its aud must hold {variable(rules.audience_field)}"
-        refuse(f"the token is for another audience: {must}", Flaw.AUDIENCE)
+        refuse(f"{what} is for another audience: {must}", Flaw.AUDIENCE)
+
+
+def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
+    """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
+    check_parties(claims, rules)
     expires = read_moment(claims, "exp") + SKEW
     if now >= expires:
         refuse("the token has expired", Flaw.EXPIRED)

@@ -226,13 +226,14 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 
 
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
-_HELD = "job.id = held.id AND job.claim = held.claim AND job.state = 'running'"
+_CLAIMED = "job.id = held.id AND job.claim = held.claim"
+_HELD = f"{_CLAIMED} AND job.state = 'running'"
 _UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
 _FINISH = text(f"""
     UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
 _FINISH_MANY = text(f"""
     UPDATE job SET {_DONE} FROM {_UNNEST}
-    WHERE job.id = held.id AND job.claim = held.claim AND job.state IN ('running', 'done') RETURNING job.id""")  # noqa: S608  constants
+    WHERE {_CLAIMED} AND job.state IN ('running', 'done') RETURNING job.id""")  # noqa: S608  constants
 
 
 def extend(connection: Connection, claims: Sequence[Claimed], *, lease: float) -> set[int]:

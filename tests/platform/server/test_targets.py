@@ -125,7 +125,7 @@ AHEAD = {
     "behind a body, and the next at once": (POST + b"\r\n" + get("/api/hello"),),
     "between two at once": (get("/api/hello") + b"\r\n" + get("/api/hello"),),
     "in two pieces": (b"\r", b"\n", get("/api/hello")),
-    "a websocket's": (b"\r\n" + get("/api/hello", headers=["Connection: upgrade", "Upgrade: other"]),),
+    "another upgrade": (b"\r\n" + get("/api/hello", headers=["Connection: upgrade", "Upgrade: other"]),),
 }
 
 

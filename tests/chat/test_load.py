@@ -1,11 +1,13 @@
 """What `service load` finds in the chat: planted violations, and none where a service keeps its promises."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -93,7 +95,11 @@ async def test_a_service_under_load_keeps_its_promises(make_settings: MakeSettin
         report = Report(plan, [HttpLoad(plan, rate=20, path="/openapi.json"), load])
         with trio.fail_after(30):
             await run_load(report, lambda *_: shown.append(load.acked))
+        async with httpx2.AsyncClient() as client:
+            metrics = (await client.get(urls.management + "/metrics")).text
 
+    closes = re.findall(r"(?m)^websocket_closes_total(.*)", metrics)
+    assert closes == ['{code="1000"} 12.0'], "members leave with a close frame"
     assert report.kept, report.json()
     assert load.sent == load.acked == 60
     assert load.received == 60 * 4

@@ -105,8 +105,11 @@ class Member:
         return most / 2, most
 
     async def _converse(self) -> None:
-        async with open_stream(self._url) as stream, trio.open_nursery() as nursery:
-            client = WebsocketClient(stream, urlsplit(self._url).netloc)
+        async with (
+            open_stream(self._url) as stream,
+            WebsocketClient(stream, urlsplit(self._url).netloc) as client,
+            trio.open_nursery() as nursery,
+        ):
             with trio.fail_after(CONNECT_PATIENCE):
                 token = read_token(self._token_file)
                 await client.request(f"/ws?name={quote(self._name)}", subprotocol="chat.v1", token=token)

@@ -176,7 +176,7 @@ class Load(Part):
         async with AsyncExitStack() as stack:
             async with self._joining:  # and no sooner connected: a service ends what says nothing for some seconds
                 stream = await stack.enter_async_context(open_stream(self.plan.url))
-                line = WebsocketClient(stream, self.plan.sent_host)
+                line = await stack.enter_async_context(WebsocketClient(stream, self.plan.sent_host))
                 line.patience = SILENCE
                 await self._join(number, line)
             self._lines[number] = line

@@ -28,8 +28,12 @@ async def smoke(addresses: Sequence[Address], host: str) -> AsyncIterator[str]:
 async def _cross(told: Address, other: Address, host: str) -> None:
     """Send a message to one replica, and wait for its ack there and for itself from the other."""
     message = {"type": "send", "room": ROOM, "id": f"smoke-{uuid.uuid4()}", "text": "smoke test"}
-    async with connect(other) as there, connect(told) as here:
-        listener, sender = Chat(there, host), Chat(here, host)
+    async with (
+        connect(other) as there,
+        connect(told) as here,
+        Chat(there, host) as listener,
+        Chat(here, host) as sender,
+    ):
         with trio.fail_after(PATIENCE):
             for chat in (listener, sender):
                 await chat.open(name="smoke")

@@ -2,13 +2,17 @@
 
 import json
 from collections import deque
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import trio
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+CLOSE_WAIT = 0.5  # seconds for the peer's answer to our close
 
 
 class ClosedError(Exception):
@@ -24,7 +28,10 @@ class ClosedError(Exception):
 
 
 class WebsocketClient:
-    """One websocket. `receive` is for one task; `send` may be called by any."""
+    """One websocket. `receive` is for one task; `send` may be called by any; leaving `async with` is the goodbye.
+
+    A goodbye takes at most CLOSE_WAIT seconds, whatever has ended it. The stream is closed by whoever opened it.
+    """
 
     def __init__(self, stream: trio.abc.Stream, host: str) -> None:
         self.patience = float("inf")  # seconds for which the peer, its pings included, may be silent
@@ -35,6 +42,24 @@ class WebsocketClient:
         self._received: deque[dict[str, Any]] = deque()
         self._text = ""
         self._closed: ClosedError | None = None
+        self._torn = False  # what was written last may end within a frame
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close with 1000, or answer the peer's close, and wait for its answer to ours (RFC 6455, 7.1.1)."""
+        open_ = self._connection.state in {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}
+        if not open_ or self._torn:
+            return
+        code = CloseReason.NORMAL_CLOSURE if self._closed is None else self._closed.code
+        lost = (trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError, RemoteProtocolError)
+        with trio.move_on_after(CLOSE_WAIT, shield=True), suppress(*lost):
+            await self._write(CloseConnection(code=code))
+            while self._connection.state is not ConnectionState.CLOSED:
+                self._connection.receive_data(bytes(await self._stream.receive_some()) or None)
+                for _event in self._connection.events():
+                    pass  # it is read for the state: what still comes is nobody's
 
     async def request(self, target: str, *, subprotocol: str, token: str = "") -> None:
         """Ask for the upgrade, with an access token if there is one; what came of it shows at `receive`."""
@@ -90,4 +115,7 @@ class WebsocketClient:
 
     async def _write(self, event: Event) -> None:
         async with self._writing:
-            await self._stream.send_all(self._connection.send(event))
+            data = self._connection.send(event)
+            self._torn = True
+            await self._stream.send_all(data)
+            self._torn = False

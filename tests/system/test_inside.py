@@ -39,8 +39,10 @@ async def holding(directory: Path, database_url: str, **settings: object) -> Asy
         yield service
 
 
+# A count for less than the 10 s after which idle threads of Trio's wake up, also on a busy machine: whoever waits for the
+# interpreter as C code lets it go may be the one that gets it, and the watchdog is then too late (3 of 84 with 13 s).
 @pytest.mark.parametrize(
-    ("path", "line"), [("/hold?seconds=1", "time.sleep(float"), ("/compute?count=60000000", "sum(range(int")]
+    ("path", "line"), [("/hold?seconds=1", "time.sleep(float"), ("/compute?count=20000000", "sum(range(int")]
 )
 async def test_who_holds_the_event_loop_is_named_while_it_does(
     tmp_path: Path, database_url: str, path: str, line: str

@@ -211,6 +211,7 @@ class _App(Application):
         # move_on_after does the same, and checks a number that the settings have checked
         with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
             return await super().dispatch_request(ctx)
+        cast(JsonRequest, ctx.request).refuse_late()
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
 
     async def handle_user_exception(

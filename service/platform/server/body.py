@@ -37,6 +37,7 @@ class Body(TrioBody):
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
     _patience = math.inf
     _size = 0
+    is_awaited = False  # whether the client has it: also when the wait was cancelled
 
     def bound(self, most: int, expected: int | None) -> None:
         """Take no more than `most` bytes. Raises RequestEntityTooLarge when the client says that it sends more."""
@@ -88,15 +89,22 @@ class Body(TrioBody):
     async def _wait_for_client(self) -> ASGIReceiveEvent:
         assert self._receive is not None  # noqa: S101  # who calls this has looked
         started = trio.current_time()
+        self.is_awaited = True
         with trio.move_on_after(self._patience) as waiting:
             message = await self._receive()
         if waiting.cancelled_caught:
-            self._must_raise = RequestTimeout("the body did not come in time")
+            self._must_raise = late()
             raise self._must_raise
+        self.is_awaited = False
         # Only the waiting counts, so that a handler that takes its time between two reads costs the client nothing.
         # What came at the last moment may be taken behind it, as others have their turns.
         self._patience = max(0.0, self._patience - (trio.current_time() - started))
         return message
+
+
+def late() -> RequestTimeout:
+    """Return what a client is told whose body was waited for in vain."""
+    return RequestTimeout("the body did not come in time")
 
 
 class Request(TrioRequest):
@@ -106,6 +114,11 @@ class Request(TrioRequest):
     def bound_body(self, most: int) -> None:
         """Take a body of so many bytes at most. Raises RequestEntityTooLarge when it says that it is larger."""
         self.body.bound(most, self.content_length)
+
+    def refuse_late(self) -> None:
+        """Raise RequestTimeout if the body is what was waited for when the time of the request was over."""
+        if self.body.is_awaited:
+            raise late()
 
     @property
     def blueprints(self) -> list[str]:

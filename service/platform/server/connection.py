@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 # How long a peer may take to read our last words and to close, before the socket is closed under it. Closing at once,
 # with bytes of it unread, would make the kernel send a reset, and that takes the last words with it.
 LINGER = 2.0
-# A connection accepted while the listener was being closed, or shared with others, may have its request on the way.
+# A connection on which nothing has come yet, or whose listener is shared with others, may have its request on the way.
 LAST_CALL = 1.0
 # What may wait for a peer that reads slowly; more, and it is told TooSlowError about.
 MAX_FRAMES = 256
@@ -69,6 +69,7 @@ class ServerConnection(TCPServer):
         )
         self.last_received = trio.current_time()
         self._idle = True
+        self._is_new = True  # nothing has come yet
         self._first = b""  # what has come with the connection, until it is handled
         self.has_entered = False  # nothing of it has to wait at the doorway any more
         self._in_headers = False
@@ -133,6 +134,10 @@ class ServerConnection(TCPServer):
     def leave(self, *, within: float = 0) -> None:
         """Close if nothing is asked of this connection within so many seconds; else it closes after the response."""
         if self._idle and not (self._in_headers or self._closing or self._first or self._has_unread()):
+            within = max(within, LAST_CALL) if self._is_new else within
+            if not (within or self.outbox.waiting_bytes):
+                self._closing = True
+                self._end_writing()  # in the moment of that look: what comes after it is not answered any more
             self.read_scope.deadline = min(self.read_scope.deadline, trio.current_time() + within)
 
     async def protocol_send(self, event: Event) -> None:
@@ -222,6 +227,7 @@ class ServerConnection(TCPServer):
     async def _take_all(self, data: bytes) -> None:
         """Handle this and what comes after it, to the end."""
         while data:
+            self._is_new = False
             if not self._closing:
                 self.last_received = trio.current_time()
                 await self.protocol.handle(RawData(data))

@@ -6,8 +6,11 @@ refused, and a probe that comes with them waits as long. So a connection's first
 accepted, and nothing is made for it before that; then they go on a few in each turn. Probes are answered ahead of this.
 """
 
+import ctypes
 import select
 import socket
+import struct
+import sys
 
 import trio
 
@@ -15,6 +18,15 @@ import trio
 GROUP = 16
 # A first request waits this long at most: a crowd that never ends must not keep everybody waiting.
 PATIENCE = 0.25
+# Seconds that a handshake on its way may take to end, once no further one begins.
+HANDSHAKE = 0.1
+_SO_ATTACH_FILTER = 26  # Linux's, which the standard library does not name
+# A classic BPF program, given a packet from its TCP header on: code, jumps if true and if false, operand.
+_NO_BEGINNINGS = struct.pack("HBBI", 0x30, 0, 0, 13)  # load the flags
+_NO_BEGINNINGS += struct.pack("HBBI", 0x54, 0, 0, 0x12)  # of which SYN and ACK
+_NO_BEGINNINGS += struct.pack("HBBI", 0x15, 0, 1, 0x02)  # SYN alone begins a connection
+_NO_BEGINNINGS += struct.pack("HBBI", 0x06, 0, 0, 0)  # drop it
+_NO_BEGINNINGS += struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF)  # keep anything else
 
 
 class Doorway:
@@ -46,12 +58,15 @@ class Doorway:
             self._waiting.unpark(count=GROUP)
 
     async def let_in_last(self) -> None:
-        """Return once nobody waits to be accepted: who still does when the listener closes is reset, his request sent.
+        """Return once nobody waits to be accepted, nor will: who then does is reset, his request sent.
 
-        Meanwhile the kernel takes one more, and does not answer others: they ask again a second later and are refused,
-        after which it is safe to try elsewhere.
+        Nobody else is answered meanwhile: they ask again a second later and are refused, after which it is safe to try
+        elsewhere. Where the kernel cannot be told so, it still takes one more, which may be reset.
         """
-        self._listener.listen(0)
+        if _take_no_more(self._listener):
+            await trio.sleep(HANDSHAKE)
+        else:
+            self._listener.listen(0)
         while self._is_crowded():  # noqa: ASYNC110  the kernel has no event for it
             await trio.lowlevel.checkpoint()  # one is accepted in each turn
 
@@ -64,3 +79,15 @@ class Doorway:
         if self._listener.fileno() < 0:  # it is closed: nobody will come, and its number may be another's
             return False
         return any(found & select.POLLIN for _, found in self._poll.poll(0))
+
+
+def _take_no_more(listener: socket.socket) -> bool:
+    """Have the kernel drop what would begin a connection, while it goes on with what has begun; False if it cannot."""
+    if sys.platform != "linux":
+        return False
+    program = ctypes.create_string_buffer(_NO_BEGINNINGS, len(_NO_BEGINNINGS))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 5, ctypes.addressof(program)))
+    except OSError:  # a kernel without, or a sandbox's own
+        return False
+    return True

@@ -119,7 +119,8 @@ class PlatformSettings(Frozen):
         10,
         ge=0.1,
         le=3600,
-        description="Most seconds until a request is answered; then it gets 504 and its query is cancelled.",
+        description="Most seconds until a request is answered; then it gets 504 and its query is cancelled,"
+        " or 408 while its body is still awaited.",
     )
     max_requests: int = Field(200, ge=1, le=100_000, description="Most requests in flight; further ones get 503.")
     max_body_bytes: int = Field(

@@ -17,7 +17,7 @@ class Place:
         self._directory = directory
         self._arguments = arguments
         self._command = command
-        self._settings = settings
+        self.settings = settings
         self._scope = ExitStack()
         self._started = 0
 
@@ -26,7 +26,7 @@ class Place:
         self._started += 1
         directory = self._directory / str(self._started)
         directory.mkdir(parents=True)
-        run = started(directory, *self._arguments, command=self._command, **self._settings)
+        run = started(directory, *self._arguments, command=self._command, **self.settings)
         self.process = self._scope.enter_context(run)
         return self.process
 

@@ -1,7 +1,9 @@
 """Who comes with a crowd is let in before anybody of it is served, and nobody waits for long."""
 
 import contextlib
+import select
 import socket
+import sys
 from collections import Counter
 
 import pytest
@@ -146,3 +148,17 @@ async def test_nothing_is_made_for_the_requests_of_a_crowd_before_the_last_of_it
 
     assert answers == {b"HTTP/1.1 200"}
     assert CROWD < most.tasks - before < 1.5 * CROWD  # some groups are on their way at once
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another kernel cannot be told to take no more")
+async def test_once_the_last_is_let_in_the_kernel_takes_nobody_whom_the_close_would_reset(
+    listener: socket.socket,
+) -> None:
+    with listener:
+        await Doorway(listener).let_in_last()
+
+        with socket.socket() as late:
+            late.setblocking(False)
+            late.connect_ex(listener.getsockname())
+            readable, writable, _ = select.select([], [late], [], 0.3)
+            assert (readable, writable) == ([], [])

@@ -1,5 +1,7 @@
 """D2, D3: at SIGTERM every websocket is told, what was accepted is answered, and idle connections are let go."""
 
+import gc
+import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 import trio
 
 from service.platform.server import Application, CloseReason
+from service.platform.server.connection import ServerConnection
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import running
 from tests.platform.server.processes import Child, child
@@ -99,6 +102,32 @@ async def test_an_idle_connection_is_let_go_at_the_end_and_a_request_on_its_way_
             await server.stopped.wait()
 
     assert trio.current_time() - started < 5
+
+
+async def test_who_has_connected_and_not_asked_yet_is_answered_at_the_end(safe_app: Application) -> None:
+    """A proxy's request follows its connection, by as long as the way takes."""
+    async with running(safe_app) as server, await server.connect() as idle, await server.connect() as fresh:
+        await idle.send_all(get("/"))
+        await Reader(idle).response()
+        server.stop.set()
+        assert await idle.receive_some() == b""  # the end has begun
+        await fresh.send_all(get("/"))
+        _, head, body = await Reader(fresh).response()
+        await idle.aclose()
+
+    assert body == b"hello"
+    assert b"connection: close" in head.lower()
+
+
+async def test_a_kept_connection_is_ended_in_the_moment_in_which_nothing_was_asked(safe_app: Application) -> None:
+    """Its peer must hear of it before it asks again: a POST on it is one that no proxy sends a second time."""
+    async with running(safe_app) as server, await server.connect() as idle:
+        await idle.send_all(get("/"))
+        await Reader(idle).response()
+        [connection] = [one for one in gc.get_objects() if type(one) is ServerConnection]
+        connection.leave()
+
+        assert os.read(idle.socket.fileno(), 1) == b""
 
 
 async def test_who_has_connected_before_the_end_is_let_in_and_answered(safe_app: Application) -> None:

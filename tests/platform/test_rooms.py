@@ -30,7 +30,7 @@ OF_A_FEATURE = {
 TRIED_OTHERWISE = (
     *("tests/platform/test_architecture.py", "tests/platform/test_rooms.py", "tests/platform/test_style.py"),  # here
     # They bring a feature, or a clone with one, for what they try; `dev` and `serve` with none are tried.
-    *(f"tests/system/test_{name}.py" for name in ("breakpoint", "processor", "reload", "tracing")),
+    *(f"tests/system/test_{name}.py" for name in ("breakpoint", "processor", "proxies", "reload", "tracing")),
 )
 
 

@@ -119,5 +119,5 @@ def _words(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return what happened on one line: the words of PostgreSQL or libpq, which never hold a password."""
     behind = error.__cause__ if isinstance(error, Unavailable) and error.__cause__ is not None else None
-    words = _words(error) if behind is None else f"{error}: {_words(behind)}"
-    return flat(words)
+    words = [_words(error)] if behind is None else [str(error), _words(behind)]
+    return flat(": ".join(filter(None, words)))  # what is behind may have no words of its own

@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
-from service.platform.database.address import encoding_problem
+from service.platform.database.address import encoding_problem, pooler_problem
 from service.platform.database.redaction import flat
 
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
@@ -145,7 +145,7 @@ async def _poll(pgconn: PGconn) -> None:
                 return
             case _:
                 break
-    raise psycopg.OperationalError(pgconn.get_error_message())
+    raise psycopg.OperationalError(f"{pgconn.get_error_message()}{pooler_problem(pgconn.get_error_message())}")
 
 
 def _refuse_encodings(pgconn: PGconn) -> None:

@@ -42,6 +42,9 @@ FORMS = {
 # What is acknowledged is on the disk, and a session that waits for work is not ended for it; the URL may say otherwise.
 PROMISED = {"synchronous_commit": "on", "idle_session_timeout": "0"}
 
+# PgBouncer's words, whose SQLSTATE is that of every breach of the protocol; they are translated nowhere.
+OPTIONS_REFUSED = "unsupported startup parameter"
+
 # A silent network is noticed in about half a minute without a query; the URL may say otherwise.
 DEFAULTS = {
     "fallback_application_name": NAME,
@@ -134,6 +137,16 @@ def encoding_problem(pgconn: PGconn) -> str | None:
     return (
         f"the database {pgconn.db.decode()} is encoded in {encoding.decode()}, and {ENCODING} is needed: "
         f"CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+    )
+
+
+def pooler_problem(refusal: str) -> str:
+    """Return what to do where the words with which a connection was refused are a pooler's; else nothing."""
+    if OPTIONS_REFUSED not in refusal:
+        return ""
+    return (
+        "; that is PgBouncer, which refuses what sessions ask for: set SERVICE_DATABASE_POOLED=true, "
+        "and SERVICE_DATABASE_DIRECT_URL to an address past it"
     )
 
 

@@ -39,6 +39,23 @@ GROUP BY relname
 ORDER BY relname
 """
 
+# Where somebody has migrated: the catalogue shows it also to a role that may not use the schema.
+SELECT_MIGRATED = f"""
+SELECT string_agg(quote_ident(nspname), ', ' ORDER BY nspname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relname = '{STATE_TABLE}' AND relkind = 'r'
+"""  # noqa: S608  a constant
+# How many connections there are at most, and whose limit the lowest is; those of roles and databases bind no superuser.
+SELECT_MOST = """
+SELECT most, whose FROM (
+    SELECT setting::int, 'the server has' FROM pg_settings WHERE name = 'max_connections'
+    UNION ALL SELECT rolconnlimit, 'the role may have' FROM pg_roles WHERE rolname = session_user AND NOT rolsuper
+    UNION ALL SELECT datconnlimit, 'the database may have' FROM pg_database, pg_roles
+        WHERE datname = current_database() AND rolname = session_user AND NOT rolsuper
+) AS limits (most, whose)
+WHERE most >= 0 ORDER BY most LIMIT 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -47,6 +64,7 @@ class Facts:
     version: str
     version_number: int  # 180001 is 18.1
     max_connections: int
+    limited_by: str  # whose limit that is
     may_create: bool
     lacking: Mapping[str, str]  # rights that the role lacks, of each feature's table
     clock_ahead: float  # seconds that the server's clock is ahead of ours
@@ -90,10 +108,12 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
     wanted = ceilings(settings)
     have = {name: await _value(pgconn, f"SHOW {name}") for name in wanted}
     schema, served, advice = await _schema(pgconn)
+    ((most, limited_by),) = await _rows(pgconn, SELECT_MOST)
     return Facts(
         version=await _value(pgconn, "SHOW server_version"),
         version_number=int(await _value(pgconn, "SHOW server_version_num")),
-        max_connections=int(await _value(pgconn, "SHOW max_connections")),
+        max_connections=int(most),
+        limited_by=limited_by,
         may_create=await _value(pgconn, "SELECT has_schema_privilege(current_schema(), 'CREATE')") == "t",
         lacking={table: rights for table, rights in await _rows(pgconn, SELECT_LACKING) if table in metadata.tables},
         clock_ahead=now - ours,
@@ -117,6 +137,13 @@ async def _schema(pgconn: PGconn) -> tuple[str, bool, str]:
     if state.revision is None and not await _value(pgconn, "SELECT current_schema()"):
         advice = "GRANT USAGE ON SCHEMA public TO the role of SERVICE_DATABASE_URL, or set its search_path"
         return "the role may use no schema", False, advice
+    if state.revision is None and (elsewhere := await _value(pgconn, SELECT_MIGRATED)):
+        seen = await _value(pgconn, "SELECT quote_ident(current_schema())")
+        return (
+            f"search_path leads to {seen}, where nothing is migrated; it is in {elsewhere}",
+            False,
+            f"ALTER ROLE ... SET search_path = {elsewhere}, of the role of SERVICE_DATABASE_URL; `serve` would wait",
+        )
     return explain(code, *state), decide(code, *state).served, "`serve` would wait"
 
 

@@ -24,6 +24,7 @@ from service.platform.database.sqlstate import (
     READ_ONLY,
     STANDBY,
     UNSUPPORTED,
+    is_queue_full,
     outlives,
     sqlstate_of,
     translate,
@@ -168,6 +169,8 @@ class Lane:
         except (DBAPIError, psycopg.Error) as error:
             state = sqlstate_of(error)
             unit.tainted |= outlives(state)
+            if is_queue_full(error):
+                self.notifier.note_full()
             ours = translate(error, standby=pooled.standby)
             if ours is None:
                 raise

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from service.platform.database.address import Address, PasswordUnreadable, encoding_problem
+from service.platform.database.address import Address, PasswordUnreadable, encoding_problem, pooler_problem
 from service.platform.database.redaction import flat
 from service.platform.database.refusals import MigrationRefused
 from service.platform.database.wire import ANSWER_LIMIT
@@ -81,11 +81,16 @@ def _wait_connected(address: Address, wait: Seconds) -> psycopg.Connection:
 
 
 def _connect(address: Address) -> psycopg.Connection | str:
-    """Return a connection to a server that takes writes, of all hosts, or why there is none now."""
+    """Return a connection to a server that takes writes, of all hosts, or why there is none now.
+
+    Raises MigrationRefused for an address that will never do.
+    """
     try:
         conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | PRIMARY)
         return psycopg.connect(conninfo, autocommit=True)
     except (psycopg.OperationalError, PasswordUnreadable) as error:
+        if problem := pooler_problem(str(error)):
+            raise MigrationRefused(f"{flat(error)}{problem}") from None
         return flat(error).replace(*STANDBY_WORDS)
     except psycopg.ProgrammingError as error:
         raise MigrationRefused(f"SERVICE_DATABASE_URL: {flat(error)}") from None

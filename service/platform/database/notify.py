@@ -21,6 +21,9 @@ _SEND = Statement(
     "notify", "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS sent(channel, payload)"
 )
 
+# A full queue gets room, once all have read it, by this question; a NOTIFY that finds none leaves it as full as it is.
+_MAKE_ROOM = Statement("make_room", "SELECT pg_notification_queue_usage()")
+
 
 def notify(connection: Connection, channel: str, payload: str = "") -> None:
     """Tell those who listen on a channel, once what this unit does is committed; each different payload once.
@@ -43,6 +46,12 @@ class Notifier:
     def __init__(self) -> None:
         self._waiting: set[Notification] = set()
         self._any = trio.Event()
+        self._full = False
+
+    def note_full(self) -> None:
+        """Take notice that PostgreSQL's queue was full: nobody else may ever ask it to look for room."""
+        self._full = True
+        self._any.set()
 
     def add(self, notifications: Set[Notification]) -> None:
         if notifications:
@@ -54,5 +63,10 @@ class Notifier:
         while True:
             await self._any.wait()
             sending, self._waiting, self._any = self._waiting, set(), trio.Event()
+            if self._full:
+                self._full = False
+                await execute(_MAKE_ROOM)
+            if not sending:
+                continue
             channels, payloads = zip(*sorted(sending), strict=True)
             await execute(_SEND, list(channels), list(payloads))

@@ -21,6 +21,7 @@ DATABASE_ERRORS = (Unavailable, DBAPIError, psycopg.Error, ConnectFailed, Connec
 COLLISIONS = {"40001", "40P01"}
 READ_ONLY = "25006"
 UNSUPPORTED = "0A000"
+LIMIT = "54000"
 STANDBY = "the database is a standby, takes no writes"
 
 # Classes, and single states, of a database that cannot: connection, who may log in, no such database, resources,
@@ -40,6 +41,15 @@ _WORDS = {
     "58": "PostgreSQL met an error of its system",
     "XX": "PostgreSQL met an error of its own",
 }
+# Limits of the whole server, whose SQLSTATE is that of a value too large as well: told by the place in PostgreSQL that
+# says so, as its words are translated.
+QUEUE_FULL = "PreCommit_Notify"
+_NO_NUMBERS = "PostgreSQL has no transaction numbers left until it is vacuumed"
+_LIMITS = {
+    QUEUE_FULL: "PostgreSQL's queue of notifications is full",
+    "GetNewTransactionId": _NO_NUMBERS,
+    "GetNewMultiXactId": _NO_NUMBERS,
+}
 # The classes of appendix A that an error can have: a label of a metric has these values and no others.
 _CLASSES = (
     "03 08 09 0A 0B 0F 0L 0P 0Z 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV"
@@ -58,8 +68,9 @@ def translate(error: DBAPIError | psycopg.Error, *, standby: bool) -> Unavailabl
     state = sqlstate_of(error)
     if state == READ_ONLY:  # from a server that does take writes: somebody wrote in a `read`, which is a bug
         return DatabaseUnable(STANDBY, sqlstate=state) if standby else None
-    if state.startswith(_UNABLE):
-        words = _WORDS.get(state) or _WORDS.get(state[:2]) or "PostgreSQL cannot serve this now"
+    limit = _LIMITS.get(_place_of(error)) if state == LIMIT else None
+    if limit or state.startswith(_UNABLE):
+        words = limit or _WORDS.get(state) or _WORDS.get(state[:2]) or "PostgreSQL cannot serve this now"
         return DatabaseUnable(f"{words} (SQLSTATE {state}); nothing is committed", sqlstate=state)
     if state.startswith(_INCOMPLETE):
         return DatabaseIncomplete(
@@ -74,10 +85,18 @@ def is_stale_plan(error: BaseException) -> bool:
 
     By the place in PostgreSQL that says so, as its words are translated and the SQLSTATE stands for other things too.
     """
-    if sqlstate_of(error) != UNSUPPORTED:
-        return False
+    return sqlstate_of(error) == UNSUPPORTED and _place_of(error) == "RevalidateCachedQuery"
+
+
+def is_queue_full(error: BaseException) -> bool:
+    """Tell whether a COMMIT was refused as its notifications find no room in the queue of the whole server."""
+    return sqlstate_of(error) == LIMIT and _place_of(error) == QUEUE_FULL
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the function of PostgreSQL that the error comes from; empty when it is not known."""
     diag = getattr(getattr(error, "orig", None) or error, "diag", None)
-    return getattr(diag, "source_function", None) == "RevalidateCachedQuery"
+    return getattr(diag, "source_function", None) or ""
 
 
 def outlives(state: str) -> bool:
@@ -100,5 +119,5 @@ def _words(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return what happened on one line: the words of PostgreSQL or libpq, which never hold a password."""
     behind = error.__cause__ if isinstance(error, Unavailable) and error.__cause__ is not None else None
-    words = _words(error) if behind is None else f"{error}: {_words(behind)}"
-    return flat(words)
+    words = [_words(error)] if behind is None else [str(error), _words(behind)]
+    return flat(": ".join(filter(None, words)))  # what is behind may have no words of its own

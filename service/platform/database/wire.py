@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
-from service.platform.database.address import encoding_problem
+from service.platform.database.address import encoding_problem, pooler_problem
 from service.platform.database.redaction import flat
 
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
@@ -96,14 +96,17 @@ class _Search:
 
 async def _attempts(parameters: Mapping[str, str]) -> list[dict[str, str]]:
     """Spread the hosts over attempts, with their addresses looked up: libpq would block on the name server."""
-    hosts = parameters.get("host", "").split(",")
+    addresses = parameters.get("hostaddr", "").split(",")
+    hosts = parameters["host"].split(",") if parameters.get("host") else [""] * len(addresses)
     ports = parameters.get("port", "").split(",")
-    if "hostaddr" in parameters or len(ports) not in {1, len(hosts)}:
-        return [dict(parameters)]  # libpq knows what to do, or what is wrong
+    if len(ports) not in {1, len(hosts)} or ("hostaddr" in parameters and len(addresses) != len(hosts)):
+        return [dict(parameters)]  # libpq knows what is wrong
     attempts = []
     for number, host in enumerate(hosts):
-        attempt = {**parameters, "host": host, "port": ports[number if len(ports) > 1 else 0]}
-        attempts += [{**attempt, "hostaddr": address} for address in await _look_up(host)] or [attempt]
+        given = addresses[number] if "hostaddr" in parameters else ""
+        attempt = {**parameters, "host": host, "hostaddr": given, "port": ports[number if len(ports) > 1 else 0]}
+        found = [] if given else await _look_up(host)
+        attempts += [{**attempt, "hostaddr": address} for address in found] or [attempt]
     return [{name: value for name, value in attempt.items() if value} for attempt in attempts]
 
 
@@ -142,7 +145,7 @@ async def _poll(pgconn: PGconn) -> None:
                 return
             case _:
                 break
-    raise psycopg.OperationalError(pgconn.get_error_message())
+    raise psycopg.OperationalError(f"{pgconn.get_error_message()}{pooler_problem(pgconn.get_error_message())}")
 
 
 def _refuse_encodings(pgconn: PGconn) -> None:

@@ -110,10 +110,8 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
         Finding("version", f"PostgreSQL {facts.version}", "15 or later is needed" if old else "", old),
         Finding(
             "connections",
-            f"{needed} for each replica, of {facts.max_connections} that the server has",
-            "lower SERVICE_DATABASE_CONNECTIONS or SERVICE_JOBS_CONCURRENCY, or raise max_connections"
-            if crowded
-            else "",
+            f"{needed} for each replica, of {facts.max_connections} that {facts.limited_by}",
+            "lower SERVICE_DATABASE_CONNECTIONS or SERVICE_JOBS_CONCURRENCY, or raise that limit" if crowded else "",
             crowded,
         ),
         Finding(

@@ -18,6 +18,8 @@ from sqlalchemy import make_url
 from service.platform.database import Statement, open_database
 from service.platform.database.address import Address
 from service.platform.database.launch import system_binaries
+from service.platform.database.migrate import migrate
+from service.platform.database.refusals import MigrationRefused
 from service.platform.database.wire import ConnectFailed, connect, execute, request_cancel
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
@@ -156,6 +158,16 @@ async def test_through_a_pooler_a_storm_hits_no_innocent(pooled: PlatformSetting
                     nursery.start_soon(innocents, task * 1000 + 500)
 
             assert await database.read(select_numbers) == returned
+
+
+async def test_a_pooler_of_which_the_settings_say_nothing_is_named(pooled: PlatformSettings) -> None:
+    settings = PlatformSettings(database_url=pooled.database_url)
+    with trio.fail_after(30):
+        async with open_database(settings) as database:
+            assert "set SERVICE_DATABASE_POOLED=true" in (await database.look()).error
+
+    with pytest.raises(MigrationRefused, match="set SERVICE_DATABASE_POOLED=true"):
+        migrate(settings, wait=30)
 
 
 async def test_past_a_pooler_notifications_arrive(pooled: PlatformSettings) -> None:

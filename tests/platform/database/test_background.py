@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from service.platform.database import Database, open_database
 from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
+from service.platform.database.sqlstate import one_line
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, PeerAway, Unavailable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -232,3 +233,10 @@ async def test_who_waits_for_a_lock_of_another_session_is_told_ahead_of_the_dead
     assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
     assert noticed < settings.request_deadline + STATEMENT_MARGIN, "ahead of the statement's own ceiling"
     assert seen.reachable, "nothing else shows it"
+
+
+def test_what_is_behind_an_error_is_told_where_it_has_words() -> None:
+    for behind, line in {"no room": "away: no room", "": "away"}.items():
+        error = DatabaseAway("away")
+        error.__cause__ = trio.TooSlowError(behind)
+        assert one_line(error) == line

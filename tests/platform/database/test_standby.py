@@ -91,6 +91,17 @@ async def test_of_several_hosts_the_primary_is_used_whatever_their_order(
                 assert not (await database.look()).standby
 
 
+async def test_of_several_addresses_the_primary_is_used_whatever_their_order(pair: tuple[OwnServer, OwnServer]) -> None:
+    primary, standby = pair
+    for first, second in ((standby, primary), (primary, standby)):
+        # the names are looked up nowhere, as their addresses are given
+        addresses = f"hostaddr=127.0.0.1,127.0.0.1&port={first.port},{second.port}"
+        url = f"postgresql://postgres@/postgres?host=one,two&{addresses}"
+        with trio.fail_after(20):
+            async with open_database(PlatformSettings(database_url=url)) as database:
+                assert not (await database.look()).standby
+
+
 def test_migrations_find_the_primary_of_several_hosts_whatever_their_order(
     pair: tuple[OwnServer, OwnServer], tmp_path: Path
 ) -> None:

@@ -199,3 +199,32 @@ def test_a_right_that_lacks_is_one_line(tmp_path: Path, one_server: OwnServer, t
     assert [one for one in done.stdout.splitlines() if one.startswith(line.format(table=table))], done.stdout
     assert done.returncode == line.startswith("FAIL")
     assert done.stderr == ""
+
+
+@waits_for_a_schema
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            "ALTER ROLE app SET search_path = mine; CREATE SCHEMA mine AUTHORIZATION app",
+            "FAIL  schema       search_path leads to mine, where nothing is migrated; it is in public; ALTER ROLE",
+        ),
+        ("ALTER ROLE app CONNECTION LIMIT 3", "FAIL  connections  "),
+        ("ALTER DATABASE postgres CONNECTION LIMIT 4", "FAIL  connections  "),
+    ],
+    ids=["schema", "limit of the role", "limit of the database"],
+)
+def test_what_a_role_was_given_is_told(tmp_path: Path, one_server: OwnServer, given: str, line: str) -> None:
+    migrate(settings_for(one_server.tcp_url))
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+        connection.execute("CREATE ROLE app LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+        connection.execute(given.encode())
+        url = one_server.tcp_url.replace("postgres@", "app@")
+        done = run_to_end(tmp_path, "check", database_url=url, bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+        connection.execute("ALTER DATABASE postgres CONNECTION LIMIT -1; DROP OWNED BY app")
+
+    [found] = [one for one in done.stdout.splitlines() if one.startswith(line)]
+    if "LIMIT" in given:
+        whose = "role" if "ROLE" in given else "database"
+        assert f"of {given[-1]} that the {whose} may have; lower SERVICE_DATABASE_CONNECTIONS" in found
+    assert done.returncode == 1

@@ -17,6 +17,18 @@ OWN = ("README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md")
 """Pages that become the clone's own with its first rename; the template's then lie in TEMPLATE_DOCS."""
 
 
+OF_ANOTHER_REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_PREFIX",
+)
+"""What a hook of git's sets, and leads git to a repository wherever it is run; the Makefile leaves them out as well."""
+
+
 class Refused(Exception):
     """Why nothing was changed."""
 
@@ -28,6 +40,8 @@ def command(work: Callable[[], None], *, changes: bool = True, alone: bool = Tru
     """
     gc.set_threshold(400_000, 10, 10)  # what is imported is no garbage, and each look goes through all of it
     atexit.register(gc.freeze)  # nor at the end, which looks once more
+    for name in OF_ANOTHER_REPOSITORY:
+        os.environ.pop(name, None)
     try:
         if changes and alone:
             be_alone()

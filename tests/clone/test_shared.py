@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, run_in
+from service.platform.testing.copies import ROOT, git, run_in
 
 # A uv that refuses what it refuses on a machine that has installed from a lock file alone: uv asks for more then.
 UV = """#!/bin/sh
@@ -35,3 +35,12 @@ def test_ctrl_c_is_a_sentence_that_says_where_to_look() -> None:
     done = run_in(ROOT, "python", "-c", f"import os, signal; from deploy.clone import command; command({work})")
 
     assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
+
+
+def test_a_command_asks_git_about_its_own_clone_where_a_hook_names_another(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    work = "lambda: print(run('git', 'rev-parse', '--absolute-git-dir'))"
+    script = f"from deploy.clone import command, run; command({work}, changes=False)"
+    done = run_in(ROOT, "python", "-c", script, GIT_DIR=str(tmp_path / ".git"), GIT_WORK_TREE=str(tmp_path))
+
+    assert done.stdout.strip() == git(ROOT, "rev-parse", "--absolute-git-dir").strip()

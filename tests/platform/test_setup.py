@@ -1,6 +1,7 @@
 """`deploy/setup.sh`, which every target of the Makefile begins with; and what else the Makefile says twice."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -44,6 +45,31 @@ def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
 
     assert "UV_PROJECT_ENVIRONMENT=.venv" in said
     assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+
+
+def test_another_python_s_home_is_left_alone(tmp_path: Path) -> None:
+    """With it no Python starts: none was new enough, and none could be downloaded."""
+    said = set_up(tmp_path, PYTHONHOME=str(tmp_path / "elsewhere"))
+
+    assert not [line for line in said if line.startswith("PYTHONHOME=")]
+
+
+def test_a_folder_of_the_same_name_elsewhere_is_not_where_it_works(tmp_path: Path) -> None:
+    """`cd deploy/..` goes by CDPATH first, where a shell has exported it: .venv was made there."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    (other / "deploy").mkdir(parents=True)
+    own.mkdir()
+    set_up(own, CDPATH=str(other))
+
+    assert [path.name for path in other.iterdir()] == ["deploy"]
+    assert (own / ".venv" / "made-for").read_text() == f"{own}\n"
+
+
+def test_every_script_finds_its_folder_in_the_same_way() -> None:
+    scripts = [path for path in (*ROOT.glob("deploy/*.sh"), ROOT / ".ci" / "run") if "dirname" in path.read_text()]
+
+    assert scripts
+    assert [path for path in scripts if '\nCDPATH=\'\' cd "$(dirname "$0")/.."\n' not in path.read_text()] == []
 
 
 def test_in_a_folder_that_was_moved_all_programs_are_made_anew(tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ image: ## the container image, with docker, podman or buildah
 
 feature: ## NAME=orders: make a feature with a table, routes, a migration and a test
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/feature.py "$$NAME"
+	@.venv/bin/python deploy/feature.py -- "$$NAME"
 
 migration: ## NAME=add_total: write the next migration from what the tables say, and try it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/migration.py "$$NAME" --breaking "$$BREAKING"
+	@.venv/bin/python deploy/migration.py --breaking="$$BREAKING" -- "$$NAME"
 
 join: ## two heads of the migrations, after two branches met: write the migration after both, and try it
 	@$(SETUP) --group dev --group helm
@@ -74,12 +74,12 @@ join: ## two heads of the migrations, after two branches met: write the migratio
 
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/rename.py "$$NAME" --holder "$$HOLDER"
+	@.venv/bin/python deploy/rename.py --holder="$$HOLDER" -- "$$NAME"
 
 without-sample: ## take the sample out; DATABASE=downgrade|keep says what becomes of its tables in .data
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/remove_sample.py --database "$${DATABASE:-ask}"
+	@.venv/bin/python deploy/remove_sample.py --database="$${DATABASE:-ask}"
 
 without-hello: ## take the smallest feature out
 	@[ -f deploy/remove_hello.py ] || { echo "hello has been removed already"; exit 1; }
@@ -90,7 +90,7 @@ without-hello: ## take the smallest feature out
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again
 	$(call only,ABORT,1)
 	@[ -f "$$(git rev-parse --git-path MERGE_HEAD 2>&1)" ] || $(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/update.py --to "$$TO" --from "$$FROM" --base "$$BASE" $(if $(ABORT),--abort)
+	@.venv/bin/python deploy/update.py --to="$$TO" --from="$$FROM" --base="$$BASE" $(if $(ABORT),--abort)
 
 help: ## this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

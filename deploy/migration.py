@@ -32,7 +32,10 @@ def main() -> None:
     parser.add_argument("--breaking", default="", help="what stops working for the code that runs now")
     given = parser.parse_args()
     if not GOOD_NAME.fullmatch(given.name):
-        raise Refused("say what it does, in lower-case letters, digits and _: make migration NAME=add_total")
+        raise Refused(
+            f"{given.name!r} is no name for a migration: say what it does, in lower-case letters, digits and _, a "
+            "letter first, at most 60 characters: make migration NAME=add_total"
+        )
     written = write(given.name)
     changes = [name for name in CHANGES if re.search(rf"\bop\.{name}\(", body(written.read_text(), "upgrade"))]
     if changes:

@@ -176,7 +176,32 @@ def test_a_target_hands_on_what_it_is_given_as_it_is(tmp_path: Path, target: str
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert {value.replace("$$", "$") for value in given.values()} <= set(done.stdout.splitlines())
+    handed = {re.sub(r"^--[a-z]+=", "", line) for line in done.stdout.splitlines()}
+    assert {value.replace("$$", "$") for value in given.values()} <= handed
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "words"),
+    [
+        ("feature", ["NAME=--help"], ["--", "--help"]),
+        ("migration", ["NAME=-x", "BREAKING=-- all"], ["--breaking=-- all", "--", "-x"]),
+        ("rename", ["NAME=--shop", "HOLDER=-- Ltd --"], ["--holder=-- Ltd --", "--", "--shop"]),
+        ("update", ["TO=-v", "FROM=-f", "BASE=-b"], ["--to=-v", "--from=-f", "--base=-b"]),
+    ],
+)
+def test_what_begins_with_a_hyphen_is_no_option(
+    tmp_path: Path, target: str, given: list[str], words: list[str]
+) -> None:
+    """`make feature NAME=--help` made nothing, and was well."""
+    for name, says in ((".venv/bin/python", 'shift; printf "%s\\n" "$@"'), ("deploy/setup.sh", ":")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    command = ["make", "--no-print-directory", target, *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == words, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What the commands of a clone's life share: the lock file, and how they end."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,32 @@ def test_a_command_asks_git_about_its_own_clone_where_a_hook_names_another(tmp_p
     done = run_in(ROOT, "python", "-c", script, GIT_DIR=str(tmp_path / ".git"), GIT_WORK_TREE=str(tmp_path))
 
     assert done.stdout.strip() == git(ROOT, "rev-parse", "--absolute-git-dir").strip()
+
+
+@pytest.mark.parametrize(
+    ("goes", "told"),
+    [
+        (">/dev/full", ["done, but the output cannot be written: No space left on device", "1"]),
+        ("<&- >&-", ["0"]),
+    ],
+)
+def test_what_cannot_be_said_ends_no_command_half_way(goes: str, told: list[str]) -> None:
+    work = "lambda: (say('one'), say('two'), sys.stdin.isatty(), print('worked', file=sys.stderr))"
+    script = f"import sys; from deploy.clone import command, say; command({work}, changes=False)"
+    words = ["sh", "-c", f'"$0" -c "$1" {goes}; echo $? >&2', sys.executable, script]
+    done = subprocess.run(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.stderr.splitlines() == ["worked", *told]
+
+
+def test_a_reader_that_has_left_ends_no_command_half_way() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    work = "lambda: (say('one'), say('two'), print('worked', file=sys.stderr))"
+    script = f"import sys; from deploy.clone import command, say; command({work}, changes=False)"
+    words = [sys.executable, "-c", script]
+    with os.fdopen(writes, "wb") as nobody_s:
+        done = subprocess.run(words, cwd=ROOT, stdout=nobody_s, stderr=subprocess.PIPE, text=True, check=False)
+
+    told = ["worked", "done, but the output cannot be written: Broken pipe"]
+    assert (done.returncode, done.stderr.splitlines()) == (1, told)

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -37,12 +38,13 @@ class Refused(Exception):
 
 
 def command(work: Callable[[], None], *, changes: bool = True, alone: bool = True) -> None:
-    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C.
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C, SIGTERM or a terminal that goes.
 
     Some never change the clone, and what others call while they do is not `alone`. What cannot be said, as on a full
     disk or to a reader that has left, ends nothing: what was begun is done whole, and the exit code is 1 then too.
     """
     open_standard_streams()
+    end_as_at_ctrl_c()
     gc.set_threshold(400_000, 10, 10)  # what is imported is no garbage, and each look goes through all of it
     atexit.register(gc.freeze)  # nor at the end, which looks once more
     for name in OF_ANOTHER_REPOSITORY:
@@ -65,6 +67,13 @@ def open_standard_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)  # children have it as well
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
+
+
+def end_as_at_ctrl_c() -> None:
+    """Let SIGTERM, and the end of the terminal, take back what is half made, as Ctrl-C does; under nohup it stays."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def be_alone() -> None:

@@ -32,8 +32,10 @@ def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path
     assert told in done.stdout if told else done.stdout == ""
 
 
-def test_ctrl_c_is_a_sentence_that_says_where_to_look() -> None:
-    work = "lambda: os.kill(os.getpid(), signal.SIGINT)"
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_and_the_like_are_a_sentence_that_says_where_to_look(end: str) -> None:
+    """And an exception on the way: what is half made is taken back."""
+    work = f"lambda: os.kill(os.getpid(), signal.{end})"
     done = run_in(ROOT, "python", "-c", f"import os, signal; from deploy.clone import command; command({work})")
 
     assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
@@ -75,3 +77,20 @@ def test_a_reader_that_has_left_ends_no_command_half_way() -> None:
 
     told = ["worked", "done, but the output cannot be written: Broken pipe"]
     assert (done.returncode, done.stderr.splitlines()) == (1, told)
+
+
+def test_no_migration_is_left_of_what_is_interrupted_after_it_was_written(tmp_path: Path) -> None:
+    alembic, ready = tmp_path / "alembic", tmp_path / "ready"
+    alembic.write_text(f"#!/bin/sh\n: >{tmp_path}/new.py\n: >{ready}\nkill -INT $PPID\nsleep 10\n")
+    alembic.chmod(0o755)
+    (tmp_path / "old.py").touch()
+    script = (
+        "import signal; from pathlib import Path; from deploy import migration; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"migration.BIN = migration.VERSIONS = Path({str(tmp_path)!r}); migration.let_alembic_write('merge')"
+    )
+    done = run_in(ROOT, "python", "-c", script)
+
+    assert "KeyboardInterrupt" in done.stderr
+    assert ready.exists()
+    assert [path.name for path in tmp_path.glob("*.py")] == ["old.py"]

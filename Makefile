@@ -7,6 +7,9 @@ SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
 SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
+# A shell that is set up for another Python, or a hook of git's, has these: all that runs here is of this folder.
+unexport PYTHONHOME GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_PREFIX
+
 # A switch says yes by one word: what is said otherwise, or by a slip, is none.
 only = $(if $(filter-out $(2),$($(1))),$(error $(1)=$($(1)): must be $(2), or not be given))
 
@@ -59,11 +62,11 @@ image: ## the container image, with docker, podman or buildah
 
 feature: ## NAME=orders: make a feature with a table, routes, a migration and a test
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/feature.py "$$NAME"
+	@.venv/bin/python deploy/feature.py -- "$$NAME"
 
 migration: ## NAME=add_total: write the next migration from what the tables say, and try it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/migration.py "$$NAME" --breaking "$$BREAKING"
+	@.venv/bin/python deploy/migration.py --breaking="$$BREAKING" -- "$$NAME"
 
 join: ## two heads of the migrations, after two branches met: write the migration after both, and try it
 	@$(SETUP) --group dev --group helm
@@ -71,12 +74,12 @@ join: ## two heads of the migrations, after two branches met: write the migratio
 
 rename: ## NAME=shop [HOLDER="Example Ltd"]: give a clone its own name, everywhere outsiders see it
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/rename.py "$$NAME" --holder "$$HOLDER"
+	@.venv/bin/python deploy/rename.py --holder="$$HOLDER" -- "$$NAME"
 
 without-sample: ## take the sample out; DATABASE=downgrade|keep says what becomes of its tables in .data
 	@[ -f deploy/remove_sample.py ] || { echo "the sample has been removed already"; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/remove_sample.py --database "$${DATABASE:-ask}"
+	@.venv/bin/python deploy/remove_sample.py --database="$${DATABASE:-ask}"
 
 without-hello: ## take the smallest feature out
 	@[ -f deploy/remove_hello.py ] || { echo "hello has been removed already"; exit 1; }
@@ -87,7 +90,7 @@ without-hello: ## take the smallest feature out
 update: ## [TO=v1.2.0] [FROM=https://…]: merge a newer version of the template; ABORT=1 leaves that again
 	$(call only,ABORT,1)
 	@[ -f "$$(git rev-parse --git-path MERGE_HEAD 2>&1)" ] || $(SETUP) --group dev --group helm
-	@.venv/bin/python deploy/update.py --to "$$TO" --from "$$FROM" --base "$$BASE" $(if $(ABORT),--abort)
+	@.venv/bin/python deploy/update.py --to="$$TO" --from="$$FROM" --base="$$BASE" $(if $(ABORT),--abort)
 
 help: ## this
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

@@ -2,9 +2,10 @@
 # Build the image with docker, podman or buildah, whichever is there: sh deploy/build-image.sh [arguments of the builder].
 # IMAGE names it (trireme:VERSION); PYTHON_IMAGE replaces the base, by tag or by digest; EXTRAS=otel adds traces.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
+unset GIT_DIR GIT_WORK_TREE  # a hook of git's, or a shell, may have those of another repository
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 image=${IMAGE:-trireme:$version}
 

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,17 +18,37 @@ OWN = ("README.md", "SECURITY.md", "CHANGELOG.md", "DECISIONS.md")
 """Pages that become the clone's own with its first rename; the template's then lie in TEMPLATE_DOCS."""
 
 
+OF_ANOTHER_REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_PREFIX",
+)
+"""What a hook of git's sets, and leads git to a repository wherever it is run; the Makefile leaves them out as well."""
+
+
+_unsaid: list[OSError] = []
+
+
 class Refused(Exception):
     """Why nothing was changed."""
 
 
 def command(work: Callable[[], None], *, changes: bool = True, alone: bool = True) -> None:
-    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C.
+    """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C, SIGTERM or a terminal that goes.
 
-    Some never change the clone, and what others call while they do is not `alone`.
+    Some never change the clone, and what others call while they do is not `alone`. What cannot be said, as on a full
+    disk or to a reader that has left, ends nothing: what was begun is done whole, and the exit code is 1 then too.
     """
+    open_standard_streams()
+    end_as_at_ctrl_c()
     gc.set_threshold(400_000, 10, 10)  # what is imported is no garbage, and each look goes through all of it
     atexit.register(gc.freeze)  # nor at the end, which looks once more
+    for name in OF_ANOTHER_REPOSITORY:
+        os.environ.pop(name, None)
     try:
         if changes and alone:
             be_alone()
@@ -36,6 +57,23 @@ def command(work: Callable[[], None], *, changes: bool = True, alone: bool = Tru
         sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
     except KeyboardInterrupt:
         sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+    if _unsaid:
+        sys.exit(f"done, but the output cannot be written: {_unsaid[0].strerror}")
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error, of which Python then has none, on /dev/null."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # children have it as well
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
+
+
+def end_as_at_ctrl_c() -> None:
+    """Let SIGTERM, and the end of the terminal, take back what is half made, as Ctrl-C does; under nohup it stays."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def be_alone() -> None:
@@ -121,4 +159,9 @@ def lock() -> None:
 
 
 def say(line: str) -> None:
-    print(line)  # noqa: T201  a program for the terminal
+    """Print a line. What cannot be printed is told at the end of the command."""
+    try:
+        print(line, flush=True)  # noqa: T201  a program for the terminal
+    except OSError as error:
+        _unsaid.append(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it, the interpreter writes

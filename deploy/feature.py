@@ -56,12 +56,17 @@ def make(name: str) -> Path:
 
 def refuse_bad(name: str) -> None:
     if not GOOD_NAME.fullmatch(name):
-        raise Refused("name it in lower-case letters, digits and _, 2 to 30 of them: make feature NAME=orders")
+        raise Refused(
+            f"{name!r} is no name for a feature: use lower-case letters, digits and _, a letter first, 2 to 30 of "
+            "them: make feature NAME=orders"
+        )
     if keyword.iskeyword(name):
         raise Refused(f"{name} is a word of Python's: choose another name")
     taken = [ROOT / "service" / name, ROOT / "service" / f"{name}.py", ROOT / "tests" / f"test_{name}.py"]
     if there := [str(path.relative_to(ROOT)) for path in taken if is_there(path)]:
         raise Refused(f"{there[0]} is there already: choose another name")
+    if name.startswith("pg_"):
+        raise Refused(f"{name} would be the name of a table, and PostgreSQL's own begin with pg_: choose another name")
     if name in tables():
         raise Refused(f"there is a table {name} already: choose another name")
     if name in blueprints():

@@ -3,7 +3,7 @@
 #     sh deploy/kind.sh [node image]
 # Needs docker, kind, kubectl and helm. Makes the cluster `trireme` and deletes it at the end; KEEP=1 leaves it.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 
 node=${1:-}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)

@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
@@ -32,7 +34,10 @@ def main() -> None:
     parser.add_argument("--breaking", default="", help="what stops working for the code that runs now")
     given = parser.parse_args()
     if not GOOD_NAME.fullmatch(given.name):
-        raise Refused("say what it does, in lower-case letters, digits and _: make migration NAME=add_total")
+        raise Refused(
+            f"{given.name!r} is no name for a migration: say what it does, in lower-case letters, digits and _, a "
+            "letter first, at most 60 characters: make migration NAME=add_total"
+        )
     written = write(given.name)
     changes = [name for name in CHANGES if re.search(rf"\bop\.{name}\(", body(written.read_text(), "upgrade"))]
     if changes:
@@ -41,6 +46,19 @@ def main() -> None:
     try_out(written)
 
 
+@contextmanager
+def whole_or_none() -> Iterator[None]:
+    """Remove the migrations that were written in this scope when it fails or is interrupted."""
+    before = set(VERSIONS.glob("*.py"))
+    try:
+        yield
+    except BaseException:
+        for written in set(VERSIONS.glob("*.py")) - before:
+            written.unlink()
+        raise
+
+
+@whole_or_none()
 def write(name: str) -> Path:
     """Let Alembic write the migration, against a throw-away database; return its file."""
     from service.features import FEATURES
@@ -61,7 +79,6 @@ def write(name: str) -> Path:
     except (EmbeddedUnavailable, MigrationFailed, MigrationRefused, SettingsError) as error:
         raise Refused(str(error)) from error
     if body(written.read_text(), "upgrade").strip() == "pass":
-        written.unlink()
         raise Refused(
             "the tables that the features name are those that the migrations make: change a table first, in a module "
             f"that a feature imports; what no table shows begins with {by_hand(name)}"
@@ -74,6 +91,7 @@ def by_hand(name: str) -> str:
     return f".venv/bin/alembic revision -m '{name.replace('_', ' ')}'"
 
 
+@whole_or_none()
 def let_alembic_write(*arguments: str, **environment: str) -> Path:
     """Run a command of Alembic's that writes one migration; return its file."""
     before = set(VERSIONS.glob("*.py"))

@@ -3,7 +3,7 @@
 # Needs python3 (3.9 or later) and a package index; gets uv into .uv/ when it is not on PATH, and a Python >= 3.13 by uv
 # when the machine has none. UV_PYTHON, a path or a version, names another. Says in one line what is missing, and does nothing a second time.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 
 fail() {
 	echo "$1" >&2
@@ -20,9 +20,9 @@ find_uv() {
 
 [ -w . ] || fail "$(pwd -P) cannot be written to, and what is made goes into .venv"
 
-# What is made here is .venv, whatever the shell says of another project's; and a home that is missing or may not be
+# What is made here is .venv, whatever the shell says of another project's or another Python's; and a home that is missing or may not be
 # written to has no room for what is downloaded.
-unset VIRTUAL_ENV
+unset VIRTUAL_ENV PYTHONHOME
 export UV_PROJECT_ENVIRONMENT=.venv
 export HOME="${HOME:-$PWD/.uv}"
 cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/uv}

@@ -4,7 +4,7 @@
 # Two tags of one repository, which the cluster's nodes can get: this release's, and one with a migration more (see kind.sh).
 # Everything happens in a namespace of its own, `trireme-trial`, deleted at the end; KEEP=1 leaves it.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 
 current=$1
 next=$2

@@ -104,7 +104,9 @@ def refuse_unfit() -> None:
 def fetch(url: str) -> None:
     quiet = {} if sys.stdin.isatty() else {"GIT_TERMINAL_PROMPT": "0"}
     wanted = [f"+refs/heads/*:{FETCHED}/heads/*", f"+refs/tags/*:{FETCHED}/tags/*", f"+HEAD:{FETCHED}/HEAD"]
-    done = attempt("git", "fetch", "--quiet", "--no-tags", "--prune", url, *wanted, environment=os.environ | quiet)
+    done = attempt(
+        "git", "fetch", "--quiet", "--no-tags", "--prune", "--", url, *wanted, environment=os.environ | quiet
+    )
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if line.startswith("fatal: ")), "git fetch failed")
         raise Refused(f"the template at {without_password(url)} cannot be read ({without_password(said)})")

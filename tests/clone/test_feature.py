@@ -94,7 +94,8 @@ def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
     ("name", "said"),
     [
         ("", "make feature NAME=orders"),
-        ("Orders", "make feature NAME=orders"),
+        ("Orders", "'Orders' is no name for a feature"),
+        ("pg_class", "PostgreSQL's own begin with pg_"),
         ("class", "class is a word of Python's"),
         ("platform", "is there already"),
         ("settings", "is there already"),

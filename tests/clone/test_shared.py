@@ -1,11 +1,13 @@
 """What the commands of a clone's life share: the lock file, and how they end."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, run_in
+from service.platform.testing.copies import ROOT, git, run_in
 
 # A uv that refuses what it refuses on a machine that has installed from a lock file alone: uv asks for more then.
 UV = """#!/bin/sh
@@ -30,8 +32,65 @@ def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path
     assert told in done.stdout if told else done.stdout == ""
 
 
-def test_ctrl_c_is_a_sentence_that_says_where_to_look() -> None:
-    work = "lambda: os.kill(os.getpid(), signal.SIGINT)"
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_and_the_like_are_a_sentence_that_says_where_to_look(end: str) -> None:
+    """And an exception on the way: what is half made is taken back."""
+    work = f"lambda: os.kill(os.getpid(), signal.{end})"
     done = run_in(ROOT, "python", "-c", f"import os, signal; from deploy.clone import command; command({work})")
 
     assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
+
+
+def test_a_command_asks_git_about_its_own_clone_where_a_hook_names_another(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    work = "lambda: print(run('git', 'rev-parse', '--absolute-git-dir'))"
+    script = f"from deploy.clone import command, run; command({work}, changes=False)"
+    done = run_in(ROOT, "python", "-c", script, GIT_DIR=str(tmp_path / ".git"), GIT_WORK_TREE=str(tmp_path))
+
+    assert done.stdout.strip() == git(ROOT, "rev-parse", "--absolute-git-dir").strip()
+
+
+@pytest.mark.parametrize(
+    ("goes", "told"),
+    [
+        (">/dev/full", ["done, but the output cannot be written: No space left on device", "1"]),
+        ("<&- >&-", ["0"]),
+    ],
+)
+def test_what_cannot_be_said_ends_no_command_half_way(goes: str, told: list[str]) -> None:
+    work = "lambda: (say('one'), say('two'), sys.stdin.isatty(), print('worked', file=sys.stderr))"
+    script = f"import sys; from deploy.clone import command, say; command({work}, changes=False)"
+    words = ["sh", "-c", f'"$0" -c "$1" {goes}; echo $? >&2', sys.executable, script]
+    done = subprocess.run(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.stderr.splitlines() == ["worked", *told]
+
+
+def test_a_reader_that_has_left_ends_no_command_half_way() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    work = "lambda: (say('one'), say('two'), print('worked', file=sys.stderr))"
+    script = f"import sys; from deploy.clone import command, say; command({work}, changes=False)"
+    words = [sys.executable, "-c", script]
+    with os.fdopen(writes, "wb") as nobody_s:
+        done = subprocess.run(words, cwd=ROOT, stdout=nobody_s, stderr=subprocess.PIPE, text=True, check=False)
+
+    told = ["worked", "done, but the output cannot be written: Broken pipe"]
+    assert (done.returncode, done.stderr.splitlines()) == (1, told)
+
+
+def test_no_migration_is_left_of_what_is_interrupted_after_it_was_written(tmp_path: Path) -> None:
+    alembic, ready = tmp_path / "alembic", tmp_path / "ready"
+    alembic.write_text(f"#!/bin/sh\n: >{tmp_path}/new.py\n: >{ready}\nkill -INT $PPID\nsleep 10\n")
+    alembic.chmod(0o755)
+    (tmp_path / "old.py").touch()
+    script = (
+        "import signal; from pathlib import Path; from deploy import migration; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"migration.BIN = migration.VERSIONS = Path({str(tmp_path)!r}); migration.let_alembic_write('merge')"
+    )
+    done = run_in(ROOT, "python", "-c", script)
+
+    assert "KeyboardInterrupt" in done.stderr
+    assert ready.exists()
+    assert [path.name for path in tmp_path.glob("*.py")] == ["old.py"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
@@ -20,7 +19,7 @@ from sqlalchemy.pool import NullPool
 import service.platform.verbs.tables  # noqa: F401  they register with metadata
 from service.features import FEATURES
 from service.platform.database import MigrationRefused, metadata
-from service.platform.database.migrate import migrate
+from service.platform.database.migrate import configure, migrate
 from service.platform.database.revisions import read_scripts
 from service.platform.database.schema import STATE_TABLE, find_migrations
 from service.platform.feature import import_all
@@ -107,10 +106,7 @@ def test_all_migrations_go_up_down_and_up(empty_database_url: str) -> None:
     settings = settings_for(empty_database_url)
     migrate(settings)
     with create_engine(empty_database_url, poolclass=NullPool).connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(configure(MIGRATIONS, connection), "base")
 
     assert set(migrate(settings).applied) == set(REVISIONS)
     assert drift(empty_database_url) == []

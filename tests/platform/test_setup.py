@@ -1,6 +1,7 @@
 """`deploy/setup.sh`, which every target of the Makefile begins with; and what else the Makefile says twice."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -44,6 +45,31 @@ def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
 
     assert "UV_PROJECT_ENVIRONMENT=.venv" in said
     assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+
+
+def test_another_python_s_home_is_left_alone(tmp_path: Path) -> None:
+    """With it no Python starts: none was new enough, and none could be downloaded."""
+    said = set_up(tmp_path, PYTHONHOME=str(tmp_path / "elsewhere"))
+
+    assert not [line for line in said if line.startswith("PYTHONHOME=")]
+
+
+def test_a_folder_of_the_same_name_elsewhere_is_not_where_it_works(tmp_path: Path) -> None:
+    """`cd deploy/..` goes by CDPATH first, where a shell has exported it: .venv was made there."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    (other / "deploy").mkdir(parents=True)
+    own.mkdir()
+    set_up(own, CDPATH=str(other))
+
+    assert [path.name for path in other.iterdir()] == ["deploy"]
+    assert (own / ".venv" / "made-for").read_text() == f"{own}\n"
+
+
+def test_every_script_finds_its_folder_in_the_same_way() -> None:
+    scripts = [path for path in (*ROOT.glob("deploy/*.sh"), ROOT / ".ci" / "run") if "dirname" in path.read_text()]
+
+    assert scripts
+    assert [path for path in scripts if '\nCDPATH=\'\' cd "$(dirname "$0")/.."\n' not in path.read_text()] == []
 
 
 def test_in_a_folder_that_was_moved_all_programs_are_made_anew(tmp_path: Path) -> None:
@@ -150,7 +176,32 @@ def test_a_target_hands_on_what_it_is_given_as_it_is(tmp_path: Path, target: str
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert {value.replace("$$", "$") for value in given.values()} <= set(done.stdout.splitlines())
+    handed = {re.sub(r"^--[a-z]+=", "", line) for line in done.stdout.splitlines()}
+    assert {value.replace("$$", "$") for value in given.values()} <= handed
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "words"),
+    [
+        ("feature", ["NAME=--help"], ["--", "--help"]),
+        ("migration", ["NAME=-x", "BREAKING=-- all"], ["--breaking=-- all", "--", "-x"]),
+        ("rename", ["NAME=--shop", "HOLDER=-- Ltd --"], ["--holder=-- Ltd --", "--", "--shop"]),
+        ("update", ["TO=-v", "FROM=-f", "BASE=-b"], ["--to=-v", "--from=-f", "--base=-b"]),
+    ],
+)
+def test_what_begins_with_a_hyphen_is_no_option(
+    tmp_path: Path, target: str, given: list[str], words: list[str]
+) -> None:
+    """`make feature NAME=--help` made nothing, and was well."""
+    for name, says in ((".venv/bin/python", 'shift; printf "%s\\n" "$@"'), ("deploy/setup.sh", ":")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    command = ["make", "--no-print-directory", target, *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == words, done.stderr
 
 
 @pytest.mark.parametrize(

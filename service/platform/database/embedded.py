@@ -29,6 +29,7 @@ LOCK_LIMIT = 3.0
 FAST_STOP, HARD_STOP = 5.0, 8.0  # seconds; PostgreSQL itself kills stuck children 5 s after SIGQUIT
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un on Linux
 SOCKET_NAME = "/.s.PGSQL.65535"
+READ_BY_A_SHELL = '"$`\\'  # within double quotes, into which initdb puts the path of postgres as it is
 
 SMALL = {
     "listen_addresses": "",
@@ -172,6 +173,11 @@ def _create_cluster(bindir: Path, data: Path) -> None:
     """Make the cluster beside its place and move it there whole: a half-made one is never seen."""
     if data.exists() and any(data.iterdir()):
         raise DataUnusable(f"{data} holds something else than a database")
+    if read := sorted(set(READ_BY_A_SHELL) & set(str(bindir.resolve()))):
+        raise EmbeddedUnavailable(
+            f"initdb cannot run in {bindir}: it starts postgres there through a shell, which reads {' '.join(read)} in "
+            "a path; move this folder to a path without"
+        )
     fresh = _beside(data, ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     arguments = ["-D", str(fresh), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1"]

@@ -25,6 +25,11 @@ KNOW_OF_NO_FEATURE = (
     *(f"tests/platform/test_{name}.py" for name in ("calls", "kept", "lifecycle", "setup")),
     "tests/platform/verbs/test_migrate.py",  # adds a migration of its own to whatever there is
 )
+# What a hook of git's sets: a test that it runs would commit its copy to the repository of the hook.
+OF_ANOTHER_REPOSITORY = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
+}
 MARK = re.compile(r"# (sample|hello)$")
 NO_FEATURES = {"__init__", "__main__", "features", "platform", "settings"}
 TESTS = {"__init__.py", "conftest.py", "clone", "docs", "helm", "platform", "system"}
@@ -117,7 +122,10 @@ def commit(copy: Path) -> None:
 
 
 def git(where: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout
+    """Run git on the repository of that folder: not one that a hook names, nor with hooks and keys of yours."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
+    command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", *arguments]
+    return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -281,6 +281,16 @@ def test_a_machine_without_binaries_is_told_what_is_missing(directory: Path) -> 
     assert "SERVICE_DATABASE_URL" in done.stderr
 
 
+@pytest.mark.parametrize("character", ['"', "$", "`", "\\"])
+def test_a_path_that_initdb_cannot_be_run_in_is_told_to_be_left(directory: Path, character: str) -> None:
+    """It looks for postgres by a shell, and said that it was not there."""
+    bindir = directory / f"my{character}x" / "bin"
+    shutil.copytree(find_binaries().parent, bindir.parent, symlinks=True)
+
+    with pytest.raises(EmbeddedUnavailable, match=f"a shell, which reads {re.escape(character)} in a path; move"):
+        open_embedded(directory / "data", bindir=bindir).__enter__()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_root_without_user_namespaces_is_told_why_it_cannot_run(directory: Path) -> None:
     if not shutil.which("unshare"):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from service.platform.database import CodeSchema, MigrationRefused, SchemaState, ServerAway, open_database
-from service.platform.database.migrate import migrate
+from service.platform.database.migrate import configure, migrate
 from service.platform.database.progress import MigrationFailed
 from service.platform.database.schema import decide
 from service.platform.settings import PlatformSettings
@@ -306,7 +306,7 @@ def test_the_sql_of_a_migration_can_be_printed(
     release: Release, settings: PlatformSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = Config()
-    config.set_main_option("script_location", str(release("two")))
+    config.set_main_option("script_location", str(release("two")).replace("%", "%%"))
     command.upgrade(config, "head", sql=True)
 
     printed = capsys.readouterr().out
@@ -317,10 +317,7 @@ def test_the_sql_of_a_migration_can_be_printed(
 def alembic(settings: PlatformSettings, code: Path, verb: str, revision: str) -> None:
     engine = create_engine(url_of(settings), poolclass=NullPool)
     with engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(code))
-        config.attributes["connection"] = connection
-        getattr(command, verb)(config, revision)
+        getattr(command, verb)(configure(code, connection), revision)
 
 
 def url_of(settings: PlatformSettings) -> str:

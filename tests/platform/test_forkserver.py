@@ -151,6 +151,36 @@ def test_it_goes_when_it_is_closed_and_leaves_the_forks(tmp_path: Path) -> None:
         os.kill(forked.pid, signal.SIGKILL)
 
 
+ASKING = """
+import os, signal, sys
+from pathlib import Path
+from service.platform.testing.forkserver import ForkServer
+with Path(os.devnull).open("r+") as nothing:
+    command = (sys.executable, "-m", "program")
+    forked = ForkServer().fork(command, directory=Path.cwd(), environment={}, streams=[nothing.fileno()] * 3)
+print(forked.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_nothing_that_was_forked_outlives_a_suite_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import signal\nsignal.pause()\n")
+    command = [sys.executable, "-c", ASKING]
+    asking = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    assert asking.stdout is not None
+    with asking.stdout as said:
+        forked = int(said.readline())
+    asking.kill()
+    asking.wait()
+
+    limit = monotonic() + 60
+    while Path(f"/proc/{forked}").exists():
+        assert monotonic() < limit
+        sleep(0.02)
+
+
 def test_that_it_was_killed_is_said_to_whoever_asks(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("")
     with closing(ForkServer()) as server, Path(os.devnull).open("r+") as nothing:

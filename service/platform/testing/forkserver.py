@@ -24,6 +24,7 @@ from tempfile import TemporaryFile
 ROOT = Path(__file__).parents[3]
 # Variables that Python, or what loads it, reads before there is any code of ours.
 OF_THE_INTERPRETER = ("PYTHON", "LD_", "MALLOC_")
+FAREWELL = b"f"
 
 
 class Fork:
@@ -94,6 +95,8 @@ class ForkServer:
 
     def close(self) -> None:
         """Let it end; what was forked goes on."""
+        with suppress(OSError):  # it has ended
+            self._line.send(FAREWELL)
         self._line.close()
         self._theirs.close()
         if self._process is not None:
@@ -156,7 +159,10 @@ def preload() -> None:
 
 
 def serve(line: socket.socket) -> Sequence[str]:
-    """Fork for whoever asks, until the line is closed. Returns in each fork, too, with what `become` returns."""
+    """Fork for whoever asks, until the line is closed. Returns in each fork, too, with what `become` returns.
+
+    A line that ends without a farewell is a suite that was killed: nobody else would end what it has started.
+    """
     asked: dict[int, socket.socket] = {}
     ended, wakeup = socket.socketpair()
     wakeup.setblocking(False)
@@ -172,7 +178,10 @@ def serve(line: socket.socket) -> Sequence[str]:
                     theirs.sendall(b"%d\n" % os.waitstatus_to_exitcode(status[1]))
         if line not in readable:
             continue
-        if not (descriptors := socket.recv_fds(line, 1, 5)[1]):
+        said, descriptors, *_ = socket.recv_fds(line, 1, 5)
+        if not descriptors:
+            for pid in () if said == FAREWELL else asked:
+                os.kill(pid, signal.SIGKILL)  # it is ours until it is waited for, so its number is nobody else's
             return ()
         file, answer, *streams = descriptors
         asking = socket.socket(fileno=answer)

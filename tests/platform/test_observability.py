@@ -29,8 +29,8 @@ RULES: list[dict[str, Any]] = [
 DASHBOARDS: list[dict[str, Any]] = [json.loads((folder / "dashboard.json").read_text()) for folder in FOLDERS]
 # Words of PromQL and the labels that Prometheus itself adds.
 LANGUAGE = {
-    "and", "by", "histogram_quantile", "ignoring", "increase", "instance", "job", "max", "min", "namespace", "offset",
-    "on", "or", "rate", "sum", "__rate_interval",
+    "and", "by", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max", "min",
+    "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
 }  # fmt: skip
 
 

@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from service.features import FEATURES
+from service.platform.feature import Feature
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
-from tests.platform.features import PLAIN
+from tests.platform.features import PLAIN, open_plain
+from tests.platform.jobs.kinds import note
 
 ROOT = Path(__file__).parents[2]
 # The platform's, and each feature's.
@@ -27,8 +29,8 @@ RULES: list[dict[str, Any]] = [
 DASHBOARDS: list[dict[str, Any]] = [json.loads((folder / "dashboard.json").read_text()) for folder in FOLDERS]
 # Words of PromQL and the labels that Prometheus itself adds.
 LANGUAGE = {
-    "and", "by", "histogram_quantile", "ignoring", "increase", "instance", "job", "max", "min", "namespace", "offset",
-    "on", "or", "rate", "sum", "__rate_interval",
+    "and", "by", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max", "min",
+    "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
 }  # fmt: skip
 
 
@@ -58,6 +60,18 @@ async def test_every_metric_that_is_named_exists_with_its_labels(make_settings: 
     source = "".join(path.read_text() for path in sources)
     assert all(f'label="{label}"' in source for label in ("kind", "reason", "code", "result"))
     assert {word for expression in expressions() for word in words(expression)} - known == set()
+
+
+async def test_what_an_alert_counts_is_there_before_the_first_time(make_settings: MakeSettings) -> None:
+    """A series that begins at 1 is no increase to Prometheus; and who counts may be ended before there is a second."""
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    working = Feature("working", open=open_plain, jobs=(note,))
+    async with booted(settings, [*FEATURES, working]) as urls, httpx2.AsyncClient() as client:
+        text = (await client.get(urls.management + "/metrics")).text
+
+    counted = {name for rule in RULES for name in re.findall(r"increase\((\w+)", rule["expr"])}
+    assert counted - set(re.findall(r"^(\w+)", text, re.MULTILINE)) == set()
+    assert 'jobs_rescued_total{kind="note"} 0.0' in text
 
 
 def test_a_name_that_does_not_exist_is_found() -> None:

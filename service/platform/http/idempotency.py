@@ -86,17 +86,21 @@ async def run_once[**P, T](
 async def open_idempotency(database: Database) -> AsyncIterator[None]:
     """Keep the table small inside this scope."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(database.keep_running, sweep, database)
+        nursery.start_soon(keep_small, database)
         yield
         nursery.cancel_scope.cancel()
 
 
-async def sweep(database: Database) -> None:
-    """Delete the answers that nobody is promised any more, for ever."""
+async def keep_small(database: Database) -> None:
+    """Delete the answers that nobody is promised any more, for ever; what fails is done again soon."""
     while True:
         await trio.sleep(random.uniform(0.5, 1) * SWEEP)  # noqa: S311  spreads replicas, keeps no secret
-        while await database.run(store.delete_old_answers) >= store.MOST_DELETED:
-            pass
+        await database.keep_running(sweep, database)
+
+
+async def sweep(database: Database) -> None:
+    while await database.run(store.delete_old_answers) >= store.MOST_DELETED:
+        pass
 
 
 async def _read(given: list[str]) -> Once:

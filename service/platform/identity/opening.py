@@ -49,12 +49,16 @@ NOBODY = Identity()  # off
 SWEEP = 60.0  # seconds between two sweeps at most
 
 
-async def sweep(database: Database, statistics: IdentityStatistics) -> None:
-    """Delete old tickets and sessions, for ever."""
+async def keep_small(database: Database, statistics: IdentityStatistics) -> None:
+    """Delete old tickets and sessions, for ever; what fails is done again soon, and not a minute later."""
     while True:
         await trio.sleep(random.uniform(0.5, 1) * SWEEP)  # noqa: S311  spreads replicas, keeps no secret
-        await database.run(store.delete_old_tickets)
-        statistics.sessions_ended["expired"] += await database.run(session_store.delete_old_sessions)
+        await database.keep_running(sweep, database, statistics)
+
+
+async def sweep(database: Database, statistics: IdentityStatistics) -> None:
+    await database.run(store.delete_old_tickets)
+    statistics.sessions_ended["expired"] += await database.run(session_store.delete_old_sessions)
 
 
 def import_identity(settings: PlatformSettings) -> None:
@@ -115,6 +119,6 @@ async def open_identity(settings: PlatformSettings, database: Database, metrics:
             )
             nursery.start_soon(database.keep_running, sessions.listen)
             nursery.start_soon(database.keep_running, sessions.poll)
-        nursery.start_soon(database.keep_running, sweep, database, statistics)
+        nursery.start_soon(keep_small, database, statistics)
         yield Identity(gate, browsers, keys, sessions, statistics)
         nursery.cancel_scope.cancel()

@@ -48,7 +48,7 @@ async def open_jobs(
     Where there is none of them nothing is run, and jobs are counted all the same, by requests' connections: what was
     enqueued and never named would wait unseen.
     """
-    statistics = JobStatistics()
+    statistics = JobStatistics(one.name for one in kinds)
     concurrency = settings.jobs_concurrency if kinds else 0
     of_jobs = database.beside(max(concurrency, 1), queue_wait=QUEUE_WAIT)
     own = database.beside(OWN, queue_wait=QUEUE_WAIT) if kinds else database
@@ -57,7 +57,7 @@ async def open_jobs(
     show_jobs(metrics, statistics, lambda: worker.running, lambda: worker.overdue)
     async with worker.open_slots(), trio.open_nursery() as nursery:
         nursery.start_soon(database.keep_running, upkeep.count)
-        nursery.start_soon(database.keep_running, upkeep.sweep)
+        nursery.start_soon(upkeep.keep_small, database)
         if concurrency:
             for task in worker.tasks:
                 nursery.start_soon(database.keep_running, task)

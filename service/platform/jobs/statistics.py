@@ -1,7 +1,7 @@
 """What is counted about jobs, and shown as metrics: what this process ran, and what the table held when asked."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from service.platform.jobs.store import Count
 from service.platform.telemetry import Metrics
@@ -10,11 +10,16 @@ BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0)
 
 
 class JobStatistics:
-    """Plain numbers of one process; kinds come from code, so their number is bounded."""
+    """Plain numbers of one process; kinds come from code, so their number is bounded.
 
-    def __init__(self) -> None:
-        self.rescued: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()  # claims that were taken from this process
+    Those of its kinds are counted from 0: to Prometheus a series that begins at 1 has not risen, and whoever rescues a
+    job that kills its workers runs it next, so it is ended before it can count a second.
+    """
+
+    def __init__(self, kinds: Iterable[str]) -> None:
+        nothing = dict.fromkeys(kinds, 0)
+        self.rescued: Counter[str] = Counter(nothing)
+        self.lost: Counter[str] = Counter(nothing)  # claims that were taken from this process
         self.table: Sequence[Count] = ()
         self.observe_run: Callable[..., None] = lambda *_: None  # seconds, kind, outcome
         self.observe_wait: Callable[..., None] = lambda *_: None  # seconds, kind

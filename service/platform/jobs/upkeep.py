@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import structlog
 import trio
 
+from service.platform.database import Database
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.ledger import Ledger
@@ -39,8 +40,12 @@ class Upkeep:
                 log.warning("jobs wait that this release does not know", kind=one.kind, count=one.due,
                             hint="a feature names them in `jobs`, or another release enqueued them")  # fmt: skip
 
-    async def sweep(self) -> None:
+    async def keep_small(self, database: Database) -> None:
+        """Sweep for ever; what fails is done again soon, and not a minute later."""
         while True:
             await trio.sleep(SWEEP_EVERY)
-            while await self._ledger.ask(store.sweep, age=self._age):  # noqa: ASYNC110  more than fit into one
-                await trio.sleep(PAUSE)
+            await database.keep_running(self.sweep)
+
+    async def sweep(self) -> None:
+        while await self._ledger.ask(store.sweep, age=self._age):  # noqa: ASYNC110  more than fit into one
+            await trio.sleep(PAUSE)

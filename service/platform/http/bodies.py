@@ -13,6 +13,7 @@ from operator import sub
 from typing import Any, Never, cast
 
 from service.platform.errors import Invalid, UnsupportedMedia, cut
+from service.platform.http.openapi.many import refuse_first
 from service.platform.http.openapi.numbers import refuse_mistaken
 from service.platform.server import Request
 
@@ -39,6 +40,7 @@ class JsonRequest(Request):
             self._refuse_encoded()
             document = read_json(body)
             refuse_mistaken(body, document, self.url_rule)
+            refuse_first(body, document, self.url_rule)
         except (Invalid, UnsupportedMedia):
             if silent:
                 return None

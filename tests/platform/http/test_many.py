@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from quart import Blueprint
 from quart_schema import validate_request
 
 from service.platform.feature import Feature, Resources
 from service.platform.http.limits import unlimited
+from service.platform.http.openapi.many import failing_fast
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -39,7 +40,7 @@ class Item:
     size: Small
 
 
-class Parcel(BaseModel):
+class Parcel(BaseModel, defer_build=True):
     items: list[Item] = []
     type: str = "list"
 
@@ -93,6 +94,25 @@ async def test_of_many_wrong_values_one_is_looked_at_and_told_as_of_one(make_set
     assert (one.status_code, many.status_code) == (400, 400)
     assert many.json()["detail"] == one.json()["detail"]
     assert len(looked_at) <= 1
+
+
+class Tree(BaseModel, defer_build=True):
+    kids: list["Tree"] = []
+    sizes: dict[str, list[Small]] = {}
+    default: dict[str, Any] = {"type": "list"}
+
+
+def test_a_model_of_itself_that_is_built_late_is_checked_as_by_its_own_validator() -> None:
+    tree = {"kids": [{"kids": [{"sizes": {"a": [0, 0]}}]}], "sizes": {"b": [0]}}
+    checked, usual = failing_fast(Tree).validate_python(tree), Tree.model_validate(tree)
+    looked_at.clear()
+
+    with pytest.raises(ValidationError):
+        failing_fast(Tree).validate_python({"kids": [{"sizes": {"a": [1] * COUNT}}] * COUNT})
+
+    assert checked == usual
+    assert checked.default == {"type": "list"}
+    assert looked_at == [1]
 
 
 async def test_many_values_that_are_right_are_taken(make_settings: MakeSettings) -> None:

@@ -4,6 +4,7 @@ pydantic tells of each: of a list of models, 1 MiB is refused half a million tim
 missing, which is hundreds of megabytes and some seconds in which nobody has his turn. One of them is answered.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -26,23 +27,23 @@ def refuse_first(body: bytes, document: object, rule: Rule | None) -> None:
         return
     for model in getattr(current_app.view_functions[rule.endpoint], QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]:
         try:
-            _validator(model).validate_python(document)
+            failing_fast(model).validate_python(document)
         except ValidationError as refused:
             raise explain_field(refused, described_by(rule)) from None
 
 
 @cache
-def _validator(model: type) -> SchemaValidator:
+def failing_fast(model: type) -> SchemaValidator:
     # Else each model within would be checked by its own validator, which goes on.
-    return SchemaValidator(_failing_fast(TypeAdapter(model).core_schema), _use_prebuilt=False)
+    return SchemaValidator(_with_fail_fast(TypeAdapter(model).core_schema), _use_prebuilt=False)
 
 
-def _failing_fast(schema: Any) -> Any:
+def _with_fail_fast(schema: Any) -> Any:
     """Return a schema of pydantic's in which each list ends at the first item that is wrong."""
     if isinstance(schema, list | tuple):
-        return type(schema)(map(_failing_fast, schema))
-    if not isinstance(schema, dict):
+        return type(schema)(map(_with_fail_fast, schema))
+    if not isinstance(schema, Mapping):  # of a model whose building is deferred it is no dict until it is read
         return schema
-    made = {name: part if name in _NOT_SCHEMAS else _failing_fast(part) for name, part in schema.items()}
+    made = {name: part if name in _NOT_SCHEMAS else _with_fail_fast(part) for name, part in schema.items()}
     kind = schema.get("type")
     return made | {"fail_fast": True} if isinstance(kind, str) and kind in _FAIL_FAST else made

@@ -31,6 +31,7 @@ from service.platform.errors import Invalid, cut
 
 MAX_SHOWN = 40  # characters of an offending value in an error message
 JOINERS = "\u200c\u200d"  # zero width non-joiner and joiner: how letters beside them are written, and pictures joined
+MAX_WRITTEN = 4 * MAX_NAME  # as many may one character be written as, and putting more in order takes ever longer
 VIRAMA = 9  # its combining class
 BLANKS = " \u115f\u1160\u2800\u3164\uffa0"  # the one that is printable, and letters and a pattern that look like it
 
@@ -80,7 +81,7 @@ def parse_room(room: str) -> str:
 
 def parse_name(name: str, *, field: str = "name") -> str:
     """Return a claimed name in its canonical form (NFC), so that equal-looking names are equal. Raises Invalid."""
-    canonical = unicodedata.normalize("NFC", name)
+    canonical = unicodedata.normalize("NFC", name) if len(name) <= MAX_WRITTEN else ""
     if not (0 < len(canonical) <= MAX_NAME and _is_seen(canonical)):
         raise Invalid(f"{field}: must be {EXPECTED['from']}, not {_shown(name)}")
     return canonical

@@ -8,18 +8,23 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, compress, count, islice
+from operator import sub
 from typing import Any, Never, cast
 
 from service.platform.errors import Invalid, UnsupportedMedia, cut
+from service.platform.http.openapi.many import refuse_first
 from service.platform.http.openapi.numbers import refuse_mistaken
 from service.platform.server import Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
 MOST_DIGITS = 4300  # of a whole number, Python's own limit
 
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|(?P<open>[\[{])|[\]}]', re.DOTALL)
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# A text that has no end goes on to that of the body. Were it none, each of its quotes would be tried as a beginning.
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS = re.compile(rb'(?:[^"\[\]{}]|' + _TEXT.pattern + rb")*+[\[\]{}]", re.DOTALL)  # each with what is before it
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
+_STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")  # one more than they go down or up, as a byte has no sign
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -35,6 +40,7 @@ class JsonRequest(Request):
             self._refuse_encoded()
             document = read_json(body)
             refuse_mistaken(body, document, self.url_rule)
+            refuse_first(body, document, self.url_rule)
         except (Invalid, UnsupportedMedia):
             if silent:
                 return None
@@ -50,8 +56,7 @@ class JsonRequest(Request):
 def read_json(body: bytes) -> Any:
     """Return the document that is a body. Raises Invalid, with the line and column or the field that is wrong."""
     text = _decode(body)
-    if _may_be_deep(body):
-        _check_depth(text)
+    _refuse_deep(body)
     try:
         document = _STRICT.decode(text)
     except json.JSONDecodeError as error:
@@ -79,38 +84,25 @@ def _decode(body: bytes) -> str:
     return text
 
 
-def _may_be_deep(body: bytes) -> bool:
-    """Whether counting is worth its time, which is many times that of reading; False is certain.
+def _refuse_deep(body: bytes) -> None:
+    """Raise Invalid for a document that is too deep.
 
+    Its brackets are counted ahead of reading and within C alone: a loop of Python's takes many times what reading does.
     Only brackets and quotes are kept, if nothing is escaped. Texts without brackets are then two quotes: gone, and if
-    no quote is left, nothing else went. Then the innermost pairs go, level by level, most of what is left each time.
+    no quote is left, nothing else went.
     """
-    brackets = body.translate(None, _NO_BRACKETS)
-    if len(brackets) <= MOST_DEEP:
-        return False
-    rest = brackets.replace(b'""', b"")
-    if b"\\" in rest or b'"' in rest:
-        rest = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS)
-    for gone in range(0, MOST_DEEP, 2):  # levels at most, as a list in an object goes with it
-        if len(rest) + gone <= MOST_DEEP:
-            return False
-        inner = rest.replace(b"[]", b"").replace(b"{}", b"")
-        if len(inner) > 0.9 * len(rest):
-            break
-        rest = inner
-    return True
-
-
-def _check_depth(text: str) -> None:
-    depth = 0
-    for found in _BRACKETS.finditer(text):
-        if found["open"]:
-            depth += 1
-        elif found[0][0] != '"':
-            depth -= 1
-        if depth > MOST_DEEP:
-            where = _place(text[: found.start()])
-            raise Invalid(f"body: must be at most {MOST_DEEP} levels deep; it is deeper at {where}")
+    kept = body.translate(None, _NO_BRACKETS)
+    if len(kept) <= MOST_DEEP:
+        return
+    kept = kept.replace(b'""', b"")
+    if b"\\" in kept or b'"' in kept:
+        kept = _TEXT.sub(b"", body).translate(None, _NO_BRACKETS + b"\\")
+    depths = map(sub, accumulate(kept.translate(_STEPS)), count(1))
+    too_deep = next(compress(count(), map(MOST_DEEP.__lt__, depths)), None)
+    if too_deep is not None:
+        bracket = next(islice(_BRACKETS.finditer(body), too_deep, None))
+        where = _place(body[: bracket.end() - 1].decode())
+        raise Invalid(f"body: must be at most {MOST_DEEP} levels deep; it is deeper at {where}")
 
 
 def _place(before: str) -> str:

@@ -23,6 +23,7 @@ from service.platform.settings import variable
 
 SKEW = 60.0  # seconds that the issuer's clock and ours may differ
 MOST_CHARACTERS = 12_288  # with hundreds of groups a token has some thousand; all headers together have 16 kB
+MOST_DEEP = 50  # objects and lists in each other; what comes of claims is walked by functions that call themselves
 MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -107,6 +108,8 @@ def check_parties(claims: Mapping[str, Any], rules: Rules, *, what: str = "the t
 def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Caller:
     """Return whoever the claims of a token with a good signature speak for. Raises Unauthenticated."""
     check_parties(claims, rules)
+    if isinstance(claims.get("events"), dict):  # RFC 8417; of a sign-out's the typ may be JWT, the audience this one
+        refuse("the token tells of events, such as a sign-out, and not who asks", Flaw.TYPE)
     expires = read_moment(claims, "exp") + SKEW
     if now >= expires:
         refuse("the token has expired", Flaw.EXPIRED)
@@ -138,7 +141,17 @@ def _json_object(segment: str) -> dict[str, Any]:
         refuse("the token is no signed JWT", Flaw.FORM)
     if not isinstance(read, dict):
         refuse("the token is no signed JWT", Flaw.FORM)
+    if _is_deep(read):
+        refuse(f"the token is more than {MOST_DEEP} levels deep", Flaw.FORM)
     return read
+
+
+def _is_deep(document: dict[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(MOST_DEEP):
+        within = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [inner for values in within for inner in values if isinstance(inner, dict | list)]
+    return bool(level)
 
 
 def _finite(digits: str) -> float:

@@ -1,5 +1,6 @@
 """Bodies: JSON is read strictly, and each that cannot be read is a 400 that says where."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -79,6 +80,8 @@ UNREADABLE = [
         b'{"a": ' + b'"[",\n"b": [' * 1 + b"[" * 100 + b"]" * 101 + b"}",
         "body: must be at most 100 levels deep; it is deeper at line 2, column 105",
     ),
+    (b"[" * 99 + b"\\[[", "body: must be at most 100 levels deep; it is deeper at line 1, column 102"),
+    (b"[" * 99 + b"\\[]]", "body: must be JSON: expecting value at line 1, column 100"),
     (b'{"text": NaN}', "text: must be JSON, which has no NaN"),
     (b'{"text": "a", "anything": [1, {"b": -Infinity}]}', "anything.1.b: must be JSON, which has no -Infinity"),
     (b'{"text": "a", "anything": 1e400}', "anything: must be a number within 64 bits, not 1e400"),
@@ -166,3 +169,25 @@ def test_a_deep_list_is_found_among_ever_more_that_are_less_deep() -> None:
 
     with pytest.raises(Invalid, match="at most 100 levels deep"):
         read_json(b"[" + b",".join(lists) + b"]")
+
+
+UNENDED = [
+    b"[" * 101 + b'"' + b'\\"' * 15_000,
+    b'"' + b'\\"' * 15_000 + b"[" * 101,
+    b"[" * 101 + b'"' + b'\\"' * 15_000 + b"\\",
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNENDED)))
+def test_a_text_without_an_end_is_read_once_and_not_from_each_of_its_quotes(number: int) -> None:
+    """A body of 64 KiB, which anybody may send, held the event loop for a minute."""
+
+    def taken(body: bytes) -> float:
+        begun = time.thread_time()
+        with pytest.raises(Invalid):
+            read_json(body)
+        return time.thread_time() - begun
+
+    ended = b"[" + b'"\\"\\"\\"",' * 3_000
+
+    assert taken(UNENDED[number]) < 50 * taken(ended)

@@ -14,7 +14,7 @@ from joserfc.errors import SecurityWarning
 
 from service.platform.identity import Unauthenticated
 from service.platform.identity.public_keys import public_keys
-from service.platform.identity.sign_in import LOGOUT_TYPES
+from service.platform.identity.sign_in import LOGOUT_EVENT, LOGOUT_TYPES
 from service.platform.identity.tokens import Rules, check_claims, read_header, verify
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import AUDIENCE, Issuer, sign
@@ -88,6 +88,9 @@ ATTACKS: dict[str, Callable[[Issuer], str]] = {
     "crit": headed(crit=["exp"], exp=1),
     "crit empty": headed(crit=[]),
     "typ of a sign-out": headed(typ="logout+jwt"),
+    "a sign-out's, whose typ does not say so": lambda issuer: issuer.token(
+        header={"typ": "JWT"}, events={LOGOUT_EVENT: {}}, sid="s"
+    ),
     "typ of a proof": headed(typ="dpop+jwt"),
     "typ a number": headed(typ=1),
     "another issuer": changed(iss="https://evil.example"),
@@ -114,6 +117,7 @@ ATTACKS: dict[str, Callable[[Issuer], str]] = {
     "claims a list": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"[]", issuer.key),
     "claims no JSON": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"\xff", issuer.key),
     "claims nested deeply": lambda issuer: sign({"alg": "ES256", "kid": issuer.kid}, b"[" * 9_000, issuer.key),
+    "claims too deep to be kept": changed(x=json.loads("[" * 50 + "]" * 50)),
     "truncated": cut(-1),
     "half": cut(100),
     "one part": cut(20),
@@ -166,6 +170,7 @@ async def ask_plainly(here: World, token: str) -> int:
         lambda issuer: issuer.token(header={"typ": "application/AT+JWT"}),
         lambda issuer: issuer.token(header={"jku": "https://evil.example/keys"}),  # ours all the same
         lambda issuer: issuer.token(padding="x" * 8_000),
+        lambda issuer: issuer.token(x=json.loads("[" * 49 + "]" * 49), events=["a", "b"]),
     ],
 )
 async def test_what_honest_issuers_send_is_let_in(make_settings: MakeSettings, make: Callable[[Issuer], str]) -> None:

@@ -66,7 +66,7 @@ def explain(error: RequestSchemaValidationError) -> Invalid:
     if not isinstance(refused, ValidationError):
         return Invalid("body: must be a JSON object")  # what else a model may raise says nothing to a client
     in_header = isinstance(error, RequestHeadersValidationError)
-    return explain_field(refused, _described(request.url_rule), in_header=in_header)
+    return explain_field(refused, described_by(request.url_rule), in_header=in_header)
 
 
 def header_name(field: str) -> str:
@@ -92,7 +92,7 @@ def is_error(model: object) -> TypeGuard[type[ServiceError]]:
     return isclass(model) and issubclass(model, ServiceError)
 
 
-def _described(rule: Rule | None) -> dict[str, str]:
+def described_by(rule: Rule | None) -> dict[str, str]:
     """Return the description of each field that a route declares to take."""
     view = current_app.view_functions[rule.endpoint] if rule is not None else None
     models = [

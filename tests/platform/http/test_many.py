@@ -51,6 +51,7 @@ class Order:
     pair: tuple[Small, ...] = ()
     items: list[Item] = Field(default_factory=list)
     nested: list[list[Small]] = Field(default_factory=list)
+    by_name: dict[str, Item] = Field(default_factory=dict)
     parcel: Parcel | None = None
 
 
@@ -80,9 +81,10 @@ WRONG: dict[str, Any] = {"size": 1}
         lambda count: {"items": [WRONG] * count},
         lambda count: {"items": [{}] * count},
         lambda count: {"nested": [[1]] * count},
+        lambda count: {"by_name": {str(number): WRONG for number in range(count)}},
         lambda count: {"parcel": {"items": [WRONG] * count}},
     ],
-    ids=["numbers", "a tuple", "models", "models without their fields", "lists", "models within another"],
+    ids=["numbers", "a tuple", "models", "models without their fields", "lists", "a mapping", "models within another"],
 )
 async def test_of_many_wrong_values_one_is_looked_at_and_told_as_of_one(make_settings: MakeSettings, of: Any) -> None:
     """1 MiB of empty objects, whose model has five fields, took 1.5 GB and held the event loop for five seconds."""

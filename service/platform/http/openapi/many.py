@@ -17,12 +17,12 @@ from werkzeug.routing import Rule
 from service.platform.http.openapi.declarations import described_by, explain_field
 
 MANY = 1_000  # commas; whatever is wrong with fewer values takes little
-_FAIL_FAST = frozenset({"list", "tuple", "set", "frozenset"})
+_FAIL_FAST = frozenset({"dict", "list", "tuple", "set", "frozenset"})
 _NOT_SCHEMAS = frozenset({"default", "expected", "metadata", "serialization"})
 
 
 def refuse_first(body: bytes, document: object, rule: Rule | None) -> None:
-    """Raise Invalid for the first value of a list that is not what is declared, where there are many in a body."""
+    """Raise Invalid for the first value of a list or mapping that is not what is declared, where a body has many."""
     if rule is None or body.count(b",") < MANY:
         return
     for model in getattr(current_app.view_functions[rule.endpoint], QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]:
@@ -39,7 +39,7 @@ def failing_fast(model: type) -> SchemaValidator:
 
 
 def _with_fail_fast(schema: Any) -> Any:
-    """Return a schema of pydantic's in which each list ends at the first item that is wrong."""
+    """Return a schema of pydantic's in which each list and mapping ends at the first value that is wrong."""
     if isinstance(schema, list | tuple):
         return type(schema)(map(_with_fail_fast, schema))
     if not isinstance(schema, Mapping):  # of a model whose building is deferred it is no dict until it is read

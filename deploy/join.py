@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from deploy import migration  # after the path above
-from deploy.clone import ROOT, Refused, command, say  # the same
+from deploy.clone import ROOT, Refused, ask, command, run, say  # the same
 
 
 def main() -> None:
@@ -27,7 +27,10 @@ def join() -> Path:
     heads = find_heads()
     if len(heads) < 2:
         raise Refused("the migrations have one head: there is nothing to join" if heads else "there is no migration")
-    return migration.let_alembic_write("merge", "heads", "-m", f"join {' and '.join(heads)}")
+    written = migration.let_alembic_write("merge", "heads", "-m", f"join {' and '.join(heads)}")
+    if ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD"):  # it is of the merge: committed or left with that
+        run("git", "add", "--", str(written))
+    return written
 
 
 def find_heads() -> list[str]:

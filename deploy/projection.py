@@ -5,6 +5,8 @@ Made by that version's own tools, in a work tree of its own; nothing of the clon
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.clone import ROOT, TEMPLATE_DOCS, Refused, project_name, run
+from deploy.clone import ROOT, TEMPLATE_DOCS, Refused, attempt, project_name, run
 from deploy.origin import Origin
 
 # What a clone counts by itself: its own stands in both versions of the template, so that no update changes it.
@@ -23,6 +25,7 @@ VERSIONS = (
     ("deploy/compose.yaml", r"(?m)^  image: {name}:\S+$"),
     ("uv.lock", r'\nname = "{name}"\nversion = "[^"]*"\n'),
 )
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HOOKLESS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false")
 
 
@@ -49,11 +52,16 @@ def project(commit: str, origin: Origin) -> str:
 def _work_tree(commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="template-") as directory:
         tree = Path(directory) / "tree"
-        run("git", *HOOKLESS, "worktree", "add", "--quiet", "--detach", str(tree), commit)
         try:
+            # In two steps, for `worktree add` leaves the second to another git, which goes on when the first is killed.
+            run("git", *HOOKLESS, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(tree), commit)
+            _git(tree, *HOOKLESS, "reset", "--quiet", "--hard")
             yield tree
         finally:
-            run("git", "worktree", "remove", "--force", str(tree))
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+            shutil.rmtree(tree, ignore_errors=True)  # a half made one git would not remove, nor, with one force, forget
+            attempt("git", "worktree", "remove", "--force", "--force", str(tree))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 def _apply(tree: Path, tool: str, *arguments: str) -> None:

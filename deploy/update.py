@@ -31,10 +31,20 @@ from deploy.clone import (
     say,
 )
 from deploy.generated import settle
+from deploy.merging import (
+    BRANCH,
+    leave,
+    merged,
+    merging,
+    place,
+    refuse_amid_another,
+    refuse_in_the_way,
+    tip,
+    whole_or_none,
+)
 from deploy.origin import RECORD, Origin, without_password
-from deploy.projection import project
+from deploy.projection import HOOKLESS, project
 
-BRANCH = "refs/heads/template"
 RELEASE = re.compile(rf"{FETCHED}/tags/v?(\d+)\.(\d+)\.(\d+)")
 
 NEXT = """
@@ -49,7 +59,7 @@ CONFLICTS = """
 Mend them (`git diff` shows where), `git add` them, and then: make update
 To leave it: make update ABORT=1"""
 HEADS = """
-The migrations have two heads now, yours and the template's. Before the commit: make join, and git add what it wrote."""
+The migrations have two heads now, yours and the template's. Before the commit: make join"""
 
 
 def main() -> None:
@@ -77,6 +87,8 @@ def update(to: str, url: str, base: str) -> None:
     fetch(url)
     target = pick(to, url)
     base = find_base(base, origin.commit, target)
+    if to and base != target and ask("merge-base", base, target) == target:
+        raise Refused(f"{describe(target)} is older than {describe(base)}, which this clone has: no update goes back")
     if ask("merge-base", base, target) == target:
         say(f"there is nothing newer at {without_password(url)}: this clone has {describe(target)} already")
         return
@@ -85,6 +97,7 @@ def update(to: str, url: str, base: str) -> None:
     before = tip() or ask("rev-list", "--max-count=1", "--grep=^Template-Commit: ", "HEAD")
     old = commit(replace(origin, commit=base, version=describe(base)), before)
     new = commit(replace(origin, commit=target, version=describe(target)), old)
+    refuse_in_the_way(old, new)
     merge(old, new, describe(target))
     go_on()
 
@@ -93,6 +106,7 @@ def refuse_unfit() -> None:
     need_clean_clone()
     if ask("rev-parse", "--is-shallow-repository") == "true":
         raise Refused("this clone is shallow, without the history to merge by: `git fetch --unshallow` gets it")
+    refuse_amid_another()
     if ask("symbolic-ref", "--quiet", "HEAD") == BRANCH:
         raise Refused("this is the branch `template`, which is the update's own: switch to yours")
     if tip() and not ask("ls-tree", "--name-only", BRANCH, RECORD):
@@ -177,23 +191,22 @@ def merge(old: str, new: str, version: str) -> None:
     """Merge what is between two versions, and leave it as `git merge --no-commit` would: for `git commit` to end."""
     head = ask("rev-parse", "HEAD")
     labels = {f"GITHEAD_{head}": "yours", f"GITHEAD_{new}": f"template {version}"}
-    run("git", "update-ref", "-m", f"update to {version}", BRANCH, new)
     settings = ("-c", "merge.directoryRenames=false")
-    done = attempt("git", *settings, "merge-recursive", old, "--", head, new, environment=os.environ | labels)
-    if done.returncode > 1:
-        run("git", "reset", "--quiet", "--hard")
-        take_back()
-        raise Refused(f"git could not merge:\n{done.stdout}{done.stderr}")
-    place("MERGE_HEAD").write_text(f"{new}\n")
-    place("MERGE_MODE").write_text("no-ff")
-    place("MERGE_MSG").write_text(f"Update to {version} of the template\n")
-    run("git", "checkout", new, "--", RECORD)
-    settle(old, head, new)
+    with whole_or_none(new):
+        run("git", *HOOKLESS, "update-ref", "-m", f"update to {version}", BRANCH, new)
+        done = attempt("git", *settings, "merge-recursive", old, "--", head, new, environment=os.environ | labels)
+        if done.returncode > 1:
+            raise Refused(f"git could not merge:\n{done.stdout}{done.stderr}")
+        run("git", *HOOKLESS, "checkout", new, "--", RECORD)
+        settle(old, head, new)
+        place("MERGE_MODE").write_text("no-ff")
+        place("MERGE_MSG").write_text(f"Update to {version} of the template\n")
+        place("MERGE_HEAD").write_text(f"{new}\n")  # last: with it the update is under way, and goes on
 
 
 def go_on() -> None:
     """Say what is in conflict, or make the generated files anew and say what is next."""
-    version = describe((Origin.parse(run("git", "show", f"{BRANCH}:{RECORD}"))).commit)
+    version = describe((Origin.parse(run("git", "show", f"{merged()}:{RECORD}"))).commit)
     if left := ask("diff", "--name-only", "--diff-filter=U").splitlines():
         say(CONFLICTS.format(version=version, names="\n".join(f"  {name}" for name in left)))
         return
@@ -212,38 +225,6 @@ def make_anew() -> None:
     follow_up(sys.executable, "deploy/generate.py")
     run("git", "add", "--update")
     run("git", "add", "--", "helm/observability")
-
-
-def leave() -> None:
-    if not merging():
-        raise Refused("no update is under way")
-    run("git", "reset", "--quiet", "--hard")
-    take_back()
-    say("the update is left: everything is as it was before")
-
-
-def take_back() -> None:
-    """Put the branch back to where it was before its newest update."""
-    parents = [ask("rev-parse", "--verify", "--quiet", f"{BRANCH}~{back}") for back in (1, 2)]
-    before = next((one for one in parents if one and ask("merge-base", one, "HEAD") == one), "")
-    run("git", "update-ref", *((BRANCH, before) if before else ("-d", BRANCH)))
-
-
-def merging() -> bool:
-    """Return whether an update is under way. Raises Refused when another merge is."""
-    if not place("MERGE_HEAD").exists():
-        return False
-    if place("MERGE_HEAD").read_text().split() != [tip()]:
-        raise Refused("another merge is under way: end it first")
-    return True
-
-
-def tip() -> str:
-    return ask("rev-parse", "--verify", "--quiet", BRANCH)
-
-
-def place(name: str) -> Path:
-    return ROOT / run("git", "rev-parse", "--git-path", name).strip()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def mended(halfway: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "two heads now, yours and the template's" in done.stdout
     joined = run_in(copy, "python", "-c", "from deploy import join; join.join()")
     assert joined.returncode == 0, joined.stderr
-    git(copy, "add", "--all")
+    assert "?? " not in git(copy, "status", "--porcelain")
     git(copy, "commit", "--quiet", "--no-edit")
     return copy
 
@@ -228,6 +229,113 @@ def test_it_says_in_a_sentence_why_it_cannot(clone: Path, template: Path, tmp_pa
     assert "a branch `template` that no update made" in refused(clone, *there)
     (clone / "notes.txt").write_text("mine")
     assert "commit or stash first" in refused(clone, *there)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("cherry-pick", "other"), "a cherry-pick is under way: end it first"),
+        (("merge", "other"), "another merge is under way: end it first, by `git commit` or `git merge --abort`"),
+    ],
+)
+def test_it_begins_in_nothing_else_that_git_has_in_hand(
+    clone: Path, template: Path, words: tuple[str, ...], told: str
+) -> None:
+    before = git(clone, "rev-parse", "HEAD").strip()
+    for name in ("other", "own"):
+        git(clone, "checkout", "--quiet", "-b", name, before)
+        first_line(clone / "README.md", f"# As {name}")
+        commit(clone)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(clone, *words)
+    git(clone, "checkout", "HEAD", "--", ".")  # clean, as after all was mended in favour of this side
+
+    assert told in refused(clone, "--from", str(template))
+
+
+def test_no_update_goes_back(clone: Path, template: Path) -> None:
+    told = refused(clone, "--from", str(template), "--to", "v0.1.0", "--base", "v0.2.0")
+
+    assert "v0.1.0 is older than v0.2.0, which this clone has" in told
+
+
+def test_what_git_ignores_is_not_written_over(clone: Path, template: Path) -> None:
+    (clone / ".git" / "info" / "exclude").write_text("/deploy/newer.md\n")
+    (clone / "deploy" / "newer.md").write_text("mine")
+
+    assert "deploy/newer.md, which git ignores, is where the template adds" in refused(clone, "--from", str(template))
+    assert (clone / "deploy" / "newer.md").read_text() == "mine"
+
+
+def test_a_hook_that_fails_does_not_end_it_half_way(clone: Path, template: Path) -> None:
+    hook = clone / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    done = run_in(clone, *UPDATE, "--from", str(template))
+
+    assert (done.returncode, "both sides edited these files:\n  AGENTS.md\n" in done.stdout) == (0, True), done.stderr
+
+
+def test_what_fails_in_the_middle_is_taken_back(clone: Path, template: Path) -> None:
+    script = (
+        "import sys; from deploy import update; from deploy.clone import Refused, command\n"
+        "def settle(*_):\n    raise Refused('no room')\n"
+        "update.settle = settle\n"
+        f"sys.argv[1:] = ['--from', {str(template)!r}]\n"
+        "command(update.main)"
+    )
+    before = git(clone, "status", "--porcelain"), git(clone, "branch", "--list")
+    done = run_in(clone, "python", "-c", script)
+
+    assert (done.returncode, done.stderr) == (1, "nothing was changed: no room\n")
+    assert (git(clone, "status", "--porcelain"), git(clone, "branch", "--list")) == before
+    assert "no update is under way" in refused(clone, "--abort")
+
+
+def test_an_interrupted_one_leaves_no_work_tree(clone: Path, template: Path) -> None:
+    script = (
+        "import os, signal, sys; from deploy import projection, update; from deploy.clone import command\n"
+        "done, at = projection.run, sys.argv[1]\n"
+        "def run(*words):\n"
+        "    said = done(*words)\n"
+        "    if at in words:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return said\n"
+        "projection.run = run\n"
+        f"sys.argv[1:] = ['--from', {str(template)!r}]\n"
+        "command(update.main)"
+    )
+    for at in ("worktree", "write-tree"):
+        done = run_in(clone, "python", "-c", script, at)
+
+        assert "interrupted" in done.stderr, done.stderr
+        assert len(git(clone, "worktree", "list").splitlines()) == 1, at
+
+
+def test_leaving_it_takes_what_git_has_laid_beside_and_names_what_else_is_new(clone: Path, template: Path) -> None:
+    (clone / "deploy" / "newer.md").mkdir()
+    (clone / "deploy" / "newer.md" / "ours").write_text("ours")
+    commit(clone)
+    assert run_in(clone, *UPDATE, "--from", str(template)).returncode == 0
+    (clone / "notes.txt").write_text("mine")
+    assert "template v0.2.0" in git(clone, "status", "--porcelain")
+    done = run_in(clone, *UPDATE, "--abort")
+
+    assert done.stdout.endswith("written meanwhile, which git does not know:\nnotes.txt\n")
+    assert git(clone, "status", "--porcelain") == "?? notes.txt\n"
+
+
+def test_two_work_trees_of_one_repository_each_have_an_update_of_their_own(
+    clone: Path, template: Path, tmp_path: Path
+) -> None:
+    git(clone, "worktree", "add", "--quiet", "-b", "second", str(tmp_path / "second"))
+    for tree in (tmp_path / "second", clone):
+        assert run_in(tree, *UPDATE, "--from", str(template)).returncode == 0
+    for tree in (clone, tmp_path / "second"):
+        done = run_in(tree, *UPDATE, "--abort")
+
+        assert (done.returncode, git(tree, "status", "--porcelain")) == (0, ""), done.stderr
+    assert git(clone, "branch", "--list", "template") == ""
 
 
 def test_a_shallow_clone_is_told(template: Path, tmp_path: Path) -> None:

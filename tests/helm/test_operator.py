@@ -138,7 +138,7 @@ def test_a_look_into_the_log_finds_each_event_that_it_names(line: str, tmp_path:
     recorded = tmp_path / "log"
     [grep] = [part for part in line.split(" | ") if part.startswith("grep ")]
     wanted = [word.strip('"') for word in shlex.split(grep)[1:] if word != "-e"]
-    events = ["ready", *wanted, "request"]
+    events = ["starting", *wanted, "request"]
     recorded.write_text("".join(json.dumps({"level": "info", "event": event}) + "\n" for event in events))
 
     found = run(line, RECORDED=str(recorded)).stdout

@@ -5,6 +5,7 @@ process at the end. Most tests wait rather than compute: there are two processes
 """
 
 import os
+import signal
 
 import pytest
 
@@ -44,6 +45,13 @@ BEGUN_FIRST = (
     "test_memory.py",
     "test_values.py",
 )
+
+
+def pytest_configure() -> None:
+    """Let what is started here hear Ctrl-C: a shell that runs `make test` in the background has it ignored by all."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers() -> int:

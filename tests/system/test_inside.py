@@ -39,8 +39,8 @@ async def holding(directory: Path, database_url: str, **settings: object) -> Asy
         yield service
 
 
-# A count for less than the 10 s after which idle threads of Trio's wake up, also on a busy machine: one of them may be
-# who gets the interpreter as C code lets it go, and the watchdog is too late (3 of 84 with 13 s).
+# A count for less than the 10 s after which idle threads of Trio's wake up, also on a busy machine: whoever waits for
+# the interpreter as C code lets it go may be the one that gets it, and the watchdog is too late (3 of 84 with 13 s).
 @pytest.mark.parametrize(
     ("path", "line"), [("/hold?seconds=1", "time.sleep(float"), ("/compute?count=20000000", "sum(range(int")]
 )

@@ -11,9 +11,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
-from operator import call, methodcaller
 from types import FrameType
 from typing import Any
 
@@ -25,8 +22,6 @@ SERIOUS = 1.0
 RECENT = 60.0
 # How many innermost frames are logged.
 FRAMES = 12
-
-type Look = tuple[Callable[[], Any], ...]
 
 log = structlog.get_logger(__name__)
 
@@ -121,23 +116,18 @@ class Watchdog:
     # on the thread
 
     def _look(self, ident: int) -> None:
-        # Each is C code, and called by C code. Whoever had to wait for the interpreter may be asked for it back before
-        # its next line of Python, where processors are scarce; the culprit would have gone on by then.
-        frames = map(methodcaller("get", ident), map(call, repeat(sys._current_frames)))
-        look: Look = (self._now, partial(getattr, self, "_beat"), _clock(ident), partial(next, frames))
         suspect: object = None
-        told = pause = 0.0
-        before, _, worked_before, _ = map(call, look)
-        while True:
-            wait_and_look: Look = (partial(self._running.acquire, timeout=pause), *look)
-            ended, now, beat, worked, frame = map(call, wait_and_look)
-            if ended:
-                break
+        told = 0.0
+        before, worked_before = self._now(), _worked(ident)
+        while not self._running.acquire(timeout=self._pause(before)):
+            began, worked = self._now(), _worked(ident)
+            now, beat = self._now(), self._beat
             late = now - beat - self._interval
             # A clock that stands still is a breakpoint's: what was slow on the way to it disturbs nobody at the prompt.
-            if late < self.threshold / 2 or beat == told or self._now() == now:
+            if late < self.threshold / 2 or beat == told or now == began:
                 suspect = None
             else:
+                frame = sys._current_frames().get(ident)
                 task = running_task(frame)
                 # C code that keeps the interpreter to itself keeps us out, too: then once is enough, if it worked.
                 kept_out = now - before > self.threshold and worked - worked_before > self.threshold / 2
@@ -145,11 +135,12 @@ class Watchdog:
                     told = beat
                     self._tell(task, frame, late)
                 suspect = task
-            del frame  # with what its function has at hand, which may be on its way out
-            before, worked_before = now, worked
-            # None if this look was kept out after it had seen what was before.
-            pause = 0.0 if self._now() - now > self.threshold / 2 else self._interval
+            before, worked_before = began, worked
         self._running.release()
+
+    def _pause(self, began: float) -> float:
+        """Return the seconds to the next look: none if this one was kept out in its middle, and saw what was before."""
+        return 0.0 if self._now() - began > self.threshold / 2 else self._interval
 
     def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
         # Both at once, before anything that lets the loop's thread go on.
@@ -167,9 +158,11 @@ class Watchdog:
         )
 
 
-def _clock(ident: int) -> Callable[[], float]:
-    """Return what tells the processor's seconds that a thread has used, where the system tells; 0 elsewhere."""
-    return partial(time.clock_gettime, time.pthread_getcpuclockid(ident)) if sys.platform == "linux" else float
+def _worked(ident: int) -> float:
+    """Return the processor's seconds that a thread has used, where the system tells."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
 def _place(stack: list[traceback.FrameSummary]) -> str:

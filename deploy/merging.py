@@ -43,8 +43,7 @@ def whole_or_none(new: str) -> Iterator[None]:
     except BaseException:
         for name in ("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG"):
             place(name).unlink(missing_ok=True)
-        run("git", "reset", "--quiet", "--hard")
-        take_back(new)
+        reset(new)
         raise
 
 
@@ -52,8 +51,7 @@ def leave() -> None:
     if not merging():
         raise Refused("no update is under way")
     new, before = merged(), untracked()
-    run("git", *HOOKLESS, "reset", "--quiet", "--hard")
-    take_back(new)
+    reset(new)
     # The tree was clean when the update began: what git has laid beside a folder of that name is the update's.
     for name in (name for name in before if "~template " in name and (ROOT / name).is_file()):
         (ROOT / name).unlink()
@@ -66,8 +64,9 @@ def untracked() -> list[str]:
     return run("git", "ls-files", "--others", "--exclude-standard", "-z").split("\0")[:-1]
 
 
-def take_back(new: str) -> None:
-    """Put the branch back to where it was before an update, unless another work tree's has gone on from there."""
+def reset(new: str) -> None:
+    """Put the tree back to before an update, and the branch, unless another work tree's has gone on from there."""
+    run("git", *HOOKLESS, "reset", "--quiet", "--hard")
     if tip() != new:
         return
     parents = [ask("rev-parse", "--verify", "--quiet", f"{new}~{back}") for back in (1, 2)]

@@ -87,9 +87,11 @@ def update(to: str, url: str, base: str) -> None:
     fetch(url)
     target = pick(to, url)
     base = find_base(base, origin.commit, target)
-    if to and base != target and ask("merge-base", base, target) == target:
-        raise Refused(f"{describe(target)} is older than {describe(base)}, which this clone has: no update goes back")
     if ask("merge-base", base, target) == target:
+        if to and base != target:
+            raise Refused(
+                f"{describe(target)} is older than {describe(base)}, which this clone has: no update goes back"
+            )
         say(f"there is nothing newer at {without_password(url)}: this clone has {describe(target)} already")
         return
     origin = replace(derived(origin, base), url=without_password(url))

@@ -145,7 +145,8 @@ async def _poll(pgconn: PGconn) -> None:
                 return
             case _:
                 break
-    raise psycopg.OperationalError(f"{pgconn.get_error_message()}{pooler_problem(pgconn.get_error_message())}")
+    refusal = pgconn.get_error_message()
+    raise psycopg.OperationalError(f"{refusal}{pooler_problem(refusal)}")
 
 
 def _refuse_encodings(pgconn: PGconn) -> None:

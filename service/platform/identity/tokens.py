@@ -151,7 +151,9 @@ def _is_deep(document: dict[str, Any]) -> bool:
     for _ in range(MOST_DEEP):
         within = [one.values() if isinstance(one, dict) else one for one in level]
         level = [inner for values in within for inner in values if isinstance(inner, dict | list)]
-    return bool(level)
+        if not level:
+            return False
+    return True
 
 
 def _finite(digits: str) -> float:

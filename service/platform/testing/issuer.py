@@ -39,6 +39,7 @@ class Issuer:
         self.secret = "the client's secret"
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
         self.omits_id_token = False
+        self.takes = "client_secret_basic"  # how its client has to send the secret
         self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
         self.odd: dict[str, Any] = {}  # what its discovery document says in place of the truth
         self.sign_with("ES256")
@@ -87,11 +88,13 @@ class Issuer:
 
     def exchange(self, form: Mapping[str, str], authorization: str) -> tuple[dict[str, Any], int]:
         """Return the tokens for a code, once, or why there are none, and the status (RFC 6749, 5.2)."""
+        wanted: tuple[str, str | None] = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}", None
+        if self.takes == "client_secret_post":
+            wanted = "", self.secret
+        if (authorization, form.get("client_secret")) != wanted or form.get("client_id") != CLIENT:
+            return {"error": "invalid_client"}, 401
         asked, claims = self._codes.pop(form.get("code", ""), ({}, {}))
         challenge = urlsafe_b64encode(sha256(form.get("code_verifier", "").encode()).digest()).rstrip(b"=").decode()
-        wanted = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}"
-        if authorization != wanted or form.get("client_id") != CLIENT:
-            return {"error": "invalid_client"}, 401
         if not asked or asked["code_challenge"] != challenge or asked["redirect_uri"] != form.get("redirect_uri"):
             return {"error": "invalid_grant"}, 400
         id_token = self.token(header={"typ": "JWT"}, **claims)

@@ -94,11 +94,16 @@ class Site:
 
 @asynccontextmanager
 async def sites(
-    make_settings: MakeSettings, count: int = 1, sign_with: str = "ES256", **changes: Any
+    make_settings: MakeSettings,
+    count: int = 1,
+    sign_with: str = "ES256",
+    odd: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[list[Site]]:
-    """Yield replicas of a service that is a client of one provider."""
+    """Yield replicas of a service that is a client of one provider, with an odd discovery document or a good one."""
     async with open_issuer() as issuer, AsyncExitStack() as stack:
         issuer.sign_with(sign_with)
+        issuer.odd = odd or {}
         client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
         settings = make_settings(**FREE, **auth(issuer) | client | changes)
         found = []
@@ -332,6 +337,27 @@ async def test_a_provider_that_does_not_know_this_client_is_told_from_a_code_tha
     )
     assert over.json()["detail"].startswith("the identity provider answers 400 (invalid_grant) to the code, which is ")
     assert capfd.readouterr().out.count("identity provider refuses this client") == 1
+
+
+@pytest.mark.parametrize(
+    ("offered", "takes", "signed_in"),
+    [
+        (["client_secret_post", "client_secret_basic"], "client_secret_post", True),
+        (["client_secret_post", "private_key_jwt"], "client_secret_post", True),
+        (["client_secret_post", "client_secret_basic"], "client_secret_basic", True),
+        (["private_key_jwt"], "client_secret_basic", True),
+        ("client_secret_post", "client_secret_basic", True),
+        (["client_secret_basic"], "client_secret_post", False),
+    ],
+)
+async def test_a_secret_is_sent_in_the_way_that_the_provider_takes(
+    make_settings: MakeSettings, offered: Any, takes: str, signed_in: bool
+) -> None:
+    async with sites(make_settings, odd={"token_endpoint_auth_methods_supported": offered}) as [site]:
+        site.issuer.takes = takes
+        statuses = [(await site.browser().sign_in()).status_code for _ in range(2)]
+
+    assert statuses == ([303, 303] if signed_in else [401, 401])
 
 
 @pytest.mark.parametrize(

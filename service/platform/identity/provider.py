@@ -95,6 +95,17 @@ class Provider:
         self._way = way
         return given
 
+    async def userinfo(self, token: str) -> dict[str, Any]:
+        """Return what the provider tells whoever has an access token, nothing if it has no such endpoint.
+
+        Raises ProviderAway.
+        """
+        if "userinfo_endpoint" not in self._discovered:
+            return {}
+        url = await self.endpoint("userinfo_endpoint")
+        document, _ = await self._send("GET", url, headers={"Authorization": f"Bearer {token}"})
+        return document
+
     def _ways(self) -> list[str]:
         """Return how the provider takes a secret, the way that was right the last time first."""
         offered = self._discovered.get("token_endpoint_auth_methods_supported")
@@ -116,11 +127,18 @@ class Provider:
         return await self._send("GET", url)
 
     async def _send(
-        self, method: str, address: str, form: Mapping[str, Any] | None = None, *, auth: httpx2.Auth | None = None
+        self,
+        method: str,
+        address: str,
+        form: Mapping[str, Any] | None = None,
+        *,
+        auth: httpx2.Auth | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
         url = address.partition("?")[0]
         try:
-            request = self._client.build_request(method, address, data=form, headers={"Accept": "application/json"})
+            asked = {"Accept": "application/json"} | dict(headers or {})
+            request = self._client.build_request(method, address, data=form, headers=asked)
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
                 refused = method == "POST" and 400 <= response.status_code < 500

@@ -10,7 +10,7 @@ import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from joserfc import jws
@@ -123,6 +123,17 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Call
     return Caller(subject=subject, name=_name(claims, subject), scopes=_scopes(claims), expires=expires, claims=claims)
 
 
+def add_claims(caller: Caller, told: dict[str, Any]) -> Caller:
+    """Return a caller with the claims of the userinfo endpoint beside those of its token, which win.
+
+    Claims of another subject are left out (OpenID Connect Core 1.0, 5.3.2), and such as no database stores.
+    """
+    if told.get("sub") != caller.subject or not _is_storable(told):
+        return caller
+    claims = {**told, **caller.claims}
+    return replace(caller, name=_name(claims, caller.subject), claims=claims)
+
+
 def refuse(why: str, flaw: Flaw) -> NoReturn:
     raise Unauthenticated(why, flaw=flaw)
 
@@ -144,6 +155,15 @@ def _json_object(segment: str) -> dict[str, Any]:
     if _is_deep(read):
         refuse(f"the token is more than {MOST_DEEP} levels deep", Flaw.FORM)
     return read
+
+
+def _is_storable(document: dict[str, Any]) -> bool:
+    if _is_deep(document) or any(map(_UNSTORABLE.search, _texts(document))):
+        return False
+    try:
+        return len(json.dumps(document, allow_nan=False)) <= MOST_CHARACTERS
+    except ValueError:
+        return False
 
 
 def _is_deep(document: dict[str, Any]) -> bool:

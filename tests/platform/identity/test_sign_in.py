@@ -28,6 +28,7 @@ from service.platform.identity.provider import refusal_of
 from service.platform.identity.session_store import MOST_SESSIONS, insert_session
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
+from service.platform.identity.tokens import add_claims
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -98,12 +99,13 @@ async def sites(
     count: int = 1,
     sign_with: str = "ES256",
     odd: dict[str, Any] | None = None,
+    userinfo: dict[str, Any] | None = None,
     **changes: Any,
 ) -> AsyncIterator[list[Site]]:
     """Yield replicas of a service that is a client of one provider, with an odd discovery document or a good one."""
     async with open_issuer() as issuer, AsyncExitStack() as stack:
         issuer.sign_with(sign_with)
-        issuer.odd = odd or {}
+        issuer.odd, issuer.userinfo = odd or {}, userinfo
         client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
         settings = make_settings(**FREE, **auth(issuer) | client | changes)
         found = []
@@ -212,6 +214,55 @@ async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) ->
     assert (back.headers["Location"], again.status_code) == ("/members", 401)
     assert (me["subject"], me["name"]) == ("ada", "Ada Lovelace")
     assert end.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "claims", "name"),
+    [
+        ({"sub": "u-1", "name": "Ada"}, {}, "Ada"),
+        ({"sub": "u-1", "preferred_username": "ada"}, {"name": " "}, "ada"),
+        ({"sub": "u-1", "name": "another"}, {"name": "Ada"}, "Ada"),  # then nobody asks
+        ({"sub": "u-2", "name": "another"}, {}, "u-1"),
+        ({"name": "of nobody"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "A\0"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "\ud800"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": float("inf")}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": json.loads("[" * 60 + "]" * 60)}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": "x" * 13_000}, {}, "u-1"),
+        (None, {}, "u-1"),
+    ],
+)
+async def test_a_name_that_the_id_token_lacks_is_asked_for(
+    make_settings: MakeSettings, userinfo: dict[str, Any] | None, claims: dict[str, Any], name: str
+) -> None:
+    """A provider that keeps to the standard tells names, and what else a scope stands for, at its userinfo endpoint."""
+    async with sites(make_settings, userinfo=userinfo) as [site]:
+        browser = site.browser()
+        back = await browser.sign_in(**{"sub": "u-1", "name": None} | claims)
+        me = await browser.me()
+
+    assert (back.status_code, me["subject"], me["name"]) == (303, "u-1", name)
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:1", "http://example.org", 7])
+async def test_without_what_the_provider_could_tell_one_is_signed_in_all_the_same(
+    make_settings: MakeSettings, capfd: pytest.CaptureFixture[str], where: Any
+) -> None:
+    async with sites(make_settings, odd={"userinfo_endpoint": where}) as [site]:
+        browser = site.browser()
+        back = await browser.sign_in(sub="u-1", name=None)
+        me = await browser.me()
+
+    assert (back.status_code, me["name"]) == (303, "u-1")
+    assert capfd.readouterr().out.count("identity provider tells no name") == 1
+
+
+def test_claims_of_a_token_win_over_those_that_are_told_beside_it() -> None:
+    caller = Caller(subject="u-1", name="u-1", claims={"sub": "u-1", "groups": ["a"]})
+    told = add_claims(caller, {"sub": "u-1", "name": "Ada", "groups": ["b"], "email": "a@example.org"})
+
+    assert told.name == "Ada"
+    assert told.claims == {"sub": "u-1", "name": "Ada", "groups": ["a"], "email": "a@example.org"}
 
 
 def pending(**changes: Any) -> str:

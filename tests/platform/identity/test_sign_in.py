@@ -428,6 +428,24 @@ async def test_a_token_for_another_client_is_told_so(make_settings: MakeSettings
     assert (back.status_code, back.json()["detail"]) == (401, said)
 
 
+async def test_the_id_token_of_a_sign_in_is_no_access_token(make_settings: MakeSettings) -> None:
+    """Where the audience is the client's name nothing but its nonce tells it from what a program may send."""
+    async with sites(make_settings, auth_audience=CLIENT) as [site]:
+        begun = await site.browser().ask("/auth/sign-in")
+        nonce = parse_qs(urlsplit(begun.headers["Location"]).query)["nonce"][0]
+        answers = [
+            await site.client.get("/members", headers={"Authorization": f"Bearer {token}"})
+            for token in (
+                site.issuer.token(header={"typ": "JWT"}, aud=CLIENT, nonce=nonce),
+                site.issuer.token(header={"typ": "JWT"}, aud=CLIENT, nonce="a program's", at_hash="x"),  # Google's
+                site.issuer.token(header={"typ": "JWT"}, aud=[CLIENT], nonce=7),
+            )
+        ]
+
+    assert [answer.status_code for answer in answers] == [401, 200, 200]
+    assert answers[0].json()["detail"] == "the token is the ID token of a browser's sign-in; send an access token"
+
+
 async def test_over_http_who_comes_back_without_the_cookie_is_told_why(make_settings: MakeSettings) -> None:
     """Browsers keep no Secure cookie there but on their own machine: to begin anew would be in vain."""
     async with sites(make_settings, trusted_proxies="127.0.0.1") as [site]:

@@ -71,6 +71,10 @@ class Provider:
         except ValueError as error:
             raise ProviderAway(f"{where}: {name} {error}") from error
 
+    def says(self, name: str) -> Any:
+        """Return what else the discovery document has, as it was fetched last; None for nothing."""
+        return self._discovered.get(name)
+
     async def exchange(self, form: Mapping[str, str], *, client: str, secret: str | None) -> dict[str, Any]:
         """Return what the provider gives for a code. Raises ProviderAway, CodeRefused.
 

@@ -98,7 +98,9 @@ def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_
 
 def check_id_token(claims: Mapping[str, Any], *, nonce: str, client: str) -> None:
     """Raise Unauthenticated unless a token that holds answers this very sign-in, and was made for this client."""
-    if not isinstance(claims.get("nonce"), str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
+    if "nonce" not in claims:
+        refuse("the ID token holds no nonce, which the identity provider was sent and has to repeat", Flaw.SIGN_IN)
+    if not isinstance(claims["nonce"], str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
         refuse("the ID token answers another sign-in", Flaw.SIGN_IN)
     if claims.get("azp", client) != client:
         refuse("the ID token is for another client", Flaw.AUDIENCE)

@@ -28,6 +28,10 @@ MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# What a refusal may repeat of a token, as it cannot be anything else (RFC 7518, 3.1; RFC 8037; RFC 8812; RFC 9864).
+_NAMES = frozenset({"none", "EdDSA", "Ed25519", "Ed448", "ES256K"}) | {
+    f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)
+}
 # An access token, or one that does not say; not one made for something else, such as a sign-out (RFC 8725, 3.11).
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
 
@@ -63,12 +67,13 @@ def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> He
     if len(token) > MOST_CHARACTERS:
         refuse(f"the token has more than {MOST_CHARACTERS} characters", Flaw.FORM)
     if not _FORM.fullmatch(token):
-        refuse("the token is no signed JWT", Flaw.FORM)
+        wanted = f"ask the identity provider for one with the audience {variable('auth_audience')}"
+        refuse(f"the token is no signed JWT; {wanted}", Flaw.FORM)
     header = _json_object(token.partition(".")[0])
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
-        holds = variable("auth_algorithms")
-        refuse(f"the token is signed with an algorithm that {holds} does not hold", Flaw.ALGORITHM)
+        name = f"{algorithm}, which" if isinstance(algorithm, str) and algorithm in _NAMES else "an algorithm that"
+        refuse(f"the token is signed with {name} {variable('auth_algorithms')} does not hold", Flaw.ALGORITHM)
     if not isinstance(kind, str) or kind.lower() not in types:
         refuse(f"the token is of another type: its typ must be one of {', '.join(sorted(types))}", Flaw.TYPE)
     if "crit" in header:

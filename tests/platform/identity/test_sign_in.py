@@ -446,6 +446,14 @@ async def test_the_id_token_of_a_sign_in_is_no_access_token(make_settings: MakeS
     assert answers[0].json()["detail"] == "the token is the ID token of a browser's sign-in; send an access token"
 
 
+async def test_a_provider_that_does_not_repeat_the_nonce_is_told_so(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        back = await site.browser().sign_in(nonce=None)
+
+    said = "the ID token holds no nonce, which the identity provider was sent and has to repeat"
+    assert (back.status_code, back.json()["detail"]) == (401, said)
+
+
 async def test_over_http_who_comes_back_without_the_cookie_is_told_why(make_settings: MakeSettings) -> None:
     """Browsers keep no Secure cookie there but on their own machine: to begin anew would be in vain."""
     async with sites(make_settings, trusted_proxies="127.0.0.1") as [site]:

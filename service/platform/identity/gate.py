@@ -134,6 +134,8 @@ class Gate:
 
     async def _key(self, kid: str | None) -> PublicKey:
         key = await self._keys.find(kid)
+        if key is None and kid is None:  # whoever has several must name it (OpenID Connect Core 1.0, 10.1)
+            refuse("the token does not name its key (kid), and the issuer does not have just one", Flaw.KEY)
         if key is None:
             refuse("the token is signed with a key that the issuer does not have", Flaw.KEY)
         return key

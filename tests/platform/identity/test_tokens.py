@@ -153,6 +153,19 @@ async def test_no_attack_is_let_in(make_settings: MakeSettings) -> None:
     print(f"{len(ATTACKS)} attacks, 0 accepted")
 
 
+async def test_a_key_that_is_not_named_is_told_from_one_that_is_not_there(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as here:
+        details = [
+            (await here.client.get("/members", headers={"Authorization": f"Bearer {token}"})).json()["detail"]
+            for token in (here.issuer.token(header={"kid": None}), here.issuer.token(header={"kid": "key-9"}))
+        ]
+
+    assert details == [
+        "the token does not name its key (kid), and the issuer does not have just one",
+        "the token is signed with a key that the issuer does not have",
+    ]
+
+
 async def ask_plainly(here: World, token: str) -> int:
     """Ask with a client that holds no answer against the document: the server refuses before there is a route."""
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:

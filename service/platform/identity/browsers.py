@@ -5,16 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
+import structlog
+import trio
+
 from service.platform.errors import Unavailable
 from service.platform.identity.answer import Answer
 from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.gate import Gate
-from service.platform.identity.keys import ProviderAway
+from service.platform.identity.keys import PATIENCE, ProviderAway
 from service.platform.identity.provider import CodeRefused, Provider
 from service.platform.identity.sessions import Sessions
 from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending, told
 from service.platform.identity.statistics import IdentityStatistics
-from service.platform.identity.tokens import refuse
+from service.platform.identity.tokens import add_claims, refuse
+
+log = structlog.get_logger(__name__)
 
 CALLBACK = "/auth/callback"
 
@@ -92,8 +97,19 @@ class Browsers:
         if not isinstance(token, str):
             refuse("the identity provider gave no ID token", Flaw.SIGN_IN)
         caller = await self._gate.check_id_token(token, client=self._client, nonce=pending.nonce)
+        if caller.name == caller.subject:  # many ID tokens hold no name (OpenID Connect Core 1.0, 5.4)
+            caller = add_claims(caller, await self._userinfo(given.get("access_token")))
         scopes = caller.scopes | frozenset(granted.split() if isinstance(granted, str) else ())
         return replace(caller, scopes=scopes, expires=time.time() + self.lifetime)
+
+    async def _userinfo(self, token: object) -> dict[str, Any]:
+        """Return what the provider tells of whoever signed in, nothing when it cannot: a name may be missing."""
+        try:
+            with trio.fail_after(PATIENCE):
+                return await self._provider.userinfo(token) if isinstance(token, str) else {}
+        except (ProviderAway, trio.TooSlowError) as error:
+            log.warning("identity provider tells no name", error=str(error) or f"no answer within {PATIENCE:g} seconds")
+            return {}
 
     async def sign_out(self, session: str, *, site: str) -> str:
         """End a session; return where the browser goes to end the provider's own, or back to the site's first page."""

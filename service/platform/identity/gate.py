@@ -19,7 +19,7 @@ from service.platform.identity.ids import read_id
 from service.platform.identity.keys import Keys
 from service.platform.identity.public_keys import PublicKey
 from service.platform.identity.sessions import Sessions
-from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_id_token, check_logout
+from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_access_token, check_id_token, check_logout
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
 from service.platform.identity.tokens import Rules, read_claims, read_header, refuse, verify
@@ -134,6 +134,8 @@ class Gate:
 
     async def _key(self, kid: str | None) -> PublicKey:
         key = await self._keys.find(kid)
+        if key is None and kid is None:  # whoever has several must name it (OpenID Connect Core 1.0, 10.1)
+            refuse("the token does not name its key (kid), and the issuer does not have just one", Flaw.KEY)
         if key is None:
             refuse("the token is signed with a key that the issuer does not have", Flaw.KEY)
         return key
@@ -153,6 +155,7 @@ class Gate:
         header = read_header(token, self._rules)
         key = await self._key(header.kid)
         verified = verify(token, header, key, self._rules, now=self._now())
+        check_access_token(verified.claims)
         caller = replace(verified, label=self._label(verified.subject))
         self._remember(digest, caller)
         self._statistics.tokens["accepted"] += 1

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 DISCOVERY = "/.well-known/openid-configuration"
 MOST_BYTES = 1 << 18  # a document of keys has some thousand
+IN_HEADER, IN_BODY = "client_secret_basic", "client_secret_post"  # how a client sends its secret
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])")
 
 
@@ -41,6 +42,7 @@ class Provider:
         self._issuer = issuer
         self._jwks_url = jwks_url
         self._discovered: dict[str, Any] = {}
+        self._way = IN_HEADER
 
     async def fetch_keys(self) -> Fetched[PublicKey]:
         """Return the keys that may verify a token. Raises ProviderAway."""
@@ -69,27 +71,78 @@ class Provider:
         except ValueError as error:
             raise ProviderAway(f"{where}: {name} {error}") from error
 
+    def says(self, name: str) -> Any:
+        """Return what else the discovery document has, as it was fetched last; None for nothing."""
+        return self._discovered.get(name)
+
     async def exchange(self, form: Mapping[str, str], *, client: str, secret: str | None) -> dict[str, Any]:
-        """Return what the provider gives for a code. Raises ProviderAway, CodeRefused."""
+        """Return what the provider gives for a code. Raises ProviderAway, CodeRefused.
+
+        A secret is sent in the other way too when the provider offers two and does not know the client by the first:
+        for which one a client is registered it does not tell, and some do not decode what the header has encoded. A
+        code is looked at only when the client is known, and so is still good.
+        """
         url = await self.endpoint("token_endpoint")
         sent = dict(form) | {"grant_type": "authorization_code", "client_id": client}
-        basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe="")) if secret else None
+        way, *others = self._ways() if secret else ("",)
         try:
-            document, _ = await self._send("POST", url, sent, auth=basic)
+            try:
+                given = await self._exchange(url, sent, client, secret, way)
+            except ClientRefused:
+                if not others:
+                    raise
+                [way] = others
+                given = await self._exchange(url, sent, client, secret, way)
         except ClientRefused as refused:
             log.warning("identity provider refuses this client", error=str(refused))
             raise
+        self._way = way
+        return given
+
+    async def userinfo(self, token: str) -> dict[str, Any]:
+        """Return what the provider tells whoever has an access token, nothing if it has no such endpoint.
+
+        Raises ProviderAway.
+        """
+        if "userinfo_endpoint" not in self._discovered:
+            return {}
+        url = await self.endpoint("userinfo_endpoint")
+        document, _ = await self._send("GET", url, headers={"Authorization": f"Bearer {token}"})
+        return document
+
+    def _ways(self) -> list[str]:
+        """Return how the provider takes a secret, the way that was right the last time first."""
+        offered = self._discovered.get("token_endpoint_auth_methods_supported")
+        ways = [way for way in (IN_HEADER, IN_BODY) if isinstance(offered, list) and way in offered]
+        return sorted(ways, key=lambda way: way != self._way) or [IN_HEADER]  # what it takes if it does not say
+
+    async def _exchange(
+        self, url: str, form: dict[str, str], client: str, secret: str | None, way: str
+    ) -> dict[str, Any]:
+        basic = None
+        if secret and way == IN_BODY:
+            form = form | {"client_secret": secret}
+        elif secret:
+            basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe=""))
+        document, _ = await self._send("POST", url, form, auth=basic)
         return document
 
     async def _get(self, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
         return await self._send("GET", url)
 
     async def _send(
-        self, method: str, address: str, form: Mapping[str, Any] | None = None, *, auth: httpx2.Auth | None = None
+        self,
+        method: str,
+        address: str,
+        form: Mapping[str, Any] | None = None,
+        *,
+        auth: httpx2.Auth | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
         url = address.partition("?")[0]
         try:
-            request = self._client.build_request(method, address, data=form, headers={"Accept": "application/json"})
+            asked = {"Accept": "application/json"} | dict(headers or {})
+            request = self._client.build_request(method, address, data=form, headers=asked)
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
                 refused = method == "POST" and 400 <= response.status_code < 500

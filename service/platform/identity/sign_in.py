@@ -23,6 +23,7 @@ from service.platform.settings import variable
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
 YOUNG = 300.0  # seconds in which a logout token is taken
+OURS = "sign-in."  # what a nonce of ours begins with: by that an ID token made for a browser is known from a program's
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Pending:
 def begin(target: str) -> Pending:
     """Return a new sign-in. Raises Invalid for a target elsewhere."""
     state, nonce, verifier = (secrets.token_urlsafe(size) for size in (32, 32, 48))
-    return Pending(state, nonce, verifier, check_target(target))
+    return Pending(state, OURS + nonce, verifier, check_target(target))
 
 
 def check_target(target: str) -> str:
@@ -97,10 +98,22 @@ def authorization_url(endpoint: str, pending: Pending, *, client: str, redirect_
 
 def check_id_token(claims: Mapping[str, Any], *, nonce: str, client: str) -> None:
     """Raise Unauthenticated unless a token that holds answers this very sign-in, and was made for this client."""
-    if not isinstance(claims.get("nonce"), str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
+    if "nonce" not in claims:
+        refuse("the ID token holds no nonce, which the identity provider was sent and has to repeat", Flaw.SIGN_IN)
+    if not isinstance(claims["nonce"], str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
         refuse("the ID token answers another sign-in", Flaw.SIGN_IN)
     if claims.get("azp", client) != client:
         refuse("the ID token is for another client", Flaw.AUDIENCE)
+
+
+def check_access_token(claims: Mapping[str, Any]) -> None:
+    """Raise Unauthenticated for an ID token that a browser's sign-in was answered with: it is for us alone.
+
+    Where the audience is the client's own name nothing else tells it. Other marks of ID tokens (`nonce`, `at_hash`) are
+    also in what may be sent: ID tokens of Google's, and access tokens of Keycloak's before version 25.
+    """
+    if isinstance(nonce := claims.get("nonce"), str) and nonce.startswith(OURS):
+        refuse("the token is the ID token of a browser's sign-in; send an access token", Flaw.TYPE)
 
 
 @dataclass(frozen=True, slots=True)

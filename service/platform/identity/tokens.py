@@ -10,7 +10,7 @@ import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from joserfc import jws
@@ -28,6 +28,10 @@ MOST_SUBJECT = 255  # characters (OpenID Connect Core 1.0, 2)
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# What a refusal may repeat of a token, as it cannot be anything else (RFC 7518, 3.1; RFC 8037; RFC 8812; RFC 9864).
+_NAMES = frozenset({"none", "EdDSA", "Ed25519", "Ed448", "ES256K"}) | {
+    f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)
+}
 # An access token, or one that does not say; not one made for something else, such as a sign-out (RFC 8725, 3.11).
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
 
@@ -63,12 +67,13 @@ def read_header(token: str, rules: Rules, types: Collection[str] = _TYPES) -> He
     if len(token) > MOST_CHARACTERS:
         refuse(f"the token has more than {MOST_CHARACTERS} characters", Flaw.FORM)
     if not _FORM.fullmatch(token):
-        refuse("the token is no signed JWT", Flaw.FORM)
+        wanted = f"ask the identity provider for one with the audience {variable('auth_audience')}"
+        refuse(f"the token is no signed JWT; {wanted}", Flaw.FORM)
     header = _json_object(token.partition(".")[0])
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
-        holds = variable("auth_algorithms")
-        refuse(f"the token is signed with an algorithm that {holds} does not hold", Flaw.ALGORITHM)
+        name = f"{algorithm}, which" if isinstance(algorithm, str) and algorithm in _NAMES else "an algorithm that"
+        refuse(f"the token is signed with {name} {variable('auth_algorithms')} does not hold", Flaw.ALGORITHM)
     if not isinstance(kind, str) or kind.lower() not in types:
         refuse(f"the token is of another type: its typ must be one of {', '.join(sorted(types))}", Flaw.TYPE)
     if "crit" in header:
@@ -123,6 +128,17 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Call
     return Caller(subject=subject, name=_name(claims, subject), scopes=_scopes(claims), expires=expires, claims=claims)
 
 
+def add_claims(caller: Caller, told: dict[str, Any]) -> Caller:
+    """Return a caller with the claims of the userinfo endpoint beside those of its token, which win.
+
+    Claims of another subject are left out (OpenID Connect Core 1.0, 5.3.2), and such as no database stores.
+    """
+    if told.get("sub") != caller.subject or not _is_storable(told):
+        return caller
+    claims = {**told, **caller.claims}
+    return replace(caller, name=_name(claims, caller.subject), claims=claims)
+
+
 def refuse(why: str, flaw: Flaw) -> NoReturn:
     raise Unauthenticated(why, flaw=flaw)
 
@@ -144,6 +160,15 @@ def _json_object(segment: str) -> dict[str, Any]:
     if _is_deep(read):
         refuse(f"the token is more than {MOST_DEEP} levels deep", Flaw.FORM)
     return read
+
+
+def _is_storable(document: dict[str, Any]) -> bool:
+    if _is_deep(document) or any(map(_UNSTORABLE.search, _texts(document))):
+        return False
+    try:
+        return len(json.dumps(document, allow_nan=False)) <= MOST_CHARACTERS
+    except ValueError:
+        return False
 
 
 def _is_deep(document: dict[str, Any]) -> bool:

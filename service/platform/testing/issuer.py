@@ -39,6 +39,9 @@ class Issuer:
         self.secret = "the client's secret"
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
         self.omits_id_token = False
+        self.userinfo: dict[str, Any] | None = None  # what it tells whoever has an access token of its own
+        self._given: set[str] = set()
+        self.takes = "client_secret_basic"  # how its client has to send the secret
         self.more_keys: list[dict[str, Any]] = []  # to be shown beside its own
         self.odd: dict[str, Any] = {}  # what its discovery document says in place of the truth
         self.sign_with("ES256")
@@ -87,16 +90,24 @@ class Issuer:
 
     def exchange(self, form: Mapping[str, str], authorization: str) -> tuple[dict[str, Any], int]:
         """Return the tokens for a code, once, or why there are none, and the status (RFC 6749, 5.2)."""
+        wanted: tuple[str, str | None] = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}", None
+        if self.takes == "client_secret_post":
+            wanted = "", self.secret
+        if (authorization, form.get("client_secret")) != wanted or form.get("client_id") != CLIENT:
+            return {"error": "invalid_client"}, 401
         asked, claims = self._codes.pop(form.get("code", ""), ({}, {}))
         challenge = urlsafe_b64encode(sha256(form.get("code_verifier", "").encode()).digest()).rstrip(b"=").decode()
-        wanted = f"Basic {b64encode(f'{CLIENT}:{quote(self.secret)}'.encode()).decode()}"
-        if authorization != wanted or form.get("client_id") != CLIENT:
-            return {"error": "invalid_client"}, 401
         if not asked or asked["code_challenge"] != challenge or asked["redirect_uri"] != form.get("redirect_uri"):
             return {"error": "invalid_grant"}, 400
         id_token = self.token(header={"typ": "JWT"}, **claims)
         given = {"token_type": "Bearer", "access_token": id_token}
+        self._given.add(f"Bearer {id_token}")
         return given if self.omits_id_token else given | {"id_token": id_token}, 200
+
+    def tell(self, authorization: str) -> tuple[dict[str, Any], int]:
+        """Return what is known of whoever has an access token, and the status."""
+        known = authorization in self._given and self.userinfo is not None
+        return (self.userinfo or {}, 200) if known else ({"error": "invalid_token"}, 401)
 
     def documents(self) -> dict[str, Any]:
         keys = [*(key.as_dict(private=False) for key in self.keys), *self.more_keys]
@@ -108,6 +119,7 @@ class Issuer:
                 "token_endpoint": f"{self.url}/token",
                 "end_session_endpoint": f"{self.url}/end",
             }
+            | ({} if self.userinfo is None else {"userinfo_endpoint": f"{self.url}/userinfo"})
             | self.odd,
             "/keys": {"keys": keys},
         }
@@ -150,6 +162,9 @@ async def open_issuer() -> AsyncIterator[Issuer]:
                 return "", 503
             if path == "token":
                 given, status = issuer.exchange(await request.form, request.headers.get("Authorization", ""))
+                return Response(json.dumps(given), status)
+            if path == "userinfo":
+                given, status = issuer.tell(request.headers.get("Authorization", ""))
                 return Response(json.dumps(given), status)
             document = issuer.documents().get(f"/{path}")
             return Response(json.dumps(document), headers=issuer.headers, content_type="application/json")

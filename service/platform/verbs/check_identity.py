@@ -55,6 +55,9 @@ async def sign_in(provider: Provider, settings: PlatformSettings) -> Finding:
             await provider.endpoint("token_endpoint")
     except (ProviderAway, trio.TooSlowError) as error:
         return Finding("sign-in", str(error) or "no answer", "browsers cannot sign in until it answers", failed=True)
+    if provider.says("require_pushed_authorization_requests") is True:
+        why = f"{where} takes pushed authorization requests alone (PAR)"
+        return Finding("sign-in", why, "browsers cannot sign in until it takes others too", failed=True)
     return Finding("sign-in", f"at {where} as {settings.auth_client_id}, {kind}")
 
 

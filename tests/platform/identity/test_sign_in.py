@@ -28,6 +28,7 @@ from service.platform.identity.provider import refusal_of
 from service.platform.identity.session_store import MOST_SESSIONS, insert_session
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
+from service.platform.identity.tokens import add_claims
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
@@ -94,11 +95,17 @@ class Site:
 
 @asynccontextmanager
 async def sites(
-    make_settings: MakeSettings, count: int = 1, sign_with: str = "ES256", **changes: Any
+    make_settings: MakeSettings,
+    count: int = 1,
+    sign_with: str = "ES256",
+    odd: dict[str, Any] | None = None,
+    userinfo: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[list[Site]]:
-    """Yield replicas of a service that is a client of one provider."""
+    """Yield replicas of a service that is a client of one provider, with an odd discovery document or a good one."""
     async with open_issuer() as issuer, AsyncExitStack() as stack:
         issuer.sign_with(sign_with)
+        issuer.odd, issuer.userinfo = odd or {}, userinfo
         client = {"auth_client_id": CLIENT, "auth_client_secret": issuer.secret}
         settings = make_settings(**FREE, **auth(issuer) | client | changes)
         found = []
@@ -207,6 +214,55 @@ async def test_a_real_provider_signs_somebody_in(make_settings: MakeSettings) ->
     assert (back.headers["Location"], again.status_code) == ("/members", 401)
     assert (me["subject"], me["name"]) == ("ada", "Ada Lovelace")
     assert end.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "claims", "name"),
+    [
+        ({"sub": "u-1", "name": "Ada"}, {}, "Ada"),
+        ({"sub": "u-1", "preferred_username": "ada"}, {"name": " "}, "ada"),
+        ({"sub": "u-1", "name": "another"}, {"name": "Ada"}, "Ada"),  # then nobody asks
+        ({"sub": "u-2", "name": "another"}, {}, "u-1"),
+        ({"name": "of nobody"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "A\0"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "\ud800"}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": float("inf")}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": json.loads("[" * 60 + "]" * 60)}, {}, "u-1"),
+        ({"sub": "u-1", "name": "Ada", "x": "x" * 13_000}, {}, "u-1"),
+        (None, {}, "u-1"),
+    ],
+)
+async def test_a_name_that_the_id_token_lacks_is_asked_for(
+    make_settings: MakeSettings, userinfo: dict[str, Any] | None, claims: dict[str, Any], name: str
+) -> None:
+    """A provider that keeps to the standard tells names, and what else a scope stands for, at its userinfo endpoint."""
+    async with sites(make_settings, userinfo=userinfo) as [site]:
+        browser = site.browser()
+        back = await browser.sign_in(**{"sub": "u-1", "name": None} | claims)
+        me = await browser.me()
+
+    assert (back.status_code, me["subject"], me["name"]) == (303, "u-1", name)
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:1", "http://example.org", 7])
+async def test_without_what_the_provider_could_tell_one_is_signed_in_all_the_same(
+    make_settings: MakeSettings, capfd: pytest.CaptureFixture[str], where: Any
+) -> None:
+    async with sites(make_settings, odd={"userinfo_endpoint": where}) as [site]:
+        browser = site.browser()
+        back = await browser.sign_in(sub="u-1", name=None)
+        me = await browser.me()
+
+    assert (back.status_code, me["name"]) == (303, "u-1")
+    assert capfd.readouterr().out.count("identity provider tells no name") == 1
+
+
+def test_claims_of_a_token_win_over_those_that_are_told_beside_it() -> None:
+    caller = Caller(subject="u-1", name="u-1", claims={"sub": "u-1", "groups": ["a"]})
+    told = add_claims(caller, {"sub": "u-1", "name": "Ada", "groups": ["b"], "email": "a@example.org"})
+
+    assert told.name == "Ada"
+    assert told.claims == {"sub": "u-1", "name": "Ada", "groups": ["a"], "email": "a@example.org"}
 
 
 def pending(**changes: Any) -> str:
@@ -335,6 +391,27 @@ async def test_a_provider_that_does_not_know_this_client_is_told_from_a_code_tha
 
 
 @pytest.mark.parametrize(
+    ("offered", "takes", "signed_in"),
+    [
+        (["client_secret_post", "client_secret_basic"], "client_secret_post", True),
+        (["client_secret_post", "private_key_jwt"], "client_secret_post", True),
+        (["client_secret_post", "client_secret_basic"], "client_secret_basic", True),
+        (["private_key_jwt"], "client_secret_basic", True),
+        ("client_secret_post", "client_secret_basic", True),
+        (["client_secret_basic"], "client_secret_post", False),
+    ],
+)
+async def test_a_secret_is_sent_in_the_way_that_the_provider_takes(
+    make_settings: MakeSettings, offered: Any, takes: str, signed_in: bool
+) -> None:
+    async with sites(make_settings, odd={"token_endpoint_auth_methods_supported": offered}) as [site]:
+        site.issuer.takes = takes
+        statuses = [(await site.browser().sign_in()).status_code for _ in range(2)]
+
+    assert statuses == ([303, 303] if signed_in else [401, 401])
+
+
+@pytest.mark.parametrize(
     "body",
     [b"", b"{}", b"[]", b"null", b'"x"', b"[" * 100_000, b'{"error": null}', b'{"error": ["invalid_client"]}',
      b'{"error": {}}', b'{"error": "a b"}', b"\xff"],
@@ -348,6 +425,32 @@ async def test_a_token_for_another_client_is_told_so(make_settings: MakeSettings
         back = await site.browser().sign_in(aud="another")
 
     said = "the token is for another audience: its aud must hold SERVICE_AUTH_CLIENT_ID"
+    assert (back.status_code, back.json()["detail"]) == (401, said)
+
+
+async def test_the_id_token_of_a_sign_in_is_no_access_token(make_settings: MakeSettings) -> None:
+    """Where the audience is the client's name nothing but its nonce tells it from what a program may send."""
+    async with sites(make_settings, auth_audience=CLIENT) as [site]:
+        begun = await site.browser().ask("/auth/sign-in")
+        nonce = parse_qs(urlsplit(begun.headers["Location"]).query)["nonce"][0]
+        answers = [
+            await site.client.get("/members", headers={"Authorization": f"Bearer {token}"})
+            for token in (
+                site.issuer.token(header={"typ": "JWT"}, aud=CLIENT, nonce=nonce),
+                site.issuer.token(header={"typ": "JWT"}, aud=CLIENT, nonce="a program's", at_hash="x"),  # Google's
+                site.issuer.token(header={"typ": "JWT"}, aud=[CLIENT], nonce=7),
+            )
+        ]
+
+    assert [answer.status_code for answer in answers] == [401, 200, 200]
+    assert answers[0].json()["detail"] == "the token is the ID token of a browser's sign-in; send an access token"
+
+
+async def test_a_provider_that_does_not_repeat_the_nonce_is_told_so(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        back = await site.browser().sign_in(nonce=None)
+
+    said = "the ID token holds no nonce, which the identity provider was sent and has to repeat"
     assert (back.status_code, back.json()["detail"]) == (401, said)
 
 

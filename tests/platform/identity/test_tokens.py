@@ -153,6 +153,19 @@ async def test_no_attack_is_let_in(make_settings: MakeSettings) -> None:
     print(f"{len(ATTACKS)} attacks, 0 accepted")
 
 
+async def test_a_key_that_is_not_named_is_told_from_one_that_is_not_there(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as here:
+        details = [
+            (await here.client.get("/members", headers={"Authorization": f"Bearer {token}"})).json()["detail"]
+            for token in (here.issuer.token(header={"kid": None}), here.issuer.token(header={"kid": "key-9"}))
+        ]
+
+    assert details == [
+        "the token does not name its key (kid), and the issuer does not have just one",
+        "the token is signed with a key that the issuer does not have",
+    ]
+
+
 async def ask_plainly(here: World, token: str) -> int:
     """Ask with a client that holds no answer against the document: the server refuses before there is a route."""
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
@@ -294,7 +307,9 @@ def test_a_refusal_says_what_a_claim_must_be(changes: dict[str, Any], said: str)
 @pytest.mark.parametrize(
     ("header", "types", "said"),
     [
-        ({"alg": "RS256"}, (), "the token is signed with an algorithm that SERVICE_AUTH_ALGORITHMS does not hold"),
+        ({"alg": "PS256"}, (), "the token is signed with PS256, which SERVICE_AUTH_ALGORITHMS does not hold"),
+        ({"alg": "a secret"}, (), "the token is signed with an algorithm that SERVICE_AUTH_ALGORITHMS does not hold"),
+        ({"alg": ["PS256"]}, (), "the token is signed with an algorithm that SERVICE_AUTH_ALGORITHMS does not hold"),
         ({"typ": "x"}, (), "the token is of another type: its typ must be one of application/at+jwt"),
         ({"typ": "at+jwt"}, (LOGOUT_TYPES,), "the token is of another type: its typ must be one of jwt, logout+jwt"),
     ],
@@ -304,6 +319,14 @@ def test_a_refusal_says_what_a_header_must_be(header: dict[str, Any], types: tup
         read_header(f"{part({'alg': 'ES256'} | header)}.{part(CLAIMS)}.AAAA", RULES, *types)
 
     assert str(refused.value).startswith(said)
+
+
+def test_of_an_opaque_token_it_is_said_how_to_get_another() -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        read_header("ya29.a0AfH6SMBx", RULES)
+
+    wanted = "ask the identity provider for one with the audience SERVICE_AUTH_AUDIENCE"
+    assert str(refused.value) == f"the token is no signed JWT; {wanted}"
 
 
 @pytest.mark.parametrize("token", ["a.b", "a.b.c.d", "a.b.c", "\n".join("abc"), "x" * 20_000])

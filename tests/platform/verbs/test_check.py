@@ -153,6 +153,8 @@ async def test_what_is_found_of_an_identity_provider(program: Program) -> None:
         by_http = await of_identity(program, **on, auth_client_id=CLIENT)
         other = await of_identity(program, **on, auth_algorithms="RS256")
         slash = await of_identity(program, **on | {"auth_issuer": issuer.url + "/"})
+        issuer.odd = {"require_pushed_authorization_requests": True}
+        pushed = await of_identity(program, **on, **client)
         issuer.away = True
         away = await of_identity(program, **on, **client)
 
@@ -169,6 +171,8 @@ async def test_what_is_found_of_an_identity_provider(program: Program) -> None:
     assert "SERVICE_AUTH_ALGORITHMS needs one of theirs: ES256" in other["identity"]
     assert slash["identity"].startswith("FAIL")
     assert f"is of the issuer '{issuer.url}', not '{issuer.url}/'" in slash["identity"]
+    assert pushed["sign-in"].startswith("FAIL")
+    assert "/authorize takes pushed authorization requests alone (PAR)" in pushed["sign-in"]
     for line in (away["identity"], away["sign-in"]):
         assert line.startswith("FAIL")
         assert "answers 503" in line

@@ -55,7 +55,7 @@ def test_the_dockerfile_is_clean() -> None:
         'CMD ["serve"]',
         "FROM ${PYTHON_IMAGE} AS build",
         "COPY --from=build /app/.venv .venv",
-        "COPY migrations migrations",
+        "COPY --from=build /app/migrations migrations",
     ],
 )
 def test_the_dockerfile_says(line: str) -> None:
@@ -67,6 +67,16 @@ def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
 
     assert len(syncs) == 2
     assert all("--locked --no-dev --no-editable" in line and "--group" not in line for line in syncs)
+
+
+def test_the_image_s_user_may_read_the_migrations_of_a_clone_made_under_a_strict_umask(tmp_path: Path) -> None:
+    [mend] = re.findall(r"^COPY migrations migrations\nRUN (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sent = shutil.copytree(find_migrations(), tmp_path / "migrations")
+    for path in sent.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    subprocess.run(["sh", "-ec", mend], cwd=tmp_path, check=True)
+
+    assert {path.stat().st_mode & 0o777 for path in sent.rglob("*")} == {0o755, 0o644}
 
 
 @pytest.mark.ci  # two environments from the package index

@@ -43,7 +43,8 @@ WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY --from=build /app/migrations migrations
 # The root may be read-only, and /tmp is the only place to write; in a container both listeners face outside.
-ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+# The libpq of psycopg's wheel looks for the system's certificates (sslrootcert=system) where there are none, unless told.
+ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     SERVICE_BIND=[::]:8000 SERVICE_MANAGEMENT_BIND=[::]:9000 SERVICE_REVISION=${REVISION}
 EXPOSE 8000 9000
 USER 65532:65532

@@ -64,6 +64,12 @@ def test_the_dockerfile_says(line: str) -> None:
     assert line in (ROOT / "Dockerfile").read_text().splitlines()
 
 
+def test_the_image_tells_the_driver_where_the_systems_certificates_are() -> None:
+    variables = re.findall(r"^ENV (.*(?:\\\n.*)*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in variables[-1].split()
+
+
 def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
     syncs = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if "uv sync" in line]
 

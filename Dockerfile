@@ -24,6 +24,10 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     find .venv/lib -name uv_cache.json -delete && \
     sed -i '/uv_cache.json/d' .venv/lib/python*/site-packages/*.dist-info/RECORD
 
+# Files of a clone have the modes of whoever cloned it: under a strict umask, none but root could read them.
+COPY migrations migrations
+RUN chmod -R u=rwX,go=rX migrations
+
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
@@ -37,9 +41,10 @@ LABEL org.opencontainers.image.title="trireme" \
       org.opencontainers.image.url="${SOURCE}"
 WORKDIR /app
 COPY --from=build /app/.venv .venv
-COPY migrations migrations
+COPY --from=build /app/migrations migrations
 # The root may be read-only, and /tmp is the only place to write; in a container both listeners face outside.
-ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+# The libpq of psycopg's wheel looks for the system's certificates (sslrootcert=system) where there are none, unless told.
+ENV PATH=/app/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOME=/tmp SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     SERVICE_BIND=[::]:8000 SERVICE_MANAGEMENT_BIND=[::]:9000 SERVICE_REVISION=${REVISION}
 EXPOSE 8000 9000
 USER 65532:65532

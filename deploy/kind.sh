@@ -1,14 +1,26 @@
 #!/bin/sh
 # A release's life (trial.sh) on a throw-away cluster, with two images built from this clone.
 #     sh deploy/kind.sh [node image]
-# Needs docker, kind, kubectl and helm. Makes the cluster `trireme` and deletes it at the end; KEEP=1 leaves it.
+# Needs docker, kind, kubectl, helm and curl. Makes the cluster `trireme` and deletes it at the end; KEEP=1 leaves it.
 set -eu
 CDPATH='' cd "$(dirname "$0")/.."
+
+for tool in docker kind kubectl helm curl; do
+	command -v "$tool" >/dev/null || { echo "a trial on kind needs $tool, which is not here" >&2 && exit 1; }
+done
+docker version >/dev/null 2>&1 || { echo "a trial on kind needs docker's daemon, which does not answer" >&2 && exit 1; }
 
 node=${1:-}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
 current=trireme:$version
 next=trireme:next
+
+# The cluster is deleted at the end; one that was there before is somebody's.
+cluster=${current%:*}
+if kind get clusters | grep --quiet --line-regexp "$cluster"; then
+	echo "there is a cluster $cluster already; if nobody needs it: kind delete cluster --name $cluster" >&2
+	exit 1
+fi
 
 end() {
 	code=$?

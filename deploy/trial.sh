@@ -6,6 +6,11 @@
 set -eu
 CDPATH='' cd "$(dirname "$0")/.."
 
+[ $# = 2 ] || { echo "usage: sh deploy/trial.sh IMAGE NEXT" >&2 && exit 2; }
+for tool in kubectl helm curl; do
+	command -v "$tool" >/dev/null || { echo "a trial needs $tool, which is not here" >&2 && exit 1; }
+done
+
 current=$1
 next=$2
 namespace=trireme-trial

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.helm.charts import BIN, CHART, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
 
 DEPLOY = ROOT / "deploy"
+UV = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -55,11 +57,17 @@ def test_the_dockerfile_is_clean() -> None:
         'CMD ["serve"]',
         "FROM ${PYTHON_IMAGE} AS build",
         "COPY --from=build /app/.venv .venv",
-        "COPY migrations migrations",
+        "COPY --from=build /app/migrations migrations",
     ],
 )
 def test_the_dockerfile_says(line: str) -> None:
     assert line in (ROOT / "Dockerfile").read_text().splitlines()
+
+
+def test_the_image_tells_the_driver_where_the_systems_certificates_are() -> None:
+    variables = re.findall(r"^ENV (.*(?:\\\n.*)*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in variables[-1].split()
 
 
 def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
@@ -67,6 +75,33 @@ def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
 
     assert len(syncs) == 2
     assert all("--locked --no-dev --no-editable" in line and "--group" not in line for line in syncs)
+
+
+def test_the_image_s_user_may_read_the_migrations_of_a_clone_made_under_a_strict_umask(tmp_path: Path) -> None:
+    [mend] = re.findall(r"^COPY migrations migrations\nRUN (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sent = shutil.copytree(find_migrations(), tmp_path / "migrations")
+    for path in sent.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    subprocess.run(["sh", "-ec", mend], cwd=tmp_path, check=True)
+
+    assert {path.stat().st_mode & 0o777 for path in sent.rglob("*")} == {0o755, 0o644}
+
+
+def test_what_a_feature_reads_is_in_the_image_and_what_people_read_is_not(tmp_path: Path) -> None:
+    """Whatever it is called: texts to be sent or shown are often Markdown."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    read = ("service/__init__.py", "service/orders/letters/welcome.md", "service/orders/page/index.html")
+    pages = ("README.md", "DECISIONS.md", "runbook.md", "docs/capacity.md")
+    for name in (*read, *(f"service/orders/{page}" for page in pages)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    build = [UV, "build", "--quiet", "--wheel", "--python", sys.executable]
+    subprocess.run(build, cwd=tmp_path, check=True, timeout=60)
+    [wheel] = (tmp_path / "dist").glob("*.whl")
+
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
+    assert {name for name in held if name.startswith("service/")} == set(read)
 
 
 @pytest.mark.ci  # two environments from the package index
@@ -77,7 +112,6 @@ def test_two_builds_make_the_same_environment(tmp_path: Path) -> None:
         r"^COPY service service\nRUN (?:--mount=\S+ \\\n\s*)*(.*?)\n\n", recipe, re.MULTILINE | re.DOTALL
     )
     [told] = re.findall(r"^ENV (PYC_\S+) UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy", recipe, re.MULTILINE)
-    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     for name in ("one", "other"):
         place = tmp_path / name / "app"
         place.mkdir(parents=True)
@@ -92,7 +126,7 @@ def test_two_builds_make_the_same_environment(tmp_path: Path) -> None:
             "UV_LINK_MODE": "copy",
             **dict([told.split("=")]),
         }
-        script = f'uv() {{ {uv} "$@"; }}\n{sync}'
+        script = f'uv() {{ {UV} "$@"; }}\n{sync}'
         subprocess.run(["sh", "-ec", script], cwd=tmp_path / "app", env=os.environ | given, check=True, timeout=300)
         (tmp_path / "app" / ".venv").rename(tmp_path / name / ".venv")
 

@@ -111,6 +111,14 @@ def calls_in(trace: Path) -> set[str]:
     return set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(errors="replace"), re.MULTILINE))
 
 
+def test_the_units_user_may_read_what_is_installed_and_upgraded_under_a_strict_umask() -> None:
+    """The clone has root's umask, and the environment that of whoever filled uv's cache."""
+    sets_up = re.findall(r"^.*setup\.sh.*\n.*$", (FOLDER / "README.md").read_text(), re.MULTILINE)
+
+    assert len(sets_up) == 2
+    assert all(f"chmod -R go+rX /opt/{NAME}" in lines.splitlines()[1] for lines in sets_up)
+
+
 def test_the_service_has_the_time_of_its_drain() -> None:
     assert float(Unit(FOLDER / f"{NAME}.service")["Service"]["TimeoutStopSec"]) >= settings().drain_bound
 

@@ -1,7 +1,8 @@
-"""The trial of a release, told to stop in the middle: it takes away what it made, and leaves nothing running."""
+"""The trial of a release: it says first what it lacks; told to stop, it takes away what it made, and ends what runs."""
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -16,6 +17,26 @@ PLANTED = """#!/bin/sh
 echo "$(basename "$0") $*" >&2
 case "$*" in *port-forward*) exec sleep 600 ;; esac
 """
+
+
+@pytest.mark.parametrize(("script", "first"), [("kind", "docker"), ("trial", "kubectl")])
+def test_a_tool_that_is_missing_is_one_sentence_before_anything_is_made(
+    script: str, first: str, tmp_path: Path
+) -> None:
+    for name in ("sh", "dirname", "sed", "head", "git"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        ["sh", f"deploy/{script}.sh", "example/shop:1", "example/shop:2"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert f"needs {first}, which is not here" in done.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)

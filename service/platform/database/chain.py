@@ -21,8 +21,11 @@ def read_chain(migrations: Path) -> Sequence[str] | None:
     """
     before: dict[str, tuple[str, ...]] = {}
     files = [file for file in (migrations / "versions").glob("*.py") if not file.name.startswith((".#", "__init__"))]
-    for file in files:
-        said = _said(file.read_text(errors="replace"))
+    try:
+        texts = [file.read_text(errors="replace") for file in files]
+    except OSError:  # `revisions` says which, and why
+        return None
+    for said in map(_said, texts):
         if said is None or len(own := said.get("revision", ())) != 1 or own[0] in before:
             return None
         before[own[0]] = said.get("down_revision", ())

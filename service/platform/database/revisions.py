@@ -17,6 +17,8 @@ def read_scripts(migrations: Path) -> ScriptDirectory:
     """Return the migrations of a directory, all of them read, with one head or none."""
     scripts = ScriptDirectory(str(migrations))
     try:
+        if (versions := migrations / "versions").exists():
+            list(versions.iterdir())  # one that may not be read is an empty one to Alembic, and all would be well
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # two files with one revision are a warning of Alembic's
             heads = sorted(scripts.get_heads())

@@ -226,6 +226,17 @@ async def test_over_tls_a_query_and_its_cancel_are_encrypted(tls_server: OwnServ
             assert database.statistics().lines_replaced == 0
 
 
+async def test_the_systems_certificates_are_those_of_a_variable(
+    tls_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the image sets it: the wheel's libpq knows no other place for `sslrootcert=system`."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.data / "cert.pem"))
+    url = url_with(tls_server, sslmode="verify-full", sslrootcert="system")
+    with trio.fail_after(30):
+        async with open_database(PlatformSettings(database_url=url)) as database:
+            assert await database.run(select_one) == 1
+
+
 async def test_a_server_whose_certificate_is_another_is_refused(tls_server: OwnServer, tmp_path: Path) -> None:
     other = ssl.get_default_verify_paths().cafile
     if other is None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -146,14 +145,6 @@ def test_stopping_twice_is_fine(data: Path) -> None:
         server.stop()
 
         assert not processes_on(data)
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """Yield a directory that every user may enter, which those of pytest are not."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """What surrounds migrations: how one is written, and what is said of files and of databases that do not fit."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from service.platform.testing.copies import copy_repository, run_in, type_check
 from service.platform.testing.development import Lay
 from service.platform.testing.fixtures import HEAD, fresh_database, waits_for_a_schema
 from service.platform.testing.processes import run_to_end, started
-from tests.platform.database.migrations import Release, write_migration
+from tests.platform.database.migrations import Release, make_release, write_migration
 from tests.platform.database.observer import conninfo
 from tests.platform.test_migrations import lint_migration
 from tests.platform.upgrades import fill_database, settings_for, upgrade_problems
@@ -283,6 +286,31 @@ def test_files_that_cannot_be_used_are_a_sentence(release: Release, text: str, w
     with pytest.raises(MigrationsWrong, match=words) as wrong:
         read_code_schema(code)
     assert len(str(wrong.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["versions", "versions/one.py"])
+def test_files_that_may_not_be_read_are_a_sentence(public: Path, name: str) -> None:
+    """Of an image, say, that was built from a clone made under a strict umask. They are not taken for no migrations."""
+    code = make_release(public, "one")
+    read_code_schema(code), read_scripts(code)  # imports, which somebody else may not
+    (code / name).chmod(0)
+
+    with somebody(), pytest.raises(MigrationsWrong, match="PermissionError") as wrong:
+        read_code_schema(code)
+    assert len(str(wrong.value).splitlines()) == 1
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Be who may not read everything, as root may."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 @waits_for_a_schema

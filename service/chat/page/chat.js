@@ -15,6 +15,7 @@ const SILENCE = 2.5; // heartbeats without a frame
 const CALM = 2_500; // ms after which a server that was sent too much counts anew
 const BACKOFF = [400, 15_000]; // ms, first and longest
 const PING_PATIENCE = 4_000; // ms
+const ENDS_COMPOSITION = 229; // the key code that is all Safari says: the composition is over for it when the key is told
 
 // What a divider says, between what was fetched and what comes now.
 const GONE = "You were away for longer than messages are kept: some that came in between are gone.";
@@ -507,8 +508,12 @@ function pendingNode(room, one) {
 const nearEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("scroller").clientHeight < 80;
 const isHeld = () => drawn - seen >= MAX_SHOWN; // whoever reads back is given more as he comes to it
 const atEnd = () => nearEnd() && !isHeld();
-const toEnd = () => { $("scroller").scrollTop = $("scroller").scrollHeight; };
+let ended = true; // the end was in sight after the last scrolling
 
+function toEnd() {
+  $("scroller").scrollTop = $("scroller").scrollHeight;
+  ended = true;
+}
 let drawn = 0; // the seq of the last message that is in the page
 let seen = 0; // and of the last one that was, when its end was in sight
 let soon = null;
@@ -546,9 +551,9 @@ function showEarlier(count) {
   const first = $("log").querySelector(".message");
   if (!first) return showRoom();
   const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
-  $("log").ariaBusy = "true"; // what was there before is not news
+  $("live").ariaBusy = "true"; // what was there before is not news
   drawAbove(first, count);
-  $("log").ariaBusy = "false";
+  $("live").ariaBusy = "false";
   $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
   showEdges();
 }
@@ -583,10 +588,16 @@ function follow() {
 }
 
 function reachEnd() {
-  if (!nearEnd()) return;
+  ended = nearEnd();
+  if (!ended) return;
   if (isHeld()) return current.last - drawn > PAGE ? drawNext(PAGE) : follow();
   seen = drawn;
   showNewer();
+}
+
+// With less room than before, as beside a phone's keyboard or a text of many lines, who saw the end sees it still.
+function keepEnd() {
+  if (ended && !isHeld()) toEnd();
 }
 
 function showNewer() {
@@ -622,12 +633,12 @@ function showRoom({ keepPlace = false } = {}) {
   $("title").textContent = current.name;
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;
-  $("log").ariaBusy = "true"; // what was there before is not news
+  $("live").ariaBusy = "true"; // what was there before is not news
   $("log").replaceChildren(...nodes(0, to));
   if (current.divider && !current.divider.node.isConnected) $("log").append(current.divider.node);
   drawn = current.messages[to - 1]?.seq ?? current.last ?? 0;
   seen = stick ? drawn : Math.min(seen, drawn);
-  $("log").ariaBusy = "false";
+  $("live").ariaBusy = "false";
   showPending(current);
   if (stick) toEnd();
   else $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
@@ -951,7 +962,7 @@ function listen() {
   $("composer").onsubmit = (event) => { event.preventDefault(); write(); };
   $("text").oninput = measure;
   $("text").onkeydown = (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === ENDS_COMPOSITION) return;
     event.preventDefault();
     write();
   };
@@ -970,6 +981,7 @@ function listen() {
   $("earlier").onclick = () => current.loadEarlier();
   $("newer").onclick = follow;
   $("scroller").onscroll = reachEnd;
+  new ResizeObserver(keepEnd).observe($("scroller"));
   $("cut").onclick = () => (line.state === "cut" ? mend() : line.cut());
   $("status-action").onclick = () => (line.state === "stranger" ? signIn() : mend());
   $("sign-out").onclick = signOut;

@@ -198,6 +198,9 @@ def test_it_fits_and_can_be_read(room: str, open_page: OpenPage, size: tuple[int
     write(page, "x" * 300)
     wait_shown(page, 1)
     overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    page.evaluate("document.querySelector('#cut').click()")
+    write(page, "kept")
+    page.wait_for_selector("#pending .bubble")
     contrasts: dict[str, float] = page.evaluate(CONTRASTS)
 
     assert overflow <= 0
@@ -205,12 +208,12 @@ def test_it_fits_and_can_be_read(room: str, open_page: OpenPage, size: tuple[int
     assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}  # WCAG 2.2, 1.4.3
 
 
-# The colours of the palette as the browser makes them, text against what is behind it.
+# The colours as the browser makes them, text against what is behind it: of the palette, and of what mixes its own.
 CONTRASTS = """() => {
     const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const probe = document.body.appendChild(document.createElement("i"));
-    const luminance = (name) => {
-        probe.style.color = `var(--${name})`;
+    const luminance = (colour) => {
+        probe.style.color = colour;
         context.fillStyle = getComputedStyle(probe).color;
         context.fillRect(0, 0, 1, 1);
         const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map(
@@ -219,8 +222,15 @@ CONTRASTS = """() => {
     };
     const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const pairs = ["ink paper", "ink panel", "ink card", "soft paper", "soft panel", "soft card", "on-sea sea",
-        "clay paper", "clay panel", "paper clay", "good paper", "warn panel", "bad paper"];
-    return Object.fromEntries(pairs.map((pair) => [pair, ratio(...pair.split(" ").map(luminance))]));
+        "clay paper", "clay panel", "paper clay", "good paper", "good panel", "warn panel", "bad paper"];
+    const named = pairs.map((pair) => [pair, ratio(...pair.split(" ").map((name) => luminance(`var(--${name})`)))]);
+    const mixed = ["#pending .bubble", "#log .meta code"].map((path) => {
+        const { color, backgroundColor, opacity } = getComputedStyle(document.querySelector(path));
+        const behind = backgroundColor === "rgba(0, 0, 0, 0)" ? "var(--paper)" : backgroundColor;
+        const shown = `color-mix(in srgb, ${color} ${100 * opacity}%, ${behind})`;
+        return [path, ratio(luminance(shown), luminance(behind))];
+    });
+    return Object.fromEntries([...named, ...mixed]);
 }"""
 
 
@@ -238,6 +248,55 @@ def test_the_keyboard_is_enough(room: str, open_page: OpenPage) -> None:
 
     assert page.inner_text("#title") == "lobby"  # round from the last to the first
     assert wait_shown(page, 1)[-1][1] == "to the next room\nin two lines"
+
+
+def test_an_enter_that_ends_a_composition_sends_nothing(room: str, open_page: OpenPage) -> None:
+    """Safari ends a composition before it tells of the key that did: nothing but the key code says so."""
+    page = open_page(room, "Ada")
+    page.fill("#text", "\u306b\u307b\u3093")
+    for told in ({"isComposing": True}, {"keyCode": 229}):
+        page.dispatch_event("#text", "keydown", {"key": "Enter", "cancelable": True, **told})
+    kept = page.input_value("#text")
+    page.press("#text", "Enter")
+
+    assert kept == "\u306b\u307b\u3093"
+    assert wait_shown(page, 1) == [(1, kept)]
+
+
+FROM_END = "(room => room.scrollHeight - room.scrollTop - room.clientHeight)(document.querySelector('#scroller'))"
+
+
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def test_whoever_reads_the_last_messages_does_so_in_less_room(room: str, open_page: OpenPage) -> None:
+    """As behind a phone's keyboard, on its side, in a smaller window, or beside a text of many lines."""
+    page = open_page(room, "Ada", viewport={"width": 800, "height": 800})
+    with httpx2.Client() as client:
+        for number in range(40):
+            text = {"text": f"message {number} {'word ' * number}", "from": "Ben"}
+            client.post(room.replace("/#", "/api/rooms/") + "/messages", json=text).raise_for_status()
+    wait_shown(page, 40)
+    for width, height in ((800, 500), (360, 500), (360, 300), (800, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function(f"() => innerWidth === {width} && innerHeight === {height} && {FROM_END} < 2")
+    page.fill("#text", "one\ntwo\nthree\nfour\nfive")
+    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2")
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    page.evaluate(TWO_FRAMES)
+    page.set_viewport_size({"width": 800, "height": 500})
+    page.evaluate(TWO_FRAMES)
+
+    assert page.evaluate("document.querySelector('#scroller').scrollTop") < 100
+
+
+def test_the_messages_are_a_list_and_the_frames_scroll_by_the_keyboard(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada")
+    write(page, "one")
+    wait_shown(page, 1)
+
+    assert page.get_by_role("log").get_by_role("list").get_by_text("one").count() == 1
+    assert page.get_attribute("#frames", "tabindex") == "0"  # Safari gives a list no focus by itself
 
 
 def test_who_wrote_what_is_read_aloud(room: str, open_page: OpenPage) -> None:
@@ -265,6 +324,19 @@ def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
     assert page.inner_text("#title") == "the-galley"
     assert page.url.endswith("#the-galley")
     assert page.locator("#wire").is_hidden()
+
+
+def test_the_drawers_at_four_times_the_size(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada", viewport={"width": 320, "height": 256})  # 1280 by 1024 (WCAG 2.2, 1.4.10)
+    page.click(".menu")
+    page.click("#rooms .open:has-text('harbour')", timeout=10_000)
+    page.wait_for_selector("#title:text-is('harbour')")
+    page.click("#wire-toggle")
+    page.click("#cut", timeout=10_000)
+    page.wait_for_selector("#status[data-state=offline]")
+    page.locator("#frames li").last.scroll_into_view_if_needed()
+
+    assert page.locator("#frames li").last.evaluate("item => item.getBoundingClientRect().bottom <= innerHeight")
 
 
 def test_two_tabs_of_one_person_know_what_is_theirs(room: str, open_page: OpenPage) -> None:

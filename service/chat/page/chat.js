@@ -509,6 +509,8 @@ const nearEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("
 const isHeld = () => drawn - seen >= MAX_SHOWN; // whoever reads back is given more as he comes to it
 const atEnd = () => nearEnd() && !isHeld();
 let ended = true; // the end was in sight after the last scrolling
+let shape = ""; // of the box in which it was
+const shapeNow = () => `${$("scroller").clientWidth} ${$("scroller").clientHeight}`;
 
 function toEnd() {
   $("scroller").scrollTop = $("scroller").scrollHeight;
@@ -588,8 +590,9 @@ function follow() {
 }
 
 function reachEnd() {
-  ended = nearEnd();
-  if (!ended) return;
+  const near = nearEnd();
+  if (shape === shapeNow()) ended = near; // in another shape it is the browser that scrolled, and keepEnd follows
+  if (!near) return;
   if (isHeld()) return current.last - drawn > PAGE ? drawNext(PAGE) : follow();
   seen = drawn;
   showNewer();
@@ -597,6 +600,7 @@ function reachEnd() {
 
 // With less room than before, as beside a phone's keyboard or a text of many lines, who saw the end sees it still.
 function keepEnd() {
+  shape = shapeNow();
   if (ended && !isHeld()) toEnd();
 }
 

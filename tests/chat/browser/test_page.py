@@ -279,9 +279,9 @@ def test_whoever_reads_the_last_messages_does_so_in_less_room(room: str, open_pa
     wait_shown(page, 40)
     for width, height in ((800, 500), (360, 500), (360, 300), (800, 800)):
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_function(f"() => innerWidth === {width} && innerHeight === {height} && {FROM_END} < 2")
+        page.wait_for_function(f"() => innerWidth === {width} && innerHeight === {height} && {FROM_END} < 2", timeout=8_000)
     page.fill("#text", "one\ntwo\nthree\nfour\nfive")
-    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2")
+    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2", timeout=8_000)
     page.evaluate("document.querySelector('#scroller').scrollTop = 0")
     page.evaluate(TWO_FRAMES)
     page.set_viewport_size({"width": 800, "height": 500})

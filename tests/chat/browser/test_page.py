@@ -279,9 +279,9 @@ def test_whoever_reads_the_last_messages_does_so_in_less_room(room: str, open_pa
     wait_shown(page, 40)
     for width, height in ((800, 500), (360, 500), (360, 300), (800, 800)):
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_function(f"() => innerWidth === {width} && innerHeight === {height} && {FROM_END} < 2", timeout=8_000)
+        page.wait_for_function(f"() => innerWidth === {width} && innerHeight === {height} && {FROM_END} < 2")
     page.fill("#text", "one\ntwo\nthree\nfour\nfive")
-    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2", timeout=8_000)
+    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2")
     page.evaluate("document.querySelector('#scroller').scrollTop = 0")
     page.evaluate(TWO_FRAMES)
     page.set_viewport_size({"width": 800, "height": 500})
@@ -324,6 +324,18 @@ def test_the_drawers_of_a_phone(room: str, open_page: OpenPage) -> None:
     assert page.inner_text("#title") == "the-galley"
     assert page.url.endswith("#the-galley")
     assert page.locator("#wire").is_hidden()
+
+
+def test_on_paper_is_all_that_is_in_the_page(room: str, open_page: OpenPage) -> None:
+    page = open_page(room, "Ada")
+    write(page, "line\n" * 200)
+    wait_shown(page, 1)
+    page.emulate_media(media="print")
+    hidden: int = page.evaluate("(box => box.scrollHeight - box.clientHeight)(document.querySelector('#scroller'))")
+
+    assert hidden <= 0
+    assert page.evaluate("document.documentElement.scrollHeight") > 4_000
+    assert not page.is_visible("#composer")
 
 
 def test_the_drawers_at_four_times_the_size(room: str, open_page: OpenPage) -> None:

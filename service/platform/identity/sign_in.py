@@ -67,8 +67,9 @@ def read_pending(cookie: str, state: str, *, secure: bool = True) -> Pending:
     except (ValueError, TypeError, AttributeError, RecursionError, Invalid):
         same = False
     if not same:
-        why = "" if cookie or secure else ", by https: over http browsers keep its cookie on localhost alone"
-        refuse(f"this sign-in did not begin in this browser, or was ended before; begin anew{why}", Flaw.SIGN_IN)
+        why = "by https: over http browsers keep its cookie on localhost alone, and Safari nowhere"
+        anew = "begin anew" if cookie or secure else f"begin anew, {why}"
+        refuse(f"this sign-in did not begin in this browser, or was ended before; {anew}", Flaw.SIGN_IN)
     return pending
 
 

@@ -1,4 +1,4 @@
-"""No time passes from when a breakpoint wants the terminal: another process may be at its prompt, or a reload under way."""
+"""No time passes from when a breakpoint wants the terminal: another process may be at its prompt."""
 
 import os
 import re
@@ -40,6 +40,7 @@ def test_no_time_passes_while_the_terminal_is_waited_for() -> None:
         capture_output=True,
         text=True,
         timeout=PATIENCE,
+        check=True,
     )
 
     assert "waited 0.0\n" in ended.stdout

@@ -2,6 +2,7 @@
 
 import linecache
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import trio
 
-from service.platform.inside.watchdog import Watchdog
+from service.platform.inside.watchdog import Hold, Watchdog
 
 HOLD = 6_000_000  # numbers to sum up in one call of C, which lets no other thread run: some tenths of a second
 LOOK = Watchdog._look
@@ -97,8 +98,38 @@ async def test_c_code_is_named_also_where_the_thread_gets_the_interpreter_too_la
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
-    file, _, line = watchdog.last.where.rpartition(":")
-    assert (file, linecache.getline(file, int(line)).strip()) == (__file__, "sum(range(HOLD))  # C")
+    assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
+
+
+def line_of(hold: Hold) -> str:
+    """Return what the line says in which the loop was held."""
+    file, _, line = hold.where.rpartition(":")
+    return linecache.getline(file, int(line)).strip()
+
+
+async def test_the_look_of_the_signal_is_not_what_holds_the_loop() -> None:
+    """The thread may look in its middle, where others wait for the interpreter."""
+    seen: list[str] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "call" and frame.f_code is Watchdog._catch.__code__:
+            time.sleep(0.05)  # the thread looks meanwhile
+            seen.append(frame.f_code.co_name)
+
+    watchdog = Watchdog(0.05)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(0.1)
+        sys.settrace(trace)
+        sum(range(HOLD))  # C
+        sys.settrace(None)
+        with trio.fail_after(60):
+            while watchdog.last is None:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+    assert seen
+    assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
 
 
 async def test_a_signal_that_is_somebody_elses_stays_so() -> None:

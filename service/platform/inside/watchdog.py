@@ -2,8 +2,14 @@
 
 A step that does not come to an await stops every request, probe and heartbeat, and nothing inside the loop can tell,
 as nothing inside it runs. So a task says each few milliseconds that it was here, and a thread notices when it was not.
+
+C code that keeps the interpreter to itself keeps that thread out too, and who gets the interpreter next is chance:
+beside four threads that waited, what came after was named for one such hold of five. So a timer of the processor's
+time, which each beat sets back, has the loop's own thread look as well, by a signal. Python handles it as soon as the C
+code returns, before it lets anybody else go on.
 """
 
+import signal
 import sys
 import threading
 import time
@@ -12,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -24,6 +30,23 @@ RECENT = 60.0
 FRAMES = 12
 
 log = structlog.get_logger(__name__)
+
+type Places = list[tuple[FrameType, int]]
+
+
+class Beat(NamedTuple):
+    """When the loop was here last, in seconds: of the clock, which may stand; and on the wall."""
+
+    at: float
+    seen: float
+
+
+class Catch(NamedTuple):
+    """Who held the loop after a beat."""
+
+    beat: Beat
+    task: Any
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +79,11 @@ class Watchdog:
         # Between two beats, and two looks. A hold is noticed, and who it is, before it is twice the threshold: it may
         # have begun just after a beat, and be too short yet at a look. Not shorter, as each wakes an idle process.
         self._interval = max(0.005, min(0.4 * threshold or 0.1, 0.1))
-        self._beat = now()
+        self._beat = self._here()
+        self._told: Beat | None = None  # after which a hold was told last
         self._culprit: tuple[str, str, float] | None = None  # and the seconds when it was seen
+        self._caught: Catch | None = None
+        self._at_signal: tuple[Any, float] = None, 0.0  # the task, and the thread's seconds of processor time
         self._running = threading.Lock()  # held while the thread is to run
 
     def condition(self) -> dict[str, Any]:
@@ -74,27 +100,33 @@ class Watchdog:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        with self._thread(threading.get_ident()):
+        with self._thread(threading.get_ident()), self._signal() as set_back:
             longest = 0.0
             while True:
-                due = self._beat + self._interval
+                before = self._beat
+                set_back()
                 await trio.sleep(self._interval)
-                self._beat = self._now()
-                lag = max(0.0, self._beat - due)
+                self._beat = self._here()
+                lag = max(0.0, self._beat.at - before.at - self._interval)
                 self._observe_lag(lag)
                 # The thread may have been kept out until now, and name the culprit only after the loop has gone on.
                 longest = max(longest, lag)
+                if self._caught is not None and lag > self.threshold and before is not self._told:
+                    self._tell(self._caught, lag)
                 if self._culprit is not None:
                     self._note(longest)
                 if lag < self.threshold:
                     longest = 0.0
+
+    def _here(self) -> Beat:
+        return Beat(self._now(), time.perf_counter())
 
     @contextmanager
     def _thread(self, ident: int) -> Iterator[None]:
         if not self.threshold:
             yield
             return
-        self._beat = self._now()
+        self._beat = self._here()
         thread = threading.Thread(target=self._look, args=(ident,), name="watchdog", daemon=True)
         self._running.acquire()
         thread.start()
@@ -113,38 +145,66 @@ class Watchdog:
             self.last = Hold(task, where, seconds=max(seconds, seen), until=time.monotonic())
             log.warning("event loop free again", task=task, where=where, seconds=round(self.last.seconds, 3))
 
+    # by the signal, on the loop's thread
+
+    @contextmanager
+    def _signal(self) -> Iterator[Callable[[], None]]:
+        """Yield what sets the timer back. Only the main thread may have the signal; a profiler that has it keeps it."""
+        main = threading.current_thread() is threading.main_thread()
+        if not self.threshold or not main or signal.getsignal(signal.SIGPROF) != signal.SIG_DFL:
+            yield lambda: None
+            return
+        period = self.threshold / 4
+
+        def set_back() -> None:
+            self._caught, self._at_signal = None, (None, time.thread_time())
+            signal.setitimer(signal.ITIMER_PROF, period, period)
+
+        signal.signal(signal.SIGPROF, self._catch)
+        try:
+            yield set_back
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)  # drops one that is on its way, which would end the process
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+
+    def _catch(self, _: int, frame: FrameType | None) -> None:
+        # In the middle of anything, a log line too: what is seen is told later.
+        beat, (task_before, worked_before) = self._beat, self._at_signal
+        task, worked = running_task(frame), time.thread_time()
+        self._at_signal = task, worked
+        late = time.perf_counter() - beat.seen - self._interval
+        if task is None or late < self.threshold or self._caught is not None:
+            return
+        # C code kept the signal out, too; or else somebody was here at the last one and has not come to an await.
+        if worked - worked_before > self.threshold / 2 or task is task_before:
+            self._caught = Catch(beat, task, list(traceback.walk_stack(frame)))
+
     # on the thread
 
     def _look(self, ident: int) -> None:
         suspect: object = None
-        told = 0.0
-        before, worked_before = self._now(), _worked(ident)
-        while not self._running.acquire(timeout=self._pause(before)):
-            began, worked = self._now(), _worked(ident)
+        while not self._running.acquire(timeout=self._interval):
+            began = self._now()
             now, beat = self._now(), self._beat
-            late = now - beat - self._interval
+            late = now - beat.at - self._interval
             # A clock that stands still is a breakpoint's: what was slow on the way to it disturbs nobody at the prompt.
-            if late < self.threshold / 2 or beat == told or now == began:
+            if late < self.threshold / 2 or beat is self._told or now == began:
                 suspect = None
             else:
-                frame = sys._current_frames().get(ident)
+                frame = _interrupted(sys._current_frames().get(ident))
                 task = running_task(frame)
-                # C code that keeps the interpreter to itself keeps us out, too: then once is enough, if it worked.
-                kept_out = now - before > self.threshold and worked - worked_before > self.threshold / 2
-                if task is not None and late > self.threshold and (task is suspect or kept_out):
-                    told = beat
-                    self._tell(task, frame, late)
+                if task is not None and late > self.threshold and task is suspect:
+                    caught = self._caught
+                    mine = Catch(beat, task, list(traceback.walk_stack(frame)))
+                    self._tell(caught if caught is not None and caught.beat is beat else mine, late)
                 suspect = task
-            before, worked_before = began, worked
         self._running.release()
 
-    def _pause(self, began: float) -> float:
-        """Return the seconds to the next look: none if this one was kept out in its middle, and saw what was before."""
-        return 0.0 if self._now() - began > self.threshold / 2 else self._interval
-
-    def _tell(self, task: Any, frame: FrameType | None, late: float) -> None:
+    def _tell(self, caught: Catch, late: float) -> None:
         # Both at once, before anything that lets the loop's thread go on.
-        context, places = dict(task.context.items()), list(traceback.walk_stack(frame))
+        self._told, (_, task, places) = caught.beat, caught
+        context = dict(task.context.items())
         request_id = next((value for var, value in context.items() if var.name == "structlog_request_id"), "")
         stack = culprit_stack(places)
         self._culprit = task.name, _place(stack), late
@@ -158,11 +218,14 @@ class Watchdog:
         )
 
 
-def _worked(ident: int) -> float:
-    """Return the processor's seconds that a thread has used, where the system tells."""
-    if sys.platform != "linux":
-        return 0.0
-    return time.clock_gettime(time.pthread_getcpuclockid(ident))
+def _interrupted(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that the signal's look has interrupted, or this one if there is none."""
+    within = frame
+    while within is not None:
+        if within.f_code is Watchdog._catch.__code__:
+            return within.f_back
+        within = within.f_back
+    return frame
 
 
 def _place(stack: list[traceback.FrameSummary]) -> str:

@@ -36,11 +36,12 @@ def breakpoints(clock: StoppableClock, terminal: Terminal) -> Iterator[None]:
 
     @contextmanager
     def turn() -> Iterator[None]:
-        with one_at_a_time, terminal(), clock.stopped():
+        with one_at_a_time, clock.stopped(), terminal():  # it may be a while until the terminal is free
             yield
 
     def stop_here(*_: Any, **__: Any) -> None:
-        Debugger(turn).set_trace(inspect.stack(0)[1].frame)
+        frame = inspect.currentframe()
+        Debugger(turn).set_trace(frame and frame.f_back)
 
     if os.environ.get("PYTHONBREAKPOINT"):
         yield

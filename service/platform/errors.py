@@ -159,7 +159,7 @@ class Busy(Unavailable):
 class DatabaseAway(Unavailable):
     """PostgreSQL cannot be reached, or the connection was lost; the unit is not committed."""
 
-    reason = "database away"
+    reason = "database unreachable"
 
 
 class DatabaseUnable(Unavailable):
@@ -200,7 +200,7 @@ class OutcomeUnknown(Unavailable):
 class PeerAway(Unavailable):
     """Another service did not answer, in time or at all: it may have done what it was asked, or not."""
 
-    reason = "peer away"
+    reason = "peer unreachable"
 
 
 class DeadlineExceeded(Unavailable):

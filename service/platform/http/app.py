@@ -284,7 +284,9 @@ async def reply_to_service_error(error: ServiceError) -> Response:
 
 
 async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
-    return await reply_to_service_error(explain(error))
+    explained = explain(error)
+    note_reason((request if has_request_context() else websocket).scope, explained)
+    return await reply_to_service_error(explained)
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:

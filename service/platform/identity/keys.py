@@ -28,7 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches that fail
 FETCH_TIMEOUT = 10.0  # seconds for one fetch as a whole
 PATIENCE = 3.0  # seconds that a request waits for a fetch
 MOST_WAITING = 16
-AWAY = "identity provider away"  # the reason for a refusal
+AWAY = "identity unreachable"  # the reason for a refusal
 
 
 class ProviderAway(Exception):

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
 import trio
 from quart import Blueprint, Response, websocket
+from quart_schema import validate_querystring
 from structlog.testing import capture_logs
 
 from service.platform.errors import Busy, Conflict, OutcomeUnknown, RateLimited, ServiceError
@@ -48,6 +50,11 @@ REASONS: dict[str, tuple[int, str | None]] = {
 }
 
 
+@dataclass
+class Question:
+    of: Literal["orders"]
+
+
 def create_routes() -> Blueprint:
     routes = Blueprint("reasons", __name__)
 
@@ -58,6 +65,13 @@ def create_routes() -> Blueprint:
         if what in RAISED:
             raise RAISED[what]
         return "well"
+
+    @routes.get("/of")
+    @anyone
+    @unlimited("a test's")
+    @validate_querystring(Question)
+    async def ask_of(query_args: Question) -> str:
+        return query_args.of
 
     @routes.get("/slow")
     @anyone
@@ -136,6 +150,7 @@ REFUSED: list[tuple[bytes, dict[str, Any], tuple[int, str]]] = [
     (get("/raise/well"), {"allowed_hosts": ("y",)}, (421, "misdirected")),
     (POST % b"Origin: http://y\r\n", {}, (403, "forbidden")),
     (POST.replace(b"0\r\n\r\n", b"2\r\n\r\n{}") % b"Content-Type: text/plain\r\n", {}, (415, "unsupportedmedia")),
+    (get("/of?of=SECRET"), {}, (400, "invalid")),
     (ECHO, {"allowed_hosts": ("y",)}, (421, "misdirected")),
     (ECHO, {"max_websockets": 0}, (503, "full house")),
     (UPGRADE % (b"/raise/before", b""), {}, (503, "database busy")),

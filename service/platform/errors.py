@@ -25,7 +25,8 @@ A class per thing the caller can do about it:
         ├── PeerAway            503  another service did not answer; whether it did what was asked is not known
         └── DeadlineExceeded    504  the request took too long; its query is gone
 
-The message is shown to the client: what was wrong, the offending value, what would be right; never a secret.
+The message is shown to the client: what was wrong, the offending value, what would be right; never a secret. The reason
+is for operators: one of few fixed words, in the line of the request that was refused, which deploy/runbook.md explains.
 """
 
 import http
@@ -35,7 +36,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
-from typing import ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -43,12 +44,21 @@ PROBLEM_JSON = "application/problem+json"
 MAX_SHOWN, MAX_INSTANCE = 100, 200
 MAX_DETAIL = 1_000  # of a whole sentence, whoever put what into it
 
+REASON = "reason"  # in a scope
+
 
 class ServiceError(Exception):
     """An error of ours, unless a class below says otherwise. `str(error)` is shown to the client."""
 
     status: ClassVar[int] = 500
+    reason = "error"
     retry_after: float | None = None
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        """`reason` is a fixed word or two for the log, where the class's own says too little; never a caller's text."""
+        super().__init__(message)
+        if reason:
+            self.reason = reason
 
     @property
     def headers(self) -> dict[str, str]:
@@ -62,80 +72,100 @@ class Refused(ServiceError):
     """The request itself is at fault; sending the same again will not help."""
 
     status = 400
+    reason = "refused"
 
 
 class Invalid(Refused):
     """A value is missing or outside its range; the message names it."""
 
+    reason = "invalid"
+
 
 class Forbidden(Refused):
     status = 403
+    reason = "forbidden"
 
 
 class NotFound(Refused):
     status = 404
+    reason = "not found"
 
 
 class RequestTimeout(Refused):
     """The client took too long to send its request."""
 
     status = 408
+    reason = "body timeout"
 
 
 class Conflict(Refused):
     status = 409
+    reason = "conflict"
 
 
 class PreconditionFailed(Refused):
     """What the request is about is not as `If-Match` says."""
 
     status = 412
+    reason = "precondition"
 
 
 class TooLarge(Refused):
     status = 413
+    reason = "too large"
 
 
 class UnsupportedMedia(Refused):
     status = 415
+    reason = "unsupportedmedia"
 
 
 class Misdirected(Refused):
     """The Host is not one of ours (RFC 9110, 15.5.20)."""
 
     status = 421
+    reason = "misdirected"
 
 
 class Unprocessable(Refused):
     """The request can be read, and contradicts one that came before it."""
 
     status = 422
+    reason = "unprocessable"
 
 
 class Unavailable(ServiceError):
     """Nothing is wrong with the request; it may be sent again after `retry_after` seconds."""
 
     status = 503
+    reason = "unavailable"
 
-    def __init__(self, message: str, *, retry_after: float = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float = 1, reason: str = "") -> None:
+        super().__init__(message, reason=reason)
         self.retry_after = retry_after
 
 
 class RateLimited(Unavailable):
     status = 429
+    reason = "rate"
 
 
 class Busy(Unavailable):
     """No database slot within the wait; nothing was sent to the database."""
 
+    reason = "database busy"
+
 
 class DatabaseAway(Unavailable):
     """PostgreSQL cannot be reached, or the connection was lost; the unit is not committed."""
 
+    reason = "database unreachable"
+
 
 class DatabaseUnable(Unavailable):
     """PostgreSQL answered that it cannot serve this now, as `sqlstate` says; the unit is not committed."""
+
+    reason = "database unable"
 
     def __init__(self, message: str, *, sqlstate: str) -> None:
         super().__init__(message)
@@ -150,6 +180,7 @@ class DatabaseIncomplete(Unavailable):
     """
 
     status = 500
+    reason = "database incomplete"
 
     def __init__(self, message: str, *, sqlstate: str) -> None:
         super().__init__(message)
@@ -163,13 +194,18 @@ class OutcomeUnknown(Unavailable):
     Or COMMIT's wait for a synchronous standby was cancelled: it is committed, and lost if that one takes over.
     """
 
+    reason = "outcome unknown"
+
 
 class PeerAway(Unavailable):
     """Another service did not answer, in time or at all: it may have done what it was asked, or not."""
 
+    reason = "peer unreachable"
+
 
 class DeadlineExceeded(Unavailable):
     status = 504
+    reason = "deadline"
 
 
 class Problem(TypedDict):
@@ -195,6 +231,11 @@ class Reply:
 def cut(text: str, most: int = MAX_SHOWN) -> str:
     """Return a caller's text as it may be repeated in an answer or a line of the log."""
     return text if len(text) <= most else text[:most] + "…"
+
+
+def note_reason(scope: Any, error: type[ServiceError] | ServiceError) -> None:
+    """Let the line of a request, or a websocket, say why it was refused."""
+    scope[REASON] = error.reason
 
 
 def reply_to(error: ServiceError, *, instance: str, request_id: str) -> Reply:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -130,14 +131,15 @@ LOOKS = [
     for line in block.splitlines()
     if line.startswith("kubectl logs") and "| grep" in line
 ]
+FIELDS = [line for line in LOOKS if "grep -o" in line or '"reason"' in line]
 
 
-@pytest.mark.parametrize("line", LOOKS)
+@pytest.mark.parametrize("line", [line for line in LOOKS if line not in FIELDS])
 def test_a_look_into_the_log_finds_each_event_that_it_names(line: str, tmp_path: Path) -> None:
     """Whether the service writes these events is seen elsewhere; here, whether the command lets them through."""
     recorded = tmp_path / "log"
     [grep] = [part for part in line.split(" | ") if part.startswith("grep ")]
-    wanted = [word.strip('"') for word in shlex.split(grep)[1:] if word != "-e"]
+    wanted = [word.removeprefix('"event": ').strip('"') for word in shlex.split(grep)[1:] if word != "-e"]
     events = ["starting", *wanted, "request"]
     recorded.write_text("".join(json.dumps({"level": "info", "event": event}) + "\n" for event in events))
 
@@ -145,6 +147,34 @@ def test_a_look_into_the_log_finds_each_event_that_it_names(line: str, tmp_path:
 
     assert wanted
     assert [json.loads(one[one.index("{") :])["event"] for one in found.splitlines()] == wanted
+
+
+async def test_a_look_at_refusals_finds_them(tmp_path: Path, database_url: str) -> None:
+    settings: dict[str, Any] = {"database_url": database_url, "max_websockets": 0, "rate_per_address": 0.000_1}
+    upgrade = (
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    post = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    with started(tmp_path, "serve", **settings) as pod:
+        await pod.wait_ready()
+        address = urlsplit(pod.public)
+        for sent in (b"no request\r\n\r\n", upgrade, post, post):
+            async with await trio.open_tcp_stream(str(address.hostname), address.port or 0) as client:
+                await client.send_all(sent)
+                assert await client.receive_some()
+        pod.send(signal.SIGTERM)
+        assert await pod.wait_end() == 0
+        dropped = {"reason": "gone", "client": "127.0.0.1", "event": "connection dropped"}  # as connection.py has it
+        unavailable = {"event": "request", "status": 503, "client": "127.0.0.1", "reason": "unavailable"}  # a feature's
+        with pod.log.open("a") as log:
+            log.writelines(json.dumps(line) + "\n" for line in (dropped, unavailable))
+        found = {line: run(line, RECORDED=str(pod.log)).stdout for line in FIELDS}
+
+    assert len(FIELDS) > 4
+    assert [line for line, lines in found.items() if not lines] == []
+    [kinds] = [lines for line, lines in found.items() if '"event": "request"' in line]
+    assert {" ".join(line.split()) for line in kinds.splitlines()} >= {'1 "reason": "full house"', '1 "reason": "rate"'}
 
 
 async def test_the_runbook_finds_what_a_pod_wrote_that_waited_and_was_told_to_go(

@@ -14,7 +14,10 @@ import pytest
 import yaml
 
 from service.features import FEATURES
+from service.platform.errors import ServiceError
 from service.platform.feature import Feature
+from service.platform.identity.caller import Flaw
+from service.platform.identity.keys import AWAY
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.features import PLAIN, open_plain
@@ -29,8 +32,8 @@ RULES: list[dict[str, Any]] = [
 DASHBOARDS: list[dict[str, Any]] = [json.loads((folder / "dashboard.json").read_text()) for folder in FOLDERS]
 # Words of PromQL and the labels that Prometheus itself adds.
 LANGUAGE = {
-    "and", "by", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max", "min",
-    "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
+    "and", "by", "count", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max",
+    "min", "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
 }  # fmt: skip
 
 
@@ -72,6 +75,32 @@ async def test_what_an_alert_counts_is_there_before_the_first_time(make_settings
     counted = {name for rule in RULES for name in re.findall(r"increase\((\w+)", rule["expr"])}
     assert counted - set(re.findall(r"^(\w+)", text, re.MULTILINE)) == set()
     assert 'jobs_rescued_total{kind="note"} 0.0' in text
+    assert 'server_refused_total{reason="full house"} 0.0' in text
+    assert 'server_dropped_total{reason="descriptors"} 0.0' in text
+
+
+def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_every_reason_for_a_refusal_is_in_the_runbook() -> None:
+    """The classes' own, and those that are given where somebody is refused (tests/platform/http/test_reasons.py)."""
+    given = {"busy", "full house", "full house of address", "idempotency", AWAY, "leaving", "route busy", "route rate"}
+    own = {kind.reason for kind in kinds() if kind.__module__.startswith("service.platform.")}
+
+    assert given | own <= section_words("Clients are refused")
+
+
+def test_every_flaw_of_a_token_is_in_the_runbook() -> None:
+    assert {str(flaw) for flaw in Flaw} <= section_words("Tokens are refused")
+
+
+def section_words(heading: str) -> set[str]:
+    """Return what is set as code in a section of the runbook."""
+    text = (ROOT / "deploy" / "runbook.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"`([a-z -]+)`", text))
 
 
 def test_a_name_that_does_not_exist_is_found() -> None:

@@ -34,9 +34,11 @@ async def test_clients_leave_operators_theirs(tmp_path: Path, database_url: str)
                 await trio.sleep(0.02)
         public = await client.get(service.public + "/livez")
         said = service.log.read_text()
+        dropped = service.events("connection dropped")
 
     assert [answer.status_code for answer in (*operators, public)] == [200] * 4
     assert "EMFILE" not in said
+    assert {(line["reason"], line["client"]) for line in dropped} == {("descriptors", "127.0.0.1")}
     assert 'server_dropped_total{reason="descriptors"}' in operators[2].text
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-from service.platform.errors import cut
+from service.platform.errors import REASON, cut
 from service.platform.identity import caller_of
 from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
@@ -71,6 +71,8 @@ class RequestActivity:
         }
         if "trace_id" in scope:
             event["trace_id"] = scope["trace_id"]
+        if REASON in scope:
+            event["reason"] = scope[REASON]
         _add_subject(event, scope)
         return event
 
@@ -119,6 +121,7 @@ class WebsocketActivity:
             case "websocket.send":
                 self._sent += 1
             case "websocket.close":
+                self._status = self._status or 403  # before the accept
                 self._code, self._reason = (
                     message.get("code", int(CloseReason.NORMAL_CLOSURE)),
                     message.get("reason") or "",
@@ -132,7 +135,7 @@ class WebsocketActivity:
 
     def _end_upgrade(self) -> None:
         if self._traced is not None:
-            self._traced.end("GET", self._scope.get("route", ""), self._status or 403)
+            self._traced.end("GET", self._scope.get("route", ""), self._answer)
 
     def tell(self) -> None:
         opened = self._status == 101
@@ -143,12 +146,21 @@ class WebsocketActivity:
         event = self._event("websocket closed" if opened else "websocket refused")
         event["ms"] = _milliseconds_since(self.started)
         _add_subject(event, self._scope)
-        self._tell("info", event | (self._ending() if opened else {"status": self._status or 403}))
+        self._tell("info", event | (self._ending() if opened else self._refusal()))
 
     def _event(self, what: str) -> dict[str, Any]:
         scope = self._scope
         event = {"event": what, "route": scope.get("route", ""), "client": _client(scope)}
         return event | {name: scope[name] for name in ("request_id", "trace_id") if name in scope}
+
+    def _refusal(self) -> dict[str, object]:
+        return {"status": self._answer} | ({"reason": self._scope[REASON]} if REASON in self._scope else {})
+
+    @property
+    def _answer(self) -> int | str:
+        """Return the status of the upgrade. A handler that says nothing is an error, unless the client has gone."""
+        stream = self._scope.get("extensions", {}).get(WEBSOCKET)
+        return self._status or ("aborted" if stream is None or stream.closed else 500)
 
     def _ending(self) -> dict[str, object]:
         """Return how it went, as the server saw it: the code on the wire, and the frames that went past ASGI."""
@@ -156,6 +168,7 @@ class WebsocketActivity:
         code, reason, sent = self._code, self._reason, self._sent
         if stream is not None:
             code, reason, sent = stream.close_code or code, stream.close_reason, stream.frames_sent
+        reason = reason or self._scope.get(REASON, "")  # of an error, of which the peer is told the code alone
         return {"received": self._received, "sent": sent, "code": code, "reason": reason}
 
 

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RoutingException, Rule, WebsocketMismatch
 
 from service.platform.declarations import UndeclaredError
-from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, make_reply, reply_to
+from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, make_reply, note_reason, reply_to
 from service.platform.http.bodies import JsonRequest
 from service.platform.http.callers import CALLERS
 from service.platform.http.identity_routes import LOGOUT
@@ -217,6 +217,8 @@ class _App(Application):
     async def handle_user_exception(
         self, ctx: AppContext, error: Exception | BaseExceptionGroup
     ) -> HTTPException | ResponseReturnValue:
+        if isinstance(error, ServiceError):
+            note_reason(ctx.scope if isinstance(ctx, Context) else ctx.websocket.scope, error)
         if isinstance(ctx, Context) and ctx.takes_documents and (document := self.refuse(ctx, error)) is not None:
             return cast(ResponseReturnValue, document)
         return await super().handle_user_exception(ctx, error)
@@ -251,6 +253,7 @@ class _App(Application):
     def log_exception(self, ctx: AppContext, exception_info: Any) -> None:
         """Log what no handler took, once; the framework's own line would show the path, which clients write."""
         asked = ctx.request if ctx.has_request else ctx.websocket
+        note_reason(asked.scope, ServiceError)
         route = asked.url_rule.rule if asked.url_rule else ""
         log.error("unhandled error", route=route, exc_info=exception_info)
 
@@ -281,7 +284,9 @@ async def reply_to_service_error(error: ServiceError) -> Response:
 
 
 async def reply_to_refused_schema(error: RequestSchemaValidationError) -> Response:
-    return await reply_to_service_error(explain(error))
+    explained = explain(error)
+    note_reason((request if has_request_context() else websocket).scope, explained)
+    return await reply_to_service_error(explained)
 
 
 async def reply_to_http_exception(error: HTTPException) -> ResponseReturnValue:

@@ -11,6 +11,7 @@ from service.platform.errors import Conflict, Unprocessable
 
 KEPT_HOURS = 24
 MOST_DELETED = 1_000  # rows of one transaction
+REASON = "idempotency"
 
 answer_table = sa.Table(
     "idempotency_answer",
@@ -48,11 +49,13 @@ def answer_once(connection: Connection, *, once: Once, work: Callable[[Connectio
     """
     number = int.from_bytes(once.key[:8], signed=True)
     if not connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(number))).scalar_one():
-        raise Conflict("Idempotency-Key: another request with this key is being answered; send it again in a moment")
+        told = "Idempotency-Key: another request with this key is being answered; send it again in a moment"
+        raise Conflict(told, reason=REASON)
     found = connection.execute(sa.select(answer_table).where(answer_table.c.key == once.key, ~_OLD)).one_or_none()
     if found is not None:
         if found.fingerprint != once.fingerprint:
-            raise Unprocessable("Idempotency-Key: was used for another request; take a new one for this")
+            told = "Idempotency-Key: was used for another request; take a new one for this"
+            raise Unprocessable(told, reason=REASON)
         return Kept(found.status, found.body, replayed=True)
     kept = work(connection)
     connection.execute(sa.delete(answer_table).where(answer_table.c.key == once.key))  # too old, and not yet swept

@@ -91,7 +91,7 @@ class Places:
 
     def __enter__(self) -> None:
         if not self._free:
-            raise Unavailable("too many ask for this at once", retry_after=RETRY_AFTER)
+            raise Unavailable("too many ask for this at once", retry_after=RETRY_AFTER, reason="route busy")
         self._free -= 1
 
     def __exit__(self, *_: object) -> None:
@@ -115,10 +115,10 @@ class Limiter:
 
     def enter(self, scope: Mapping[str, Any]) -> None:
         """Raise RateLimited when an address has asked too often."""
-        wait = 0.0
+        wait, reason = 0.0, ""
         if self._limit.rate:
-            wait = self._own.take(client_of(scope))
+            wait, reason = self._own.take(client_of(scope)), "route rate"
         elif self._limit.by_address and scope.get("method") in SAFE_METHODS:
             wait = self._addresses.take(client_of(scope))  # of all others the gate has taken it
         if wait:
-            raise RateLimited("too many requests from this address", retry_after=wait)
+            raise RateLimited("too many requests from this address", retry_after=wait, reason=reason)

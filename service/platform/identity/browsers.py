@@ -12,7 +12,7 @@ from service.platform.errors import Unavailable
 from service.platform.identity.answer import Answer
 from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.gate import Gate
-from service.platform.identity.keys import PATIENCE, ProviderAway
+from service.platform.identity.keys import AWAY, PATIENCE, ProviderAway
 from service.platform.identity.provider import CodeRefused, Provider
 from service.platform.identity.sessions import Sessions
 from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending, told
@@ -86,7 +86,7 @@ class Browsers:
         except CodeRefused as refused:
             refuse(str(refused), Flaw.SIGN_IN)
         except ProviderAway as away:
-            raise Unavailable("the identity provider does not answer", retry_after=5) from away
+            raise Unavailable("the identity provider does not answer", retry_after=5, reason=AWAY) from away
         caller = await self._caller(given, begun)
         sid = caller.claims.get("sid")
         session = await self._sessions.begin(caller, sid=sid if isinstance(sid, str) else None, before=before)
@@ -130,4 +130,4 @@ class Browsers:
         try:
             return await self._provider.endpoint(name)
         except ProviderAway as away:
-            raise Unavailable("the identity provider does not answer", retry_after=5) from away
+            raise Unavailable("the identity provider does not answer", retry_after=5, reason=AWAY) from away

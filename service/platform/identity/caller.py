@@ -71,10 +71,11 @@ class Unauthenticated(Refused):
     """Nobody has signed in, or what was sent to prove it does not hold."""
 
     status = 401
+    reason = "unauthenticated"
 
     def __init__(self, message: str, *, flaw: Flaw | None = None) -> None:
         """Without a flaw nothing was sent."""
-        super().__init__(message)
+        super().__init__(message, reason=f"{self.reason}, {flaw}" if flaw else "")
         self.flaw = flaw
 
     @property
@@ -86,6 +87,8 @@ class Unauthenticated(Refused):
 
 class InsufficientScope(Forbidden):
     """The token lacks a scope that the route needs; the message says which."""
+
+    reason = "scope"
 
     def __init__(self, message: str, *, scopes: tuple[str, ...]) -> None:
         super().__init__(message)

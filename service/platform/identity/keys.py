@@ -28,6 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches that fail
 FETCH_TIMEOUT = 10.0  # seconds for one fetch as a whole
 PATIENCE = 3.0  # seconds that a request waits for a fetch
 MOST_WAITING = 16
+AWAY = "identity unreachable"  # the reason for a refusal
 
 
 class ProviderAway(Exception):
@@ -96,12 +97,12 @@ class Keys[Key]:
         if self._under_way is not None:
             await self._wait(self._under_way)
         if self._fetched is None:
-            raise Unavailable("the identity provider's keys are not there yet", retry_after=PATIENCE)
+            raise Unavailable("the identity provider's keys are not there yet", retry_after=PATIENCE, reason=AWAY)
         return self.get(kid)
 
     async def _wait(self, fetched: trio.Event) -> None:
         if self.statistics.waiting >= MOST_WAITING:
-            raise Unavailable("too many wait for the identity provider's keys", retry_after=PATIENCE)
+            raise Unavailable("too many wait for the identity provider's keys", retry_after=PATIENCE, reason=AWAY)
         self.statistics.waiting += 1
         try:
             with trio.move_on_after(PATIENCE):
@@ -109,7 +110,7 @@ class Keys[Key]:
                 return
         finally:
             self.statistics.waiting -= 1
-        raise Unavailable("the identity provider takes its time over its keys", retry_after=PATIENCE)
+        raise Unavailable("the identity provider takes its time over its keys", retry_after=PATIENCE, reason=AWAY)
 
     async def run(self) -> None:
         """Fetch for ever."""

@@ -17,7 +17,7 @@ from service.platform.server.outbox import TooSlowError
 from service.platform.server.rates import RateLimits, TokenBucket
 from service.platform.server.responses import ALWAYS
 from service.platform.server.seams import SEAMS, TRIED
-from service.platform.server.statistics import ServerStatistics
+from service.platform.server.statistics import FULL_HOUSE, NO_DESCRIPTORS, ServerStatistics
 from service.platform.server.websocket import FrameOutbox, Websocket, websocket
 from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
 from service.platform.server.websockets import Websockets
@@ -25,7 +25,9 @@ from service.platform.server.worker import serve
 
 __all__ = [
     "ALWAYS",
+    "FULL_HOUSE",
     "MAX_HEADER_BYTES",
+    "NO_DESCRIPTORS",
     "SAFE_METHODS",
     "SEAMS",
     "TRIED",

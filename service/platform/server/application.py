@@ -159,7 +159,7 @@ class Application(QuartTrio):
             return await super().handle_user_exception(ctx, error)
         real = [leaf for leaf in leaves(error) if not isinstance(leaf, ClientDisconnectedError)]
         if real and all(isinstance(leaf, ANSWERS) for leaf in real):
-            return await super().handle_user_exception(ctx, cast(Exception, real[0]))
+            return await self.handle_user_exception(ctx, cast(Exception, real[0]))
         raise error
 
     async def handle_websocket_exception(self, ctx: AppContext, error: Exception) -> ResponseTypes | None:

@@ -18,11 +18,12 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState, WorkerContext
 
-from service.platform.server.address import endpoint
+from service.platform.server.address import client_of, endpoint
 from service.platform.server.config import ServerConfig
 from service.platform.server.exchange import ConnectionTasks
 from service.platform.server.outbox import Outbox
 from service.platform.server.protocol import Protocol
+from service.platform.server.statistics import NO_DESCRIPTORS
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +84,7 @@ class ServerConnection(TCPServer):
         self.config.doorway.notice()
         try:
             if self.stream.socket.fileno() >= self.config.first_spare:  # it is the lowest that was free
-                self.drop("descriptors")
+                self.drop(NO_DESCRIPTORS)
                 return
             await self._enter()
             await self._converse()
@@ -125,7 +126,7 @@ class ServerConnection(TCPServer):
     def drop(self, reason: str) -> None:
         """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""
         self.config.statistics.dropped[reason] += 1
-        log.info("connection dropped", reason=reason)
+        log.info("connection dropped", reason=reason, client=self._client)
         self.outbox.close()
         with contextlib.suppress(OSError):
             self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -139,6 +140,18 @@ class ServerConnection(TCPServer):
                 self._closing = True
                 self._end_writing()  # in the moment of that look: what comes after it is not answered any more
             self.read_scope.deadline = min(self.read_scope.deadline, trio.current_time() + within)
+
+    @property
+    def _client(self) -> str:
+        """Return the address for a line of the log: the request's, if there is one, as a proxy may have named it."""
+        protocol: Protocol | None = self.__dict__.get("protocol")  # not before it is greeted
+        if protocol is not None:
+            return protocol.client_address
+        try:
+            peer = endpoint(self.stream.socket.getpeername())
+        except OSError:  # it is gone
+            peer = None
+        return client_of({"client": peer}) or "unknown"
 
     async def protocol_send(self, event: Event) -> None:
         # By type, as these classes are abstract ones' and isinstance asks in Python whether one is another.
@@ -313,4 +326,4 @@ class ServerConnection(TCPServer):
 
     def _report(self, error: Exception) -> None:
         self.config.statistics.connection_errors[type(error).__name__] += 1
-        log.error("connection failed", exc_info=error)
+        log.error("connection failed", client=self._client, exc_info=error)

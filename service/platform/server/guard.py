@@ -10,12 +10,12 @@ from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
-from service.platform.errors import RateLimited, ServiceError, Unavailable, reply_to
+from service.platform.errors import RateLimited, ServiceError, Unavailable, note_reason, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.address import client_of, subscriber
 from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
-from service.platform.server.statistics import ServerStatistics
+from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
 from service.platform.settings import PlatformSettings
 
@@ -103,39 +103,39 @@ class Guard:
 
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
-            return self._count("busy", Unavailable("too many requests are in flight", retry_after=RETRY_AFTER))
+            return self._turn_away("busy", "too many requests are in flight")
         method, any_host, form = scope["method"], scope["path"] in self._any_host, scope["path"] in self._forms
         headers, path, query = Headers.of(scope["headers"]), scope["raw_path"], scope["query_string"]
         if (b"%" in path or b"%" in query) and (wrong := undecoded(path, query)) is not None:
-            return self._count("invalid", wrong)
+            return self._count(wrong)
         if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
-            return self._count(type(error).__name__.lower(), error)
+            return self._count(error)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:
         if (wrong := undecoded(scope["raw_path"], scope["query_string"])) is not None:
-            return self._count("invalid", wrong)
+            return self._count(wrong)
         if (error := refusal("GET", Headers.of(scope["headers"]), self._settings, upgrade=True)) is not None:
-            return self._count(type(error).__name__.lower(), error)
+            return self._count(error)
         if self._lifecycle.leaving:
-            return self._count("leaving", Unavailable("this replica is going away", retry_after=RETRY_AFTER))
+            return self._turn_away("leaving", "this replica is going away")
         if self._websockets >= self._settings.max_websockets:
-            return self._count("full house", Unavailable("too many websockets are open", retry_after=RETRY_AFTER))
+            return self._turn_away(FULL_HOUSE, "too many websockets are open")
         most = self._settings.max_websockets_per_address
         if most and self._websockets_of[subscriber(client_of(scope))] >= most:
-            return self._count(
-                "full house of address",
-                Unavailable(f"an address has at most {most} websockets", retry_after=RETRY_AFTER),
-            )
+            return self._turn_away("full house of address", f"an address has at most {most} websockets")
         return self._refuse_rate(scope)
 
     def _refuse_rate(self, scope: HTTPScope | WebsocketScope) -> ServiceError | None:
         if wait := self._limits.take(client_of(scope)):
-            return self._count("rate", RateLimited("too many requests from this address", retry_after=wait))
+            return self._count(RateLimited("too many requests from this address", retry_after=wait))
         return None
 
-    def _count(self, reason: str, error: ServiceError) -> ServiceError:
-        self._statistics.refused[reason] += 1
+    def _turn_away(self, reason: str, message: str) -> ServiceError:
+        return self._count(Unavailable(message, retry_after=RETRY_AFTER, reason=reason))
+
+    def _count(self, error: ServiceError) -> ServiceError:
+        self._statistics.refused[error.reason] += 1
         return error
 
     @contextmanager
@@ -152,6 +152,7 @@ class Guard:
 
 
 async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:
+    note_reason(scope, error)
     reply = reply_to(error, instance=scope["path"], request_id=str(scope.get("request_id", "")))
     headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
     if error.status == 400:

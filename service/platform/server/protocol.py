@@ -35,6 +35,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
+import structlog
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import EndBody, Response
 from hypercorn.protocol.events import Event as StreamEvent
@@ -42,6 +43,7 @@ from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import H11SendableEvent
 
+from service.platform.server.address import client_of
 from service.platform.server.config import MAX_HEADER_BYTES, ServerConfig
 from service.platform.server.glance import Glance, read_at_a_glance
 from service.platform.server.http_stream import HttpStream
@@ -51,6 +53,8 @@ from service.platform.server.websocket_stream import WebsocketStream
 
 if TYPE_CHECKING:
     from service.platform.server.connection import ServerConnection  # it makes us
+
+log = structlog.get_logger(__name__)
 
 # Up to here a copy costs less than a second write.
 JOIN_LIMIT = 65_536
@@ -151,6 +155,11 @@ class Protocol(H11Protocol):
         """Whether the beginning of a request is here, and not the end of its headers."""
         return self.stream is None and bool(self.connection.trailing_data[0])
 
+    @property
+    def client_address(self) -> str:
+        """The address that asks, as the log has it: behind a proxy that is known with its request."""
+        return client_of(getattr(self.stream, "scope", {"client": self.client})) or "unknown"
+
     async def refuse(self, status: int) -> None:
         """Answer what could not become a request with a bare status, and close."""
         if self.stream is None and self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -234,8 +243,13 @@ class Protocol(H11Protocol):
             await self.send(RawData(data))
 
     async def _send_error_response(self, status_code: int) -> None:
+        self._tell_refused(status_code)
         await super()._send_error_response(status_code)
         await self.flush()
+
+    def _tell_refused(self, status: int) -> None:
+        """Log a request that could not be read, and so mostly has no line of its own."""
+        log.info("request refused", status=status, client=self.client_address)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Never change over to HTTP/2: `h2c` and `PRI` are requests like others."""
@@ -262,6 +276,7 @@ class Protocol(H11Protocol):
         if request.method == b"GET" and is_upgrade(headers):
             headers = join_lists(headers)
             if (refused := refused_handshake(headers)) is not None:
+                self._tell_refused(refused[0])
                 await self._answer_at_once(request, refused[0], b"", refused[1], kept=False)
                 return
             headers = [(name, b"websocket" if name == b"upgrade" else value) for name, value in headers]

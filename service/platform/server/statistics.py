@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from wsproto.frame_protocol import CloseReason
 
+# Reasons that alerts count.
+FULL_HOUSE, NO_DESCRIPTORS = "full house", "descriptors"
+
 
 @dataclass(slots=True)
 class ServerStatistics:

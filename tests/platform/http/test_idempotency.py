@@ -6,11 +6,13 @@ import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any, TypedDict
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+import structlog.testing
 import trio
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response
@@ -156,6 +158,21 @@ async def test_a_repeat_has_no_second_effect_and_gets_the_same_answer(
     assert rows(orders_url, "SELECT count(*) FROM placed") == [(4,)]
     assert "Idempotency-Replayed" in paths["/orders"]["post"]["responses"]["201"]["headers"]
     assert "Idempotency-Replayed" not in paths["/receipt"]["get"]["responses"]["200"]["headers"]
+
+
+async def test_the_log_tells_a_clash_of_keys_from_other_conflicts(make_settings: MakeSettings, orders_url: str) -> None:
+    settings, key = make_settings(**FREE, database_url=orders_url), {"Idempotency-Key": "k"}
+    lock = int.from_bytes(sha256(b"\0k").digest()[:8], signed=True)  # a guest's
+    with structlog.testing.capture_logs() as lines:
+        async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client:
+            with psycopg.connect(orders_url.replace("+psycopg", "")) as another_request:
+                another_request.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+                await client.post("/orders", json={"item": "tea"}, headers=key)
+            for item in ("tea", "milk"):
+                await client.post("/orders", json={"item": item}, headers=key)
+
+    told = [(line["status"], line.get("reason")) for line in lines if line.get("route") == "/orders"]
+    assert told == [(409, "idempotency"), (201, None), (422, "idempotency")]
 
 
 async def test_an_answer_may_hold_what_that_of_any_route_may(make_settings: MakeSettings, orders_url: str) -> None:

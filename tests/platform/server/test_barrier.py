@@ -175,7 +175,8 @@ async def test_a_failing_connection_is_logged_and_counted_and_the_others_stay(sa
 
     assert (status, body) == (200, b"done")
     assert server.statistics.connection_errors == {"ExceptionGroup": 1}
-    assert [(line["event"], line["log_level"]) for line in logs] == [("connection failed", "error")]
+    told = [(line["event"], line["log_level"], line["client"]) for line in logs]
+    assert told == [("connection failed", "error", "127.0.0.1")]
 
 
 async def test_http2_is_off(safe_app: Application) -> None:

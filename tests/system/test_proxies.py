@@ -1,8 +1,9 @@
-"""The proxies' configurations in deploy, with the proxies: a rollout, a client that leaves, and who a client is."""
+"""The proxies' configurations in deploy, with the proxies: a rollout, who leaves, TLS, and who a client is."""
 
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
+from trio_websocket import open_websocket_url
 
 from service.platform.testing.own_server import free_port, free_ports
 from service.platform.testing.place import Place
@@ -32,6 +34,8 @@ class Proxy:
     program: str
     command: Callable[[Path], list[str]]
     configure: Callable[[Path, int, list[Place]], str]
+    tls: Callable[[Path], str]
+    """What goes behind the address at which it listens so that TLS ends there, by the file of certificate and key."""
     asks: bool
     """Whether it asks replicas if they are ready, so that a new one has to wait until it is asked."""
 
@@ -59,8 +63,16 @@ def haproxy(directory: Path, port: int, replicas: list[Place]) -> str:
     return re.sub(r"^    server-template .*\n", servers, text, flags=re.MULTILINE)
 
 
-NGINX = Proxy("nginx", lambda file: ["-e", "stderr", "-c", str(file)], nginx, asks=False)
-HAPROXY = Proxy("haproxy", lambda file: ["-f", str(file)], haproxy, asks=True)
+NGINX = Proxy(
+    "nginx",
+    lambda file: ["-e", "stderr", "-c", str(file)],
+    nginx,
+    lambda pem: f" ssl http2; ssl_certificate {pem}; ssl_certificate_key {pem}",
+    asks=False,
+)
+HAPROXY = Proxy(
+    "haproxy", lambda file: ["-f", str(file)], haproxy, lambda pem: f" ssl crt {pem} alpn h2,http/1.1", asks=True
+)
 
 
 def address(replica: Place) -> str:
@@ -76,14 +88,15 @@ def port_of(where: str) -> int:
 
 
 @contextmanager
-def started(proxy: Proxy, directory: Path, port: int, replicas: list[Place]) -> Iterator[str]:
-    file = directory / "proxy.conf"
-    file.write_text(proxy.configure(directory, port, replicas))
+def started(proxy: Proxy, directory: Path, port: int, replicas: list[Place], certificate: Path | None) -> Iterator[str]:
+    file, listens = directory / "proxy.conf", f"127.0.0.1:{port}"
+    text = proxy.configure(directory, port, replicas)
+    file.write_text(text if certificate is None else text.replace(listens, listens + proxy.tls(certificate)))
     command = [shutil.which(proxy.program) or "", *proxy.command(file)]
     with (directory / "proxy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if certificate else 'http'}://{listens}"
         assert process.poll() is None, (directory / "proxy.log").read_text()
     finally:
         process.terminate()
@@ -100,9 +113,12 @@ def proxy(request: pytest.FixtureRequest) -> Proxy:
 
 @asynccontextmanager
 async def proxied(
-    proxy: Proxy, directory: Path, database_url: str, **first: Any
+    proxy: Proxy, directory: Path, database_url: str, *, certificate: Path | None = None, **first: Any
 ) -> AsyncIterator[tuple[str, list[Place]]]:
-    """Yield the proxy's URL once it answers, and the two replicas behind it; `first` are settings of one of them."""
+    """Yield the proxy's URL once it answers, and the two replicas behind it; `first` are settings of one of them.
+
+    With the file of a certificate and its key TLS ends at the proxy.
+    """
     ports = free_ports(4)
     replicas = [
         Place(
@@ -119,10 +135,25 @@ async def proxied(
         for replica in replicas:
             assert replica.process
             await replica.process.wait_ready()
-        with started(proxy, directory, free_port(), replicas) as url:
-            async with httpx2.AsyncClient() as client:
+        with started(proxy, directory, free_port(), replicas, certificate) as url:
+            async with httpx2.AsyncClient(verify=trusting(certificate)) as client:
                 await wait_answer(client, url)
             yield url, replicas
+
+
+def make_certificate(directory: Path) -> Path:
+    """Return a file with a certificate for 127.0.0.1 and its key."""
+    file = directory / "both.pem"
+    command = ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    file.write_bytes(b"".join((directory / name).read_bytes() for name in ("cert.pem", "key.pem")))
+    return file
+
+
+def trusting(certificate: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate)
 
 
 async def wait_answer(client: httpx2.AsyncClient, url: str) -> None:
@@ -223,3 +254,23 @@ async def test_a_proxy_says_who_the_client_is_and_believes_no_client(
                 await trio.sleep(0.02)
 
     assert logged == ["127.0.0.1"]
+
+
+async def test_a_proxy_at_which_tls_ends_says_so(proxy: Proxy, tmp_path: Path, database_url: str) -> None:
+    """What a feature writes about itself, such as where a browser comes back to, is else an address without TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    certificate = make_certificate(tmp_path)
+    context = trusting(certificate)
+    with trio.fail_after(2 * PATIENCE):
+        async with (
+            proxied(proxy, tmp_path, database_url, certificate=certificate) as (url, _),
+            httpx2.AsyncClient(verify=context) as client,
+        ):
+            told = (await client.get(url + "/url", headers={"X-Forwarded-Proto": "http"})).text
+            where, page = url.replace("https:", "wss:") + "/echo", [(b"Origin", url.encode())]
+            async with open_websocket_url(where, ssl_context=context, extra_headers=page) as socket:
+                await socket.send_message("word")
+                word = await socket.get_message()
+
+    assert (told, word) == (url + "/url", "word")

@@ -11,6 +11,9 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from service.platform.server.address import client_of, parse_address, parse_hop
 
+# What `X-Forwarded-Proto` may say, in HTTP's words; for a websocket Traefik has words of its own.
+_PROTOCOLS = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
 type Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
@@ -25,7 +28,7 @@ def forwarded(app: ASGIFramework, trusted_proxies: Iterable[str]) -> ASGIFramewo
             hops = _values(scope["headers"], b"x-forwarded-for")
             scope["client"] = (client_address(peer, hops, networks), 0)
             protocols = _values(scope["headers"], b"x-forwarded-proto")
-            if protocols and (said := protocols[-1].lower()) in {"http", "https"}:  # RFC 3986, 3.1: in any case
+            if protocols and (said := _PROTOCOLS.get(protocols[-1].lower())):  # RFC 3986, 3.1: in any case
                 scope["scheme"] = scheme_of(scope["type"], said)
         await app(scope, receive, send)
 

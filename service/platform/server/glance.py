@@ -15,7 +15,8 @@ from typing import NamedTuple
 MOST_BYTES = 8_192
 
 _LINE = rb"[A-Za-z][A-Za-z0-9-]*+: [!-~]++(?: ++[!-~]++)*+\r\n"
-_WHOLE = re.compile(rb"(GET|HEAD|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n((?:" + _LINE + rb")++)\r\n")
+# A fragment, which no target has, is for whoever refuses it.
+_WHOLE = re.compile(rb"(GET|HEAD|DELETE|OPTIONS) (/[!\"$-~]*+) HTTP/1\.1\r\n((?:" + _LINE + rb")++)\r\n")
 _FIELD = re.compile(rb"([^:\r\n]++): (.+)\r\n")  # of what _WHOLE has found; a dot is quicker than a set of characters
 # Fields that say how long a body is, what becomes of the connection, or what is to be said first.
 _FRAMING = frozenset(

@@ -17,6 +17,8 @@ type HeaderList = list[tuple[bytes, bytes]]
 _ABSOLUTE = re.compile(rb"https?://(?P<authority>([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?)", re.IGNORECASE)
 # A slash that is encoded is not the slash between two segments (RFC 3986, 2.2).
 _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+# By these a path leads elsewhere (RFC 3986, 5.2.4); a proxy has gone there before it looks at its rules.
+_DOTS = re.compile(rb"/(\.|%2e){1,2}(/|\Z)", re.IGNORECASE)
 # Fields that are lists, and may come in several lines (RFC 9110, 5.3).
 _LISTS = frozenset({b"connection", b"upgrade", b"sec-websocket-protocol", b"sec-websocket-extensions"})
 VERSION = b"13"  # the only one of RFC 6455
@@ -25,8 +27,10 @@ VERSION = b"13"  # the only one of RFC 6455
 def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None] | None:
     """Return path and query of a request target, and the authority that it names, if any; None when it is malformed.
 
-    RFC 9112, 3.2: a path from its slash on, or an absolute URI, or `*` for OPTIONS.
+    RFC 9112, 3.2: a path from its slash on, or an absolute URI, or `*` for OPTIONS; none has a fragment.
     """
+    if b"#" in target:
+        return None
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target, None
     found = _ABSOLUTE.match(target)
@@ -37,9 +41,9 @@ def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None] | No
 
 
 def is_ambiguous(raw_path: bytes) -> bool:
-    """Return whether a path could be taken for another one: by an empty segment, or a slash that is encoded."""
+    """Return whether a path could be taken for another one: by a segment that is empty or dots, or an encoded slash."""
     path = raw_path.partition(b"?")[0]
-    return b"//" in path or _ENCODED_SLASH.search(path) is not None
+    return b"//" in path or _ENCODED_SLASH.search(path) is not None or _DOTS.search(path) is not None
 
 
 def undecoded(path: bytes, query: bytes) -> Invalid | None:

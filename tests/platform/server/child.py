@@ -44,6 +44,12 @@ def add_routes[App: QuartTrio | Blueprint](app: App) -> App:
     async def hello() -> str:
         return "hello"
 
+    @app.get("/url")
+    @anyone
+    @unlimited("a test's")
+    async def url() -> str:
+        return request.url
+
     @app.get("/livez")
     @anyone
     @unlimited("a test's")

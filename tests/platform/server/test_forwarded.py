@@ -56,6 +56,9 @@ async def test_the_client_is_the_right_most_untrusted_hop(peer: str, lines: list
         ("http", "10.0.0.1", b"https", "https"),
         ("websocket", "10.0.0.1", b"https", "wss"),
         ("http", "10.0.0.1", b"HTTPS", "https"),
+        ("websocket", "10.0.0.1", b"wss", "wss"),  # Traefik's word for it
+        ("websocket", "10.0.0.1", b"ws", "ws"),
+        ("http", "10.0.0.1", b"wss", "https"),  # an upgrade that is none to us, such as a POST's
         ("http", "10.0.0.1", b"gopher", "http"),
         ("http", "192.0.2.1", b"https", "http"),
     ],

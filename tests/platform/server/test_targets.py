@@ -74,6 +74,19 @@ async def ask(app: Application, line: bytes, headers: bytes = b"Host: x\r\n") ->
         (b"GET /api/hello%00", 404),
         (b"GET /files/a%2Fb", 404),
         (b"GET /files/a/b", 200),
+        (b"GET /files/../api/hello", 404),  # RFC 3986, 5.2.4: /api/hello to a proxy, and to every browser
+        (b"GET /files/a/../../api/hello", 404),
+        (b"GET /files/%2e%2E/api/hello", 404),
+        (b"GET /files/.%2e", 404),
+        (b"GET /files/./a", 404),
+        (b"GET /files/a/.?b", 404),
+        (b"GET /files/.a/..b/c./...", 200),
+        (b"GET /files/a?../b", 200),
+        (b"GET /api/hello#", 400),  # RFC 9112, 3.2: no fragment; some readers leave it out
+        (b"GET /files/a#/b", 400),
+        (b"GET /files/a?b#c", 400),
+        (b"GET http://x/files/a#b", 400),
+        (b"GET /files/a%23b", 200),
         (b"get /api/hello", 405),  # RFC 9110, 9.1: methods are case-sensitive
         (b"Get /api/hello", 405),
         (b"poST /api/hello", 405),

@@ -29,6 +29,7 @@ LOCK_LIMIT = 3.0
 FAST_STOP, HARD_STOP = 5.0, 8.0  # seconds; PostgreSQL itself kills stuck children 5 s after SIGQUIT
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un on Linux
 SOCKET_NAME = "/.s.PGSQL.65535"
+SHORT_PLACES = ("/tmp", "/dev/shm")  # noqa: S108  what is made there is ours alone
 READ_BY_A_SHELL = '"$`\\'  # within double quotes, into which initdb puts the path of postgres as it is
 
 SMALL = {
@@ -143,11 +144,20 @@ def _acquire(lock: IO[str], data: Path) -> None:
 @contextmanager
 def _socket_directory(data: Path) -> Iterator[Path]:
     """Yield where the socket goes: the data directory, which is ours alone, unless its path is too long for that."""
-    if len(os.fsencode(data)) + len(SOCKET_NAME) <= MAX_SOCKET_PATH:
+    if _is_short(data):
         yield data
         return
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as directory:
+    for place in (tempfile.gettempdir(), *SHORT_PLACES):  # the first may be as long: TMPDIR names it
+        if _is_short(Path(place, "pg-12345678")) and os.access(place, os.W_OK | os.X_OK):
+            break
+    else:
+        raise EmbeddedUnavailable(f"{data} is too long a path for a socket, and TMPDIR is none that is shorter")
+    with tempfile.TemporaryDirectory(prefix="pg-", dir=place, ignore_cleanup_errors=True) as directory:
         yield Path(directory)
+
+
+def _is_short(directory: Path) -> bool:
+    return len(os.fsencode(directory)) + len(SOCKET_NAME) <= MAX_SOCKET_PATH
 
 
 def _make_place(data: Path) -> None:

@@ -139,6 +139,13 @@ def test_a_path_too_long_for_a_socket_is_no_obstacle(directory: Path) -> None:
         assert answers(server.url)
 
 
+def test_a_temporary_directory_that_is_as_long_is_none_either(directory: Path) -> None:
+    data, temporary = directory / ("long" * 30) / "data", directory / ("other" * 25)
+    temporary.mkdir()
+    with owner(data, env=os.environ | {"TMPDIR": str(temporary)}) as process:
+        assert announced(process)
+
+
 def test_stopping_twice_is_fine(data: Path) -> None:
     with open_embedded(data) as server:
         server.stop()

@@ -222,6 +222,27 @@ def test_a_switch_that_says_something_else_is_no_yes(target: str, switch: str, s
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        pytest.param("of another user", "git config --global --add safe.directory", id="of another user"),
+        pytest.param("", "make test needs git, and a repository here", id="none"),
+    ],
+)
+def test_the_suite_without_git_says_what_is_missing(tmp_path: Path, owner: str, said: str) -> None:
+    """In a repository of another user there is one: `git init` is no advice."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    if owner:
+        subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    differ = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    environment = os.environ | differ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    words = ["make", "--no-print-directory", "test"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize("codes", [(0, 0, 0), (3, 0, 3), (0, 2, 2)], ids=["neither", "the set-up", "the suite"])
 def test_ci_fails_as_its_set_up_or_its_suite_fails(tmp_path: Path, codes: tuple[int, int, int]) -> None:
     """With packages from Debian beside it that cannot be had, which is said and no failure."""

@@ -124,9 +124,9 @@ def _lock(data: Path) -> Iterator[IO[str]]:
     """Hold the directory for us and, as they inherit the descriptor, for every process of the server."""
     with _beside(data, ".lock").open("a+") as lock:
         _acquire(lock, data)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # on a full disk nobody is told who has it; the server says what is wrong
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         yield lock
 
 
@@ -239,5 +239,9 @@ def _is_ready(pid: int, pidfile: Path) -> bool:
 
 def _last_words(data: Path) -> str:
     lines = _log(data).read_text(errors="replace").strip().splitlines()
-    fatal = [line for line in lines if "FATAL" in line]
-    return (fatal or lines or ["it said nothing"])[-1]
+    for sign in ("FATAL:", "PANIC:", "could not"):  # what follows them only says that it ends
+        if told := [line for line in lines if sign in line]:
+            return told[-1]
+    if not shutil.disk_usage(data).free:  # its log has no room there either
+        return "its disk is full"
+    return lines[-1] if lines else "it said nothing"

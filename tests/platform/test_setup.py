@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
+from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, git
 
 
 def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
@@ -149,6 +149,23 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(moved: bool) -> None
         place.chmod(0o755)
 
     assert (done.returncode, done.stderr) == (1, f"{place} cannot be written to, and what is made goes into .venv\n")
+
+
+def test_lines_end_as_a_shell_reads_them_where_git_is_set_up_for_windows(tmp_path: Path) -> None:
+    """As in a clone for a container made there: `set: Illegal option -` was all that make said."""
+    names = ("Makefile", "deploy/setup.sh", ".ci/run")
+    before, after = tmp_path / "before", tmp_path / "after"
+    for name in (*names, ".gitattributes"):
+        (before / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, before / name)
+    as_windows = ["-c", "core.autocrlf=true"]
+    git(before, "init", "--quiet")
+    git(before, "add", "--all")
+    git(before, "-c", "user.name=one", "-c", "user.email=one@example.com", "commit", "--quiet", "--message", "one")
+    git(tmp_path, *as_windows, "clone", "--quiet", *as_windows, str(before), str(after))
+
+    assert [name for name in names if b"\r" in (after / name).read_bytes()] == []
 
 
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:

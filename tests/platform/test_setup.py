@@ -41,10 +41,12 @@ def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
 
 
 def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
-    said = set_up(tmp_path, VIRTUAL_ENV=str(tmp_path / "gone"), UV_PROJECT_ENVIRONMENT=str(tmp_path / "other"))
+    names = ("VIRTUAL_ENV", "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY")
+    others = dict.fromkeys(names, str(tmp_path / "gone"))
+    said = set_up(tmp_path, **others, UV_PROJECT_ENVIRONMENT=str(tmp_path / "other"))
 
     assert "UV_PROJECT_ENVIRONMENT=.venv" in said
-    assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+    assert not [line for line in said if line.partition("=")[0] in others]
 
 
 def test_another_python_s_home_is_left_alone(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ python: ## Python with the service's parts and a connection to the development d
 	@exec .venv/bin/python deploy/console.py python
 
 test: ## [MARKED="not drill"] the whole suite: style, types, drift, architecture, docs, unit and real-process tests
-	@git ls-files >/dev/null 2>&1 || { echo "make test needs git, and a repository here: git init && git add --all"; exit 1; }
+	@said=$$(git ls-files 2>&1 >/dev/null) || { case $$said in \
+		*safe.directory*) echo "$$said" ;; \
+		*) echo "make test needs git, and a repository here: git init && git add --all" ;; esac; exit 1; }
 	@$(SETUP) --group dev --group helm
 	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$$MARKED")
 

@@ -22,7 +22,7 @@ find_uv() {
 
 # What is made here is .venv, whatever the shell says of another project's or another Python's; and a home that is missing or may not be
 # written to has no room for what is downloaded.
-unset VIRTUAL_ENV PYTHONHOME
+unset VIRTUAL_ENV PYTHONHOME UV_PROJECT UV_WORKING_DIR UV_WORKING_DIRECTORY
 export UV_PROJECT_ENVIRONMENT=.venv
 export HOME="${HOME:-$PWD/.uv}"
 cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/uv}

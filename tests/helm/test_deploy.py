@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -93,7 +94,8 @@ def test_what_a_feature_reads_is_in_the_image_and_what_people_read_is_not(tmp_pa
         shutil.copy(ROOT / name, tmp_path)
     read = ("service/__init__.py", "service/orders/letters/welcome.md", "service/orders/page/index.html")
     pages = ("README.md", "DECISIONS.md", "runbook.md", "docs/capacity.md")
-    for name in (*read, *(f"service/orders/{page}" for page in pages)):
+    secrets = ("service/.env", "service/orders/.env")
+    for name in (*read, *secrets, *(f"service/orders/{page}" for page in pages)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     build = [UV, "build", "--quiet", "--wheel", "--python", sys.executable]
@@ -146,6 +148,7 @@ def test_only_what_the_image_needs_is_sent_to_the_builder() -> None:
     assert let_in == {"pyproject.toml", "uv.lock", "README.md", "LICENSE", "service", "migrations"}
     assert all((ROOT / name).exists() for name in let_in)
     assert not any(fnmatch(secret, rule) for secret in (".env", ".git", ".data") for rule in let_in)
+    assert "**/.env" in rules  # one that lies where the settings are
 
 
 def test_the_compose_file_keeps_to_the_specification() -> None:
@@ -178,6 +181,26 @@ def test_compose_locks_the_service_up_as_the_chart_does(compose: dict[str, Any])
         assert service["security_opt"] == ["no-new-privileges:true"]
     assert compose["services"]["service"]["deploy"]["replicas"] == 2
     assert "ports" not in compose["services"]["service"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become what the container is")
+@pytest.mark.skipif(not shutil.which("haproxy") or not shutil.which("setpriv"), reason="needs haproxy and setpriv")
+def test_compose_s_balancer_reads_its_file_in_a_clone_made_under_a_strict_umask(
+    compose: dict[str, Any],
+) -> None:
+    balancer = compose["services"]["balancer"]
+    user, _, group = balancer.get("user", "99:99").partition(":")  # the image's own user
+    held = [f"+{name.lower()}" for name in balancer.get("cap_add", [])] if balancer.get("cap_drop") == ["ALL"] else []
+    become = ["--reuid", user, "--regid", group, "--clear-groups", "--bounding-set", ",".join(["-all", *held])]
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are for one user alone
+        Path(name).chmod(0o755)
+        file = Path(shutil.copy(DEPLOY / "balancer.cfg", name))
+        file.chmod(0o600)
+        os.chown(file, 1000, 1000)
+        command = ["setpriv", *become, "haproxy", "-c", "-f", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_compose_runs_the_chart_and_the_images_version(compose: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, SIDE_BY_SIDE
+from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, git
 
 
 def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
@@ -41,10 +41,12 @@ def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
 
 
 def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
-    said = set_up(tmp_path, VIRTUAL_ENV=str(tmp_path / "gone"), UV_PROJECT_ENVIRONMENT=str(tmp_path / "other"))
+    names = ("VIRTUAL_ENV", "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY")
+    others = dict.fromkeys(names, str(tmp_path / "gone"))
+    said = set_up(tmp_path, **others, UV_PROJECT_ENVIRONMENT=str(tmp_path / "other"))
 
     assert "UV_PROJECT_ENVIRONMENT=.venv" in said
-    assert not [line for line in said if line.startswith("VIRTUAL_ENV=")]
+    assert not [line for line in said if line.partition("=")[0] in others]
 
 
 def test_another_python_s_home_is_left_alone(tmp_path: Path) -> None:
@@ -151,6 +153,23 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(moved: bool) -> None
     assert (done.returncode, done.stderr) == (1, f"{place} cannot be written to, and what is made goes into .venv\n")
 
 
+def test_lines_end_as_a_shell_reads_them_where_git_is_set_up_for_windows(tmp_path: Path) -> None:
+    """As in a clone for a container made there: `set: Illegal option -` was all that make said."""
+    names = ("Makefile", "deploy/setup.sh", ".ci/run")
+    before, after = tmp_path / "before", tmp_path / "after"
+    for name in (*names, ".gitattributes"):
+        (before / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, before / name)
+    as_windows = ["-c", "core.autocrlf=true"]
+    git(before, "init", "--quiet")
+    git(before, "add", "--all")
+    git(before, "-c", "user.name=one", "-c", "user.email=one@example.com", "commit", "--quiet", "--message", "one")
+    git(tmp_path, *as_windows, "clone", "--quiet", *as_windows, str(before), str(after))
+
+    assert [name for name in names if b"\r" in (after / name).read_bytes()] == []
+
+
 def test_the_suite_in_a_copy_runs_as_make_test_does() -> None:
     assert f"SIDE_BY_SIDE := {' '.join(SIDE_BY_SIDE)}\n" in (ROOT / "Makefile").read_text()
 
@@ -220,6 +239,27 @@ def test_a_switch_that_says_something_else_is_no_yes(target: str, switch: str, s
     assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        pytest.param("of another user", "git config --global --add safe.directory", id="of another user"),
+        pytest.param("", "make test needs git, and a repository here", id="none"),
+    ],
+)
+def test_the_suite_without_git_says_what_is_missing(tmp_path: Path, owner: str, said: str) -> None:
+    """In a repository of another user there is one: `git init` is no advice."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    if owner:
+        subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    differ = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    environment = os.environ | differ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    words = ["make", "--no-print-directory", "test"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert said in done.stdout
 
 
 @pytest.mark.parametrize("codes", [(0, 0, 0), (3, 0, 3), (0, 2, 2)], ids=["neither", "the set-up", "the suite"])

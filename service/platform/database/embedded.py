@@ -29,6 +29,7 @@ LOCK_LIMIT = 3.0
 FAST_STOP, HARD_STOP = 5.0, 8.0  # seconds; PostgreSQL itself kills stuck children 5 s after SIGQUIT
 MAX_SOCKET_PATH = 107  # bytes in sockaddr_un on Linux
 SOCKET_NAME = "/.s.PGSQL.65535"
+SHORT_PLACES = ("/tmp", "/dev/shm")  # noqa: S108  what is made there is ours alone
 READ_BY_A_SHELL = '"$`\\'  # within double quotes, into which initdb puts the path of postgres as it is
 
 SMALL = {
@@ -123,9 +124,9 @@ def _lock(data: Path) -> Iterator[IO[str]]:
     """Hold the directory for us and, as they inherit the descriptor, for every process of the server."""
     with _beside(data, ".lock").open("a+") as lock:
         _acquire(lock, data)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # on a full disk nobody is told who has it; the server says what is wrong
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         yield lock
 
 
@@ -143,11 +144,20 @@ def _acquire(lock: IO[str], data: Path) -> None:
 @contextmanager
 def _socket_directory(data: Path) -> Iterator[Path]:
     """Yield where the socket goes: the data directory, which is ours alone, unless its path is too long for that."""
-    if len(os.fsencode(data)) + len(SOCKET_NAME) <= MAX_SOCKET_PATH:
+    if _is_short(data):
         yield data
         return
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as directory:
+    for place in (tempfile.gettempdir(), *SHORT_PLACES):  # the first may be as long: TMPDIR names it
+        if _is_short(Path(place, "pg-12345678")) and os.access(place, os.W_OK | os.X_OK):
+            break
+    else:
+        raise EmbeddedUnavailable(f"{data} is too long a path for a socket, and TMPDIR is none that is shorter")
+    with tempfile.TemporaryDirectory(prefix="pg-", dir=place, ignore_cleanup_errors=True) as directory:
         yield Path(directory)
+
+
+def _is_short(directory: Path) -> bool:
+    return len(os.fsencode(directory)) + len(SOCKET_NAME) <= MAX_SOCKET_PATH
 
 
 def _make_place(data: Path) -> None:
@@ -229,5 +239,9 @@ def _is_ready(pid: int, pidfile: Path) -> bool:
 
 def _last_words(data: Path) -> str:
     lines = _log(data).read_text(errors="replace").strip().splitlines()
-    fatal = [line for line in lines if "FATAL" in line]
-    return (fatal or lines or ["it said nothing"])[-1]
+    for sign in ("FATAL:", "PANIC:", "could not"):  # what follows them only says that it ends
+        if told := [line for line in lines if sign in line]:
+            return told[-1]
+    if not shutil.disk_usage(data).free:  # its log has no room there either
+        return "its disk is full"
+    return lines[-1] if lines else "it said nothing"

@@ -28,6 +28,8 @@ SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is
 # What libpq says to the server in the name of a session, after and so above all that it is told by its caller: in
 # another form than ours, times cannot be read.
 LIBPQ_FORMS = ("PGDATESTYLE", "PGTZ")
+# What leads it past the host of an address, one of a socket too, to whatever server a shell has in mind.
+LIBPQ_PLACES = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE")
 
 TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"  # OpenTelemetry's names are its own; this one turns tracing on
 
@@ -85,7 +87,7 @@ class Catalogue:
         """
         if unread := [*_unread_variables(), *_unread_lines(), *_unread_secrets()]:
             raise SettingsError(unread)
-        for name in LIBPQ_FORMS:
+        for name in (*LIBPQ_FORMS, *LIBPQ_PLACES):
             os.environ.pop(name, None)
         directory = _secrets_directory()
         given = _given(directory)

@@ -139,6 +139,13 @@ def test_a_path_too_long_for_a_socket_is_no_obstacle(directory: Path) -> None:
         assert answers(server.url)
 
 
+def test_a_temporary_directory_that_is_as_long_is_none_either(directory: Path) -> None:
+    data, temporary = directory / ("long" * 30) / "data", directory / ("other" * 25)
+    temporary.mkdir()
+    with owner(data, env=os.environ | {"TMPDIR": str(temporary)}) as process:
+        assert announced(process)
+
+
 def test_stopping_twice_is_fine(data: Path) -> None:
     with open_embedded(data) as server:
         server.stop()
@@ -259,6 +266,29 @@ def test_data_of_another_user_are_refused(directory: Path) -> None:
 def test_a_server_that_ends_at_once_says_why(data: Path) -> None:
     with pytest.raises(EmbeddedUnavailable, match=r"unrecognized configuration parameter.*set SERVICE_DATABASE_URL"):
         open_embedded(data, settings={"no_such_thing": "1"}).__enter__()
+
+
+def test_why_a_server_ended_is_not_that_it_ends(data: Path) -> None:
+    for segment in (data / "pg_wal").glob("0*"):
+        segment.unlink()
+    with pytest.raises(EmbeddedUnavailable, match="could not locate a valid checkpoint record"):
+        open_embedded(data).__enter__()
+
+
+def test_a_full_disk_is_named_where_the_log_has_no_room_either(data: Path) -> None:
+    place = data.with_name("place")
+    place.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=80m none {place} && cp -a {data} {place}/data || exit 77\n"
+        f"dd if=/dev/zero of={place}/rest bs=64k 2>/dev/null\n"
+        f"exec {shlex.join([sys.executable, '-c', OWNER, f'{place}/data'])}"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 1 or "unshare:" in done.stderr:
+        pytest.skip(f"needs a mount of its own: {done.stderr}")
+
+    assert "PostgreSQL ended at once: its disk is full" in done.stderr
 
 
 def test_a_machine_without_binaries_is_told_what_is_missing(directory: Path) -> None:

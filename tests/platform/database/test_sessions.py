@@ -256,3 +256,13 @@ async def test_what_libpq_takes_from_the_environment_does_not_matter(one_server:
     done = run_to_end(tmp_path, command=command, database_url=one_server.tcp_url)
 
     assert done.stdout.splitlines()[-1] == "2026-02-01 12:00:00+00:00", done.stderr
+
+
+@pytest.mark.parametrize("said", ["PGHOSTADDR=127.0.0.9", "PGSERVICE=nowhere"])
+async def test_what_libpq_takes_from_the_environment_leads_to_no_other_server(
+    one_server: OwnServer, tmp_path: Path, said: str
+) -> None:
+    """`service dev` would migrate a database there, which is nobody's to migrate."""
+    done = run_to_end(tmp_path, command=("env", said, sys.executable, "-c", SHOW), database_url=one_server.url)
+
+    assert done.stdout.splitlines()[-1:] == ["2026-02-01 12:00:00+00:00"], done.stderr

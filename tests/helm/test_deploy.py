@@ -88,6 +88,7 @@ def test_the_image_s_user_may_read_the_migrations_of_a_clone_made_under_a_strict
     assert {path.stat().st_mode & 0o777 for path in sent.rglob("*")} == {0o755, 0o644}
 
 
+@pytest.mark.ci  # uv, which a copy lacks, and the package index where its backend is of another version
 def test_what_a_feature_reads_is_in_the_image_and_what_people_read_is_not(tmp_path: Path) -> None:
     """Whatever it is called: texts to be sent or shown are often Markdown."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):

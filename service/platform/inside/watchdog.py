@@ -192,7 +192,7 @@ class Watchdog:
             if late < self.threshold / 2 or beat is self._told or now == began:
                 suspect = None
             else:
-                frame = _interrupted(sys._current_frames().get(ident))
+                frame = self._interrupted(sys._current_frames().get(ident))
                 task = running_task(frame)
                 if task is not None and late > self.threshold and task is suspect:
                     caught = self._caught
@@ -200,6 +200,15 @@ class Watchdog:
                     self._tell(caught if caught is not None and caught.beat is beat else mine, late)
                 suspect = task
         self._running.release()
+
+    def _interrupted(self, frame: FrameType | None) -> FrameType | None:
+        """Return the frame that the signal's look has interrupted, or this one if there is none."""
+        within = frame
+        while within is not None:
+            if within.f_code is self._catch.__code__:
+                return within.f_back
+            within = within.f_back
+        return frame
 
     def _tell(self, caught: Catch, late: float) -> None:
         # Both at once, before anything that lets the loop's thread go on.
@@ -216,16 +225,6 @@ class Watchdog:
             request_id=request_id if isinstance(request_id, str) else "",  # structlog unsets it by an Ellipsis
             stack="".join(traceback.format_list(stack[-FRAMES:])),
         )
-
-
-def _interrupted(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that the signal's look has interrupted, or this one if there is none."""
-    within = frame
-    while within is not None:
-        if within.f_code is Watchdog._catch.__code__:
-            return within.f_back
-        within = within.f_back
-    return frame
 
 
 def _place(stack: list[traceback.FrameSummary]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.platform.name import NAME, TITLE
-from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in, template_page, type_check
+from service.platform.testing.copies import ROOT, UV, commit, copy_repository, git, run_in, template_page, type_check
 
 RENAME = ("python", "deploy/rename.py")
 LONG = "-".join(("acme", "order", "management"))  # joined here, so that the name itself is nowhere before
@@ -60,9 +60,8 @@ def test_what_follows_fits(renamed: Path) -> None:
     for command in (("ruff", "check", "--no-cache"), ("ruff", "format", "--check", "--no-cache")):
         done = run_in(renamed, *command)
         assert done.returncode == 0, done.stdout
-    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
-    if Path(uv).exists():
-        locked = run_in(renamed, uv, "lock", "--check", "--offline", "--python", sys.executable)
+    if Path(UV).exists():
+        locked = run_in(renamed, UV, "lock", "--check", "--offline", "--python", sys.executable)
         assert locked.returncode == 0, locked.stderr
     generated = run_in(renamed, "python", "deploy/generate.py")
     assert (generated.returncode, git(renamed, "status", "--porcelain")) == (0, "")

@@ -5,22 +5,20 @@ It is a real clone with an environment of its own, which both orders share, as t
 
 import os
 import resource
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, commit, copy_repository, git, hand_on_types, run_in
+from service.platform.testing.copies import ROOT, UV, commit, copy_repository, git, hand_on_types, run_in
 
-UV = Path(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv")
 pytestmark = [
     pytest.mark.ci,
     pytest.mark.skipif(
         (ROOT / ".template.toml").exists(), reason="tried on the template; this clone has lived already"
     ),
-    pytest.mark.skipif(not UV.exists(), reason="needs uv"),
+    pytest.mark.skipif(not Path(UV).exists(), reason="needs uv"),
 ]
 FAST = (
     *("tests/test_orders.py", "tests/docs/test_docs.py", "tests/platform/settings"),
@@ -65,7 +63,7 @@ def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def live(clone: Path, server_url: str) -> Live:
     """Return what runs a command in the clone as its owner would, and commits what it made."""
-    path = os.pathsep.join((str(UV.parent), os.environ["PATH"]))
+    path = os.pathsep.join((str(Path(UV).parent), os.environ["PATH"]))
     kept = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
 
     def do(*command: str) -> str:

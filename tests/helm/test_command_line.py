@@ -5,7 +5,6 @@ The programs come out of wheels that carry them for another purpose, 75 MB toget
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.charts import CHART, LOADER, ROOT, SHAPES, Object, load_shape, with_required
+from service.platform.testing.copies import UV
+from tests.helm.charts import CHART, LOADER, SHAPES, Object, load_shape, with_required
 
 pytestmark = pytest.mark.ci
 
@@ -29,8 +29,7 @@ def helms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def get(wheel: str, target: Path) -> Path:
-    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
-    install = [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(target), wheel]
+    install = [UV, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(target), wheel]
     subprocess.run(install, check=True, timeout=300)
     [archive] = target.rglob("*.jsii.tgz")
     with tarfile.open(archive) as packed:

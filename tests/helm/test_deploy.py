@@ -22,6 +22,7 @@ from service.platform.database import find_migrations
 from service.platform.database.migrate import migrate
 from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
+from service.platform.testing.copies import UV
 from service.platform.testing.fixtures import HEAD, MakeSettings
 from service.platform.verbs import Program
 from service.platform.verbs.command_line import command_line, names
@@ -30,7 +31,6 @@ from tests.helm.charts import BIN, CHART, ROOT
 from tests.helm.rules_of_pods import SETTINGS, settings_of
 
 DEPLOY = ROOT / "deploy"
-UV = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

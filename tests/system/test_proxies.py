@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from service.platform.testing.own_server import free_port, free_ports
+from service.platform.testing.own_server import free_port, free_ports, make_certificate
 from service.platform.testing.place import Place
 from service.platform.testing.processes import PATIENCE, ROOT, open_websocket
 from tests.platform.database.observer import observe
@@ -141,13 +141,10 @@ async def proxied(
             yield url, replicas
 
 
-def make_certificate(directory: Path) -> Path:
-    """Return a file with a certificate for 127.0.0.1 and its key."""
+def certificate_and_key(directory: Path) -> Path:
+    """Return one file with both, as proxies take them."""
+    make_certificate(directory)
     file = directory / "both.pem"
-    command = ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True)
     file.write_bytes(b"".join((directory / name).read_bytes() for name in ("cert.pem", "key.pem")))
     return file
 
@@ -260,7 +257,7 @@ async def test_a_proxy_at_which_tls_ends_says_so(proxy: Proxy, tmp_path: Path, d
     """What a feature writes about itself, such as where a browser comes back to, is else an address without TLS."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
-    certificate = make_certificate(tmp_path)
+    certificate = certificate_and_key(tmp_path)
     context = trusting(certificate)
     with trio.fail_after(2 * PATIENCE):
         async with (

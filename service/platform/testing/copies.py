@@ -16,6 +16,7 @@ from service.platform.testing.processes import STAND_INS
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
+UV = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")  # where deploy/setup.sh has it; a copy has none
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")  # as the Makefile says it
 CACHE = ROOT / ".mypy_cache"
 # Tests whose features, if they have any, are their own: which ones the service has makes no difference to them.

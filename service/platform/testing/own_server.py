@@ -5,6 +5,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
@@ -106,3 +107,12 @@ def _listen() -> socket.socket:
         with suppress(OSError):  # somebody listens
             return socket.create_server(("127.0.0.1", secrets.choice(others)))
     return socket.create_server(("127.0.0.1", 0))  # where the kernel may give any
+
+
+def make_certificate(directory: Path) -> None:
+    """Write cert.pem and key.pem for localhost and 127.0.0.1, by openssl."""
+    command = ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    (directory / "key.pem").chmod(0o600)

@@ -23,7 +23,7 @@ from service.platform.database.refusals import MigrationRefused
 from service.platform.database.wire import ConnectFailed, connect, execute, request_cancel
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
-from service.platform.testing.own_server import OwnServer, free_port
+from service.platform.testing.own_server import OwnServer, free_port, make_certificate
 from tests.platform.database.observer import Observer, observe
 from tests.platform.database.units import (
     INSERT,
@@ -191,14 +191,6 @@ def tls_server(clusters: Callable[[Path], Path]) -> Iterator[OwnServer]:
         server.settings |= {"ssl": "on", "ssl_cert_file": "cert.pem", "ssl_key_file": "key.pem"}
         server.start()
         yield server
-
-
-def make_certificate(data: Path) -> None:
-    command = ["openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(data / "key.pem"), "-out", str(data / "cert.pem")]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True)
-    (data / "key.pem").chmod(0o600)
 
 
 ECHO, MUCH = Statement("echo", "SELECT $1::text"), "x" * (4 << 20)

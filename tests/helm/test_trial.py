@@ -45,7 +45,7 @@ def test_a_trial_that_is_told_to_stop_takes_its_namespace_away(tmp_path: Path, s
         (tmp_path / name).write_text(PLANTED)
         (tmp_path / name).chmod(0o755)
     trial = subprocess.Popen(
-        ["sh", "deploy/trial.sh", "example/shop:1", "example/shop:2"],
+        ["env", "--default-signal=HUP", "sh", "deploy/trial.sh", "example/shop:1", "example/shop:2"],
         cwd=ROOT,
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         stdout=subprocess.DEVNULL,

@@ -37,7 +37,9 @@ def test_ctrl_c_and_the_like_are_a_sentence_that_says_where_to_look(end: str) ->
     """And an exception on the way: what is half made is taken back."""
     work = f"lambda: os.kill(os.getpid(), signal.{end})"
     heard = "signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # which a suite under nohup ignores
-    done = run_in(ROOT, "python", "-c", f"import os, signal; {heard}; from deploy.clone import command; command({work})")
+    done = run_in(
+        ROOT, "python", "-c", f"import os, signal; {heard}; from deploy.clone import command; command({work})"
+    )
 
     assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
 

@@ -1,0 +1,50 @@
+"""deploy/runbook.md: what it has an operator tell PostgreSQL does what it says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from service.platform.database.migrate import migrate
+from service.platform.testing.copies import ROOT
+from service.platform.testing.fixtures import MakeSettings
+from tests.platform.database.migrations import make_release, write_migration
+from tests.platform.database.observer import conninfo
+
+[SECOND_ROLE] = re.findall(r"`(CREATE ROLE app_b .*?)`", (ROOT / "deploy" / "runbook.md").read_text())
+
+
+@pytest.fixture
+def roles(empty_database_url: str) -> Iterator[list[str]]:
+    """Yield the database's address for the role that owns it, and for the second one that the page makes."""
+    url = make_url(empty_database_url)
+    names = [f"{url.database}_{end}" for end in "ab"]
+    with psycopg.connect(conninfo(empty_database_url), autocommit=True) as connection:
+        owner, second = (sql.Identifier(name) for name in names)
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(owner))
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(url.database or ""), owner))
+        told = re.sub(r"\bapp_b\b", names[1], SECOND_ROLE)
+        connection.execute(re.sub(r"\bapp\b", names[0], told).encode())
+        yield [url.set(username=name).render_as_string(hide_password=False) for name in names]
+        connection.execute(sql.SQL("REASSIGN OWNED BY {}, {} TO postgres").format(owner, second))
+        connection.execute(sql.SQL("DROP OWNED BY {}, {}").format(owner, second))
+        connection.execute(sql.SQL("DROP ROLE {}, {}").format(second, owner))
+
+
+def test_what_the_second_role_migrates_is_the_first_one_s_when_that_comes_back(
+    roles: list[str], make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    first, second = roles
+    migrate(make_settings(database_url=SecretStr(first)), migrations=make_release(tmp_path, "one"))
+    following = make_release(tmp_path, "two")
+    write_migration(following, "next", "two", serves_from="one", up="CREATE TABLE next_release (word text)")
+    migrate(make_settings(database_url=SecretStr(second)), migrations=following)
+
+    with psycopg.connect(conninfo(first)) as connection:
+        connection.execute("INSERT INTO notes (title) VALUES ('a')")
+        connection.execute("INSERT INTO next_release VALUES ('a')")

@@ -68,6 +68,10 @@ else
 fi
 # Bytecode is compiled once here, of the service too, rather than by whoever starts first, or at each start where
 # PYTHONDONTWRITEBYTECODE is set. Inexact: what another target has installed stays, for that one may be running.
-"$uv" sync --quiet --locked --inexact --compile-bytecode "$@"
+"$uv" sync --quiet --locked --inexact --compile-bytecode "$@" || {
+	code=$?
+	[ "$uv" = uv ] || echo "uv is $uv here" >&2 # its advice, as to run `uv lock`, takes it to be on PATH
+	exit "$code"
+}
 pwd -P >"$place"
 exec .venv/bin/python -m compileall -q service migrations

@@ -74,6 +74,13 @@ def test_code_that_is_named_after_its_file_is_there(document: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_commands_name_are_there_for_who_is_at_the_root(document: Path) -> None:
+    named = [name for command in commands(document) for name in re.findall(r"\s([\w/.-]+\.(?:yaml|sh))\b", command)]
+
+    assert [name for name in named if not name.startswith("/") and not (ROOT / name).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def verbs() -> set[str]:
     return set(re.findall(r"^  ([a-z]+) ", subprocess.check_output([*SERVICE, "--help"], text=True), re.MULTILINE))

@@ -130,6 +130,29 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
     assert not (tmp_path / ".uv").exists()
 
 
+def test_advice_of_uv_s_names_the_uv_that_is_here(tmp_path: Path) -> None:
+    """It says to run `uv lock` after a change of pyproject.toml, and there is no such command where we brought uv."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
+    own = tmp_path / ".uv" / "bin" / "uv"
+    for path, says in ((own, "echo 'run `uv lock`' >&2; exit 2"), (tmp_path / "bin" / "python3", "exit 0")):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{says}\n")
+        path.chmod(0o755)
+    for name in ("dirname", "mkdir"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        ["/bin/sh", "deploy/setup.sh"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (2, "run `uv lock`\nuv is .uv/bin/uv here\n")
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(moved: bool) -> None:
     """In one that was moved as well, where .venv would be made anew: rm told of each of its files."""

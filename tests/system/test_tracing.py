@@ -188,7 +188,7 @@ async def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert done.returncode == 2
     assert line.startswith(f"{TRACES}: is set, and OpenTelemetry is missing")
-    assert "--extra otel" in line
+    assert "`make install EXTRAS=otel`" in line
 
 
 async def test_nothing_of_it_is_imported_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Who is asking, and what they may. Start reading at may.py; how a token is checked is in tokens.py.
 
-What features use is `service.platform.http`'s: the declarations, and `caller()`.
+What features use is the declarations and `Caller`; `caller()`, which waits, is `service.platform.http`'s.
 """
 
 from service.platform.identity import cookies

@@ -37,7 +37,7 @@ def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
     try:
         provider = _make_provider(counts)
     except ImportError as error:
-        install = "install the extra otel (`uv sync --extra otel`, `EXTRAS=otel make image`)"
+        install = "install the extra otel (`make install EXTRAS=otel`, `EXTRAS=otel make image`)"
         raise SettingsError([f"{TRACES}: is set, and OpenTelemetry is missing: {install}, or unset it"]) from error
     except ValueError as error:
         raise SettingsError([f"OTEL_*: OpenTelemetry does not take what its variables say: {error}"]) from error

@@ -3,7 +3,7 @@
 import errno
 import resource
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import service.platform.verbs.tables  # noqa: F401  whose rights are looked at, also where no feature needs them
 from service.platform.errors import DatabaseAway
@@ -18,12 +18,15 @@ ITS_OWN = "the service that runs here"
 MOST_SKEW = 5.0  # seconds between two clocks before people who compare logs are misled
 
 
-async def findings(settings: PlatformSettings, *, has_jobs: bool) -> list[Finding]:
-    """Return every finding, in the order in which an operator would look; features with jobs take more connections."""
+async def findings(settings: PlatformSettings, *, unknown: Sequence[str], has_jobs: bool) -> list[Finding]:
+    """Return every finding, in the order in which an operator would look.
+
+    `unknown` are names that were given and are no setting's; features with jobs take more connections.
+    """
     management = await port("management", "SERVICE_MANAGEMENT_BIND", settings.management_bind, running_service)
     runs = management.seen.endswith(ITS_OWN)
     here = [
-        Finding("settings", "valid"),
+        Finding("settings", "valid", f"no settings, and ignored: {', '.join(unknown)}" if unknown else ""),
         await port("bind", "SERVICE_BIND", settings.bind, answers_probes if runs else nobody),
         management,
         descriptors(settings),

@@ -182,9 +182,10 @@ def check(context: typer.Context) -> None:
     from service.platform.verbs.check import findings
 
     settings, _ = load_or_exit(context)
-    features = program(context).features
+    features, unknown = program(context).features, program(context).catalogue.unknown_names()
     import_all(features)  # whose tables are looked at
-    found = run_client(partial(findings, settings, has_jobs=any(feature.jobs for feature in features)))
+    has_jobs = any(feature.jobs for feature in features)
+    found = run_client(partial(findings, settings, unknown=unknown, has_jobs=has_jobs))
     for finding in found:
         typer.echo(finding)
     sys.exit(CRASHED if any(finding.failed for finding in found) else 0)

@@ -44,6 +44,13 @@ def test_all_is_well(tmp_path: Path, database_url: str) -> None:
     assert "PostgreSQL" in found["version"]
 
 
+def test_a_name_that_is_no_setting_is_told(tmp_path: Path, database_url: str) -> None:
+    done = run_to_end(tmp_path, "check", database_url=database_url, trusted_proxy="10.0.0.0/8")
+    found = lines(done.stdout)["settings"]
+
+    assert (found[:4], found.partition("; ")[2]) == ("warn", "no settings, and ignored: SERVICE_TRUSTED_PROXY")
+
+
 def test_connections_of_jobs_are_counted(tmp_path: Path, database_url: str) -> None:
     done = run_to_end(
         *(tmp_path, "check"),
@@ -140,7 +147,7 @@ def test_a_port_that_something_else_has_is_a_failure(tmp_path: Path, database_ur
 async def of_identity(program: Program, **settings: Any) -> dict[str, str]:
     """Return what the verb would print; in this process, as it takes most of a second to start one."""
     given = settings_of(program.catalogue, bind="127.0.0.1:0", management_bind="127.0.0.1:0", **settings)
-    return lines("\n".join(map(str, await findings(given, has_jobs=False))))
+    return lines("\n".join(map(str, await findings(given, unknown=(), has_jobs=False))))
 
 
 async def test_what_is_found_of_an_identity_provider(program: Program) -> None:

@@ -1,8 +1,10 @@
 """What is stored, on a real PostgreSQL: dense seqs, repeats, locks that are not waited for, retention."""
 
+import threading
 import time
 from datetime import timedelta
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
@@ -13,12 +15,18 @@ from service.chat.protocol import Page
 from service.chat.store import Appended, Draft, Refusal, Repeats, Stored
 from service.chat.tables import CHANNEL
 from service.chat.writer import LOCK_NOT_AVAILABLE
-from service.platform.database import Database
+from service.platform.database import Database, open_database
+from service.platform.database.migrate import migrate
 from service.platform.errors import DatabaseUnable, Unavailable
+from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import OwnServer
 from tests.chat.worlds import note
+from tests.platform.database.observer import OTHERS, conninfo, observe
+from tests.platform.database.test_standby import waiting_for_a_standby
 
 AT_ONCE = {"rooms": 100, "each": 100}
 LIMIT = 60
+LONG = "wait_event_type = 'Lock' AND clock_timestamp() - query_start > 1.5 * make_interval(secs => %s)"
 
 
 def texts(page: Page) -> list[str]:
@@ -196,6 +204,44 @@ async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside:
         assert caught.value.sqlstate == LOCK_NOT_AVAILABLE
         outside.rollback()
         assert (await page_of(database, "lobby")).head == 1
+
+
+@pytest.mark.parametrize("way", ["by statement", "on a thread"])
+async def test_a_commit_waits_for_one_that_waits_for_its_standby(one_server: OwnServer, way: str) -> None:
+    """It has the server's lock of all that notify: also, for shorter, where a disk stands still."""
+    url = f"{one_server.url}&options=-c%20synchronous_commit%3Dlocal"  # so that ours waits for the other's alone
+    settings = PlatformSettings(database_url=url)
+    migrate(settings)
+    appended: list[Appended] = []
+
+    async def store_another(database: Database) -> None:
+        drafts = [note("b")]
+        by_statement = way == "by statement"
+        appended.append(
+            await (store.append_by_statement(database, drafts) if by_statement else database.run(store.append, drafts))
+        )
+
+    with trio.fail_after(LIMIT), observe(one_server.url) as observer:
+        async with open_database(settings) as database, trio.open_nursery() as nursery:
+            await write(database, note("a"))
+            with waiting_for_a_standby(observer):
+                waits = threading.Event()
+                nursery.start_soon(trio.to_thread.run_sync, notify_until, waits, one_server.url)
+                while not observer.ask(f"SELECT count(*) {OTHERS} AND wait_event = 'SyncRep'"):
+                    await trio.sleep(0.01)
+                waits.set()
+                nursery.start_soon(store_another, database)
+                while not (appended or observer.ask(f"SELECT count(*) {OTHERS} AND {LONG}", store.RETENTION_WAIT)):
+                    await trio.sleep(0.01)
+
+    assert [one.results for one in appended] == [[Stored(2, dup=False)]]
+
+
+def notify_until(waits: threading.Event, url: str) -> None:
+    """Commit what notifies, again and again: the server's processes take notice of a setting in their own time."""
+    with psycopg.connect(conninfo(url), autocommit=True) as connection:
+        while not waits.is_set():
+            connection.execute("NOTIFY nobody")
 
 
 async def test_who_waited_for_a_room_sees_what_was_stored_in_it_meanwhile(

@@ -61,7 +61,8 @@ class Appended:
 # looks at, it would not, and the driver has one value to adapt. A plan that is kept must never scan all messages:
 # ON CONFLICT finds them by their index whatever was counted when the plan was made. It also sees every id that is
 # stored, whatever this statement's snapshot shows, as a room that was waited for is read as it is then. With a repeat
-# among the drafts the rooms stay where they were. One NOTIFY a room: at COMMIT it takes a lock of the whole server.
+# among the drafts the rooms stay where they were. One NOTIFY a room: at COMMIT it takes a lock of the whole server, and
+# whoever has that keeps it until its own COMMIT is on the disk, and at the standby: the wait is another from there on.
 _STORING = """
     WITH draft AS MATERIALIZED (
         SELECT draft.* FROM set_config('lock_timeout', %b, true), json_to_recordset(%b::json)
@@ -79,12 +80,14 @@ _STORING = """
     ), advanced AS (
         INSERT INTO chat_room (name, seq) SELECT room, max(seq) FROM placed
         WHERE (SELECT count(*) FROM stored) = (SELECT count(*) FROM placed) GROUP BY room
-        ON CONFLICT (name) DO UPDATE SET seq = excluded.seq RETURNING pg_notify(%b, name || ':' || seq)
+        ON CONFLICT (name) DO UPDATE SET seq = excluded.seq
+        RETURNING pg_notify(%b, name || ':' || seq), set_config('lock_timeout', '{commit_wait}', true)
     )
     SELECT placed.place, placed.seq, stored.at, (SELECT epoch FROM chat_epoch)
     FROM placed LEFT JOIN stored ON stored.room = placed.room AND stored.seq = placed.seq ORDER BY placed.place"""
-_STORE = _STORING.format(wait="SKIP LOCKED")
-_STORE_WAITING = _STORING.format(wait="")
+COMMIT_WAIT = "1s"  # for the commits of others; less than a sender waits, so that it is told that nothing is stored
+_STORE = _STORING.format(wait="SKIP LOCKED", commit_wait=COMMIT_WAIT)
+_STORE_WAITING = _STORING.format(wait="", commit_wait=COMMIT_WAIT)
 _STORE_BY_STATEMENT = Statement("append_by_statement", _STORE.replace("%b", "${}").format(1, 2, 3))
 _TAKE_BACK = "DELETE FROM chat_message WHERE (room, seq) IN (SELECT * FROM unnest(%b::text[], %b::bigint[]))"
 _KNOWN = """

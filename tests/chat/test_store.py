@@ -1,7 +1,9 @@
 """What is stored, on a real PostgreSQL: dense seqs, repeats, locks that are not waited for, retention."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -196,6 +198,19 @@ async def test_waiting_for_a_locked_room_has_an_end(database: Database, outside:
         assert caught.value.sqlstate == LOCK_NOT_AVAILABLE
         outside.rollback()
         assert (await page_of(database, "lobby")).head == 1
+
+
+@pytest.mark.parametrize("unit", [store.append, partial(store.append_waiting, lock_timeout=0.3)])
+async def test_a_commit_waits_longer_than_for_a_room(database: Database, unit: Callable[..., Appended]) -> None:
+    """Where others notify, COMMIT waits for theirs, which may wait for a disk that stands still, or for a standby."""
+
+    def store_one(connection: Connection) -> str:
+        unit(connection, [note("b")])
+        return connection.execute(sa.text("SHOW lock_timeout")).scalar_one()
+
+    await write(database, note("a"))
+
+    assert await database.run(store_one) == store.COMMIT_WAIT
 
 
 async def test_who_waited_for_a_room_sees_what_was_stored_in_it_meanwhile(

@@ -8,8 +8,9 @@ A task is well or failing. It becomes failing with an error that ends its run, a
 ran, or that a task of its nursery did, even when it caught that itself: the door tells, and finds the task by a
 context variable, which tasks inherit. It is well again when it returns, or when PROBATION has passed since its latest
 error and none of its units is on the way: a pause is shorter than that, so a task that fails, waits and fails again
-is failing all the time, and so is one whose next statement waits for a lock. Each of the two changes is one line in
-the log, and so is another text of the error; a thousand failures alike are one line.
+is failing all the time, and so is one whose next statement waits for a lock, or the listener that waits to be let in.
+Each of the two changes is one line in the log, and so is another text of the error; a thousand failures alike are one
+line.
 
 Only the event loop touches any of this.
 """

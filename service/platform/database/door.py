@@ -48,7 +48,7 @@ class Database:
         self._engine = engine
         self._pool = pool
         self._watch = watch
-        self._listener = Listener(Address.direct(settings), pool.pids)
+        self._listener = Listener(Address.direct(settings), pool.pids, background.watching)
         self._background = background
 
     async def run[**P, T](

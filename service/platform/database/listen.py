@@ -13,7 +13,8 @@ up once their channels are listened to again. A line that falls silent and stays
 one on which nothing is said by a question every QUIET seconds, whose answer has its limit.
 """
 
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
+from contextlib import AbstractContextManager
 
 import psycopg
 import structlog
@@ -72,10 +73,16 @@ class Wakeups(AsyncIterator[Wakeup]):
 class Listener:
     """Who listens to what, and the task that hears it for them."""
 
-    def __init__(self, address: Address, own_pids: Set[int]) -> None:
-        """`own_pids` are the server's processes whose notifications are this process's own."""
+    def __init__(
+        self, address: Address, own_pids: Set[int], watching: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """`own_pids` are the server's processes whose notifications are this process's own.
+
+        `watching` is around each answer that is waited for, as around a unit: until it has come, nothing is well again.
+        """
         self._address = address
         self._own_pids = own_pids
+        self._watching = watching
         self._listeners: dict[Wakeups, None] = {}
         self._changed = trio.Event()
         self._waiting: trio.CancelScope | None = None
@@ -104,12 +111,14 @@ class Listener:
 
     async def _hear(self) -> None:
         """Have a connection as long as somebody listens."""
-        pgconn = await connect(self._address.parameters)
+        with self._watching():
+            pgconn = await connect(self._address.parameters)
         heard: set[str] = set()
         try:
             while self._listeners:
                 self._changed = trio.Event()
-                await self._follow_soon(pgconn, heard)
+                with self._watching():
+                    await self._follow_soon(pgconn, heard)
                 try:
                     await self._wait(pgconn)
                 except (psycopg.Error, OSError):

@@ -1,9 +1,11 @@
 """Notifications come in, coalesced; after every loss of the line the listener is told to catch up."""
 
+import math
 import resource
 import time
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 from sqlalchemy import Connection, text
@@ -361,3 +363,30 @@ async def test_a_line_that_falls_silent_while_nobody_says_anything_is_replaced(
             await database.run(notify, channel="room", payload="x")
 
             assert await anext(wakeups) == frozenset({"x"})
+
+
+async def test_a_listener_that_is_not_let_in_is_not_well_again_in_between(
+    one_server: OwnServer, mock_clock: MockClock
+) -> None:
+    """With the pause, a wait for a server that never answers is longer than an error is held against a task."""
+    mock_clock.rate = 1
+    with structlog.testing.capture_logs() as logged, trio.fail_after(600):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+            database.listen("room") as wakeups,
+        ):
+            await anext(wakeups)
+            proxy.silent = True
+            proxy.cut()
+            mock_clock.rate, mock_clock.autojump_threshold = 0, 0.01  # nobody says anything any more
+            while "listen.Listener.run" not in database.failing_tasks:
+                await trio.sleep(0.1)
+            await trio.sleep(40)
+            mock_clock.rate, mock_clock.autojump_threshold = 1, math.inf
+
+            told = [line["event"] for line in logged if line.get("task") == "listen.Listener.run"]
+            assert told == ["background task failing"]
+
+            proxy.silent = False
+            assert await anext(wakeups) is None

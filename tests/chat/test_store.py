@@ -206,7 +206,7 @@ async def test_a_commit_waits_longer_than_for_a_room(database: Database, unit: C
 
     def store_one(connection: Connection) -> str:
         unit(connection, [note("b")])
-        return connection.execute(sa.text("SHOW lock_timeout")).scalar_one()
+        return str(connection.execute(sa.text("SHOW lock_timeout")).scalar_one())
 
     await write(database, note("a"))
 

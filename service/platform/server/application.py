@@ -64,6 +64,15 @@ class Application(QuartTrio):
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 
+    def takes(self, scope: Any) -> tuple[str, ...]:
+        """Return the media types of bodies that the route of a request declares, beside JSON's."""
+        try:
+            rule, _ = self.url_map.find(scope)  # type: ignore[attr-defined]  # ours
+        except HTTPException:
+            return ()
+        declared: tuple[str, ...] = getattr(self.view_functions[rule.endpoint], "takes", ())
+        return declared
+
     @property
     def matches_hosts(self) -> bool:
         """Whether a route depends on the Host."""

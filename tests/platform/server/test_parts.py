@@ -1,11 +1,13 @@
 """Bodies that come part by part: whatever a view iterates over, and an error ahead of the first part."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import httpx2
 import pytest
+import trio
 from quart import Response
 from quart.wrappers.response import IterableBody, ResponseBody
 from quart_trio import QuartTrio
@@ -14,6 +16,7 @@ from quart_trio.wrappers import TrioResponse
 from service.platform.errors import Unavailable
 from service.platform.server import Application
 from tests.platform.server.conftest import running
+from tests.platform.server.wire import get
 
 HERE = Path(__file__)
 
@@ -86,6 +89,35 @@ async def test_what_fails_behind_its_first_part_is_cut_short(app: Application) -
 
     with pytest.RaisesGroup(pytest.RaisesExc(httpx2.RemoteProtocolError, match="incomplete")):
         await ask(app, lambda: Response(failing()))
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_body_is_closed_when_its_client_leaves(
+    app: Application, caplog: pytest.LogCaptureFixture, *, begun: bool
+) -> None:
+    """Behind its first part, and while that is waited for."""
+    waiting, closed = trio.Event(), trio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            if begun:
+                yield b"begun"
+            waiting.set()
+            await trio.sleep_forever()
+        finally:
+            closed.set()
+
+    @app.get("/it")
+    async def view() -> Response:
+        return Response(endless())
+
+    async with running(app) as server:
+        async with await server.connect() as client:
+            await client.send_all(get("/it"))
+            await waiting.wait()
+        await closed.wait()
+
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_trap_quarts_own_bodies_want_a_loop_of_asyncio() -> None:

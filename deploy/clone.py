@@ -121,10 +121,12 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def attempt(*command: str, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+def attempt(
+    *command: str, environment: Mapping[str, str] = os.environ, directory: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever that is. Raises Refused when there is no such program."""
     try:
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise Refused(f"{command[0]} is not here: install it") from error
 

@@ -60,23 +60,33 @@ def whole_or_none() -> Iterator[None]:
 
 @whole_or_none()
 def write(name: str) -> Path:
-    """Let Alembic write the migration, against a throw-away database; return its file."""
+    """Let Alembic write the migration, against a throw-away database; return its file.
+
+    What the environment and `.env` say is of no account: it is about another database, and may be missing.
+    """
+    from pydantic import ValidationError
+
     from service.features import FEATURES
     from service.platform.database import EmbeddedUnavailable, MigrationRefused
     from service.platform.database.embedded import open_embedded
     from service.platform.database.migrate import migrate
     from service.platform.database.progress import MigrationFailed
     from service.platform.feature import catalogue
-    from service.platform.settings import SecretURL, SettingsError
+    from service.platform.settings.load import LIBPQ_FORMS, LIBPQ_PLACES
+    from service.platform.testing.settings import settings_of, stand_ins
     from service.settings import Settings
 
+    for one in (*LIBPQ_FORMS, *LIBPQ_PLACES, *(one for one in os.environ if one.upper().startswith("SERVICE_"))):
+        os.environ.pop(one, None)
     try:
-        settings, _ = catalogue(Settings, FEATURES).load()
+        known = catalogue(Settings, FEATURES)
         with tempfile.TemporaryDirectory() as scratch, open_embedded(Path(scratch) / "data", durable=False) as server:
-            migrate(settings.model_copy(update={"database_url": SecretURL(server.url), "database_direct_url": None}))
-            given = {"SERVICE_DATABASE_URL": server.url, "SERVICE_DATABASE_DIRECT_URL": ""}
-            written = let_alembic_write("revision", "--autogenerate", "-m", name.replace("_", " "), **given)
-    except (EmbeddedUnavailable, MigrationFailed, MigrationRefused, SettingsError) as error:
+            migrate(settings_of(known, database_url=server.url))
+            given = stand_ins(known) | {"SERVICE_DATABASE_URL": server.url}
+            written = let_alembic_write(
+                *("revision", "--autogenerate", "-m", name.replace("_", " ")), directory=Path(scratch), **given
+            )
+    except (EmbeddedUnavailable, MigrationFailed, MigrationRefused, LookupError, ValidationError) as error:
         raise Refused(str(error)) from error
     if body(written.read_text(), "upgrade").strip() == "pass":
         raise Refused(
@@ -92,10 +102,12 @@ def by_hand(name: str) -> str:
 
 
 @whole_or_none()
-def let_alembic_write(*arguments: str, **environment: str) -> Path:
-    """Run a command of Alembic's that writes one migration; return its file."""
+def let_alembic_write(*arguments: str, directory: Path = ROOT, **environment: str) -> Path:
+    """Run a command of Alembic's that writes one migration, in a directory, whose `.env` it reads; return its file."""
     before = set(VERSIONS.glob("*.py"))
-    done = attempt(str(BIN / "alembic"), *arguments, environment=os.environ | environment)
+    given = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    alembic = (str(BIN / "alembic"), "-c", str(ROOT / "pyproject.toml"))
+    done = attempt(*alembic, *arguments, environment=given, directory=directory)
     if done.returncode:
         raise Refused(f"alembic failed:\n{done.stdout}{done.stderr}")
     [written] = set(VERSIONS.glob("*.py")) - before

@@ -24,6 +24,18 @@ from service.platform.database import metadata
 total = Table("total", metadata, Column("id", types.BigInteger, Identity(), primary_key=True){more})
 '''
 
+MUST_BE_SET = """{settings}
+
+class Settings(Settings):
+    partner: str
+"""
+ELSEWHERE = """
+SERVICE_DATABASE_URL=postgresql://nobody@192.0.2.1/elsewhere
+SERVICE_DATABASE_DIRECT_URL=postgresql://nobody@192.0.2.1/elsewhere
+SERVICE_DATABASE_POOLED=true
+SERVICE_DATABASE_PASSWORD_FILE=/no/such/file
+"""
+
 BRANCHES = '''"""What the migrations of two branches make."""
 
 from sqlalchemy import Column, Table, types
@@ -87,6 +99,18 @@ def test_an_addition_serves_the_code_that_runs_and_a_drop_says_what_stops(clone:
     assert dropped.returncode == 0, dropped.stdout + dropped.stderr
     assert 'breaking = "reads of total.text"' in written(clone, "drop_text")
     assert "serves_from = revision" in written(clone, "drop_text")
+
+
+def test_it_asks_nothing_of_the_settings_which_are_about_another_database(clone: Path, server_url: str) -> None:
+    """Neither for one that must be set nor for an address, in `.env` or the environment."""
+    settings = clone / "service" / "settings.py"
+    settings.write_text(MUST_BE_SET.format(settings=settings.read_text()))
+    (clone / ".env").write_text(ELSEWHERE)
+    write = "from deploy.migration import write; write('add_total')"
+    done = run_in(clone, "python", "-c", write, TEST_DATABASE_URL=server_url, SERVICE_MIGRATION_GRANT_TO="no-such-role")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"total"' in written(clone, "add_total")
 
 
 @pytest.mark.parametrize("name", ["", "Add", "add-total", "add total"])

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
+import pytest
 import yaml
+
+from service.features import FEATURES
+from service.platform.feature import catalogue
+from service.platform.settings import Catalogue
+from service.platform.settings.documents import is_required
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent  # where the linters are that come as packages
@@ -102,11 +109,25 @@ class Shape:
 
 
 def with_required(values: dict[str, Any], required: dict[str, Any] = REQUIRED) -> dict[str, Any]:
-    """Return values to which those of required settings are added, down to the second level."""
+    """Return values to which those of required settings are added; what both give is the values'."""
+    if required is REQUIRED and (lacking := missing(catalogue(Settings, FEATURES), required)):
+        pytest.fail(
+            f"helm/ci/required.yaml: must give a value to {', '.join(lacking)}, as it says itself", pytrace=False
+        )
+    return _merged(values, required)
+
+
+def missing(known: Catalogue, required: dict[str, Any]) -> list[str]:
+    """Return the variables that must be set and that these values do not give."""
+    given = {*required.get("config", {}), *required.get("secrets", {}).get("keys", {})}
+    return [one.variable for one in known if is_required(one) and one.variable not in given]
+
+
+def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     merged = dict(values)
-    for key, value in required.items():
+    for key, value in more.items():
         given = values.get(key, {})
-        merged[key] = {**value, **given} if isinstance(value, dict) and isinstance(given, dict) else given or value
+        merged[key] = _merged(given, value) if isinstance(value, dict) and isinstance(given, dict) else given or value
     return merged
 
 

@@ -15,7 +15,7 @@ from service.platform.feature import Feature, catalogue
 from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, documents
 from service.platform.testing.booting import booted
 from service.platform.testing.settings import settings_of
-from tests.helm.charts import CHART, SHAPES, render
+from tests.helm.charts import CHART, SHAPES, missing, render, with_required
 from tests.platform.features import open_plain
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
@@ -43,6 +43,26 @@ def chart(tmp_path: Path, known: Catalogue) -> Path:
     for path, text in outputs(copy, known).items():
         path.write_text(text)
     return copy
+
+
+def test_the_charts_tests_say_where_a_value_is_missing(known: Catalogue) -> None:
+    given = {"config": {"SERVICE_ORDERS_SHOP": "example"}}
+
+    assert missing(known, {}) == ["SERVICE_ORDERS_API_KEY", "SERVICE_ORDERS_SHOP"]
+    assert missing(known, given) == ["SERVICE_ORDERS_API_KEY"]
+    assert missing(known, given | {"secrets": {"keys": {"SERVICE_ORDERS_API_KEY": "api-key"}}}) == []
+
+
+def test_a_test_s_own_secret_stands_beside_what_must_be_given() -> None:
+    required = {"secrets": {"existingSecret": "more", "keys": {"SERVICE_ORDERS_API_KEY": "api-key"}}}
+    own = {"secrets": {"existingSecret": "own", "keys": {"SERVICE_ORDERS_HINT": "hint"}}}
+
+    assert with_required(own, required) == {
+        "secrets": {
+            "existingSecret": "own",
+            "keys": {"SERVICE_ORDERS_API_KEY": "api-key", "SERVICE_ORDERS_HINT": "hint"},
+        }
+    }
 
 
 def test_the_documents_name_it_and_show_no_value(known: Catalogue) -> None:

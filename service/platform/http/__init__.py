@@ -4,7 +4,7 @@ Start reading at app.py; what surrounds each request is in requests.py.
 """
 
 from service.platform.http.app import create_app, no_deadline, surround
-from service.platform.http.bodies import read_json
+from service.platform.http.bodies import read_json, takes
 from service.platform.http.callers import caller, wait_signed_out
 from service.platform.http.conversations import HEARTBEAT, Conversation, Conversations, Ending, open_conversations
 from service.platform.http.idempotency import idempotent, run_once
@@ -47,6 +47,7 @@ __all__ = [
     "run_once",
     "security_scheme",
     "surround",
+    "takes",
     "unlimited",
     "wait_signed_out",
 ]

@@ -109,6 +109,7 @@ def surround(
         limits=limits,
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
         forms={LOGOUT},  # an identity provider's own form
+        takes=app.takes,
     )
     return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 

@@ -1,4 +1,4 @@
-"""JSON that clients send: read strictly, and what cannot be read is told with its place.
+"""Bodies that clients send: JSON is read strictly, and what cannot be read is told with its place; others by `takes`.
 
 Strictly is: UTF-8 without a mark, no NaN, no number that is none here, no key twice, no half of a character, and not
 too deep. Otherwise two programs would read one document differently, and it might hold what no database stores.
@@ -7,7 +7,7 @@ too deep. Otherwise two programs would read one document differently, and it mig
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, compress, count, islice
 from operator import sub
 from typing import Any, Never, cast
@@ -26,6 +26,33 @@ _BRACKETS = re.compile(rb'(?:[^"\[\]{}]|' + _TEXT.pattern + rb")*+[\[\]{}]", re.
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")  # one more than they go down or up, as a byte has no sign
 _HALF = re.compile("[\ud800-\udfff]")
+
+
+_MEDIA = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
+# Of a page elsewhere, browsers send these without asking us first (the Fetch standard, CORS-safelisted request-header).
+_UNASKED = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+
+
+def takes[F: Callable[..., object]](*media: str) -> Callable[[F], F]:
+    """Declare that a route takes bodies of these types too, beside `application/json`: `takes("application/pdf")`.
+
+    Its view reads them itself, part by part (`async for part in request.body`) or whole (`await request.get_data()`).
+    Raises ValueError for what is no media type, and for one that a form may have: a page of any origin sends such.
+    """
+    types = tuple(one.lower() for one in media)
+    for one in types:
+        if not _MEDIA.fullmatch(one):
+            raise ValueError(f"takes: must be a media type such as application/pdf, without parameters, not {one!r}")
+        if one in _UNASKED:
+            raise ValueError(f"takes: must not be {one}, as a page of any origin may send it unasked")
+    if not types:
+        raise ValueError("takes: say which media types")
+
+    def declare(view: F) -> F:
+        view.takes = types  # type: ignore[attr-defined]  # a function takes attributes
+        return view
+
+    return declare
 
 
 class JsonRequest(Request):

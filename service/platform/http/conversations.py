@@ -158,7 +158,10 @@ class Conversation:
         self._patience = Patience()
 
     def send_frame(self, frame: Frame) -> None:
-        """Write or queue a frame. After one that found no room nothing is sent: a gap would be silent."""
+        """Write or queue a frame. After one that found no room nothing is sent: a gap would be silent.
+
+        Nothing is sent before the websocket is accepted: by `await socket.accept()`, or by the first `receive`.
+        """
         if self._overflowed:
             return
         try:

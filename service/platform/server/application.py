@@ -5,12 +5,14 @@ from typing import Any, cast
 
 import structlog
 import trio
+from quart import Response
 from quart.ctx import AppContext
 from quart.typing import ResponseReturnValue, ResponseTypes
 from quart.wrappers import Request as QuartRequest
 from quart.wrappers import Websocket as QuartWebsocket
 from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
+from quart_trio.wrappers.response import TrioFileBody
 from werkzeug.exceptions import HTTPException
 
 from service.platform.errors import ServiceError, leaves
@@ -19,11 +21,16 @@ from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json, header_fields, is_model
 from service.platform.server.http import HttpConnection
+from service.platform.server.parts import Parts
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
 from service.platform.settings import PlatformSettings
 
 log = structlog.get_logger(__name__)
+
+# Views make responses of Quart's own class, by its name; its bodies wait for a loop of asyncio's, which does not run.
+Response.iterable_body_class = Parts
+Response.file_body_class = TrioFileBody  # type: ignore[assignment]  # as Quart-Trio has it
 
 # Raised on purpose, as an answer to the client.
 ANSWERS = (HTTPException, ServiceError)
@@ -39,6 +46,7 @@ class Application(QuartTrio):
     asgi_websocket_class = WebsocketConnection
     json_provider_class = Json
     request_class = Request
+    response_class = Response  # type: ignore[assignment]  # whose bodies are ours, above
     websocket_class = Websocket
     url_map_class = Routes
     url_rule_class = Route  # type: ignore[assignment]  # as Quart's own, to which Flask's type is not true
@@ -56,6 +64,15 @@ class Application(QuartTrio):
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 
+    def takes(self, scope: Any) -> tuple[str, ...]:
+        """Return the media types of bodies that the route of a request declares, beside JSON's."""
+        try:
+            rule, _ = self.url_map.find(scope)  # type: ignore[attr-defined]  # ours
+        except HTTPException:
+            return ()
+        declared: tuple[str, ...] = getattr(self.view_functions[rule.endpoint], "takes", ())
+        return declared
+
     @property
     def matches_hosts(self) -> bool:
         """Whether a route depends on the Host."""
@@ -67,10 +84,17 @@ class Application(QuartTrio):
     async def handle_request(self, request: QuartRequest) -> ResponseTypes:
         return cast(ResponseTypes, await self.answer(cast(Context, self.request_context(request))))
 
-    async def answer(self, request_context: Context) -> ResponseTypes | Document:
-        """Return the response to a request, whatever happens on the way; only Cancelled passes."""
+    async def answer(
+        self, request_context: Context, failed: Exception | BaseExceptionGroup | None = None
+    ) -> ResponseTypes | Document:
+        """Return the response to a request, whatever happens on the way; only Cancelled passes.
+
+        With `failed` the one to an error of what it was answered with, of which nothing has been sent.
+        """
         async with request_context as context:
             try:
+                if failed is not None:
+                    return await self.finalize_request(context, await self.handle_user_exception(context, failed))
                 return await self.full_dispatch_request(context)
             except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
                 raise

@@ -82,6 +82,15 @@ def refusal(
     return None
 
 
+def refuse_other(content_type: str, types: Iterable[str]) -> UnsupportedMedia | None:
+    """Return why a body is not let in that is neither JSON nor of one of these types, or None."""
+    if content_type.partition(";")[0].strip().lower() in types:
+        return None
+    *most, last = (JSON, *(one for one in types if one != JSON))
+    wanted = f"{', '.join(most)} or {last}" if most else last
+    return UnsupportedMedia(f"a body is {wanted}; this one is {cut(content_type)!r}")
+
+
 @lru_cache(maxsize=256)
 def _as_allowed(name: str) -> str:
     """Return a Host's name as SERVICE_ALLOWED_HOSTS is read, so that both sides of the comparison agree."""

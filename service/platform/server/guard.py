@@ -4,16 +4,16 @@ A refusal made inside the framework proved too dear on a busy core; here it cost
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
-from service.platform.errors import RateLimited, ServiceError, Unavailable, note_reason, reply_to
+from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.address import client_of, subscriber
-from service.platform.server.entry import SAFE_METHODS, Headers, refusal
+from service.platform.server.entry import SAFE_METHODS, Headers, refusal, refuse_other
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
@@ -21,6 +21,8 @@ from service.platform.settings import PlatformSettings
 
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
 RETRY_AFTER = 1
+
+type Takes = Callable[[HTTPScope], Collection[str]]
 
 
 def guard(
@@ -32,10 +34,11 @@ def guard(
     limits: RateLimits,
     any_host: Collection[str] = (),
     forms: Collection[str] = (),
+    takes: Takes = lambda _: (),
 ) -> ASGIFramework:
     """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by,
 
-    the paths `forms` take a form from who is no browser.
+    the paths `forms` take a form from who is no browser; `takes` says which bodies a request's route takes beside JSON.
     """
     return Guard(
         app,
@@ -45,6 +48,7 @@ def guard(
         limits=limits,
         any_host=any_host,
         forms=forms,
+        takes=takes,
     )
 
 
@@ -61,6 +65,7 @@ class Guard:
         limits: RateLimits,
         any_host: Collection[str],
         forms: Collection[str],
+        takes: Takes,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -69,6 +74,7 @@ class Guard:
         self._limits = limits
         self._any_host = any_host
         self._forms = forms
+        self._takes = takes
         self._requests = 0
         self._websockets = 0
         self._websockets_of: Counter[str] = Counter()
@@ -109,7 +115,10 @@ class Guard:
         if (b"%" in path or b"%" in query) and (wrong := undecoded(path, query)) is not None:
             return self._count(wrong)
         if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
-            return self._count(error)
+            if not isinstance(error, UnsupportedMedia) or not (types := self._takes(scope)):
+                return self._count(error)
+            if (other := refuse_other(headers.content_type, types)) is not None:
+                return self._count(other)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:

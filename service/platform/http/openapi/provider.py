@@ -109,6 +109,9 @@ class _Provider(OpenAPIProvider):
                     own["headers"] = own.get("headers", ID) | REPLAYED
                 for kind in (errors.Conflict, errors.Unprocessable):
                     operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
+            if method not in _SAFE and (types := getattr(view, "takes", ())):
+                content = operation.setdefault("requestBody", {"content": {}})["content"]
+                content |= {one: {} for one in types if one not in content}
             may = declared(view)
             needed = may if may is not None and may.signed_in and self._issuer is not None else None
             if needed is not None:

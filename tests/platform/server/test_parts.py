@@ -1,0 +1,151 @@
+"""Bodies that come part by part: whatever a view iterates over, and an error ahead of the first part."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+import trio
+from quart import Response
+from quart.wrappers.response import IterableBody, ResponseBody
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+
+from service.platform.errors import Unavailable
+from service.platform.server import Application
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import get
+
+HERE = Path(__file__)
+
+
+class Countdown(AsyncIterator[bytes]):
+    """An async iterator that is no generator, as what a library hands out."""
+
+    def __init__(self) -> None:
+        self._left = [b"b", b"a"]
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+def letters() -> Iterator[bytes]:
+    yield b"a"
+    yield b"b"
+
+
+async def texts() -> AsyncIterator[str]:
+    yield "a"
+    yield "b"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_response_without_a_body_is_one(app: Application, status: int) -> None:
+    assert await ask(app, lambda: Response(status=status)) == (status, b"")
+
+
+@pytest.mark.parametrize("make", [lambda: [b"a", b"b"], letters, texts, Countdown])
+async def test_the_body_of_a_response_may_be_anything_to_iterate_over(
+    app: Application, make: Callable[[], Any]
+) -> None:
+    assert await ask(app, lambda: Response(make())) == (200, b"ab")
+
+
+@pytest.mark.parametrize("make", [letters, texts])
+async def test_a_view_may_return_what_is_iterated_over(app: Application, make: Callable[[], Any]) -> None:
+    assert await ask(app, make) == (200, b"ab")
+
+
+async def test_a_response_may_be_a_file(app: Application) -> None:
+    assert await ask(app, lambda: Response(Response.file_body_class(HERE))) == (200, HERE.read_bytes())
+
+
+async def test_what_fails_ahead_of_its_first_part_is_answered(app: Application) -> None:
+    closed: list[bool] = []
+
+    async def failing() -> AsyncIterator[bytes]:
+        try:
+            refuse()
+            yield b""
+        finally:
+            closed.append(True)
+
+    @app.errorhandler(Unavailable)
+    async def told(error: Unavailable) -> tuple[str, int]:
+        return str(error), error.status
+
+    assert await ask(app, lambda: Response(failing())) == (503, b"gone for now")
+    assert closed == [True]
+
+
+async def test_what_fails_behind_its_first_part_is_cut_short(app: Application) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"begun"
+        refuse()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(httpx2.RemoteProtocolError, match="incomplete")):
+        await ask(app, lambda: Response(failing()))
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_body_is_closed_when_its_client_leaves(
+    app: Application, caplog: pytest.LogCaptureFixture, *, begun: bool
+) -> None:
+    """Behind its first part, and while that is waited for."""
+    waiting, closed = trio.Event(), trio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            if begun:
+                yield b"begun"
+            waiting.set()
+            await trio.sleep_forever()
+        finally:
+            closed.set()
+
+    @app.get("/it")
+    async def view() -> Response:
+        return Response(endless())
+
+    async with running(app) as server:
+        async with await server.connect() as client:
+            await client.send_all(get("/it"))
+            await waiting.wait()
+        await closed.wait()
+
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_trap_quarts_own_bodies_want_a_loop_of_asyncio() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        await joined(IterableBody([]))
+
+
+async def test_trap_quart_trios_body_takes_no_async_class() -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        await joined(TrioResponse.iterable_body_class(cast(Any, Countdown())))
+
+
+def refuse() -> None:
+    raise Unavailable("gone for now")
+
+
+async def joined(body: ResponseBody) -> bytes:
+    async with body as parts:
+        return b"".join([part async for part in parts])
+
+
+async def ask(app: QuartTrio, make: Callable[[], Any]) -> tuple[int, bytes]:
+    """Return the status and the whole body of what a view returns."""
+
+    @app.get("/it")
+    async def view() -> Any:
+        return make()
+
+    async with running(app) as server, httpx2.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{server.port}/it")
+    return answer.status_code, answer.content

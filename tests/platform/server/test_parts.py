@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,9 +121,10 @@ async def test_a_body_is_closed_when_its_client_leaves(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_trap_quarts_own_bodies_want_a_loop_of_asyncio() -> None:
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        await joined(IterableBody([]))
+def test_trap_quarts_own_bodies_want_a_loop_of_asyncio() -> None:
+    """On a thread of its own: here another test's browser may have left one."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="no running event loop"):
+        pool.submit(trio.run, joined, IterableBody([])).result()
 
 
 async def test_trap_quart_trios_body_takes_no_async_class() -> None:

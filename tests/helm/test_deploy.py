@@ -279,8 +279,8 @@ def test_the_runbook_greps_for_events_that_are_logged() -> None:
 
     logged = "\n".join(line for line in RUNBOOK.splitlines() if line.startswith("kubectl logs"))
     for event in re.findall(r"-e '([^']+)'|grep '([^']+)'", logged):
-        field, _, name = (event[0] or event[1]).rpartition(": ")  # grep may look for the quotes of the JSON as well
-        assert field == '"status"' or f'"{name.strip('"')}"' in code
+        field, _, name = (event[0] or event[1]).rpartition('": ')  # grep may look for the quotes of the JSON as well
+        assert field == '"status' or f'"{name.strip('"')}"' in code
 
 
 def every_value() -> Iterator[Value]:

@@ -27,7 +27,6 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")  # one more than they go down or up, as a byte has no sign
 _HALF = re.compile("[\ud800-\udfff]")
 
-
 _MEDIA = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
 # Of a page elsewhere, browsers send these without asking us first (the Fetch standard, CORS-safelisted request-header).
 _UNASKED = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})

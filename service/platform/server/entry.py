@@ -3,7 +3,7 @@
 Pure: a request's method and headers in, an error or None out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -58,10 +58,12 @@ def refusal(
     upgrade: bool = False,
     any_host: bool = False,
     form: bool = False,
+    takes: Collection[str] = (),
 ) -> ServiceError | None:
     """Return why a request is not let in, or None.
 
-    `upgrade` is a websocket's, `any_host` is one by any name, `form` one whose body may be a form's.
+    `upgrade` is a websocket's, `any_host` is one by any name, `form` one whose body may be a form's; `takes` are the
+    media types that a body may have beside JSON's.
     """
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
@@ -77,18 +79,13 @@ def refusal(
     as_form = form and headers.origin is None  # a page's would be from anywhere
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
         return Forbidden(f"pages of the origin {cut(headers.origin or '')!r} are not allowed to do this")
-    if changes and headers.has_body and not is_json(media := headers.content_type) and not (as_form and is_form(media)):
-        return UnsupportedMedia(f"a body is {FORM if as_form else JSON}; this one is {cut(media)!r}")
+    if changes and headers.has_body and not is_json(given := headers.content_type):
+        types = dict.fromkeys((FORM if as_form else JSON, *takes))
+        if media_type(given) not in types:
+            *most, last = types
+            wanted = f"{', '.join(most)} or {last}" if most else last
+            return UnsupportedMedia(f"a body is {wanted}; this one is {cut(given)!r}")
     return None
-
-
-def refuse_other(content_type: str, types: Iterable[str]) -> UnsupportedMedia | None:
-    """Return why a body is not let in that is neither JSON nor of one of these types, or None."""
-    if content_type.partition(";")[0].strip().lower() in types:
-        return None
-    *most, last = (JSON, *(one for one in types if one != JSON))
-    wanted = f"{', '.join(most)} or {last}" if most else last
-    return UnsupportedMedia(f"a body is {wanted}; this one is {cut(content_type)!r}")
 
 
 @lru_cache(maxsize=256)
@@ -116,11 +113,11 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
     return parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
 
 
+def media_type(content_type: str) -> str:
+    """Return what a Content-Type says, parameters aside, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def is_json(content_type: str) -> bool:
     """Whether the media type, parameters aside, is JSON's."""
-    return content_type.partition(";")[0].strip().lower() == JSON
-
-
-def is_form(content_type: str) -> bool:
-    """Whether the media type, parameters aside, is that of a form's fields."""
-    return content_type.partition(";")[0].strip().lower() == FORM
+    return media_type(content_type) == JSON

@@ -13,7 +13,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.address import client_of, subscriber
-from service.platform.server.entry import SAFE_METHODS, Headers, refusal, refuse_other
+from service.platform.server.entry import SAFE_METHODS, Headers, refusal
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
@@ -115,10 +115,11 @@ class Guard:
         if (b"%" in path or b"%" in query) and (wrong := undecoded(path, query)) is not None:
             return self._count(wrong)
         if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
-            if not isinstance(error, UnsupportedMedia) or not (types := self._takes(scope)):
+            if isinstance(error, UnsupportedMedia):  # now the route is looked for, which may take more
+                takes = self._takes(scope)
+                error = refusal(method, headers, self._settings, any_host=any_host, form=form, takes=takes)
+            if error is not None:
                 return self._count(error)
-            if (other := refuse_other(headers.content_type, types)) is not None:
-                return self._count(other)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:

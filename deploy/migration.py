@@ -72,12 +72,14 @@ def write(name: str) -> Path:
     from service.platform.database.migrate import migrate
     from service.platform.database.progress import MigrationFailed
     from service.platform.feature import catalogue
-    from service.platform.settings.load import LIBPQ_FORMS, LIBPQ_PLACES
+    from service.platform.settings import PREFIX
+    from service.platform.settings.load import hide_from_libpq
     from service.platform.testing.settings import settings_of, stand_ins
     from service.settings import Settings
 
-    for one in (*LIBPQ_FORMS, *LIBPQ_PLACES, *(one for one in os.environ if one.upper().startswith("SERVICE_"))):
-        os.environ.pop(one, None)
+    hide_from_libpq()
+    for variable in [variable for variable in os.environ if variable.upper().startswith(PREFIX)]:
+        del os.environ[variable]
     try:
         known = catalogue(Settings, FEATURES)
         with tempfile.TemporaryDirectory() as scratch, open_embedded(Path(scratch) / "data", durable=False) as server:

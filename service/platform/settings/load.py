@@ -52,6 +52,12 @@ class Setting:
     field: str
 
 
+def hide_from_libpq() -> None:
+    """Take out of the environment what libpq would take from it past what it is told."""
+    for name in (*LIBPQ_FORMS, *LIBPQ_PLACES):
+        os.environ.pop(name, None)
+
+
 class Catalogue:
     """All settings that a service has: yours and the platform's, then each feature's that brings some."""
 
@@ -87,8 +93,7 @@ class Catalogue:
         """
         if unread := [*_unread_variables(), *_unread_lines(), *_unread_secrets()]:
             raise SettingsError(unread)
-        for name in (*LIBPQ_FORMS, *LIBPQ_PLACES):
-            os.environ.pop(name, None)
+        hide_from_libpq()
         directory = _secrets_directory()
         given = _given(directory)
         problems = [

@@ -33,6 +33,28 @@ def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def set_up_where_there_is_little(tmp_path: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Run the set-up in a folder that has these programs, by their paths, and almost none on its PATH besides."""
+    for folder in ("deploy", "bin"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
+    for name in ("dirname", "mkdir"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    for name, says in programs.items():
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{says}\n")
+        program.chmod(0o755)
+    return subprocess.run(
+        ["/bin/sh", "deploy/setup.sh"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_what_another_target_has_installed_stays(tmp_path: Path) -> None:
     """`make run` beside `make test` would otherwise take pytest away from it."""
     said = set_up(tmp_path, "--group", "embedded")
@@ -108,23 +130,8 @@ def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: st
 def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
     tmp_path: Path, python: str | None, said: str
 ) -> None:
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
-    (tmp_path / "bin").mkdir()
-    for name in ("dirname", "mkdir"):
-        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
-    if python is not None:
-        stand_in = tmp_path / "bin" / "python3"
-        stand_in.write_text(f'#!/bin/sh\n[ "$1" = --version ] && [ "{python}" ] && echo {python} && exit\nexit 1\n')
-        stand_in.chmod(0o755)
-    done = subprocess.run(
-        ["/bin/sh", "deploy/setup.sh"],
-        cwd=tmp_path,
-        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    says = f'[ "$1" = --version ] && [ "{python}" ] && echo {python} && exit\nexit 1'
+    done = set_up_where_there_is_little(tmp_path, **({} if python is None else {"bin/python3": says}))
 
     assert (done.returncode, done.stderr) == (1, said + "\n")
     assert not (tmp_path / ".uv").exists()
@@ -132,23 +139,8 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
 
 def test_advice_of_uv_s_names_the_uv_that_is_here(tmp_path: Path) -> None:
     """It says to run `uv lock` after a change of pyproject.toml, and there is no such command where we brought uv."""
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
-    own = tmp_path / ".uv" / "bin" / "uv"
-    for path, says in ((own, "echo 'run `uv lock`' >&2; exit 2"), (tmp_path / "bin" / "python3", "exit 0")):
-        path.parent.mkdir(parents=True)
-        path.write_text(f"#!/bin/sh\n{says}\n")
-        path.chmod(0o755)
-    for name in ("dirname", "mkdir"):
-        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
-    done = subprocess.run(
-        ["/bin/sh", "deploy/setup.sh"],
-        cwd=tmp_path,
-        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    programs = {".uv/bin/uv": "echo 'run `uv lock`' >&2; exit 2", "bin/python3": "exit 0"}
+    done = set_up_where_there_is_little(tmp_path, **programs)
 
     assert (done.returncode, done.stderr) == (2, "run `uv lock`\nuv is .uv/bin/uv here\n")
 

@@ -16,7 +16,8 @@ from service.platform.database import Database, open_database
 from service.platform.inside.management import Inside
 from service.platform.inside.watchdog import Watchdog
 from service.platform.lifecycle import Lifecycle
-from service.platform.process.main import Urls, live
+from service.platform.process.addresses import Urls
+from service.platform.process.main import live
 from service.platform.process.stage import ALONE
 from service.platform.telemetry.logs import LogLevel
 from service.platform.telemetry.metrics import Metrics

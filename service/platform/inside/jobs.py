@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping
 from service.platform.database import Database
 from service.platform.errors import Invalid, NotFound, cut
 from service.platform.inside.management import loopback_only
-from service.platform.jobs import operators, store
+from service.platform.jobs import operators, statistics
 
 PATH = "/jobs"
 STATES = ("waiting", "running", "done", "dead", "discarded")
@@ -34,7 +34,7 @@ def create_routes(database: Database) -> Blueprint:
     @loopback_only
     async def counts() -> dict[str, Any]:
         """Return how many wait, run and are dead, by kind; `oldest` is seconds since the first was due."""
-        return {"counts": [asdict(one) for one in await database.read(store.counts)]}
+        return {"counts": [asdict(one) for one in await database.read(statistics.counts)]}
 
     @routes.get(f"{PATH}/list")
     @loopback_only

@@ -11,13 +11,14 @@ import trio
 from service.platform.errors import Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
+from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.held import Held
 from service.platform.jobs.ledger import Ledger
 from service.platform.jobs.running import LEASE
 from service.platform.jobs.statistics import JobStatistics
 from service.platform.jobs.store import Claimed, Outlook
+from service.platform.jobs.table import IDLE
 
-IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
 LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
 LINGER = 0.01  # seconds that what is enqueued after a claim waits for more that is
@@ -140,7 +141,7 @@ class Claims:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._ledger.ask(store.take_turn, one, turn):
+            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())

@@ -2,11 +2,39 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from service.platform.jobs.store import Count
+from sqlalchemy import Connection, text
+
 from service.platform.telemetry import Metrics
 
 BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs of a kind are in a state; `oldest` is the seconds since the first of them was due."""
+
+    kind: str
+    state: str
+    count: int
+    due: int
+    oldest: float
+
+
+def counts(connection: Connection) -> list[Count]:
+    """Return what waits, runs and is dead, by kind; what is finished is not counted."""
+    return [Count(row.kind, row.state, row.jobs, row.due, row.oldest) for row in connection.execute(_COUNTS)]
+
+
+_COUNTS = text(
+    " UNION ALL ".join(
+        f"""SELECT kind, '{state}' AS state, count(*) AS jobs, count(*) FILTER (WHERE run_at <= now()) AS due,
+        GREATEST(0, CAST(EXTRACT(epoch FROM now() - min(run_at)) AS float8)) AS oldest
+        FROM job WHERE state = '{state}' GROUP BY kind"""  # noqa: S608  constants
+        for state in ("waiting", "running", "dead")
+    )
+)
 
 
 class JobStatistics:

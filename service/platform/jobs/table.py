@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from service.platform.database import metadata
 
+IDLE = 4.0  # seconds between two looks at the table when nothing is heard
 CHANNEL = "job"  # a notification says that something may be due; the table is the truth
 LATER = "later"  # its payload where that is in a moment, and not yet
 Name = sa.Text(collation="C")

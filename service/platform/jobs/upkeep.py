@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import structlog
 import trio
+from sqlalchemy import Connection, text
 
 from service.platform.database import Database
-from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import JobStatistics
+from service.platform.jobs.statistics import JobStatistics, counts
 
 COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
 PAUSE = 0.75  # seconds between two sweeps when there is more than fits into one
@@ -28,7 +28,7 @@ class Upkeep:
 
     async def count(self) -> None:
         while True:
-            self._statistics.table = await self._ledger.ask(store.counts)
+            self._statistics.table = await self._ledger.ask(counts)
             self._tell_unknown()
             await trio.sleep(COUNT_EVERY)
 
@@ -47,5 +47,21 @@ class Upkeep:
             await database.keep_running(self.sweep)
 
     async def sweep(self) -> None:
-        while await self._ledger.ask(store.sweep, age=self._age):  # noqa: ASYNC110  more than fit into one
+        while await self._ledger.ask(sweep, age=self._age):  # noqa: ASYNC110  more than fit into one
             await trio.sleep(PAUSE)
+
+
+def sweep(connection: Connection, *, age: float) -> int:
+    """Delete up to 1,000 jobs that were done or discarded `age` seconds ago; return how many.
+
+    The latest turn of a schedule stays: it is how the next one is known to be the next.
+    """
+    return connection.execute(_SWEEP, {"age": age}).rowcount
+
+
+_SWEEP = text("""
+    DELETE FROM job WHERE id IN (
+        SELECT id FROM job
+        WHERE state IN ('done', 'discarded') AND finished_at < now() - make_interval(secs => :age)
+            AND (turn IS NULL OR turn < (SELECT max(later.turn) FROM job later WHERE later.kind = job.kind))
+        ORDER BY finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED)""")

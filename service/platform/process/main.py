@@ -4,16 +4,12 @@ Everything is a scope inside the one before it: what opens first closes last, an
 From outside in: signals, management listener, database, features, public listener.
 """
 
-import errno
-import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 import trio
@@ -39,6 +35,7 @@ from service.platform.inside.tasks import task_tree
 from service.platform.inside.watchdog import Watchdog
 from service.platform.jobs import Jobs, open_jobs
 from service.platform.lifecycle import Lifecycle
+from service.platform.process.addresses import Urls, announce, bound, check_ready_file, explained, take_place
 from service.platform.process.stage import ALONE, Stage
 from service.platform.process.start import ECHO
 from service.platform.seams import check_seams, untried
@@ -49,10 +46,9 @@ from service.platform.server import (
     RateLimits,
     ServerStatistics,
     Websockets,
-    listener_url,
     serve,
 )
-from service.platform.settings import PlatformSettings, SettingsError, traces_wanted, variable
+from service.platform.settings import PlatformSettings, traces_wanted
 from service.platform.telemetry.logs import LogLevel
 from service.platform.telemetry.metrics import Metrics
 from service.platform.telemetry.tracing import open_tracing
@@ -67,14 +63,6 @@ SPARE = 32
 
 # `serve` with everything that both listeners share.
 type Listen = Callable[..., Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Urls:
-    """Where the process answers, once it is ready; `public` is empty in a process that only runs jobs."""
-
-    public: str
-    management: str
 
 
 async def main(
@@ -248,53 +236,6 @@ async def work(
     await jobs.stop(within=settings.graceful_timeout)
 
 
-def check_ready_file(file: Path | None) -> None:
-    """Raise SettingsError when the file could not be written once the service is ready."""
-    if file is None:
-        return
-    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-        raise SettingsError([f"{variable('ready_file')}: {file.parent} is no directory in which a file can be written"])
-    if file.is_dir():
-        raise SettingsError([f"{variable('ready_file')}: {file} is a directory; name a file"])
-
-
-def take_place(settings: PlatformSettings, operators: socket.socket, stage: Stage) -> None:
-    """Listen for operators, and remove what an earlier process has said of itself, as the addresses are ours now.
-
-    Raises SettingsError.
-    """
-    with explained("management_bind", settings.management_bind):
-        operators.listen()
-    if settings.ready_file is None or stage.takes_over:
-        return
-    try:
-        settings.ready_file.unlink(missing_ok=True)
-    except OSError as error:
-        words = f"{settings.ready_file} of an earlier process cannot be removed: {error.strerror}"
-        raise SettingsError([f"{variable('ready_file')}: {words}"]) from error
-
-
-@contextmanager
-def bound(field: str, address: str, stage: Stage) -> Iterator[socket.socket]:
-    """Yield a socket that has the address, and does not listen yet; raises SettingsError when it cannot be had."""
-    with explained(field, address):
-        listener = stage.open_listener(field, address)
-    with listener:
-        yield listener
-
-
-@contextmanager
-def explained(field: str, address: str) -> Iterator[None]:
-    """Turn an error about an address into a SettingsError that names the setting."""
-    try:
-        yield
-    except (OSError, UnicodeError) as error:
-        reason = f"cannot be used: {error.strerror if isinstance(error, OSError) else 'it is no host name'}"
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            reason = "is already in use; choose another, in the environment or .env, or end what has it"
-        raise SettingsError([f"{variable(field)}: {address} {reason}"]) from error
-
-
 async def unless_draining(lifecycle: Lifecycle, wait: Callable[[], Awaitable[None]]) -> bool:
     """Return True once `wait` has returned, or False as soon as the drain starts."""
     async with trio.open_nursery() as nursery:
@@ -386,25 +327,3 @@ async def drain(settings: PlatformSettings, lifecycle: Lifecycle, websockets: We
     with trio.move_on_after(settings.drain_spread + LAST_WORDS):
         await websockets.wait_empty()
     await websockets.close_all(CloseReason.SERVICE_RESTART)
-
-
-async def announce(
-    settings: PlatformSettings,
-    operators: socket.socket,
-    public: socket.socket | None = None,
-    *,
-    on_ready: Callable[[Urls], object],
-) -> None:
-    """Say where the service answers: in the log, in the file for scripts, and to whoever started it."""
-    urls = Urls("" if public is None else listener_url(public), listener_url(operators))
-    told = {name: url for name, url in asdict(urls).items() if url}
-    log.info("ready", **told)
-    if settings.ready_file is not None:
-        unfinished = trio.Path(settings.ready_file.with_name(settings.ready_file.name + ".new"))
-        try:
-            await unfinished.write_text(json.dumps(told))
-            await unfinished.rename(settings.ready_file)  # whoever waits for the file finds all of it
-        except OSError as error:
-            words = f"{variable('ready_file')}: {settings.ready_file} cannot be written: {error.strerror}"
-            raise SettingsError([words]) from error
-    on_ready(urls)

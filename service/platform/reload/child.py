@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.platform.process.main import Urls
+from service.platform.process.addresses import Urls
 from service.platform.process.stage import Stage
 from service.platform.reload.channel import Channel
 

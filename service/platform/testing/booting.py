@@ -7,7 +7,8 @@ from functools import partial
 import trio
 
 from service.platform.feature import Feature
-from service.platform.process.main import Urls, main
+from service.platform.process.addresses import Urls
+from service.platform.process.main import main
 from service.platform.settings import PlatformSettings
 
 

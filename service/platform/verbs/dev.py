@@ -10,7 +10,7 @@ from typing import Any
 from service.platform.database import EmbeddedUnavailable
 from service.platform.database.development import DevelopmentDatabaseUnusable
 from service.platform.database.development_schema import bring_up_to_date
-from service.platform.process.main import Urls
+from service.platform.process.addresses import Urls
 from service.platform.process.stage import Stage
 from service.platform.reload.breakpoints import breakpoints
 from service.platform.reload.child import Child, NotSupplied

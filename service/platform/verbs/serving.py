@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trio.abc import Clock
 
     from service.platform.feature import Feature
-    from service.platform.process.main import Urls
+    from service.platform.process.addresses import Urls
     from service.platform.process.stage import Stage
     from service.platform.settings import PlatformSettings
 

@@ -14,7 +14,7 @@ from service.platform.feature import Feature, Resources
 from service.platform.http import caller, replies, wait_signed_out
 from service.platform.http.limits import unlimited
 from service.platform.identity import Unauthenticated, anyone, only, scope, signed_in
-from service.platform.process.main import Urls
+from service.platform.process.addresses import Urls
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings

@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from service.platform.database import open_database
 from service.platform.jobs import open_jobs, store
+from service.platform.jobs.enqueue import _NEWEST_TURN
+from service.platform.jobs.upkeep import _SWEEP
 from service.platform.telemetry import Metrics
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.database.observer import conninfo
@@ -28,9 +30,9 @@ FILL = """
 dialect: Any = PGDialect_psycopg  # its constructor has no types
 DIALECT = dialect()
 STATEMENTS = {
-    "claim": store._claim(64), "look": store._OUTLOOK, "lost": store._LOST, "sweep": store._SWEEP,
+    "claim": store._claim(64), "look": store._OUTLOOK, "lost": store._LOST, "sweep": _SWEEP,
     "extend": store._EXTEND, "held": store._STILL_HELD, "finish": store._FINISH, "finish many": store._FINISH_MANY,
-    "fail": store._END, "turn": store._NEWEST_TURN,
+    "fail": store._END, "turn": _NEWEST_TURN,
 }  # fmt: skip
 VALUES = {
     "kinds": ["note", "tell"], "rooms": [40, 40], "most": 10, "worker": "me", "lease": 3.0, "age": 3600.0,

@@ -13,7 +13,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
-from service.platform.jobs import enqueue, store
+from service.platform.jobs import enqueue, statistics
 from service.platform.settings import PlatformSettings
 from service.platform.testing.processes import Process, ready, run_to_end
 from tests.platform.jobs import worker_program as program
@@ -130,7 +130,7 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
         await database.run(enqueue, program.hopeless, number=1)
 
         async def dead() -> bool:
-            return any(one.state == "dead" for one in await database.read(store.counts))
+            return any(one.state == "dead" for one in await database.read(statistics.counts))
 
         await until(dead)
         async with httpx2.AsyncClient(base_url=first.management) as client:

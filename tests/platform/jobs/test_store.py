@@ -15,8 +15,11 @@ from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
 from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
+from service.platform.jobs.enqueue import take_turn
+from service.platform.jobs.statistics import counts
 from service.platform.jobs.store import Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL
+from service.platform.jobs.upkeep import sweep
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -328,10 +331,10 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 async def test_a_turn_waits_once_and_the_first_that_is_ever_seen_not_at_all(database: Database) -> None:
     for _ in range(2):
-        assert await database.run(store.take_turn, minutely, NOON)
+        assert await database.run(take_turn, minutely, NOON)
     assert await claim(database, minutely) == []
     for _ in range(2):
-        assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=1))
+        assert await database.run(take_turn, minutely, NOON + timedelta(minutes=1))
     [one] = await claim(database, minutely)
 
     assert minutely.load(one.arguments) == {"turn": NOON + timedelta(minutes=1)}
@@ -339,18 +342,18 @@ async def test_a_turn_waits_once_and_the_first_that_is_ever_seen_not_at_all(data
 
 async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(database: Database) -> None:
     for minute in range(2):
-        await database.run(store.take_turn, minutely, NOON + timedelta(minutes=minute))
+        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute))
     claimed = await claim(database, minutely)
 
-    assert not await database.run(store.take_turn, minutely, NOON + timedelta(minutes=2))
+    assert not await database.run(take_turn, minutely, NOON + timedelta(minutes=2))
     await database.run(store.finish_many, claimed)
-    assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=5))
+    assert await database.run(take_turn, minutely, NOON + timedelta(minutes=5))
     assert len(await claim(database, minutely)) == 1
 
 
 async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database: Database) -> None:
     for minute in range(3):
-        await database.run(store.take_turn, minutely, NOON + timedelta(minutes=minute))
+        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute))
         await database.run(store.finish_many, await claim(database, minutely))
     await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
     old, dead, _ = await claim(database)
@@ -358,9 +361,9 @@ async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database:
     await database.run(store.fail, dead, error="no", retries=0, pause=0)
     await database.run(age)
 
-    assert await database.run(store.sweep, age=60) == 3  # two turns and the old one
+    assert await database.run(sweep, age=60) == 3  # two turns and the old one
     assert await database.read(states) == {"done": 1, "dead": 1, "running": 1}
-    assert await database.run(store.take_turn, minutely, NOON + timedelta(minutes=2))
+    assert await database.run(take_turn, minutely, NOON + timedelta(minutes=2))
     assert await claim(database, minutely) == []
 
 
@@ -473,7 +476,7 @@ async def test_counts_and_lists(database: Database) -> None:
     await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
     await database.run(enqueue, tell.with_options(delay=60), number=9)
     await claim(database, note, most=1)
-    found = {(one.kind, one.state): (one.count, one.due) for one in await database.read(store.counts)}
+    found = {(one.kind, one.state): (one.count, one.due) for one in await database.read(counts)}
     listed = await database.read(operators.select_some, state="waiting", kind="note", most=1, before=10**9)
 
     assert found == {("note", "waiting"): (2, 2), ("note", "running"): (1, 1), ("tell", "waiting"): (1, 0)}

@@ -26,8 +26,8 @@ from service.platform.jobs import (
     operators,
     store,
 )
-from service.platform.jobs.claims import IDLE
 from service.platform.jobs.ledger import TOLERATED
+from service.platform.jobs.table import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.telemetry import Metrics
 from service.platform.telemetry.logs import configure_logs

@@ -6,7 +6,11 @@ CDPATH='' cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
 unset GIT_DIR GIT_WORK_TREE  # a hook of git's, or a shell, may have those of another repository
-revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+if revision=$(git rev-parse HEAD); then
+	[ -z "$(git status --porcelain)" ] || revision=$revision-dirty # as `git describe --dirty` says it
+else
+	revision=unknown # and git has said why
+fi
 image=${IMAGE:-trireme:$version}
 
 if docker version >/dev/null 2>&1; then

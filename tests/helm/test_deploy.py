@@ -22,7 +22,7 @@ from service.platform.database import find_migrations
 from service.platform.database.migrate import migrate
 from service.platform.name import NAME
 from service.platform.settings import PlatformSettings
-from service.platform.testing.copies import UV
+from service.platform.testing.copies import UV, commit, git
 from service.platform.testing.fixtures import HEAD, MakeSettings
 from service.platform.verbs import Program
 from service.platform.verbs.command_line import command_line, names
@@ -76,6 +76,34 @@ def test_the_image_installs_what_is_locked_and_nothing_for_developers() -> None:
 
     assert len(syncs) == 2
     assert all("--locked --no-dev --no-editable" in line and "--group" not in line for line in syncs)
+
+
+def test_the_image_says_of_which_commit_it_is_and_whether_it_is_that_commit(tmp_path: Path) -> None:
+    builder = tmp_path / "bin" / "docker"
+    builder.parent.mkdir()
+    builder.write_text('#!/bin/sh\nfor argument; do case $argument in REVISION=*) echo "$argument" ;; esac; done\n')
+    builder.chmod(0o755)
+    (tmp_path / "clone" / "deploy").mkdir(parents=True)
+    for name in ("pyproject.toml", "deploy/build-image.sh"):
+        shutil.copy(ROOT / name, tmp_path / "clone" / name)
+
+    def build() -> tuple[str, str]:
+        around = (f"PATH={builder.parent}:{os.environ['PATH']}", f"GIT_CEILING_DIRECTORIES={tmp_path}", "LC_ALL=C")
+        command = ("env", *around, "sh", "deploy/build-image.sh")
+        done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.splitlines()[0], done.stderr
+
+    clone = tmp_path / "clone"
+    none, why = build()
+    git(clone, "init", "--quiet")
+    commit(clone)
+    committed = git(clone, "rev-parse", "HEAD").strip()
+    same, _ = build()
+    (clone / "pyproject.toml").write_text("# edited\n")
+    edited, _ = build()
+
+    assert (none, "not a git repository" in why) == ("REVISION=unknown", True)
+    assert (same, edited) == (f"REVISION={committed}", f"REVISION={committed}-dirty")
 
 
 def test_the_image_s_user_may_read_the_migrations_of_a_clone_made_under_a_strict_umask(tmp_path: Path) -> None:

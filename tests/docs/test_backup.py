@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, inspect, make_url
 
 from service.platform.database.launch import find_binaries
 from service.platform.testing.copies import ROOT
+from service.platform.testing.fixtures import fresh_database
 from service.platform.testing.processes import environment
 from tests.platform.database.observer import conninfo
 
@@ -41,6 +42,13 @@ def tables(url: str) -> set[str]:
         engine.dispose()
 
 
+def enqueue_one(url: str) -> int:
+    with psycopg.connect(conninfo(url)) as connection:
+        row = connection.execute("INSERT INTO job (kind, arguments) VALUES ('any', '{}') RETURNING id").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def skip_without_programs(url: str) -> None:
     with psycopg.connect(conninfo(url)) as connection:
         version = connection.info.server_version // 10_000
@@ -57,3 +65,15 @@ def test_what_was_dumped_is_restored_with_its_schema_state(
     run_page(BLOCKS[1], tmp_path, empty_database_url)
 
     assert tables(empty_database_url) == tables(database_url)
+
+
+def test_a_server_that_was_moved_to_goes_on_where_the_sequences_were(
+    tmp_path: Path, writable_database_url: str, server_url: str, template: str
+) -> None:
+    skip_without_programs(writable_database_url)
+    with fresh_database(server_url, template) as other:
+        assert [enqueue_one(writable_database_url) for _ in range(3)] == [1, 2, 3]
+        run_page(BLOCKS[3], tmp_path, writable_database_url)
+        run_page(BLOCKS[4], tmp_path, other)
+
+        assert enqueue_one(other) == 4

@@ -14,6 +14,8 @@ What cannot happen, and why.
   in memory is dense from `_floor` on, below which a follower reads the table.
 - A follower that sleeps over a row: it takes `_changed` before it looks, and each row that comes sets that.
 - A cursor from nowhere that others suffer by: `_head` comes from the table alone.
+- A row that a failover has lost, given to whoever comes later, or one that is not given as it has its number: what is
+  in memory is forgotten whenever the listener has lost its connection.
 """
 
 from collections import deque
@@ -78,12 +80,12 @@ class Feed:
         async with self._database.listen(_channel(self.table)) as wakeups:
             while True:
                 with trio.move_on_after(TICK):
-                    await anext(wakeups)
+                    if await anext(wakeups) is None:
+                        self._forget()
                 if self._followers:
                     await self._read_on()
                 else:
-                    self._rows.clear()
-                    self._head = None
+                    self._forget()
 
     async def newer(self, after: int) -> list[sa.Row[Any]]:
         """Wait until there are rows above a number, and return some of them, the lowest first."""
@@ -119,6 +121,10 @@ class Feed:
             self._tell()
             if len(rows) < AT_ONCE:
                 break
+
+    def _forget(self) -> None:
+        self._rows.clear()
+        self._head = None
 
     def _tell(self) -> None:
         self._changed.set()

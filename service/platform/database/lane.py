@@ -22,7 +22,6 @@ from service.platform.database.slots import Slots
 from service.platform.database.sqlstate import (
     COLLISIONS,
     READ_ONLY,
-    STANDBY,
     UNSUPPORTED,
     is_queue_full,
     outlives,
@@ -132,7 +131,7 @@ class Lane:
             self.counters.lines_replaced += 1
         except StandbyAtBegin as error:
             if not self.pool.replaces_standby(pooled):
-                raise standby_takes_no_writes() from error
+                raise DatabaseUnable(str(error), sqlstate=READ_ONLY) from error
         pooled = await self.pool.take_new()
         try:
             return await self._hop(name, pooled, *begin(pooled))
@@ -142,7 +141,7 @@ class Lane:
             altered = "a table was altered while the unit ran; nothing is committed"
             raise DatabaseUnable(altered, sqlstate=UNSUPPORTED) from error
         except StandbyAtBegin as error:
-            raise standby_takes_no_writes() from error
+            raise DatabaseUnable(str(error), sqlstate=READ_ONLY) from error
 
     async def _hop(
         self, name: str, pooled: PooledConnection, unit: Unit | StatementUnit, run: Callable[[], Awaitable[Any]]
@@ -195,7 +194,3 @@ class Lane:
             log.warning("slow unit", unit=name, seconds=round(seconds, 3), outcome=outcome)
         if self.on_unit is not None:
             self.on_unit(name, outcome, seconds)
-
-
-def standby_takes_no_writes() -> DatabaseUnable:
-    return DatabaseUnable(STANDBY, sqlstate=READ_ONLY)

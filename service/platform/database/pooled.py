@@ -31,7 +31,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
-from service.platform.database.wire import is_standby
+from service.platform.database.wire import is_read_only, why_no_writes
 from service.platform.errors import OutcomeUnknown
 
 # The connection whose first unit runs on this thread; SQLAlchemy asks for it once and keeps it.
@@ -105,7 +105,12 @@ class PooledConnection:
     @property
     def standby(self) -> bool:
         """True when it leads to a server that takes no writes; one that was promoted says so with its next answer."""
-        return is_standby(self.pgconn)
+        return bool(why_no_writes(self.pgconn))
+
+    @property
+    def read_only(self) -> bool:
+        """True when its server's operators want nothing written; not asked of a pooler, which tells what was once."""
+        return self.prepares and is_read_only(self.pgconn)
 
     def found_dead(self) -> bool:
         """Look, without a round trip, whether the server ended this idle connection."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from service.platform.database.address import PasswordUnreadable
 from service.platform.database.pooled import ConnectionLost
 from service.platform.database.redaction import flat
-from service.platform.database.wire import ConnectFailed
+from service.platform.database.wire import STANDBY, ConnectFailed
 from service.platform.errors import DatabaseIncomplete, DatabaseUnable, Unavailable
 
 # What a task that runs beside the requests may meet, none of which is a bug of its own.
@@ -22,7 +22,6 @@ COLLISIONS = {"40001", "40P01"}
 READ_ONLY = "25006"
 UNSUPPORTED = "0A000"
 LIMIT = "54000"
-STANDBY = "the database is a standby, takes no writes"
 
 # Classes, and single states, of a database that cannot: connection, who may log in, no such database, resources,
 # operator, system, configuration, its own faults.

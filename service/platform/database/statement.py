@@ -41,7 +41,7 @@ from service.platform.database.pooled import PooledConnection
 from service.platform.database.redaction import hide_values
 from service.platform.database.sqlstate import is_stale_plan
 from service.platform.database.unit import ENDS_NO_TRANSACTION, GRACE, ends_transaction, repeat_until
-from service.platform.database.wire import PASSED, execute, flush, next_result, request_cancel
+from service.platform.database.wire import PASSED, READ_ONLY_WORDS, STANDBY, execute, flush, next_result, request_cancel
 from service.platform.database.work import BEGIN, COMMIT, DeadAtBegin, StalePlan, StandbyAtBegin, takes_no_writes
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
@@ -127,8 +127,11 @@ class StatementUnit:
             error = self._refusal()
         if error is not None:
             if self._transactional and self._results[0].status not in PASSED and takes_no_writes(error):
-                raise StandbyAtBegin from error
+                raise StandbyAtBegin(STANDBY) from error
             raise error
+        if self._transactional and self._pooled.read_only:
+            await self._clean_up()
+            raise StandbyAtBegin(READ_ONLY_WORDS)
         result = self._results[-2]  # the last is the packet's end
         transformer.set_pgresult(result)
         rows: list[Row] = transformer.load_rows(0, result.ntuples, tuple)

@@ -14,9 +14,8 @@ from service.platform.database.address import Address, PasswordUnreadable
 from service.platform.database.redaction import flat
 from service.platform.database.schema import CodeSchema, SchemaState, decide, explain
 from service.platform.database.session import find_unfit
-from service.platform.database.sqlstate import STANDBY
 from service.platform.database.state import State, read_state
-from service.platform.database.wire import ConnectFailed, connect, is_standby
+from service.platform.database.wire import ConnectFailed, connect, why_no_writes
 
 INTERVAL = 2.0  # seconds between two looks
 LOOK_LIMIT = 1.0
@@ -111,16 +110,15 @@ class Watch:
         except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:
             return replace(self.condition, reachable=False, error=flat(error))
         schema = decide(self._code, *recorded)
-        standby = self._pgconn is not None and is_standby(self._pgconn)
-        self._note_primary(not standby)
-        why = STANDBY if standby else ""
-        return Condition(True, schema, *recorded, standby, self._code.head, error=why)
+        why = why_no_writes(self._pgconn) if self._pgconn is not None else ""
+        self._note_primary(not why)
+        return Condition(True, schema, *recorded, bool(why), self._code.head, error=why)
 
     async def _select_state(self) -> State:
         if self._pgconn is not None:
             with contextlib.suppress(psycopg.OperationalError):  # the server ended it meanwhile: that is no outage
                 state = await read_state(self._pgconn)
-                return await self._look_for_primary(state) if is_standby(self._pgconn) else state
+                return await self._look_for_primary(state) if why_no_writes(self._pgconn) else state
             self._close()
         self._pgconn = await connect(self._address.parameters, within=CONNECT_SHARE * LOOK_LIMIT)
         await self._tell_unfit(self._pgconn)

@@ -17,6 +17,9 @@ from service.platform.database.redaction import flat
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 # For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
 ANSWER_LIMIT = 10.0
+STANDBY = "the database is a standby, takes no writes"
+READ_ONLY = b"default_transaction_read_only"
+READ_ONLY_WORDS = f"the database takes no writes: {READ_ONLY.decode()} is on"
 PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
 
 
@@ -24,16 +27,28 @@ class ConnectFailed(Exception):
     """No address let us in; the message is what libpq said of each."""
 
 
-def is_standby(pgconn: PGconn) -> bool:
-    """Tell whether the server takes no writes, as it says by itself at each change; a pooler may not pass that on."""
-    return pgconn.parameter_status(b"in_hot_standby") == b"on"
+def why_no_writes(pgconn: PGconn) -> str:
+    """Return why the server takes no writes, as it says by itself at each change; a pooler may not pass that on."""
+    if pgconn.parameter_status(b"in_hot_standby") == b"on":
+        return STANDBY
+    return READ_ONLY_WORDS if is_read_only(pgconn) else ""
+
+
+def is_read_only(pgconn: PGconn) -> bool:
+    """Tell whether the server is to take no writes, by its operators' word and not by that of our own address.
+
+    A transaction may say otherwise, and ours do, since a standby is known by that. But this is how a database is held
+    still while it moves to another server, and a full disk kept from getting fuller: what is written all the same is
+    lost with the old server.
+    """
+    return pgconn.parameter_status(READ_ONLY) == b"on" and READ_ONLY not in pgconn.options
 
 
 async def connect(parameters: Mapping[str, str], *, within: float = CONNECT_LIMIT) -> PGconn:
     """Return a new connection within so many seconds; all hosts' addresses are tried in order. Raises ConnectFailed.
 
     They share the time: one that never answers costs its share, and what an address leaves goes to those after it. Of
-    several hosts a standby is taken only when there is no primary, unless `target_session_attrs` wants otherwise.
+    several hosts one that takes no writes is the last choice, unless `target_session_attrs` wants otherwise.
     """
     search = _Search(any_will_do=parameters.get("target_session_attrs", "any") != "any")
     deadline = trio.current_time() + within
@@ -63,7 +78,7 @@ class _Search:
 
     @property
     def done(self) -> bool:
-        return self.found is not None and (self._any_will_do or not is_standby(self.found))
+        return self.found is not None and (self._any_will_do or not why_no_writes(self.found))
 
     @property
     def reasons(self) -> str:
@@ -82,7 +97,7 @@ class _Search:
                 self._take(pgconn)
 
     def _take(self, pgconn: PGconn) -> None:
-        if self.found is None or not is_standby(pgconn):
+        if self.found is None or not why_no_writes(pgconn):
             self.give_up()
             self.found = pgconn
         else:

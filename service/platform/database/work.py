@@ -18,6 +18,7 @@ from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
 from service.platform.database.sqlstate import READ_ONLY, UNSUPPORTED, is_stale_plan
 from service.platform.database.unit import ENDS_NO_TRANSACTION, Unit
+from service.platform.database.wire import READ_ONLY_WORDS, STANDBY
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 
 # Both said, as the defaults may be otherwise: tests set them so that a `read` cannot write, and a role behind a pooler
@@ -31,7 +32,10 @@ class DeadAtBegin(Exception):
 
 
 class StandbyAtBegin(Exception):
-    """The connection leads to a server that takes no writes: the unit may have another, if there is a primary."""
+    """The connection leads to a server that takes no writes: the unit may have another, if there is a primary.
+
+    The message says why it takes none.
+    """
 
 
 class StalePlan(Exception):
@@ -85,8 +89,10 @@ def _begin(unit: Unit, pooled: PooledConnection, engine: Engine) -> Connection:
             if pooled.broken:
                 raise DeadAtBegin from error
             if takes_no_writes(error):
-                raise StandbyAtBegin from error
+                raise StandbyAtBegin(STANDBY) from error
             raise
+        if pooled.read_only:  # now, as the answer to BEGIN is what tells of it
+            raise StandbyAtBegin(READ_ONLY_WORDS)
         connection.begin()  # tells SQLAlchemy; sends nothing
     return connection
 

@@ -112,7 +112,7 @@ CONDITIONS = (
         "read only by default",
         lambda world: world.execute("ALTER ROLE app SET default_transaction_read_only = on", END_SESSIONS),
         lambda world: world.execute("ALTER ROLE app RESET default_transaction_read_only"),
-        sends=True, reads=True,
+        reads=True,
     ),
     Condition(
         "25006 a standby",

@@ -1,6 +1,7 @@
 """A feed gives every row to every follower, on each replica, in the order of the commits."""
 
 import random
+import shutil
 from collections.abc import AsyncIterator
 from threading import Event
 from time import sleep
@@ -12,7 +13,9 @@ from sqlalchemy import Connection, MetaData
 
 from service.platform.database import Database, Feed, Follower, in_order, open_database, open_feed
 from service.platform.database.feed import AT_ONCE, KEEP
+from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
 
 step = sa.Table(
     "step",
@@ -21,6 +24,7 @@ step = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
 )
 LIMIT = 60
+SOON = 30
 
 
 def create(connection: Connection) -> None:
@@ -143,3 +147,33 @@ async def test_a_cursor_from_nowhere_harms_nobody_else(database: Database) -> No
 
         assert await texts(follower, 1) == ["one"]
         nursery.cancel_scope.cancel()
+
+
+async def test_rows_that_a_failover_has_lost_are_forgotten(one_server: OwnServer) -> None:
+    """The server comes back as it was before them, and gives the number of the first to another."""
+    kept = one_server.data.with_name(f"{one_server.data.name}-kept")
+    with trio.fail_after(LIMIT):
+        async with open_database(PlatformSettings(database_url=one_server.url)) as database:
+            await database.run(create)
+            await database.run(insert, "first")
+            one_server.stop()
+            shutil.copytree(one_server.data, kept)
+            one_server.start()
+            async with open_feed(database, step) as feed:
+                live = feed.follow(0)
+                assert await texts(live, 1) == ["first"]
+                for _ in range(10):  # the latest of which are in memory
+                    await database.run(insert, "lost")
+                    assert await texts(live, 1) == ["lost"]
+                one_server.stop("immediate")
+                shutil.rmtree(one_server.data)
+                kept.rename(one_server.data)
+                one_server.start()
+                await database.run(insert_many, 10)
+
+                with trio.fail_after(SOON):
+                    while (await anext(feed.follow(10))).text == "lost":  # until the feed has heard of it
+                        await trio.sleep(0.02)
+                late = feed.follow(10)
+                await database.run(insert, "next")
+                assert await texts(late, 2) == ["10", "next"]

@@ -29,7 +29,6 @@ type MakeDatabase = Callable[..., PlatformSettings]
 # What servers and roles are given by people who mean well, all at once.
 DEFAULTS = {
     "default_transaction_isolation": "serializable",
-    "default_transaction_read_only": "on",
     "default_transaction_deferrable": "on",
     "TimeZone": "Asia/Kathmandu",
     "DateStyle": "German",

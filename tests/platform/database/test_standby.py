@@ -3,9 +3,10 @@
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 import structlog.testing
 import trio
@@ -18,7 +19,7 @@ from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.migrations import make_release
-from tests.platform.database.observer import OTHERS, Observer, observe
+from tests.platform.database.observer import OTHERS, Observer, conninfo, observe
 from tests.platform.database.units import WAYS, Store, count, create_table, insert, select_numbers, select_one
 
 SOON = 5.0
@@ -77,6 +78,58 @@ async def test_reads_go_on_and_writes_are_refused_by_name_until_it_is_promoted(o
 
     told = [line["event"] for line in logged]
     assert told.count("database takes no writes") == told.count("database takes writes again") == 1
+
+
+@contextmanager
+def read_only(server: OwnServer) -> Iterator[None]:
+    """Have the sessions of a server write nothing, as operators do while its data move to another one."""
+    with psycopg.connect(conninfo(server.url), autocommit=True) as administrator:
+        administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        administrator.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            administrator.execute("SET default_transaction_read_only = off")
+            administrator.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            administrator.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("store", WAYS)
+async def test_a_server_that_is_made_read_only_is_not_written_to_until_it_is_lifted(
+    one_server: OwnServer, store: Store
+) -> None:
+    with trio.fail_after(40):
+        async with open_database(PlatformSettings(database_url=one_server.url)) as database:
+            await database.run(create_table)
+            with read_only(one_server):
+                stored = 0
+                with suppress(DatabaseUnable):
+                    while True:  # the server's processes hear of it one by one
+                        await store(database, stored)
+                        stored += 1
+                for _ in range(5):
+                    with pytest.raises(DatabaseUnable, match="takes no writes"):
+                        await store(database, stored)
+                assert await database.read(count) == stored
+                seen = await database.look()
+                assert (seen.reachable, seen.standby) == (True, True)
+                assert seen.error == "the database takes no writes: default_transaction_read_only is on"
+
+            assert await writes_again(database, stored) < SOON
+
+
+async def test_of_several_hosts_one_that_is_made_read_only_is_left_for_the_other(
+    pair: tuple[OwnServer, OwnServer],
+) -> None:
+    old, new = pair
+    new.promote()
+    with trio.fail_after(40), read_only(old):
+        async with open_database(PlatformSettings(database_url=of_both(old, new))) as database:
+            await database.run(create_table)
+            await database.run(insert, number=1)
+
+        async with open_database(PlatformSettings(database_url=new.url)) as database:
+            assert await database.read(count) == 1
 
 
 @pytest.mark.parametrize("attributes", [{}, {"target_session_attrs": "read-write"}], ids=["any", "read-write"])

@@ -62,7 +62,7 @@ class HttpConnection(TrioASGIHTTPConnection):
                     await _send_part(send, first)
                 async for part in parts:
                     await _send_part(send, part)
-                await _send_part(send, b"", more=False)
+            await _send_part(send, b"", more=False)  # it may have ended early for what its end raises
         except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
             if has_begun:
                 note_left(context.scope)

@@ -44,7 +44,7 @@ PROBLEM_JSON = "application/problem+json"
 MAX_SHOWN, MAX_INSTANCE = 100, 200
 MAX_DETAIL = 1_000  # of a whole sentence, whoever put what into it
 
-REASON = "reason"  # in a scope
+REASON, CUT = "reason", "cut"  # in a scope
 
 
 class ServiceError(Exception):
@@ -236,6 +236,16 @@ def cut(text: str, most: int = MAX_SHOWN) -> str:
 def note_reason(scope: Any, error: type[ServiceError] | ServiceError) -> None:
     """Let the line of a request, or a websocket, say why it was refused."""
     scope[REASON] = error.reason
+
+
+def note_cut(scope: Any, reason: str, *, status: int | None = None) -> None:
+    """Let the line of a request say why its answer ended in the middle, and with a status its metrics that it failed.
+
+    The line has the status that was sent: only the end of the connection told the client.
+    """
+    scope[REASON] = f"cut, {reason}"
+    if status is not None:
+        scope[CUT] = status
 
 
 def reply_to(error: ServiceError, *, instance: str, request_id: str) -> Reply:

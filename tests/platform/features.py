@@ -15,7 +15,7 @@ from quart import Blueprint, Response, request, websocket
 from quart_schema import DataSource, validate_request
 from sqlalchemy import Connection, text
 
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, Unavailable
 from service.platform.feature import Feature, Resources
 from service.platform.http import idempotent, run_once
 from service.platform.http.app import no_deadline
@@ -195,7 +195,7 @@ async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
 
 @asynccontextmanager
 async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
-    """Yield a route and a websocket that do units of work, with a span on the thread; and one that fails."""
+    """Yield a route and a websocket that do units of work, with a span on the thread; two fail, one late."""
     routes = Blueprint("traced", __name__)
 
     @routes.get("/traced/<name>")
@@ -211,6 +211,16 @@ async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
     async def broken() -> str:
         await resources.database.run(select_nothing_there)
         return ""
+
+    @routes.get("/cut")
+    @anyone
+    @unlimited("a test's")
+    async def cut() -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise Unavailable("gone for now")
+
+        return Response(parts())
 
     @routes.websocket("/traced")
     @anyone

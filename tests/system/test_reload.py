@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
+from service.platform.testing.copies import run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.processes import SERVICE, close_code, descendants, open_websocket, run_to_end
 from tests.platform.database.migrations import write_migration
@@ -119,6 +120,37 @@ async def test_a_saved_migration_is_applied(clone: Clone) -> None:
         schema = (await client.get(service.management + "/info")).json()["schema"]
 
     assert schema == {"state": "at", "revision": "later", "head": "later"}
+
+
+async def test_a_migration_that_is_edited_after_it_was_applied_is_told_until_it_is_taken_back(clone: Clone) -> None:
+    migrations, edited = clone.path / "migrations", "migration later was edited after it had been applied"
+
+    def save(table: str, comment: str = "") -> None:
+        up, back = f"CREATE TABLE {table} ()", f"DROP TABLE IF EXISTS {table}, later"
+        write_migration(migrations, "later", HEAD, serves_from=HEAD, up=up, back=back)
+        file = migrations / "versions" / "later.py"
+        file.write_text(file.read_text() + comment)
+
+    async with developing(clone) as service:
+        save("later")
+        await wait_said(service, "reloaded in")
+        save("later", "# what it is for\n")
+        unchanged = await wait_said(service, "reloaded in", times=2)
+        save("latest")
+        told = await wait_said(service, "reloaded in", times=3)
+        taken_back = await trio.to_thread.run_sync(run_in, clone.path, "alembic", "downgrade", "later-1")
+        clone.answer("second")
+        await wait_said(service, "reloaded in", times=4)
+        save("last")
+        await wait_said(service, edited, times=2)
+        for verb in (("downgrade", "later-1"), ("upgrade", "head")):  # by hand
+            await trio.to_thread.run_sync(run_in, clone.path, "alembic", *verb)
+        clone.answer("third")
+        done = await wait_said(service, "reloaded in", times=6)
+
+    assert edited not in unchanged
+    assert told.count(f"  {edited}, and is not applied again: to take it back, `.venv/bin/alembic downgrade ") == 1
+    assert (taken_back.returncode, done.count(edited)) == (0, 2), taken_back.stderr
 
 
 async def test_settings_are_read_anew(clone: Clone) -> None:

@@ -59,10 +59,12 @@ async def test_a_request_its_units_and_what_their_threads_do_are_one_trace(tmp_p
         await client.get(service.public + "/traced/hunter2?token=hunter3", headers=caller)
         await client.get(service.public + "/broken")
         await client.get(service.public + "/nowhere")
-        for name in ("GET /traced/<name>", "GET /broken", "GET", "select_nothing_there"):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await client.get(service.public + "/cut")
+        for name in ("GET /traced/<name>", "GET /broken", "GET", "GET /cut", "select_nothing_there"):
             await collector.wait_for(name)
         with trio.fail_after(PATIENCE):
-            while (counted := await spans_total(client, service))["exported"] < 4:  # counted once it has answered
+            while (counted := await spans_total(client, service))["exported"] < 5:  # counted once it has answered
                 await trio.sleep(0.02)
 
     request, unit = the_one(collector, "GET /traced/<name>"), the_one(collector, "select_traced")
@@ -88,6 +90,7 @@ async def test_a_request_its_units_and_what_their_threads_do_are_one_trace(tmp_p
     broken, nowhere = the_one(collector, "GET /broken"), the_one(collector, "GET")
     assert (broken.failed, nowhere.failed) == (True, False)
     assert broken.attributes["error.type"] == "500"
+    assert the_one(collector, "GET /cut").attributes["error.type"] == "503"
     assert the_one(collector, "select_nothing_there").failed
     assert service.events("refused by PostgreSQL")[0]["trace_id"] == broken.trace_id
     assert counted["failed"] == 0

@@ -1,6 +1,6 @@
 """The development database's schema: brought up to date for `service dev`, lent to `alembic`, taken back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -8,28 +8,43 @@ from alembic import command
 from alembic.util import CommandError
 
 from service.platform.database.development import DATA, DevelopmentDatabaseUnusable, anew, unusable
+from service.platform.database.edited import edited_since
 from service.platform.database.embedded import open_embedded, running_url
 from service.platform.database.migrate import configure, migrate
 from service.platform.database.migrator import ServerAway, open_migrator
 from service.platform.database.progress import MigrationFailed
 from service.platform.database.refusals import MigrationRefused, MigrationsWrong
-from service.platform.database.schema import find_migrations
+from service.platform.database.schema import STATE_TABLE, find_migrations
 from service.platform.settings import PlatformSettings, SecretURL
 
 
 def bring_up_to_date(
-    settings: PlatformSettings, url: str, data: Path = DATA, *, forgetting: bool = False
+    settings: PlatformSettings,
+    url: str,
+    data: Path = DATA,
+    *,
+    forgetting: bool = False,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> PlatformSettings:
-    """Migrate that server's database, and return settings that lead to it. Raises DevelopmentDatabaseUnusable."""
+    """Migrate that server's database, and return settings that lead to it. Raises DevelopmentDatabaseUnusable.
+
+    `warn` is told of each migration that was edited after it had been applied.
+    """
     settings = _with_url(settings, url)
     try:
-        migrate(settings, breaking=True, forgetting=forgetting)
+        done = migrate(settings, breaking=True, forgetting=forgetting)
+        mark = _last_migrated(settings)
     except (MigrationsWrong, ServerAway) as error:  # nothing that other data would mend
         raise DevelopmentDatabaseUnusable(str(error)) from error
     except MigrationFailed as error:
         raise DevelopmentDatabaseUnusable(f"{error}. Mend the migration, if it is new. {anew(data)}") from error
     except MigrationRefused as error:
         raise unusable(data, error) from error
+    for revision in edited_since(data, find_migrations(), applied=done.applied, mark=mark):
+        warn(
+            f"migration {revision} was edited after it had been applied, and is not applied again: to take it back, "
+            f"`.venv/bin/alembic downgrade {revision}-1`; the next save applies it as it is then"
+        )
     return settings
 
 
@@ -68,6 +83,12 @@ def _mended(data: Path) -> Iterator[None]:
         if "Can't locate revision" not in str(error):
             raise
         raise CommandError(str(unusable(data, error))) from error
+
+
+def _last_migrated(settings: PlatformSettings) -> str:
+    """Return what is another text after each migration that was applied or taken back, whoever did it."""
+    with open_migrator(settings) as connection, connection.begin():
+        return str(connection.exec_driver_sql(f"SELECT xmin FROM {STATE_TABLE}").scalar())  # noqa: S608  a constant
 
 
 def _with_url(settings: PlatformSettings, url: str) -> PlatformSettings:

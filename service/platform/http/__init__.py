@@ -7,6 +7,7 @@ from service.platform.http.app import create_app, no_deadline, surround
 from service.platform.http.bodies import read_json, takes
 from service.platform.http.callers import caller, wait_signed_out
 from service.platform.http.conversations import HEARTBEAT, Conversation, Conversations, Ending, open_conversations
+from service.platform.http.events import Event, send_events
 from service.platform.http.idempotency import idempotent, run_once
 from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import (
@@ -29,6 +30,7 @@ __all__ = [
     "Conversation",
     "Conversations",
     "Ending",
+    "Event",
     "Media",
     "RequestObserver",
     "SparseSchema",
@@ -46,6 +48,7 @@ __all__ = [
     "replies",
     "run_once",
     "security_scheme",
+    "send_events",
     "surround",
     "takes",
     "unlimited",

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-from service.platform.errors import REASON, cut
+from service.platform.errors import CUT, REASON, cut
 from service.platform.identity import caller_of
 from service.platform.server import ALWAYS, WEBSOCKET, CloseReason, client_of
 from service.platform.telemetry.tracing import Traced
@@ -42,7 +42,7 @@ class RequestActivity:
         return (
             method if method in _METHODS else _OTHER_METHOD,
             self._scope.get("route", _UNMATCHED),
-            str(self.status),
+            str(self._scope.get(CUT, self.status)),
         )
 
     def __str__(self) -> str:

@@ -15,9 +15,8 @@ from werkzeug.routing import RoutingException, Rule, WebsocketMismatch
 
 from service.platform.declarations import UndeclaredError
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, make_reply, note_reason, reply_to
-from service.platform.http.bodies import JsonRequest
+from service.platform.http.bodies import JsonRequest, closed_to_forms
 from service.platform.http.callers import CALLERS
-from service.platform.http.identity_routes import LOGOUT
 from service.platform.http.limits import Limiter, limit_of, without_limit
 from service.platform.http.openapi import PathParts, explain, read_lists, with_form
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
@@ -73,14 +72,14 @@ def create_app(
 ) -> Application:
     """Return the application that serves `blueprints`, to whom they declare and as much as they declare.
 
-    Raises UndeclaredError when a route does not say who may, or how it is limited, or takes a form.
+    Raises UndeclaredError when a route does not say who may, or how it is limited, or takes a form where it must not.
     """
     limits = RateLimits(settings.rate_per_address) if limits is None else limits
     app = _App(__name__, settings=settings, identity=identity, limits=limits, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     views = [(_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
-    if lines := [*undeclared(views), *without_limit(views), *with_form(views)]:
+    if lines := [*undeclared(views), *without_limit(views), *with_form(views), *closed_to_forms(views)]:
         raise UndeclaredError("\n".join(lines))
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)
@@ -108,7 +107,6 @@ def surround(
         statistics=statistics,
         limits=limits,
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
-        forms={LOGOUT},  # an identity provider's own form
         takes=app.takes,
     )
     return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)

@@ -15,7 +15,8 @@ from typing import Any, Never, cast
 from service.platform.errors import Invalid, UnsupportedMedia, cut
 from service.platform.http.openapi.many import refuse_first
 from service.platform.http.openapi.numbers import refuse_mistaken
-from service.platform.server import Request
+from service.platform.identity import declared
+from service.platform.server import UNASKED_TYPES, Request
 
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
 MOST_DIGITS = 4300  # of a whole number, Python's own limit
@@ -28,22 +29,19 @@ _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")  # one more than they go down or 
 _HALF = re.compile("[\ud800-\udfff]")
 
 _MEDIA = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
-# Of a page elsewhere, browsers send these without asking us first (the Fetch standard, CORS-safelisted request-header).
-_UNASKED = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 
 def takes[F: Callable[..., object]](*media: str) -> Callable[[F], F]:
     """Declare that a route takes bodies of these types too, beside `application/json`: `takes("application/pdf")`.
 
     Its view reads them itself, part by part (`async for part in request.body`) or whole (`await request.get_data()`).
-    Raises ValueError for what is no media type, and for one that a form may have: a page of any origin sends such.
+    What a form may have, `text/plain` too, any page may send unasked: it is taken at a route for anyone, from who sends
+    no Origin, and no cookie says who that is. Raises ValueError for what is no media type.
     """
     types = tuple(one.lower() for one in media)
     for one in types:
         if not _MEDIA.fullmatch(one):
             raise ValueError(f"takes: must be a media type such as application/pdf, without parameters, not {one!r}")
-        if one in _UNASKED:
-            raise ValueError(f"takes: must not be {one}, as a page of any origin may send it unasked")
     if not types:
         raise ValueError("takes: say which media types")
 
@@ -52,6 +50,17 @@ def takes[F: Callable[..., object]](*media: str) -> Callable[[F], F]:
         return view
 
     return declare
+
+
+def closed_to_forms(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a line for each of some routes, each a name and its view, that takes a form and wants to know who asks."""
+    for name, view in routes:
+        may = declared(view)
+        if may is not None and may.signed_in and (found := UNASKED_TYPES.intersection(getattr(view, "takes", ()))):
+            yield (
+                f"{name}: takes {', '.join(sorted(found))}, which a page of any origin may send unasked:"
+                " declare @anyone, and have a signature say who sends it"
+            )
 
 
 class JsonRequest(Request):

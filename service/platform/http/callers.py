@@ -16,7 +16,8 @@ async def caller() -> Caller:
     """Return who asks for what the current task answers: a guest, also while no identity provider is set.
 
     For a websocket ask before `accept`, so that a refusal is a status. Raises Unauthenticated when what the request
-    carries does not hold, which a route for anyone may meet here, and any other before its handler.
+    carries does not hold, which a route for anyone may meet here, and any other before its handler. Cookies say nothing
+    beside a form's body.
     """
     gate: Gate | None = current_app.extensions.get(CALLERS)
     asked = request if has_request_context() else websocket

@@ -10,6 +10,7 @@ from quart_schema import validate_querystring
 
 from service.platform.database import Database
 from service.platform.errors import Conflict, Invalid
+from service.platform.http.bodies import takes
 from service.platform.http.callers import caller
 from service.platform.http.limits import limited, unlimited
 from service.platform.http.openapi import Media, replies
@@ -143,6 +144,7 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     @routes.post(LOGOUT)
     @anyone
     @limited(rate=50, concurrency=10, body=16_384)  # the provider is one address; a token has 12 kB at most
+    @takes("application/x-www-form-urlencoded")
     @replies(Media(), 200)
     @replies(Conflict)
     async def backchannel_logout() -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from service.platform.errors import CUT
 from service.platform.http.activities import Receive, RequestActivity, Scope, Send, WebsocketActivity, activity
 from service.platform.server import client_of
 from service.platform.telemetry.lines import direct
@@ -72,7 +73,7 @@ def around(
                 statuses[path] = status
             observe(*exchange.labels, seconds)
             if traced is not None:
-                traced.end(exchange.labels[0], scope.get("route", ""), status)
+                traced.end(exchange.labels[0], scope.get("route", ""), scope.get(CUT, status))
 
     async def converse(scope: Scope, receive: Receive, send: Send) -> None:
         conversation = WebsocketActivity(scope, receive, send, begin(scope, tracing), tell)

@@ -23,6 +23,7 @@ from service.platform.identity.sign_in import LOGOUT_TYPES, Logout, check_access
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
 from service.platform.identity.tokens import Rules, read_claims, read_header, refuse, verify
+from service.platform.server import UNASKED
 
 MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
 
@@ -93,7 +94,7 @@ class Gate:
             if caller is None or not holds:
                 refuse("the ticket does not hold; each is good once, for 30 seconds", Flaw.TICKET)
             return caller
-        if (value := session_cookie(scope["headers"])) and (session := read_id(value)):
+        if UNASKED not in scope and (value := session_cookie(scope["headers"])) and (session := read_id(value)):
             # A guest's, when it has ended: its browser is shown the way to sign in.
             return await self._find_session(session, scope) or GUEST
         return GUEST

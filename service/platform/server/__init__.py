@@ -9,7 +9,7 @@ from service.platform.server.body import Request
 from service.platform.server.config import MAX_HEADER_BYTES, Probe
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json, is_model
-from service.platform.server.entry import SAFE_METHODS, Headers, refusal
+from service.platform.server.entry import SAFE_METHODS, UNASKED, UNASKED_TYPES, Headers, refusal
 from service.platform.server.forwarded import forwarded
 from service.platform.server.frames import Frame, encode_frame
 from service.platform.server.guard import guard
@@ -31,6 +31,8 @@ __all__ = [
     "SAFE_METHODS",
     "SEAMS",
     "TRIED",
+    "UNASKED",
+    "UNASKED_TYPES",
     "WEBSOCKET",
     "Application",
     "CloseReason",

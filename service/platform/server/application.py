@@ -15,12 +15,12 @@ from quart_trio import QuartTrio
 from quart_trio.wrappers.response import TrioFileBody
 from werkzeug.exceptions import HTTPException
 
-from service.platform.errors import ServiceError, leaves
+from service.platform.errors import ServiceError, leaves, note_cut
 from service.platform.failures import as_failure, forget_frames
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json, header_fields, is_model
-from service.platform.server.http import HttpConnection
+from service.platform.server.http import HttpConnection, note_left
 from service.platform.server.parts import Parts
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
@@ -102,6 +102,27 @@ class Application(QuartTrio):
                 response = await self.handle_exception(context, _real_error(error))
                 forget_frames(error)
                 return response
+
+    def note_cut(self, context: Context, error: BaseException) -> None:
+        """Tell why an answer whose beginning was sent has no end; only Cancelled passes."""
+        scope = context.scope
+        try:
+            real = _real_error(error)
+        except BaseException:
+            note_left(scope)
+            raise
+        of_ours = [leaf for leaf in leaves(real) if not isinstance(leaf, ClientDisconnectedError)]
+        if not of_ours:
+            note_cut(scope, "client")
+        elif all(isinstance(leaf, ServiceError) for leaf in of_ours):
+            known = cast(ServiceError, of_ours[0])
+            note_cut(scope, known.reason, status=known.status)
+        elif all(isinstance(leaf, ANSWERS) for leaf in of_ours):
+            note_cut(scope, "refused")
+        else:
+            self.log_exception(context, cast(Any, (type(real), real, real.__traceback__)))
+            note_cut(scope, ServiceError.reason, status=ServiceError.status)
+        forget_frames(error)
 
     def refuse_unmatched(self, context: Context) -> Document | None:
         """Return the answer to a request that no route is for, ahead of the framework; None for all others.

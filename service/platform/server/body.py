@@ -1,7 +1,7 @@
 """A request's body, taken from the client as the handler takes it, and never kept beyond the limit."""
 
 import math
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,10 @@ class Body(TrioBody):
             return super().__await__()
         return self._read_all().__await__()
 
+    def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]  # itself, in Quart
+        """Return the parts: of a body that was read whole, as for a signature, that as one: a form is read so."""
+        return self if self._data is None else _once(self._data)
+
     async def __anext__(self) -> bytes:
         if self._receive is None:
             return await super().__anext__()
@@ -100,6 +104,10 @@ class Body(TrioBody):
         # What came at the last moment may be taken behind it, as others have their turns.
         self._patience = max(0.0, self._patience - (trio.current_time() - started))
         return message
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def late() -> RequestTimeout:

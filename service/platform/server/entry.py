@@ -13,7 +13,10 @@ from service.platform.server.address import host_of
 from service.platform.settings import DEFAULT_PORTS, PlatformSettings, host_name, variable
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+JSON = "application/json"
+# Of a page elsewhere, browsers send these without asking us first (the Fetch standard, CORS-safelisted request-header).
+UNASKED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+UNASKED = "unasked"  # in the scope of a request whose body is of these: its cookies may be a page's doing
 # Given twice, one reader takes the first and another the last. Of a Host, h11 refuses a second.
 _ONCE = (b"content-type", b"origin")
 
@@ -57,13 +60,12 @@ def refusal(
     *,
     upgrade: bool = False,
     any_host: bool = False,
-    form: bool = False,
     takes: Collection[str] = (),
 ) -> ServiceError | None:
     """Return why a request is not let in, or None.
 
-    `upgrade` is a websocket's, `any_host` is one by any name, `form` one whose body may be a form's; `takes` are the
-    media types that a body may have beside JSON's.
+    `upgrade` is a websocket's, `any_host` is one by any name; `takes` are the media types that a body may have beside
+    JSON's, of which a page's may have no form's.
     """
     if headers.has_length and headers.has_encoding:
         return Invalid("both Content-Length and Transfer-Encoding are given")
@@ -76,11 +78,11 @@ def refusal(
     if settings.allowed_hosts and not any_host and name not in settings.allowed_hosts:
         return Misdirected(f"the Host {cut(name)!r} is not served here: {variable('allowed_hosts')} does not hold it")
     changes = upgrade or method not in SAFE_METHODS
-    as_form = form and headers.origin is None  # a page's would be from anywhere
     if changes and not is_allowed_origin(headers.origin, headers.host, settings.allowed_origins):
         return Forbidden(f"pages of the origin {cut(headers.origin or '')!r} are not allowed to do this")
     if changes and headers.has_body and not is_json(given := headers.content_type):
-        types = dict.fromkeys((FORM if as_form else JSON, *takes))
+        allowed = (one for one in takes if headers.origin is None or one not in UNASKED_TYPES)
+        types = dict.fromkeys((JSON, *allowed))
         if media_type(given) not in types:
             *most, last = types
             wanted = f"{', '.join(most)} or {last}" if most else last

@@ -6,14 +6,14 @@ A refusal made inside the framework proved too dear on a busy core; here it cost
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
 from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.address import client_of, subscriber
-from service.platform.server.entry import SAFE_METHODS, Headers, refusal
+from service.platform.server.entry import SAFE_METHODS, UNASKED, UNASKED_TYPES, Headers, media_type, refusal
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
@@ -33,12 +33,11 @@ def guard(
     statistics: ServerStatistics,
     limits: RateLimits,
     any_host: Collection[str] = (),
-    forms: Collection[str] = (),
     takes: Takes = lambda _: (),
 ) -> ASGIFramework:
     """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by,
 
-    the paths `forms` take a form from who is no browser; `takes` says which bodies a request's route takes beside JSON.
+    `takes` says which bodies a request's route takes beside JSON: a form's only from who is no browser.
     """
     return Guard(
         app,
@@ -47,7 +46,6 @@ def guard(
         statistics=statistics,
         limits=limits,
         any_host=any_host,
-        forms=forms,
         takes=takes,
     )
 
@@ -64,7 +62,6 @@ class Guard:
         statistics: ServerStatistics,
         limits: RateLimits,
         any_host: Collection[str],
-        forms: Collection[str],
         takes: Takes,
     ) -> None:
         self._app = app
@@ -73,7 +70,6 @@ class Guard:
         self._statistics = statistics
         self._limits = limits
         self._any_host = any_host
-        self._forms = forms
         self._takes = takes
         self._requests = 0
         self._websockets = 0
@@ -110,16 +106,17 @@ class Guard:
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
             return self._turn_away("busy", "too many requests are in flight")
-        method, any_host, form = scope["method"], scope["path"] in self._any_host, scope["path"] in self._forms
+        method, any_host = scope["method"], scope["path"] in self._any_host
         headers, path, query = Headers.of(scope["headers"]), scope["raw_path"], scope["query_string"]
         if (b"%" in path or b"%" in query) and (wrong := undecoded(path, query)) is not None:
             return self._count(wrong)
-        if (error := refusal(method, headers, self._settings, any_host=any_host, form=form)) is not None:
+        if (error := refusal(method, headers, self._settings, any_host=any_host)) is not None:
             if isinstance(error, UnsupportedMedia):  # now the route is looked for, which may take more
-                takes = self._takes(scope)
-                error = refusal(method, headers, self._settings, any_host=any_host, form=form, takes=takes)
+                error = refusal(method, headers, self._settings, any_host=any_host, takes=self._takes(scope))
             if error is not None:
                 return self._count(error)
+            if media_type(headers.content_type) in UNASKED_TYPES:
+                cast(dict[str, Any], scope)[UNASKED] = True
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, cast
 
+import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
 from quart.typing import ResponseTypes
@@ -9,6 +10,7 @@ from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from service.platform.errors import note_cut
 from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document
@@ -40,9 +42,39 @@ class HttpConnection(TrioASGIHTTPConnection):
             await _send_whole(send, response.status, response.headers, response.body)
         elif not isinstance(response, Response) or isinstance(response.response, DataBody):
             await self._send_response(send, response)
-        elif (failed := await _send_parts(send, response)) is not None:
+        elif (failed := await self._send_parts(send, response, context)) is not None:
             answer = await app.answer(Context(app, cast(Any, self.scope), make), failed)
             await self._send_response(send, cast(ResponseTypes, answer))  # no document is taken here
+
+    async def _send_parts(self, send: ASGISendCallable, response: Response, context: Context) -> Failure | None:
+        """Send a body as it comes, and nothing of it if it fails before its first part: then return the error.
+
+        One that fails behind that is left without an end, so that the connection is closed.
+        """
+        has_begun = False
+        try:
+            async with response.response as body:
+                parts = aiter(body)
+                first = await anext(parts, None)
+                has_begun = True
+                await _send_start(send, response)
+                if first is not None:
+                    await _send_part(send, first)
+                async for part in parts:
+                    await _send_part(send, part)
+            await _send_part(send, b"", more=False)  # it may have ended early for what its end raises
+        except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+            if has_begun:
+                note_left(context.scope)
+            raise
+        except BaseException as error:
+            if has_begun:
+                cast("Application", self.app).note_cut(context, error)
+            elif isinstance(error, Exception | BaseExceptionGroup):
+                return error
+            else:
+                raise
+        return None
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         if not isinstance(response, Response) or not isinstance(response.response, DataBody):
@@ -53,27 +85,15 @@ class HttpConnection(TrioASGIHTTPConnection):
         await _send_whole(send, response.status_code, encode_headers(response.headers), data)
 
 
-async def _send_parts(send: ASGISendCallable, response: Response) -> Failure | None:
-    """Send a body as it comes, and nothing of it if it fails before its first part: then return the error."""
-    async with response.response as body:
-        parts = aiter(body)
-        try:
-            first = await anext(parts, None)
-        except (Exception, BaseExceptionGroup) as error:
-            return error
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": encode_headers(response.headers),
-            }
-        )
-        if first is not None:
-            await _send_part(send, first)
-        async for part in parts:
-            await _send_part(send, part)
-        await _send_part(send, b"", more=False)
-    return None
+def note_left(scope: Any) -> None:
+    """Let the line of a request say who left it before its answer had ended: nobody was to go on with it."""
+    stream = scope["extensions"].get(EXTENSION)
+    note_cut(scope, "client" if stream is not None and stream.closed else "leaving")
+
+
+async def _send_start(send: ASGISendCallable, response: Response) -> None:
+    headers = encode_headers(response.headers)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
 
 
 async def _send_part(send: ASGISendCallable, part: str | bytes, *, more: bool = True) -> None:

@@ -63,7 +63,7 @@ class HttpStream(HTTPStream):
             "client": self.client,
             "server": self.server,
             "state": state.copy(),  # type: ignore[typeddict-item]  # a dictionary of its own kind, as Hypercorn has it
-            "extensions": {EXTENSION: {}},
+            "extensions": {EXTENSION: self},  # type: ignore[dict-item]  # ours, not JSON
         }
         self.app_put = cast(ConnectionTasks, self.task_group).start_app(
             self.app if self.transport.has_entered else cast(AppWrapper, self._enter),

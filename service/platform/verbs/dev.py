@@ -15,7 +15,7 @@ from service.platform.process.stage import Stage
 from service.platform.reload.breakpoints import breakpoints
 from service.platform.reload.child import Child, NotSupplied
 from service.platform.reload.clock import StoppableClock
-from service.platform.reload.colours import is_coloured
+from service.platform.reload.colours import PLAIN, YELLOW, is_coloured
 from service.platform.reload.failure import describe
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.dev_identity import ProviderUnavailable, refuse_another, signing_in_at
@@ -84,6 +84,10 @@ def under_parent(descriptor: int, *, takes_over: bool) -> Surroundings:
     )
 
 
+def warn(line: str) -> None:
+    tell(f"  {YELLOW}{line}{PLAIN}" if is_coloured() else f"  {line}")
+
+
 @contextmanager
 def surrounded(
     around: Surroundings,
@@ -102,6 +106,6 @@ def surrounded(
         refuse_another(settings)
         settings, origins = signing_in_at(around.provider(), settings, origins)
     if settings.database_url is None:
-        settings = bring_up_to_date(settings, around.database(), data, forgetting=forgetting)
+        settings = bring_up_to_date(settings, around.database(), data, forgetting=forgetting, warn=warn)
     with breakpoints(around.clock, around.terminal):
         yield settings, origins

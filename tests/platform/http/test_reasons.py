@@ -14,13 +14,14 @@ from structlog.testing import capture_logs
 from service.platform.errors import Busy, Conflict, OutcomeUnknown, RateLimited, ServiceError
 from service.platform.http import limited, unlimited
 from service.platform.http.app import create_app, surround
+from service.platform.http.requests import RequestObserver
 from service.platform.identity import Unauthenticated, anyone
 from service.platform.identity.caller import Flaw
 from service.platform.lifecycle import Lifecycle
 from service.platform.server import RateLimits, ServerStatistics
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import Server, running
-from tests.platform.server.wire import CLOSE, UPGRADE, Reader, frame, get, upgrade
+from tests.platform.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
 
 SECRET = "hunter2"
 RAISED = {
@@ -66,6 +67,28 @@ def create_routes() -> Blueprint:
             raise RAISED[what]
         return "well"
 
+    @routes.get("/stream/<what>")
+    @anyone
+    @unlimited("a test's")
+    async def stream(what: str) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            if what in RAISED:
+                raise RAISED[what]
+
+        return Response(parts())
+
+    @routes.get("/endless/<int:parts>")
+    @anyone
+    @unlimited("a test's")
+    async def endless(parts: int) -> Response:
+        async def each() -> AsyncIterator[bytes]:
+            for _ in range(parts):
+                yield b"begun" * 10_000
+            await trio.sleep_forever()
+
+        return Response(each())
+
     @routes.get("/of")
     @anyone
     @unlimited("a test's")
@@ -105,7 +128,9 @@ def create_routes() -> Blueprint:
 
 
 @asynccontextmanager
-async def surrounded(lifecycle: Lifecycle, **changes: Any) -> AsyncIterator[tuple[Server, list[Any]]]:
+async def surrounded(
+    lifecycle: Lifecycle, observe: RequestObserver = lambda *_: None, **changes: Any
+) -> AsyncIterator[tuple[Server, list[Any]]]:
     """Yield a server of these routes, and the lines that it logs."""
     settings = make_settings(**changes)
     app = create_app([create_routes()], settings)
@@ -115,7 +140,7 @@ async def surrounded(lifecycle: Lifecycle, **changes: Any) -> AsyncIterator[tupl
         return Response("slowly, please", error.status)
 
     limits, statistics = RateLimits(settings.rate_per_address), ServerStatistics()
-    around = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits)
+    around = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe)
     with capture_logs() as lines:
         async with running(around, settings) as server:
             yield server, lines
@@ -140,6 +165,54 @@ async def test_what_a_view_raises_gives_its_line_a_reason(what: str) -> None:
     assert line_of(lines) == REASONS[what]
     assert status == REASONS[what][0]
     assert SECRET not in str([line for line in lines if line["event"] == "request"])
+
+
+@pytest.mark.parametrize("what", REASONS)
+async def test_what_ends_an_answer_in_the_middle_gives_its_line_a_reason_and_counts_as_what_it_is(what: str) -> None:
+    """Its status has been sent: only the connection's end tells the client."""
+    seen: list[tuple[str, str, str, float]] = []
+    async with (
+        surrounded(Lifecycle(), lambda *each: seen.append(each)) as (server, lines),
+        await server.connect() as client,
+    ):
+        await client.send_all(get(f"/stream/{what}", headers=["Connection: close"]))
+        raw = await Reader(client).rest()
+
+    status, reason = REASONS[what]
+    assert (line_of(lines), [each[2] for each in seen]) == ((200, reason and f"cut, {reason}"), [str(status)])
+    assert b"begun" in raw
+    assert raw.endswith(b"0\r\n\r\n") == (reason is None)
+    errors = [line["event"] for line in lines if line["log_level"] == "error"]
+    assert errors == (["unhandled error"] if reason == "error" else [])
+    assert SECRET not in str([line for line in lines if line["event"] == "request"])
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_an_answer_that_its_client_does_not_take_to_its_end_is_cut_by_the_client(*, leaves: bool) -> None:
+    seen: list[tuple[str, str, str, float]] = []
+    async with surrounded(Lifecycle(), lambda *each: seen.append(each), write_timeout=0.2) as (server, lines):
+        if leaves:
+            async with await server.connect() as client:
+                await client.send_all(get("/endless/1"))
+                await Reader(client).until(b"begun")
+        else:
+            client = await stalled(server.port, get("/endless/1000"))
+        while not seen:  # noqa: ASYNC110  a log has no event
+            await trio.sleep(0.01)
+        await client.aclose()
+
+    assert (line_of(lines), seen[0][2]) == ((200, "cut, client"), "200")
+    assert not [line for line in lines if line["log_level"] == "error"]
+
+
+async def test_an_answer_without_an_end_is_cut_by_a_replica_that_leaves() -> None:
+    async with surrounded(Lifecycle(), graceful_timeout=0.1) as (server, lines), await server.connect() as client:
+        await client.send_all(get("/endless/1"))
+        await Reader(client).until(b"begun")
+        server.stop.set()
+        await server.stopped.wait()
+
+    assert line_of(lines) == (200, "cut, leaving")
 
 
 POST = b"POST /raise/well HTTP/1.1\r\nHost: x\r\n%bContent-Length: 0\r\n\r\n"

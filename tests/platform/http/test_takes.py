@@ -1,21 +1,25 @@
 """Bodies that are no JSON: taken where a route says so, and nowhere else."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 from quart import Blueprint, request
 
+from service.platform.declarations import UndeclaredError
 from service.platform.feature import Feature, Resources
-from service.platform.http import limited, takes, unlimited
-from service.platform.identity import anyone
+from service.platform.http import caller, create_app, limited, takes, unlimited
+from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 LARGE = b"\0" * (1 << 20)
+PAGE_S = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page may send
 
 
 @asynccontextmanager
@@ -29,6 +33,16 @@ async def open_files(_: Resources) -> AsyncIterator[Blueprint]:
     async def put(id: int) -> dict[str, int]:
         return {"id": id, "size": sum([len(part) async for part in request.body])}
 
+    @routes.post("/hook")
+    @anyone
+    @limited(body=100)
+    @takes(*PAGE_S)
+    async def hook() -> dict[str, object]:
+        body: bytes = await request.body  # as it was signed
+        fields, files = await request.form, await request.files
+        read = [fields.to_dict(), {name: file.read().decode() for name, file in files.items()}]
+        return {"body": body.decode(), "read": read, "who": (await caller()).subject}
+
     @routes.put("/other")
     @anyone
     @unlimited("a test's")
@@ -39,13 +53,13 @@ async def open_files(_: Resources) -> AsyncIterator[Blueprint]:
 
 
 async def put(
-    make_settings: MakeSettings, path: str, body: bytes = b"a", **headers: str
-) -> tuple[int, dict[str, object]]:
+    make_settings: MakeSettings, path: str, body: bytes = b"a", *, method: str = "PUT", **headers: str
+) -> tuple[int, dict[str, Any]]:
     settings = make_settings(**FREE, max_body_bytes=4 << 20)
     with trio.fail_after(60):
         async with booted(settings, [Feature("files", open=open_files)]) as urls, Client(urls.public) as client:
-            answer = await client.put(
-                path, content=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
+            answer = await client.request(
+                method, path, content=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
             )
     return answer.status_code, answer.json()
 
@@ -96,20 +110,68 @@ async def test_the_document_says_what_is_taken(make_settings: MakeSettings) -> N
     body = paths["/files/{id}"]["put"]["requestBody"]
     assert body == {"content": {"application/octet-stream": {}, "text/csv": {}}}
     assert "requestBody" not in paths["/other"]["put"]
+    assert paths["/hook"]["post"]["requestBody"]["content"].keys() == set(PAGE_S)
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="a"%b\r\n\r\nb\r\n--x--\r\n'
+FORMS: list[tuple[str, bytes, list[dict[str, str]]]] = [
+    (PAGE_S[0], b"a=b&c=%26", [{"a": "b", "c": "&"}, {}]),
+    (f"{PAGE_S[1]}; boundary=x", PART % b"", [{"a": "b"}, {}]),
+    (f"{PAGE_S[1]}; boundary=x", PART % b'; filename="f"', [{}, {"a": "b"}]),
+    ("Text/Plain; charset=UTF-8", b'{"Type": "Notification"}', [{}, {}]),
+]
+
+
+@pytest.mark.parametrize(("media", "body", "read"), FORMS, ids=["form", "fields", "file", "text"])
+async def test_a_webhook_s_form_is_taken_as_it_was_signed(
+    make_settings: MakeSettings, media: str, body: bytes, read: list[dict[str, str]]
+) -> None:
+    status, answer = await put(make_settings, "/hook", body, method="POST", Content_Type=media)
+
+    assert (status, answer) == (200, {"body": body.decode(), "read": read, "who": ""})
+
+
+@pytest.mark.parametrize("media", PAGE_S)
+async def test_a_page_s_form_is_refused_also_where_a_webhook_s_is_taken(
+    make_settings: MakeSettings, media: str
+) -> None:
+    own = {"Host": "localhost", "Origin": "http://localhost"}
+    sent = [
+        await put(make_settings, "/hook", b"a=b", method="POST", Content_Type=media, **origin)
+        for origin in (own, {"Origin": "null"}, {"Origin": "https://elsewhere.example"})
+    ]
+    elsewhere = await put(make_settings, "/files/7", b"a=b", Content_Type=media)
+    large = await put(make_settings, "/hook", b"a" * 101, method="POST", Content_Type=media)
+
+    assert [status for status, _ in (*sent, elsewhere, large)] == [415, 403, 403, 415, 413]
+    assert sent[0][1]["detail"] == f"a body is application/json; this one is '{media}'"
+
+
+@pytest.mark.parametrize("media", PAGE_S)
+def test_a_form_at_a_route_that_asks_who_it_is_stops_the_start(make_settings: MakeSettings, media: str) -> None:
+    routes = Blueprint("closed", __name__)
+
+    @routes.post("/closed")
+    @signed_in
+    @unlimited("a test's")
+    @takes("application/pdf", media.title())
+    async def closed() -> str:
+        return ""
+
+    why = f"POST /closed (closed.closed): takes {media}, which a page of any origin may send unasked"
+    with pytest.raises(UndeclaredError, match=re.escape(f"{why}: declare @anyone, and have a signature")):
+        create_app([routes], make_settings())
 
 
 @pytest.mark.parametrize(
     ("media", "why"),
     [
-        ("text/plain", "a page of any origin may send it unasked"),
-        ("multipart/form-data", "a page of any origin may send it unasked"),
-        ("Application/X-WWW-Form-Urlencoded", "a page of any origin may send it unasked"),
         ("csv", "must be a media type such as application/pdf"),
         ("text/csv; charset=utf-8", "must be a media type such as application/pdf"),
         ("image/*", "must be a media type such as application/pdf"),
     ],
 )
-def test_a_route_cannot_take_what_a_form_sends(media: str, why: str) -> None:
+def test_a_route_cannot_take_what_is_no_media_type(media: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         takes(media)
 

@@ -560,6 +560,25 @@ async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettin
     assert by_our_page.status_code == 415, "a form is taken from who is no browser"
 
 
+async def test_a_cookie_says_nothing_beside_a_body_that_any_page_may_send(make_settings: MakeSettings) -> None:
+    """So that a form of a page, should it ever come without an Origin, is nobody's."""
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        await browser.sign_in(sub="u-1")
+        sent: list[dict[str, Any]] = [
+            {"data": {"a": "b"}},
+            {"data": {"a": "b"}, "files": {"c": b"d"}},
+            {"content": b"{}", "headers": {"Content-Type": "text/plain"}},
+            {"json": {}},
+        ]
+        said = [(await browser.ask("/hook", "POST", **one)).json()["subject"] for one in sent]
+        token = {"Authorization": f"Bearer {site.issuer.token(sub='u-2')}"}
+        by_token = await site.client.post("/hook", data={"a": "b"}, headers=token)
+
+    assert said == ["", "", "", "u-1"]
+    assert by_token.json() == {"subject": "u-2"}
+
+
 async def test_a_session_is_over_in_time_and_one_has_only_so_many(
     make_settings: MakeSettings, writable_database_url: str, mock_clock: MockClock
 ) -> None:

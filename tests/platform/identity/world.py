@@ -11,7 +11,7 @@ from quart import Blueprint, websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.feature import Feature, Resources
-from service.platform.http import caller, replies, wait_signed_out
+from service.platform.http import caller, replies, takes, wait_signed_out
 from service.platform.http.limits import unlimited
 from service.platform.identity import Unauthenticated, anyone, only, scope, signed_in
 from service.platform.process.addresses import Urls
@@ -46,6 +46,15 @@ async def open_doors(_: Resources) -> AsyncIterator[Blueprint]:
     @replies(Subject)
     @replies(Unauthenticated)
     async def me() -> Subject:
+        return {"subject": (await caller()).subject}
+
+    @routes.post("/hook")
+    @anyone
+    @unlimited("a test's")
+    @takes("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+    @replies(Subject)
+    @replies(Unauthenticated)
+    async def hook() -> Subject:
         return {"subject": (await caller()).subject}
 
     @routes.get("/members")

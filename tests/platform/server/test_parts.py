@@ -92,6 +92,20 @@ async def test_what_fails_behind_its_first_part_is_cut_short(app: Application) -
         await ask(app, lambda: Response(failing()))
 
 
+async def test_what_fails_as_its_body_is_closed_is_cut_short(app: Application) -> None:
+    """As what was to be sent may have ended early for that."""
+
+    class Failing(ResponseBody):
+        async def __aenter__(self) -> AsyncIterator[str]:
+            return texts()
+
+        async def __aexit__(self, *_: object) -> None:
+            refuse()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(httpx2.RemoteProtocolError, match="incomplete")):
+        await ask(app, lambda: Response(Failing()))
+
+
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_body_is_closed_when_its_client_leaves(
     app: Application, caplog: pytest.LogCaptureFixture, *, begun: bool

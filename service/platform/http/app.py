@@ -1,7 +1,7 @@
 """The framework's part: blueprints, error replies, the deadline. What surrounds it is in requests.py and server/."""
 
 from collections.abc import Callable, Iterable, MutableMapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import structlog
@@ -203,6 +203,10 @@ class _App(Application):
             return await self._dispatch(ctx, rule)
         with limiter.places:
             return await self._dispatch(ctx, rule)
+
+    def place(self, context: Context) -> AbstractContextManager[None]:
+        limiter = None if context.rule is None else self._limiter(context.rule.endpoint)
+        return nullcontext() if limiter is None else limiter.places
 
     async def _dispatch(self, ctx: AppContext, rule: Rule) -> ResponseReturnValue:
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):

@@ -2,7 +2,7 @@
 
     @routes.get("/api/orders/notes/events")
     @signed_in
-    @limited(rate=1)
+    @limited(rate=1, concurrency=50)
     @replies(Media("text/event-stream"))
     async def events() -> Response:
         after = parse_after(request.headers.get("Last-Event-ID", "0"))
@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import trio
-from quart import Response, request
+from quart import Response, current_app, request
 from quart.wrappers.response import ResponseBody
 
+from service.platform.declarations import UndeclaredError
 from service.platform.feature import Resources
 from service.platform.http.conversations import HEARTBEAT
+from service.platform.http.limits import limit_of
 
 LIFETIME = 300.0  # seconds, or as little as half; who comes back is asked again whether he may
 RETRY = 500, 2_000  # milliseconds after which a client should come back
@@ -56,7 +58,11 @@ def send_events(
 
     It ends by itself, as a whole, when the events do, after `lifetime` seconds at most, and at the drain, each at a
     moment of its own. A comment is sent where nothing was for `heartbeat` seconds. An error of the source cuts it.
+    Raises UndeclaredError at a route that does not declare how many: they would take all of SERVICE_MAX_REQUESTS.
     """
+    limit = limit_of(current_app.view_functions[cast(str, request.endpoint)])
+    if limit is None or not limit.concurrency:
+        raise UndeclaredError(f"{request.endpoint}: sends events, and has to be @limited(concurrency=…)")
     body = b"" if request.method == "HEAD" else EventStream(resources, events, heartbeat=heartbeat, lifetime=lifetime)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would keep it until there is more
     return Response(body, headers=headers, content_type="text/event-stream")

@@ -64,9 +64,9 @@ def limited[F: Callable[..., object]](
 ) -> Callable[[F], F]:
     """Declare what is let through of a route; without arguments, that it counts against SERVICE_RATE_PER_ADDRESS.
 
-    `rate` is per second and client address (429; off with SERVICE_RATE_PER_ADDRESS=0), `concurrency` how many handlers
-    run at once in a process (503), `body` bytes (413), within SERVICE_MAX_BODY_BYTES. Raises ValueError for what is no
-    limit.
+    `rate` is per second and client address (429; off with SERVICE_RATE_PER_ADDRESS=0), `concurrency` how many are
+    answered at once in a process (503), in parts until the last, `body` bytes (413), within SERVICE_MAX_BODY_BYTES.
+    Raises ValueError for what is no limit.
     """
     given = [one for one in (rate, concurrency, body) if one is not None]
     if not all(0 < one < math.inf for one in given):

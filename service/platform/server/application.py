@@ -1,6 +1,7 @@
 """QuartTrio on our connections: the base of every app that `serve` is given."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import structlog
@@ -102,6 +103,10 @@ class Application(QuartTrio):
                 response = await self.handle_exception(context, _real_error(error))
                 forget_frames(error)
                 return response
+
+    def place(self, context: Context) -> AbstractContextManager[None]:  # noqa: ARG002  # for whoever overrides it
+        """Return what is around an answer in parts while it is sent: the view, which had its place, has returned."""
+        return nullcontext()
 
     def note_cut(self, context: Context, error: BaseException) -> None:
         """Tell why an answer whose beginning was sent has no end; only Cancelled passes."""

@@ -51,25 +51,26 @@ class HttpConnection(TrioASGIHTTPConnection):
 
         One that fails behind that is left without an end, so that the connection is closed.
         """
-        has_begun = False
+        app, has_begun = cast("Application", self.app), False
         try:
-            async with response.response as body:
-                parts = aiter(body)
-                first = await anext(parts, None)
-                has_begun = True
-                await _send_start(send, response)
-                if first is not None:
-                    await _send_part(send, first)
-                async for part in parts:
-                    await _send_part(send, part)
-            await _send_part(send, b"", more=False)  # it may have ended early for what its end raises
+            with app.place(context):
+                async with response.response as body:
+                    parts = aiter(body)
+                    first = await anext(parts, None)
+                    has_begun = True
+                    await _send_start(send, response)
+                    if first is not None:
+                        await _send_part(send, first)
+                    async for part in parts:
+                        await _send_part(send, part)
+                await _send_part(send, b"", more=False)  # it may have ended early for what its end raises
         except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
             if has_begun:
                 note_left(context.scope)
             raise
         except BaseException as error:
             if has_begun:
-                cast("Application", self.app).note_cut(context, error)
+                app.note_cut(context, error)
             elif isinstance(error, Exception | BaseExceptionGroup):
                 return error
             else:

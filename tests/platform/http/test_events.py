@@ -61,9 +61,15 @@ async def streaming(
 
     @routes.get("/events")
     @anyone
-    @unlimited("a test's")
+    @limited(concurrency=50)
     async def events() -> Response:
         return send_events(resources, source.follow(), heartbeat=heartbeat, lifetime=lifetime)
+
+    @routes.get("/any-number")
+    @anyone
+    @unlimited("a test's")
+    async def any_number() -> Response:
+        return send_events(resources, source.follow())
 
     around = surround(
         create_app([routes], settings),
@@ -102,6 +108,16 @@ async def test_events_are_sent_as_the_standard_has_them_and_the_first_part_at_on
     assert b'id: 7\nevent: note\ndata: {"a": 1}\n\n' in rest
     assert b"\ndata: one\ndata: two\ndata: three\ndata: \n\n" in b"\n" + rest.replace(b"\r\n", b"\n")
     assert told == [(200, None)]
+
+
+async def test_a_route_that_does_not_say_how_many_there_may_be_is_a_mistake_that_is_told() -> None:
+    async with streaming(Source()) as (server, _, lines), await server.connect() as client:
+        await client.send_all(get("/any-number"))
+        head = await Reader(client).until(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 500")
+    [told] = [line["exc_info"][1] for line in lines if line["event"] == "unhandled error"]
+    assert str(told) == "it.any_number: sends events, and has to be @limited(concurrency=…)"
 
 
 @pytest.mark.parametrize("event", [Event("", id="1\n"), Event("", name="a\rb"), Event("", id="\0")])
@@ -208,7 +224,7 @@ async def open_steps(resources: Resources) -> AsyncIterator[Blueprint]:
 
         @routes.get("/steps")
         @anyone
-        @unlimited("a test's")
+        @limited(concurrency=50)
         @replies(Media("text/event-stream"))
         async def watch() -> Response:
             async def events(after: int) -> AsyncIterator[Event]:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 import trio
-from quart import Blueprint, request, websocket
+from quart import Blueprint, Response, request, websocket
 
 from service.platform.feature import Feature, Resources
 from service.platform.http import limited, unlimited
@@ -17,6 +18,7 @@ from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.wire import UpgradeRefused, open_raw
+from tests.platform.server.wire import Reader, get
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
 JSON = {"Content-Type": "application/json"}
@@ -51,6 +53,16 @@ async def open_limited(_: Resources) -> AsyncIterator[Blueprint]:
     async def slow() -> str:
         await goes_on.wait()
         return ""
+
+    @routes.get("/parts")
+    @anyone
+    @limited(concurrency=1)
+    async def parts() -> Response:
+        async def each() -> AsyncIterator[str]:
+            yield "first"
+            await goes_on.wait()
+
+        return Response(each())
 
     @routes.get("/go-on")
     @anyone
@@ -146,6 +158,20 @@ async def test_so_many_at_once_and_no_more(make_settings: MakeSettings) -> None:
 
     assert refused == [503] * 3
     assert (sorted(slow), again) == ([200, 200, 503, 503, 503], [200] * 3)
+
+
+async def test_an_answer_in_parts_has_its_place_until_its_end(make_settings: MakeSettings) -> None:
+    with trio.fail_after(30):
+        async with booted(make_settings(**FREE), [LIMITED]) as urls, Client(urls.public) as client:
+            async with await trio.open_tcp_stream("127.0.0.1", urlsplit(urls.public).port or 0) as other:
+                await other.send_all(get("/parts"))
+                await Reader(other).until(b"first")
+                full = await client.get("/parts")
+            while (await statuses(client, "/go-on", 1), await statuses(client, "/parts", 1)) != ([200], [200]):
+                await trio.sleep(0.01)  # until the service has seen that it was left
+            again = await statuses(client, "/parts", 3)
+
+    assert (full.status_code, full.json()["detail"], again) == (503, "too many ask for this at once", [200] * 3)
 
 
 async def test_a_body_of_so_many_bytes_and_no_more(make_settings: MakeSettings) -> None:

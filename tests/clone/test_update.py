@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, commit, copy_repository, git, run_in
+from service.platform.testing.copies import ROOT, begin, commit, copy_repository, git, run_in
 from service.platform.testing.fixtures import HEAD
 from tests.platform.database.migrations import write_migration
 
@@ -75,7 +75,7 @@ def lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("lived") / "clone"
     git(template.parent, "clone", "--quiet", "--branch", "v0.1.0", str(template), str(copy))
     shutil.rmtree(copy / ".git")
-    git(copy, "init", "--quiet")
+    begin(copy)
     configure(copy)
     commit(copy)
     for step in (("deploy/rename.py", "acme-shop", "--holder", "2025 Example Ltd"), ("deploy/remove_sample.py",)):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.platform.testing.copies import ROOT, git, run_in
+from service.platform.testing.copies import ROOT, copy_repository, git, run_in
 
 
 def test_no_two_runs_of_pytest_tidy_up_the_same_directory() -> None:
@@ -44,3 +44,17 @@ def test_hooks_and_signing_of_whoever_runs_the_tests_are_not_the_copies(tmp_path
     done = run_in(ROOT, "python", "-c", script, str(copy), GIT_CONFIG_GLOBAL=str(yours))
 
     assert done.returncode == 0, done.stderr
+
+
+def test_git_packs_no_copy_in_the_background(tmp_path: Path) -> None:
+    """Git 2.55 starts it at a commit of so many files, and what copied the copy meanwhile found files gone."""
+    copy, trace = copy_repository(tmp_path / "copy"), tmp_path / "trace"
+    script = (
+        "import sys; from pathlib import Path; from service.platform.testing.copies import commit; "
+        "commit(Path(sys.argv[1]))"
+    )
+    done = run_in(ROOT, "python", "-c", script, str(copy), GIT_TRACE=str(trace))
+
+    assert done.returncode == 0, done.stderr
+    assert "built-in: git commit" in trace.read_text()
+    assert "maintenance" not in trace.read_text()

@@ -18,6 +18,7 @@ from service.platform.testing.processes import descendants
 
 # Ends as it is told to, once it has written what it is.
 PROGRAM = """
+import ctypes  # the server of forks has, and the libffi of some systems keeps a descriptor of its own file
 import json, os, signal, sys, threading
 if __name__ == "__main__":
     said = {

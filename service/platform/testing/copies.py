@@ -71,7 +71,7 @@ def _copy_tracked(to: Path) -> Path:
             _copy_file(name, to)
             if name.endswith(".py") and (ROOT / (compiled := cache_from_source(name))).exists():
                 _copy_file(compiled, to)  # else each process compiles it, a quarter of its start
-    git(to, "init", "--quiet")
+    begin(to)
     commit(to)
     return to
 
@@ -104,6 +104,12 @@ def strip_features(copy: Path, *, keep_template_s: bool) -> None:
     lines = [line for line in marked if line.startswith(" ")]
     features.write_text("\n".join([*BEGIN[:2], *imports, *BEGIN[2:], *lines, ")", ""]))
     commit(copy)
+
+
+def begin(copy: Path) -> None:
+    """Make a repository of a folder, which git does not pack in the background: a test may copy it meanwhile."""
+    git(copy, "init", "--quiet")
+    git(copy, "config", "maintenance.auto", "false")
 
 
 def commit(copy: Path) -> None:

@@ -1,6 +1,7 @@
 """What surrounds migrations: how one is written, and what is said of files and of databases that do not fit."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -293,6 +294,7 @@ def test_files_that_may_not_be_read_are_a_sentence(public: Path, name: str) -> N
     """Of an image, say, that was built from a clone made under a strict umask. They are not taken for no migrations."""
     code = make_release(public, "one")
     read_code_schema(code), read_scripts(code)  # imports, which somebody else may not
+    shutil.rmtree(code / "versions" / "__pycache__", ignore_errors=True)  # what has its bytecode need not be readable
     (code / name).chmod(0)
 
     with somebody(), pytest.raises(MigrationsWrong, match="PermissionError") as wrong:

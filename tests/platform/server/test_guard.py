@@ -1,6 +1,8 @@
 """What a request meets ahead of the framework, on real sockets."""
 
+import gc
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +17,12 @@ from service.platform.server import Application, RateLimits, ServerStatistics, g
 from tests.platform.server.child import add_routes, make_settings
 from tests.platform.server.conftest import Server, running, running_bare
 from tests.platform.server.wire import UPGRADE, Reader, get, upgrade
+
+
+def addresses_kept() -> list[str]:
+    """Return the addresses that something in this process counts by."""
+    return [key for one in gc.get_objects() if type(one) is Counter for key in one if key == "127.0.0.1"]
+
 
 PROBES = {"/livez": lambda: (200, b'{"status": "ok"}')}
 
@@ -116,6 +124,8 @@ async def test_who_does_not_get_in_is_told_why(request_: bytes, changes: dict[st
     if status != 413:  # which is the framework's answer
         assert json.loads(answer[2])["status"] == status
         assert statistics.refused.total() == 1
+    if status == 400:  # what follows on that connection may be what somebody has smuggled
+        assert b"connection: close\r\n" in answer[1].lower()
 
 
 async def test_health_and_probes_are_served_by_any_host_name(app: Application) -> None:
@@ -163,7 +173,9 @@ async def test_an_address_has_its_own_limit_of_websockets(safe_app: Application)
     async with house as (server, statistics, _), await server.connect() as client:
         await upgrade(client)
         assert (await ask(server, UPGRADE % (b"/echo", b"")))[0] == 503
+        assert addresses_kept() == ["127.0.0.1"]
     assert statistics.refused == {"full house of address": 1}
+    assert addresses_kept() == [], "addresses that have gone would fill the memory"
 
 
 async def test_posts_and_upgrades_of_an_address_are_limited_and_gets_and_probes_are_not(

@@ -149,10 +149,11 @@ def test_nothing_is_kept_of_who_has_nothing_waiting() -> None:
     backlog = Backlog()
     sender = Sender(backlog)
     gone = ref(sender)
-    backlog.answer(*sender.add("1"), OVER)
+    [pending] = sender.add("1")
+    backlog.answer(pending, OVER)
 
     assert (backlog.take(), backlog.overdue(99)) == ([], [])
-    del sender
+    del sender, pending
     gc.collect()
     assert gone() is None
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from service.platform.database import Database, open_database
 from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
-from service.platform.database.sqlstate import one_line
+from service.platform.database.sqlstate import one_line, translate
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, PeerAway, Unavailable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -105,6 +105,22 @@ async def test_a_request_is_told_whose_fault_it_is(make_settings: MakeSettings) 
                 assert await database.run(select_one) == 1
 
     assert left == STATES
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("53100", "PostgreSQL's disk is full"),
+        ("53200", "PostgreSQL is short of a resource"),  # as its class has it
+        ("57014", "the statement was cancelled, or took too long"),
+        ("57P03", "an operator stopped it"),
+        ("3D000", "PostgreSQL cannot serve this now"),
+    ],
+)
+def test_what_the_database_lacks_is_said_in_words(state: str, words: str) -> None:
+    error = translate(psycopg.errors.lookup(state)(), standby=False)
+
+    assert str(error) == f"{words} (SQLSTATE {state}); nothing is committed"
 
 
 async def test_who_bears_an_error_itself_is_shown_as_failing_too(make_settings: MakeSettings) -> None:

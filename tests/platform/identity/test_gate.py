@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.identity import Caller, Unauthenticated
 from service.platform.identity.caller import TICKETS
-from service.platform.identity.gate import MOST_REMEMBERED, Gate
+from service.platform.identity.gate import MOST_REMEMBERED, Gate, bearer
 from service.platform.identity.keys import Fetched, Keys
 from service.platform.identity.public_keys import PublicKey, public_keys
 from service.platform.identity.statistics import IdentityStatistics
@@ -57,9 +57,9 @@ async def open_door() -> AsyncIterator[Door]:
         nursery.cancel_scope.cancel()
 
 
-def token_of(subject: str) -> str:
+def token_of(subject: str, kid: str = "k") -> str:
     claims = {"iss": "i", "aud": "a", "sub": subject, "exp": EXPIRY}
-    return sign({"alg": "Ed25519", "kid": "k"}, claims, PAIR)
+    return sign({"alg": "Ed25519", "kid": kid}, claims, PAIR)
 
 
 async def test_a_token_that_is_remembered_is_refused_once_it_has_expired(mock_clock: MockClock) -> None:
@@ -100,3 +100,18 @@ async def test_a_ticket_holds_until_its_expiry_and_one_alone(mock_clock: MockClo
 
         assert door.redeemed == ["one", "four"]
         assert door.statistics.tickets == {"taken": 1, "refused": 2}
+
+
+async def test_a_key_that_the_issuer_does_not_have_is_told_as_that(mock_clock: MockClock) -> None:
+    async with open_door() as door:
+        with pytest.raises(Unauthenticated, match="a key that the issuer does not have"):
+            await door.ask(token_of("ada", kid="another"))
+
+
+def test_what_is_no_bearer_s_is_no_token_however_often_it_is_given() -> None:
+    basic = (b"authorization", b"Basic YTpi")
+
+    assert bearer([]) is bearer([basic]) is bearer([basic, basic]) is None
+    assert bearer([(b"authorization", b"bearer  a.b.c ")]) == b"a.b.c"
+    with pytest.raises(Unauthenticated, match="more than one"):
+        bearer([basic, (b"authorization", b"Bearer a.b.c")])

@@ -11,11 +11,11 @@ import structlog.testing
 import trio
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.address import STATEMENT_MARGIN
-from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
+from service.platform.database.background import LONGEST_PAUSE, PROBATION, SETTLE, Background, name_of
 from service.platform.database.sqlstate import one_line, translate
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, PeerAway, Unavailable
 from service.platform.settings import PlatformSettings
@@ -139,8 +139,28 @@ async def test_who_bears_an_error_itself_is_shown_as_failing_too(make_settings: 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.keep_running, bear, database)
                 await wait_until(lambda: database.failing_tasks)
+                assert [*database.failing_tasks] == [name_of(bear)]
                 await database.run(mend_everything)
             assert not database.failing_tasks
+
+
+async def test_nobody_looks_whether_tasks_are_well_once_all_are(mock_clock: MockClock) -> None:
+    mock_clock.rate = 20  # a look that never ends would let no time be jumped over
+    background, runs = Background(), iter([DatabaseAway("away")])
+
+    async def fail_once() -> None:
+        for error in runs:
+            raise error
+
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(background.settle)
+            await background.keep_running(fail_once, name="once")
+            await trio.sleep(2 * SETTLE)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    assert background.failures.total() == 1
 
 
 async def test_a_bug_ends_the_task_and_all_with_it(autojump_clock: MockClock) -> None:

@@ -1,5 +1,8 @@
 """Sends that wait: what is taken together, in which order, how many may wait, and that each is answered once."""
 
+import gc
+from weakref import ref
+
 import pytest
 
 from service.chat.backlog import (
@@ -136,8 +139,23 @@ def test_so_many_of_one_may_wait_in_a_batch_or_not() -> None:
     Sender(backlog).add("of another")
     backlog.answer(batch[0], OVER)
     sender.add("now")
+    with pytest.raises(Full):
+        sender.add("one more")
 
     assert len(backlog) == MAX_WAITING_OF_ONE + 1
+
+
+def test_nothing_is_kept_of_who_has_nothing_waiting() -> None:
+    backlog = Backlog()
+    sender = Sender(backlog)
+    gone = ref(sender)
+    [pending] = sender.add("1")
+    backlog.answer(pending, OVER)
+
+    assert (backlog.take(), backlog.overdue(99)) == ([], [])
+    del sender, pending
+    gc.collect()
+    assert gone() is None
 
 
 def test_so_many_of_all_may_wait() -> None:

@@ -131,14 +131,36 @@ def test_a_good_frame_is_understood(data: str, expected: object) -> None:
 
 def test_an_error_carries_the_id_or_ref_of_its_frame_when_that_is_sane() -> None:
     with_id, with_ref = parse(send(text="")), parse(frame(type="leave", ref="r9"))
-    with_bad_id = parse(send(id="\ud800", text=""))
 
     assert isinstance(with_id, Error)
     assert with_id.id == "i1"
     assert isinstance(with_ref, Error)
     assert with_ref.ref == "r9"
-    assert isinstance(with_bad_id, Error)
-    assert with_bad_id.id is None
+    for odd in ("\ud800", "", "a" * 65, "a\0b", 7):
+        with_odd_id = parse(send(id=odd, text=""))
+        assert isinstance(with_odd_id, Error)
+        assert with_odd_id.id is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (frame(type="leave", ref="r"), "room: is missing; must be 1 to 64 of a-z, 0-9 and -"),
+        (join(since={"epoch": "e"}), "since.seq: is missing; must be a whole number from 0 to 2^63 - 1"),
+        (join(ref={}), "ref: must be a string of 1 to 64 characters, not an object"),
+        (join(ref=[1]), "ref: must be a string of 1 to 64 characters, not a list"),
+        (join(ref=7), "ref: must be a string of 1 to 64 characters, not 7"),
+        (
+            frame(type="ping", t=2**64),
+            "t: must be a number within 64 bits, or a string of at most 64 characters, not a number beyond 64 bits",
+        ),
+    ],
+)
+def test_an_error_says_what_is_missing_or_what_was_there(data: str, words: str) -> None:
+    error = parse(data)
+
+    assert isinstance(error, Error)
+    assert error.message == words
 
 
 JSON = st.recursive(
@@ -230,7 +252,7 @@ UNSEEN = [
     " Ada", "Ada ", "Ada\u00a0", "\u3164", "Ada\u3164", "\u2800", "\ufeffAda",
     *(f"A{control}da" for control in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
     "A\u200dda", "Ada\u200d", "\u200dAda", "A\u200cda", "\u0645\u06cc\u200c", "\u200c\u0645",
-    "\u0645\u200c\u200c\u0645",
+    "\u0645\u200c\u200c\u0645", "\u0645\u202e\u0645", "\u0915\u094d\u202e\u0937",
     "\U0001f468\u200d", "\U0001f468\u200d\u200d\U0001f469", "\U0001f468\u200d a", "\u0915\u094d\u200d\u200d\u0937",
 ]  # fmt: skip
 

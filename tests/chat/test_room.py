@@ -177,7 +177,28 @@ def test_the_tail_is_bounded_in_number_and_over_all_rooms_in_bytes() -> None:
 
     for tail in tails:
         tail.clear()
-    assert budget.used == 0
+    assert (budget.used, sum(map(len, tails))) == (0, 0)
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 20_000])
+def test_a_tail_keeps_as_many_of_the_latest_as_it_may(limit: int) -> None:
+    entries = [Entry(message(seq)) for seq in range(1, MAX_ENTRIES * 2 + 1)]
+    appended, read = Tail(Budget(limit)), Tail(Budget(limit))
+    for entry in entries:
+        appended.append(entry)
+    read.prepend(entries, head=entries[-1].seq)
+
+    kept = min(MAX_ENTRIES, limit // entries[-1].cost)
+    assert (len(appended), len(read)) == (kept, kept)
+    for tail in (appended, read):
+        assert tail.after(entries[-1].seq - kept, limit=MAX_ENTRIES * 2) == entries[-kept:]
+        assert tail.after(entries[-1].seq - kept - 1, limit=1) is None
+
+
+def test_a_long_text_takes_the_room_of_many_short_ones() -> None:
+    long = message(2, text="x" * 4_000)
+
+    assert Entry(long).cost > 10 * Entry(message(1)).cost
 
 
 def test_an_entry_is_encoded_once_for_each_kind_of_member() -> None:

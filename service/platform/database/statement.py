@@ -206,7 +206,6 @@ class StatementUnit:
             hide_values(said)
             error = said
         if self._state is _State.COMMITTING:
-            self.outcome_unknown = True
             raise OutcomeUnknown("the connection was lost while committing: it may be committed or not") from error
         if not self._results or self._results[0].status not in PASSED:
             raise DeadAtBegin from error

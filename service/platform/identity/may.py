@@ -31,7 +31,7 @@ class May:
             return
         if not caller.subject:
             raise Unauthenticated("sign in first: send a token as `Authorization: Bearer`")
-        if self.scopes and (missing := [one for one in self.scopes if one not in caller.scopes]):
+        if missing := [one for one in self.scopes if one not in caller.scopes]:
             raise InsufficientScope(f"the token lacks the scope {' '.join(missing)}", scopes=self.scopes)
         if self.rule is not None:
             self.rule(caller)

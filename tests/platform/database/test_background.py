@@ -11,12 +11,12 @@ import structlog.testing
 import trio
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.address import STATEMENT_MARGIN
-from service.platform.database.background import LONGEST_PAUSE, PROBATION, Background
-from service.platform.database.sqlstate import one_line
+from service.platform.database.background import LONGEST_PAUSE, PROBATION, SETTLE, Background, name_of
+from service.platform.database.sqlstate import one_line, translate
 from service.platform.errors import Busy, DatabaseAway, DatabaseIncomplete, DatabaseUnable, PeerAway, Unavailable
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -107,6 +107,22 @@ async def test_a_request_is_told_whose_fault_it_is(make_settings: MakeSettings) 
     assert left == STATES
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("53100", "PostgreSQL's disk is full"),
+        ("53200", "PostgreSQL is short of a resource"),  # as its class has it
+        ("57014", "the statement was cancelled, or took too long"),
+        ("57P03", "an operator stopped it"),
+        ("3D000", "PostgreSQL cannot serve this now"),
+    ],
+)
+def test_what_the_database_lacks_is_said_in_words(state: str, words: str) -> None:
+    error = translate(psycopg.errors.lookup(state)(), standby=False)
+
+    assert str(error) == f"{words} (SQLSTATE {state}); nothing is committed"
+
+
 async def test_who_bears_an_error_itself_is_shown_as_failing_too(make_settings: MakeSettings) -> None:
     async def bear(database: Database) -> None:
         while True:
@@ -123,8 +139,28 @@ async def test_who_bears_an_error_itself_is_shown_as_failing_too(make_settings: 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database.keep_running, bear, database)
                 await wait_until(lambda: database.failing_tasks)
+                assert [*database.failing_tasks] == [name_of(bear)]
                 await database.run(mend_everything)
             assert not database.failing_tasks
+
+
+async def test_nobody_looks_whether_tasks_are_well_once_all_are(mock_clock: MockClock) -> None:
+    mock_clock.rate = 20  # a look that never ends would let no time be jumped over
+    background, runs = Background(), iter([DatabaseAway("away")])
+
+    async def fail_once() -> None:
+        for error in runs:
+            raise error
+
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(background.settle)
+            await background.keep_running(fail_once, name="once")
+            await trio.sleep(2 * SETTLE)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    assert background.failures.total() == 1
 
 
 async def test_a_bug_ends_the_task_and_all_with_it(autojump_clock: MockClock) -> None:

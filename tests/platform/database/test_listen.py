@@ -296,7 +296,9 @@ async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_i
 
             assert await anext(wakeups) == frozenset({"a", "b"})
             with pytest.raises(ValueError, match="7999 bytes at most"):
-                await database.run(unit, "x" * 8_000)
+                await database.run(unit, "é" * 4_000)
+            await database.run(unit, "é" * 3_999 + "x")
+            assert await anext(wakeups) == frozenset({"é" * 3_999 + "x"})
 
 
 async def test_one_that_does_not_ask_is_told_to_catch_up_rather_than_kept_everything_for(

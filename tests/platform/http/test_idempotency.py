@@ -23,6 +23,7 @@ from service.platform.database import open_database
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
 from service.platform.http import idempotency_store, idempotent, replies, run_once
+from service.platform.http.idempotency import sweep
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
@@ -308,6 +309,22 @@ async def test_an_answer_is_kept_for_a_day_and_then_swept(make_settings: MakeSet
         assert (deleted, rows(orders_url, "SELECT * FROM idempotency_answer")) == (1, [])
         first = await number("k", 24.1)
         assert await number("k", 0) != first, "also one that is too old and not yet swept is none"
+
+
+async def test_a_sweep_goes_on_until_nothing_is_left_that_is_too_old(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    def fill(connection: Connection, count: int) -> None:
+        numbered = sa.text("""
+            INSERT INTO idempotency_answer (key, fingerprint, status, body, at)
+            SELECT int4send(n), '', 200, '', now() - interval '25 hours' FROM generate_series(1, :count) n""")
+        connection.execute(numbered, {"count": count})
+
+    async with open_database(make_settings(**FREE, database_url=orders_url)) as database:
+        await database.run(fill, 2 * idempotency_store.MOST_DELETED + 1)
+        await sweep(database)
+
+    assert rows(orders_url, "SELECT * FROM idempotency_answer") == []
 
 
 async def test_the_document_tells_of_the_key(make_settings: MakeSettings, orders_url: str) -> None:

@@ -10,9 +10,10 @@ import pytest
 import trio
 from quart import Blueprint, Response, request, websocket
 
+from service.platform.errors import Unavailable
 from service.platform.feature import Feature, Resources
 from service.platform.http import limited, unlimited
-from service.platform.http.limits import Limit, limit_of
+from service.platform.http.limits import Limit, Places, limit_of
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -39,6 +40,12 @@ async def open_limited(_: Resources) -> AsyncIterator[Blueprint]:
     @anyone
     @limited()
     async def by_address() -> str:
+        return ""
+
+    @routes.post("/by-address")
+    @anyone
+    @limited()
+    async def changed_by_address() -> str:
         return ""
 
     @routes.get("/free")
@@ -124,11 +131,12 @@ async def test_what_counts_by_address_counts_together_with_all_that_changes_some
     make_settings: MakeSettings,
 ) -> None:
     async with booted(make_settings(**FREE, rate_per_address=0.01), [LIMITED]) as urls, Client(urls.public) as client:
-        posted = (await client.post("/small", content=b"1", headers=JSON)).status_code
+        posted = (await client.post("/by-address")).status_code
         answers = await statuses(client, "/by-address", 2)
-        free = await statuses(client, "/free", 5)
+        free = await statuses(client, "/free", 5) + await statuses(client, "/go-on", 1)
+        otherwise_limited = await statuses(client, "/slow", 2)
 
-    assert (posted, answers, free) == (200, [429, 429], [200] * 5)
+    assert (posted, answers, free, otherwise_limited) == (200, [429, 429], [200] * 6, [200] * 2)
 
 
 async def test_without_a_rate_per_address_no_rate_holds(make_settings: MakeSettings) -> None:
@@ -172,6 +180,13 @@ async def test_an_answer_in_parts_has_its_place_until_its_end(make_settings: Mak
             again = await statuses(client, "/parts", 3)
 
     assert (full.status_code, full.json()["detail"], again) == (503, "too many ask for this at once", [200] * 3)
+
+
+def test_a_place_that_is_left_is_one_and_no_more() -> None:
+    places = Places(1)
+    for _ in range(3):
+        with places, pytest.raises(Unavailable, match="too many"):
+            places.__enter__()
 
 
 async def test_a_body_of_so_many_bytes_and_no_more(make_settings: MakeSettings) -> None:

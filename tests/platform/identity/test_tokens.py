@@ -294,6 +294,7 @@ def test_a_token_holds_until_its_expiry_and_the_skew() -> None:
         ({"aud": "x"}, "the token is for another audience: its aud must hold SERVICE_AUTH_AUDIENCE"),
         ({"sub": ""}, "the token does not say whose it is: its sub must be a text of 1 to 255 characters"),
         ({"exp": None}, "the token's exp is no time: it must be seconds since 1970"),
+        ({"exp": 10**400}, "the token's exp is no time: it must be seconds since 1970"),
         ({"nbf": "x"}, "the token's nbf is no time: it must be seconds since 1970"),
     ],
 )

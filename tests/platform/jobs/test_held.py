@@ -1,6 +1,10 @@
 """What a process holds, and how many more it may claim; time is virtual."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from service.platform.jobs.held import MOST_AHEAD, Held
@@ -8,6 +12,14 @@ from service.platform.jobs.running import LEASE, PATIENCE
 from service.platform.jobs.store import Claimed
 
 SLOTS = 2
+
+
+@asynccontextmanager
+async def open_soon() -> AsyncIterator[trio.Nursery]:
+    """Yield a nursery whose tasks have to end at once, once its body has."""
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            yield nursery
 
 
 def claimed(*ids: int) -> list[Claimed]:
@@ -73,11 +85,40 @@ async def test_who_waits_for_room_goes_on_when_there_is_some_and_when_it_is_let_
     held, many = Held(SLOTS), claimed(*range(50))
     held.add(many, trio.current_time() + LEASE)
 
-    async with trio.open_nursery() as nursery:
+    async with open_soon() as nursery:
         nursery.start_soon(held.wait_worth_it)
         await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
         held.drop(many)
 
     held.add(many, trio.current_time() + LEASE)
     held.let_go()
     await held.wait_worth_it()
+
+
+async def test_one_slot_that_is_free_is_worth_a_claim_where_jobs_are_slow(autojump_clock: MockClock) -> None:
+    held, (first, *others) = Held(SLOTS), claimed(*range(SLOTS))
+    for _ in range(200):
+        held.note_seconds(10.0)
+    held.add([first, *others], trio.current_time() + LEASE)
+
+    async with open_soon() as nursery:
+        nursery.start_soon(held.wait_worth_it)
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        held.drop([first])
+    with trio.fail_after(1):
+        await held.wait_worth_it()
+
+
+async def test_who_waits_for_all_to_end_goes_on_when_the_last_has(autojump_clock: MockClock) -> None:
+    held, (first, last) = Held(SLOTS), claimed(1, 2)
+    held.add([first, last], trio.current_time() + LEASE)
+
+    async with open_soon() as nursery:
+        nursery.start_soon(held.wait_empty)
+        await trio.testing.wait_all_tasks_blocked()
+        held.drop([first])
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        held.drop([last])

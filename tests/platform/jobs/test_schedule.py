@@ -93,6 +93,8 @@ def test_at_each_minute_the_latest_and_the_following_are_the_turns_around_it(
     ("make", "words"),
     [
         (lambda: Every(0), "every: must be from 1 second"),
+        (lambda: Every(0.9), "every: must be from 1 second"),
+        (lambda: Every(366 * 86_400 + 1), "to 366 days"),
         (lambda: Cron("* * *", "UTC"), "cron: must be like '30 3 * * *', not '* * *'"),
         (lambda: Cron("99 * * * *", "UTC"), "cron: must be like"),
         (lambda: Cron("0 0 30 2 *", "UTC"), "cron: must be like"),

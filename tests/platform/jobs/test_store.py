@@ -263,6 +263,8 @@ async def test_handing_back_spends_no_attempt_and_keeps_the_place(database: Data
     [again] = await claim(database, most=1)
 
     assert (again.id, again.failures) == (one.id, 0)
+    await database.run(store.hand_back_many, [again, *await claim(database)])
+    assert [(one.id, one.failures) for one in await claim(database)] == [(one.id, 0), (one.id + 1, 0)]
 
 
 # under a key

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from service.platform.server.outbox import PIECE, Outbox, TooSlowError
@@ -68,6 +69,7 @@ async def open_pipe() -> AsyncIterator[Pipe]:
         try:
             yield pipe
         finally:
+            pipe.outbox.close()
             nursery.cancel_scope.cancel()
             pipe.close()
 
@@ -90,11 +92,13 @@ async def test_what_the_peer_takes_is_written_at_once_and_starts_no_task(autojum
 async def test_what_waits_comes_whole_and_in_order(autojump_clock: MockClock) -> None:
     frames = [bytes([65 + number]) * 9_999 for number in range(MAX_FRAMES)]
     async with open_pipe() as pipe:
-        for frame in frames:
-            pipe.outbox.send_nowait(frame)
-        await pipe.read_all()
+        for _ in range(2):  # the second time, nothing waits any more
+            for frame in frames:
+                pipe.outbox.send_nowait(frame)
+            with trio.fail_after(60):
+                await pipe.read_all()
 
-        assert pipe.got == b"".join(frames)
+        assert pipe.got == b"".join(frames) * 2
         assert pipe.reasons == []
 
 
@@ -147,6 +151,17 @@ async def test_a_protocol_frame_is_queued_beyond_the_bound(autojump_clock: MockC
         await pipe.read_all()
 
         assert pipe.got.endswith(b"xclose")
+
+
+async def test_nothing_overtakes_what_waits_though_the_peer_has_room_again(autojump_clock: MockClock) -> None:
+    async with open_pipe() as pipe:
+        pipe.outbox.send_nowait(b"a" * 2 * CAPACITY)
+        pipe.read()
+        pipe.outbox.push(b"b")
+        pipe.outbox.send_nowait(b"c")
+        await pipe.read_all()
+
+        assert pipe.got == b"a" * 2 * CAPACITY + b"bc"
 
 
 async def test_send_returns_when_all_is_taken_and_not_sooner(autojump_clock: MockClock) -> None:
@@ -229,10 +244,32 @@ async def test_a_peer_that_hangs_up_is_told_once(autojump_clock: MockClock) -> N
         assert (pipe.reasons, pipe.outbox.waiting_bytes) == (["gone"], 0)
 
 
+async def test_a_peer_that_hung_up_while_nothing_waited_is_told_once_too(autojump_clock: MockClock) -> None:
+    async with open_pipe() as pipe:
+        pipe.hang_up()
+        pipe.outbox.send_nowait(b"x")
+        pipe.outbox.push(b"y")
+
+        assert (pipe.reasons, pipe.outbox.waiting_bytes, pipe.outbox.is_closed) == (["gone"], 0, True)
+
+
 async def test_what_is_discarded_is_forgotten_save_the_rest_of_what_was_begun(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe:
         pipe.outbox.send_nowait(b"a" * (CAPACITY + 10))
         pipe.outbox.send_nowait(b"b")
+        pipe.outbox.discard()
+        pipe.outbox.push(b"close")
+        await pipe.read_all()
+
+        assert pipe.got == b"a" * (CAPACITY + 10) + b"close"
+
+
+async def test_what_has_not_begun_is_discarded_after_what_had(autojump_clock: MockClock) -> None:
+    async with open_pipe() as pipe:
+        pipe.outbox.send_nowait(b"a" * (CAPACITY + 10))
+        pipe.outbox.send_nowait(b"b" * CAPACITY)  # a pipe takes all of it or nothing
+        pipe.read()
+        await trio.testing.wait_all_tasks_blocked()
         pipe.outbox.discard()
         pipe.outbox.push(b"close")
         await pipe.read_all()

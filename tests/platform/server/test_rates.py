@@ -64,6 +64,15 @@ async def test_an_address_is_forgotten_once_its_bucket_is_full_again(mock_clock:
     assert buckets() == before + 1
 
 
+async def test_an_address_of_a_slow_rate_is_remembered_until_it_may_ask_again(mock_clock: MockClock) -> None:
+    limits = RateLimits(0.125)
+    assert limits.take("192.0.2.1") == 0
+
+    mock_clock.jump(7)
+
+    assert limits.take("192.0.2.1") == 1
+
+
 async def test_an_address_that_keeps_asking_is_never_forgotten(mock_clock: MockClock) -> None:
     limits = RateLimits(10)
     allowed = 0

@@ -1,0 +1,104 @@
+"""What a process believes of sessions without asking, and how long: in virtual time, over a table that is a dict."""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from service.platform.database import Database
+from service.platform.identity import Caller
+from service.platform.identity.sessions import MOST_KNOWN, POLL, Sessions
+from service.platform.identity.statistics import IdentityStatistics
+
+ONE = bytes(32)
+
+
+class Rows:
+    """A database of sessions, as far as `Sessions` asks it."""
+
+    def __init__(self, *digests: bytes) -> None:
+        self.live = set(digests)
+        self.reads = 0
+        self.may_answer = trio.Event()
+        self.may_answer.set()
+        self.tell, self._told = trio.open_memory_channel[Collection[str] | None](10)
+
+    async def fetch(self, _: object, digest: bytes) -> list[tuple[dict[str, Any]]]:
+        self.reads += 1
+        rows = [(Caller(subject="ada").to_json(),)] if digest in self.live else []
+        await self.may_answer.wait()
+        return rows
+
+    async def read(self, _: object, *, digests: Collection[bytes]) -> set[bytes]:
+        await trio.lowlevel.checkpoint()
+        return self.live & set(digests)
+
+    @asynccontextmanager
+    async def listen(self, _: str) -> AsyncIterator[AsyncIterator[Collection[str] | None]]:
+        yield self._told
+
+    async def say(self, told: Collection[str] | None) -> None:
+        await self.tell.send(told)
+        await wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def open_sessions(rows: Rows) -> AsyncIterator[Sessions]:
+    sessions = Sessions(cast(Database, rows), IdentityStatistics())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sessions.listen)
+        yield sessions
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_read_is_believed_for_so_long_and_no_longer(mock_clock: MockClock) -> None:
+    rows = Rows(ONE)
+    async with open_sessions(rows) as sessions:
+        assert await sessions.find(ONE) is not None
+        rows.live.clear()
+        mock_clock.jump(POLL - 0.1)
+        assert await sessions.find(ONE) is not None
+        assert rows.reads == 1
+        mock_clock.jump(0.1)
+
+        assert await sessions.find(ONE) is None
+
+
+async def test_an_end_is_believed_at_once_and_so_is_that_one_may_have_been_missed(mock_clock: MockClock) -> None:
+    for told in ({ONE.hex()}, None):
+        rows = Rows(ONE)
+        async with open_sessions(rows) as sessions:
+            assert await sessions.find(ONE) is not None
+            rows.live.clear()
+            await rows.say(told)
+
+            assert await sessions.find(ONE) is None
+
+
+async def test_an_end_that_is_heard_while_its_session_is_read_is_not_forgotten(mock_clock: MockClock) -> None:
+    rows = Rows(ONE)
+    async with open_sessions(rows) as sessions, trio.open_nursery() as nursery:
+        rows.may_answer = trio.Event()
+        nursery.start_soon(sessions.find, ONE)
+        await wait_all_tasks_blocked()
+        rows.live.clear()
+        await rows.say({ONE.hex()})
+        rows.may_answer.set()
+        await wait_all_tasks_blocked()
+
+        assert await sessions.find(ONE) is None
+
+
+async def test_so_many_sessions_are_known_and_the_latest(mock_clock: MockClock) -> None:
+    digests = [number.to_bytes(32) for number in range(MOST_KNOWN + 1)]
+    rows = Rows(*digests)
+    async with open_sessions(rows) as sessions:
+        for digest in digests:
+            await sessions.find(digest)
+
+        await sessions.find(digests[-1])
+        assert rows.reads == len(digests)
+        await sessions.find(digests[0])
+        assert rows.reads == len(digests) + 1

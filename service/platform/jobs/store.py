@@ -1,4 +1,6 @@
-"""The SQL of jobs: plain functions of a Connection. Times are the database's: no replica's clock decides anything.
+"""The SQL of a job's life, from its claim to its end: plain functions of a Connection; enqueue.py lets one wait.
+
+Times are the database's: no replica's clock decides anything.
 
 Theory of operation. A row is waiting, running, or finished (done, dead, discarded):
 

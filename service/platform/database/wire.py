@@ -18,8 +18,8 @@ CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has
 # For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
 ANSWER_LIMIT = 10.0
 STANDBY = "the database is a standby, takes no writes"
-READ_ONLY = b"default_transaction_read_only"
-READ_ONLY_WORDS = f"the database takes no writes: {READ_ONLY.decode()} is on"
+READ_ONLY_WORDS = "the database takes no writes: default_transaction_read_only is on"
+_DEFAULT = b"default_transaction_read_only"
 PASSED = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY}
 
 
@@ -41,7 +41,7 @@ def is_read_only(pgconn: PGconn) -> bool:
     still while it moves to another server, and a full disk kept from getting fuller: what is written all the same is
     lost with the old server.
     """
-    return pgconn.parameter_status(READ_ONLY) == b"on" and READ_ONLY not in pgconn.options
+    return pgconn.parameter_status(_DEFAULT) == b"on" and _DEFAULT not in pgconn.options
 
 
 async def connect(parameters: Mapping[str, str], *, within: float = CONNECT_LIMIT) -> PGconn:

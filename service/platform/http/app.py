@@ -205,7 +205,10 @@ class _App(Application):
             return await self._dispatch(ctx, rule)
 
     def place(self, context: Context) -> AbstractContextManager[None]:
-        limiter = None if context.rule is None else self._limiter(context.rule.endpoint)
+        return self._places(context.rule)
+
+    def _places(self, rule: Rule | None) -> AbstractContextManager[None]:
+        limiter = None if rule is None else self._limiter(rule.endpoint)
         return nullcontext() if limiter is None else limiter.places
 
     async def _dispatch(self, ctx: AppContext, rule: Rule) -> ResponseReturnValue:
@@ -263,9 +266,8 @@ class _App(Application):
     async def dispatch_websocket(self, ctx: AppContext) -> ResponseReturnValue | None:
         if (rule := ctx.websocket.url_rule) is not None:
             self._parts.hold(rule, ctx.websocket.view_args)
-        limiter = None if rule is None else self._limiter(rule.endpoint)
         stay: Stay = cast(dict[str, Any], ctx.websocket.scope)[STAY]
-        with nullcontext() if limiter is None else limiter.places:
+        with self._places(rule):
             if self._gate is None:  # nobody is signed in, and so nobody's stay ends
                 return await super().dispatch_websocket(ctx)
             with stay.scope:

@@ -16,7 +16,7 @@ import trio
 from service.platform.listener import open_listener
 from service.platform.process.start import ECHO, ending_signals
 from service.platform.reload.channel import Message
-from service.platform.reload.colours import GREEN, PLAIN, YELLOW
+from service.platform.reload.colours import GREEN, YELLOW, line_of
 from service.platform.reload.offspring import Answer, Offspring, start
 from service.platform.reload.terminal import end_without_terminal, tidy_terminal
 from service.platform.reload.watching import new_settings, saves
@@ -271,7 +271,7 @@ class Parent:
                 self._current.signal(signal.Signals(number))
 
     def _say(self, colour: str, line: str) -> None:
-        self._tell(f"  {colour}{line}{PLAIN}" if self._coloured else f"  {line}")
+        self._tell(line_of(colour, line, coloured=self._coloured))
 
 
 async def first_of(*waits: Callable[[], Any]) -> None:

@@ -15,7 +15,7 @@ from service.platform.process.stage import Stage
 from service.platform.reload.breakpoints import breakpoints
 from service.platform.reload.child import Child, NotSupplied
 from service.platform.reload.clock import StoppableClock
-from service.platform.reload.colours import PLAIN, YELLOW, is_coloured
+from service.platform.reload.colours import YELLOW, is_coloured, line_of
 from service.platform.reload.failure import describe
 from service.platform.settings import PlatformSettings, variable
 from service.platform.verbs.dev_identity import ProviderUnavailable, refuse_another, signing_in_at
@@ -85,7 +85,7 @@ def under_parent(descriptor: int, *, takes_over: bool) -> Surroundings:
 
 
 def warn(line: str) -> None:
-    tell(f"  {YELLOW}{line}{PLAIN}" if is_coloured() else f"  {line}")
+    tell(line_of(YELLOW, line, coloured=is_coloured()))
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from werkzeug.routing import RoutingException, Rule, WebsocketMismatch
 
 from service.platform.declarations import UndeclaredError
 from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, make_reply, note_reason, reply_to
-from service.platform.http.bodies import JsonRequest, closed_to_forms
+from service.platform.http.bodies import TURNS, JsonRequest, closed_to_forms
 from service.platform.http.callers import CALLERS
 from service.platform.http.limits import Limiter, limit_of, without_limit
 from service.platform.http.openapi import PathParts, explain, read_lists, with_form
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
+from service.platform.http.turns import Turns
 from service.platform.identity import (
     NOBODY,
     SIGNED_IN,
@@ -123,6 +124,7 @@ class _App(Application):
         self._limiters: dict[str, Limiter | None] = {}
         self._may: dict[str, May] = {}
         self.extensions[CALLERS] = self._gate = identity.gate
+        self.extensions[TURNS] = Turns()
         self._statistics = identity.statistics
         self._request_deadline = settings.request_deadline
         self._parts = PathParts()

@@ -1,5 +1,7 @@
 """Bodies that clients send: JSON is read strictly, and what cannot be read is told with its place; others by `takes`.
 
+What is large is read in turns, as reading it holds the event loop: 1 MiB that is made for that for half a second.
+
 Strictly is: UTF-8 without a mark, no NaN, no number that is none here, no key twice, no half of a character, and not
 too deep. Otherwise two programs would read one document differently, and it might hold what no database stores.
 """
@@ -8,16 +10,26 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import accumulate, compress, count, islice
 from operator import sub
 from typing import Any, Never, cast
 
+from quart import current_app
+from quart.formparser import FormDataParser
+from quart.wrappers import Body
+from quart_trio.formparser import TrioFormDataParser
+from werkzeug.datastructures import MultiDict
+
 from service.platform.errors import Invalid, UnsupportedMedia, cut
 from service.platform.http.openapi.many import refuse_first
 from service.platform.http.openapi.numbers import refuse_mistaken
+from service.platform.http.turns import Turns
 from service.platform.identity import declared
 from service.platform.server import UNASKED_TYPES, Request
 
+TURNS = "service.turns"  # where an application keeps those of its large bodies
+LARGE = 1 << 14  # bytes; a smaller one holds the event loop for some milliseconds at most
 MOST_DEEP = 100  # objects and lists in each other; what comes of a document is walked by functions that call themselves
 MOST_DIGITS = 4300  # of a whole number, Python's own limit
 
@@ -27,6 +39,8 @@ _BRACKETS = re.compile(rb'(?:[^"\[\]{}]|' + _TEXT.pattern + rb")*+[\[\]{}]", re.
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")  # one more than they go down or up, as a byte has no sign
 _HALF = re.compile("[\ud800-\udfff]")
+
+_FORMS, _FIELDS = TrioFormDataParser.parse_functions, "application/x-www-form-urlencoded"
 
 _MEDIA = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
 
@@ -63,8 +77,27 @@ def closed_to_forms(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
             )
 
 
+type _Parsed = tuple[MultiDict[str, Any], MultiDict[str, Any]]
+
+
+def _turn() -> AbstractAsyncContextManager[None]:
+    turns: Turns = current_app.extensions[TURNS]
+    return turns.take()
+
+
+async def _parse_fields(parser: FormDataParser, body: Body, *how: Any) -> _Parsed:
+    async with _turn() if len(await body) > LARGE else nullcontext():
+        return await _FORMS[_FIELDS](parser, body, *how)
+
+
+class _FormParser(TrioFormDataParser):
+    parse_functions = _FORMS | {_FIELDS: _parse_fields}
+
+
 class JsonRequest(Request):
     """A request whose body is read by `read_json`."""
+
+    form_data_parser_class = _FormParser
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Return the document; without `silent` raises Invalid or UnsupportedMedia, which say what is wrong with it."""
@@ -73,13 +106,19 @@ class JsonRequest(Request):
             return None
         try:
             self._refuse_encoded()
-            document = read_json(body)
-            refuse_mistaken(body, document, self.url_rule)
-            refuse_first(body, document, self.url_rule)
+            if len(body) <= LARGE:
+                return self._read(body)
+            async with _turn():
+                return self._read(body)
         except (Invalid, UnsupportedMedia):
             if silent:
                 return None
             raise
+
+    def _read(self, body: bytes) -> Any:
+        document = read_json(body)
+        refuse_mistaken(body, document, self.url_rule)
+        refuse_first(body, document, self.url_rule)
         return document
 
     def _refuse_encoded(self) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
+import trio
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, request
@@ -13,8 +14,10 @@ from quart_schema import validate_request
 
 from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources
-from service.platform.http import read_json
+from service.platform.http import read_json, takes
+from service.platform.http.bodies import LARGE, TURNS
 from service.platform.http.limits import unlimited
+from service.platform.http.turns import Turns
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
@@ -52,6 +55,13 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
     @unlimited("a test's")
     async def plain() -> dict[str, Any]:
         return {"body": await request.get_json()}
+
+    @routes.post("/form")
+    @anyone
+    @unlimited("a test's")
+    @takes("application/x-www-form-urlencoded")
+    async def form() -> dict[str, int]:
+        return {"fields": len(await request.form)}
 
     yield routes
 
@@ -191,3 +201,47 @@ def test_a_text_without_an_end_is_read_once_and_not_from_each_of_its_quotes(numb
     ended = b"[" + b'"\\"\\"\\"",' * 3_000
 
     assert taken(UNENDED[number]) < 50 * taken(ended)
+
+
+@pytest.mark.parametrize(
+    ("path", "media", "small"),
+    [
+        ("/plain", "application/json", b"[{}]"),
+        ("/declared", "application/json", b'{"text": "a"}'),
+        ("/form", "application/x-www-form-urlencoded", b"a=1"),
+    ],
+)
+async def test_large_bodies_are_read_in_turns_and_small_ones_pass_them(
+    make_settings: MakeSettings, path: str, media: str, small: bytes
+) -> None:
+    """32 clients whose bodies take half a second each left a probe unanswered for six."""
+    turns: list[Turns] = []
+
+    @asynccontextmanager
+    async def open_turns(_: Resources) -> AsyncIterator[Blueprint]:
+        routes = Blueprint("turns", __name__)
+        routes.record_once(lambda state: turns.append(state.app.extensions[TURNS]))
+        yield routes
+
+    answers: list[int] = []
+    async with (
+        booted(make_settings(**FREE), [TELLING, Feature("turns", open=open_turns)]) as urls,
+        Client(urls.public) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def send(body: bytes) -> int:
+            return (await client.post(path, content=body, headers={"Content-Type": media})).status_code
+
+        async def send_large() -> None:
+            answers.append(await send(small + b" " * LARGE))
+
+        async with turns[0].take():
+            nursery.start_soon(send_large)
+            with trio.fail_after(30):
+                while not turns[0].waiting:
+                    await trio.sleep(0.01)
+            assert await send(small) == 200
+            assert answers == []
+
+    assert answers == [200]

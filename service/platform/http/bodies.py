@@ -20,6 +20,7 @@ from quart.formparser import FormDataParser
 from quart.wrappers import Body
 from quart_trio.formparser import TrioFormDataParser
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.platform.errors import Invalid, UnsupportedMedia, cut
 from service.platform.http.openapi.many import refuse_first
@@ -86,7 +87,10 @@ def _turn() -> AbstractAsyncContextManager[None]:
 
 
 async def _parse_fields(parser: FormDataParser, body: Body, *how: Any) -> _Parsed:
-    async with _turn() if len(await body) > LARGE else nullcontext():
+    encoded = await body
+    if parser.max_form_parts is not None and encoded.count(b"&") >= parser.max_form_parts:
+        raise RequestEntityTooLarge(f"a form has at most {parser.max_form_parts} fields")
+    async with _turn() if len(encoded) > LARGE else nullcontext():
         return await _FORMS[_FIELDS](parser, body, *how)
 
 

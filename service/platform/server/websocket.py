@@ -14,6 +14,7 @@ from werkzeug.datastructures import Headers
 from wsproto.frame_protocol import CloseReason
 
 from service.platform.server.frames import Frame
+from service.platform.server.query import FewFields
 from service.platform.server.websocket_stream import EXTENSION, WebsocketStream
 
 
@@ -24,7 +25,7 @@ class FrameOutbox(Protocol):
         """Write the frame, or queue it behind what waits; raises TooSlowError when the queue is full."""
 
 
-class Websocket(TrioWebsocket):
+class Websocket(FewFields, TrioWebsocket):
     """Quart's, with what a conversation needs to notice a silent peer and to serve many members cheaply."""
 
     _stream: WebsocketStream

@@ -140,6 +140,8 @@ def _claim(candidates: int) -> TextClause:
     """Return the statement that claims. Each kind and priority is one look into the index, where its due ones begin.
 
     The limit is written out: with a parameter in its place PostgreSQL expects a tenth of the rows, and sorts them all.
+    What makes a job due is asked twice: the second time of the row as it is once it is locked, as another worker may
+    have had it in between, and let it wait again for its next attempt.
     """
     return text(f"""
         WITH due AS MATERIALIZED (
@@ -155,7 +157,7 @@ def _claim(candidates: int) -> TextClause:
             ) AS found
         ), picked AS (
             SELECT job.id, job.run_at, due.nth FROM due JOIN job ON job.id = due.id
-            WHERE job.state = 'waiting' AND due.nth <= due.room
+            WHERE job.state = 'waiting' AND job.run_at <= now() AND due.nth <= due.room
             ORDER BY due.priority DESC, due.nth, due.run_at
             LIMIT :most FOR UPDATE OF job SKIP LOCKED
         )

@@ -64,6 +64,37 @@ async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: D
     assert await claim(database) == []
 
 
+_HOLD_CLAIMS = """
+    CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+    CREATE TRIGGER hold BEFORE UPDATE ON job FOR EACH ROW WHEN (NEW.worker = 'slow') EXECUTE FUNCTION hold()"""
+
+
+async def test_what_another_has_had_since_a_claim_began_keeps_its_pause(
+    database: Database, writable_database_url: str
+) -> None:
+    """A claim locks its rows one after the other; the later ones may have failed at another worker by then."""
+    found: list[Claimed] = []
+
+    async def claim_slowly() -> None:
+        found.extend(await database.run(store.claim, (note,), most=10, worker="slow", lease=LEASE))
+
+    await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
+    with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as holder:
+        holder.execute(_HOLD_CLAIMS)
+        holder.execute("SELECT pg_advisory_lock(1)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(claim_slowly)
+            while not holder.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").rowcount:
+                await trio.sleep(0.01)
+            [other] = await claim(database, note)
+            await database.run(store.fail, other, error="failed", retries=3, pause=60)
+            holder.execute("SELECT pg_advisory_unlock(1)")
+
+    assert numbers([other]) == [1]
+    assert numbers(found) == [0]
+
+
 async def test_a_worker_that_freezes_before_its_commit_holds_the_row_for_less_than_a_lease(database: Database) -> None:
     await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
     one, other = await claim(database)

@@ -97,7 +97,7 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
     """Take up to `most` jobs that are due: the higher priority first, then of each kind in turn, then the older one."""
     rooms = {one.name: most * SLACK for one in kinds}
     if limits := {one.name: one.concurrency for one in kinds if one.concurrency is not None}:
-        rooms |= _rooms(connection, limits)
+        rooms |= {kind: min(room, most * SLACK) for kind, room in _rooms(connection, limits).items()}
     open_kinds = [kind for kind, room in rooms.items() if room > 0]
     if not open_kinds:
         return []

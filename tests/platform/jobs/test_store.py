@@ -130,6 +130,17 @@ async def test_what_is_handed_back_is_told_to_other_workers(database: Database) 
     assert await database.read(states) == {"waiting": 3}
 
 
+@pytest.mark.parametrize("concurrency", [2**31, 10**30])
+async def test_a_limit_of_any_size_keeps_nobody_from_claiming(database: Database, concurrency: int) -> None:
+    @job(name="note", concurrency=concurrency)
+    def as_many_as_there_are(connection: Connection, *, number: int) -> None: ...
+
+    await database.run(enqueue, as_many_as_there_are, number=1)
+    await database.run(enqueue, tell, number=2)
+
+    assert numbers(await claim(database, as_many_as_there_are, tell)) == [1, 2]
+
+
 async def test_kinds_take_turns_however_many_wait_of_one(database: Database) -> None:
     await database.run(enqueue_many, note, [{"number": number} for number in range(50)])
     await database.run(enqueue_many, tell, [{"number": number} for number in range(50)])

@@ -3,6 +3,8 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
+from operator import attrgetter
 
 from service.chat.protocol import Ack, Error
 from service.chat.store import Draft
@@ -24,6 +26,7 @@ class Pending:
     owner: object
     answer: Callable[[Answer], None]
     deadline: float
+    number: int = 0  # in the order in which they came
     needs_more: bool = False  # than a statement alone, as was found out
     answered: bool = False
 
@@ -40,7 +43,8 @@ class Backlog:
     """Whatever is added counts as waiting until it is answered, in a batch or not."""
 
     def __init__(self) -> None:
-        self._waiting: list[Pending] = []  # not in a batch at the moment
+        self._numbers = count()
+        self._waiting: list[Pending] = []  # not in a batch at the moment, in the order in which they came
         self._unanswered: deque[Pending] = deque()  # all, by deadline
         self._count: Counter[object] = Counter()
         self._total = 0
@@ -54,6 +58,7 @@ class Backlog:
         if self._total >= MAX_WAITING or self._count[pending.owner] >= MAX_WAITING_OF_ONE:
             raise Full
         self._total += 1
+        pending.number = next(self._numbers)
         self._count[pending.owner] += 1
         self._waiting.append(pending)
         self._unanswered.append(pending)
@@ -82,8 +87,12 @@ class Backlog:
         return batch
 
     def put_back(self, batch: Iterable[Pending]) -> None:
-        """Let sends wait again that were taken and not stored, ahead of those that came later."""
-        self._waiting[:0] = [pending for pending in batch if not pending.answered]
+        """Let sends wait again that were taken and not stored, ahead of those that came later.
+
+        In whatever portions: what was stored one by one is put back one by one, and keeps its order.
+        """
+        if back := [pending for pending in batch if not pending.answered]:
+            self._waiting = sorted([*back, *self._waiting], key=attrgetter("number"))
 
     def hold(self, room: str) -> None:
         """Keep a room out of the common batches: somebody takes its sends alone."""

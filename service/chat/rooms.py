@@ -26,6 +26,7 @@ class _Look:
     def __init__(self) -> None:
         self.lock = trio.Lock()
         self.started = 0
+        self.latest = 0  # of those that were started, the one that was read to its end
         self.interested = 0
         self.newest = 0  # heard of while the room was being opened
 
@@ -155,9 +156,10 @@ class Rooms:
         try:
             async with look.lock:
                 room = self._rooms.get(name)
-                if room is None or look.started < wanted:
+                if room is None or look.latest < wanted:
                     look.started += 1
                     room = await self._read_room(name)
+                    look.latest = look.started  # not before: who began it may go, or be told that the table is away
                 return room
         finally:
             look.interested -= 1

@@ -181,11 +181,28 @@ class Writer:
     ) -> list[str]:
         """Find the send that PostgreSQL refuses: the others of its batch are not to suffer."""
         if len(batch) > 1:
-            return [room for pending in batch for room in await self._store([pending], unit, options)]
+            return await self._store_each(batch, unit, options)
         for pending in batch:
             log.error("message not stored", exc_info=error)
             self._backlog.answer(pending, unavailable(pending.draft, "the message cannot be stored", retryable=False))
         return []
+
+    async def _store_each(
+        self, batch: Sequence[Pending], unit: Callable[..., Appended], options: Mapping[str, float]
+    ) -> list[str]:
+        """Store each by itself, but none behind one of its room that has to wait: it would overtake that one."""
+        alone: list[str] = []
+        waiting: set[str] = set()
+        behind: list[Pending] = []
+        for pending in batch:
+            if pending.draft.room in waiting:
+                behind.append(pending)
+                continue
+            alone += await self._store([pending], unit, options)
+            if not pending.answered:
+                waiting.add(pending.draft.room)
+        self._backlog.put_back(behind)
+        return alone
 
     def _settle(self, batch: Sequence[Pending], appended: Appended) -> list[str]:
         again: list[Pending] = []

@@ -113,6 +113,16 @@ def test_what_is_put_back_goes_ahead_of_what_came_later() -> None:
     assert ids(backlog.take()) == ["2", "3"]
 
 
+def test_what_is_put_back_one_by_one_keeps_its_order() -> None:
+    backlog = Backlog()
+    Sender(backlog).add("1", "2", "3")
+
+    for pending in backlog.take():
+        backlog.put_back([pending])
+
+    assert ids(backlog.take()) == ["1", "2", "3"]
+
+
 def test_a_held_room_is_taken_alone_until_it_is_released() -> None:
     backlog = Backlog()
     sender = Sender(backlog)

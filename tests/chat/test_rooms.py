@@ -1,7 +1,7 @@
 """Rooms over a table in memory, in virtual time: when it is read and how often, and that nobody misses a message."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import cast
 
@@ -116,6 +116,36 @@ async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(autojum
 
         assert [(move.start, move.gap) for move in late.moves] == [(8, False)]
         assert len(world.table.reads) == 2
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_reading_that_came_to_nothing_decides_no_resume(autojump_clock: MockClock, away: bool) -> None:
+    """Who began it went away, or was told that the table is: else the others would be told that there is a gap."""
+    async with running() as world:
+        await world.join(Listener())
+        late = Listener()
+
+        async def ask() -> None:
+            with scope, suppress(Unavailable):
+                await world.join(Listener(), Since(seq=0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.join, Listener(), Since(seq=0))
+            await trio.sleep(READ / 2)
+            scope = trio.CancelScope()
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            world.commit(8)  # on another replica, where the next member saw it
+            nursery.start_soon(world.join, late, Since(epoch=EPOCH, seq=8))
+            await trio.sleep(READ)  # the first reading has ended, and the second is under way
+            if away:
+                world.table.away = True
+                await trio.sleep(READ * 0.75)
+                world.table.away = False
+            else:
+                scope.cancel()
+
+        assert [(move.start, move.gap) for move in late.moves] == [(8, False)]
 
 
 async def test_a_resume_of_what_is_in_memory_reads_nothing(autojump_clock: MockClock) -> None:

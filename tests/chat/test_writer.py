@@ -290,6 +290,25 @@ async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(
     assert world.table.units == [["1", "2", "3"], ["1"], ["2"], ["3"]]
 
 
+@pytest.mark.parametrize("fault", ["poison", "being_deleted"])
+@pytest.mark.parametrize(("room", "until"), [("new", 0), ("other", 4.5), ("other", 3.5)])
+async def test_beside_one_that_is_refused_what_waits_for_its_room_keeps_its_order(
+    autojump_clock: MockClock, fault: str, room: str, until: float
+) -> None:
+    """Each is stored by itself then: in a room that is new, or locked until the last was tried, or the second."""
+    async with running() as world:
+        getattr(world.table, fault).add("refused")
+        world.table.locked.add("other")
+        world.submit("refused")
+        world.submit("1", "2", "3", room=room)
+        await trio.sleep(until * COMMIT)
+        world.table.locked.clear()
+        await trio.sleep(2)
+
+    assert isinstance(world.what("refused"), Error)
+    assert [world.what(id_).seq for id_ in "123"] == [1, 2, 3]
+
+
 async def test_who_sends_too_much_is_refused_at_once_and_others_are_not(autojump_clock: MockClock) -> None:
     async with running() as world:
         greedy = object()

@@ -21,6 +21,7 @@ What cannot happen, and why.
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 from weakref import WeakSet
 
@@ -29,7 +30,7 @@ import trio
 from sqlalchemy import Connection
 
 from service.platform.database.door import Database
-from service.platform.database.notify import notify
+from service.platform.database.notify import MOST_OF_CHANNEL, notify
 
 TICK = 1.0  # seconds between two looks without a hint
 KEEP = 1_000  # rows in memory
@@ -168,7 +169,9 @@ def _number(table: sa.Table) -> sa.Column[Any]:
 
 
 def _channel(table: sa.Table) -> str:
-    return f"feed {table.fullname}"
+    """Return the channel of a table; by a digest of its name where that is too long for one."""
+    channel = f"feed {table.fullname}"
+    return channel if len(channel.encode()) <= MOST_OF_CHANNEL else f"feed {sha256(channel.encode()).hexdigest()[:32]}"
 
 
 _TURN = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('feed ' || :table, 0))")

@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.pq.abc import PGconn
 
 from service.platform.database.address import Address
+from service.platform.database.notify import refuse_channel
 from service.platform.database.wire import ANSWER_LIMIT, connect, execute
 from service.platform.errors import DatabaseAway
 
@@ -42,6 +43,8 @@ class Wakeups(AsyncIterator[Wakeup]):
     """
 
     def __init__(self, channel: str, *, own: bool) -> None:
+        """Raises ValueError for a channel that is not 1 to 63 bytes."""
+        refuse_channel(channel)
         self.channel = channel
         self.own = own
         self.listening = False

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from service.platform.database.statement import Statement
 from service.platform.database.unit import current_unit
 
-MOST_BYTES = 7_999  # of a payload: PostgreSQL's limit
+MOST_BYTES, MOST_OF_CHANNEL = 7_999, 63  # of a payload, and of a channel's name: PostgreSQL's limits
 
 type Notification = tuple[str, str]  # channel and payload
 
@@ -29,8 +29,12 @@ def notify(connection: Connection, channel: str, payload: str = "") -> None:
     """Tell those who listen on a channel, once what this unit does is committed; each different payload once.
 
     Outside a unit of `database.run` it is part of the connection's transaction, as PostgreSQL has it. Raises ValueError
-    for a payload that is longer than 7,999 bytes.
+    for a payload that is longer than 7,999 bytes, a channel that is not 1 to 63, and for NUL in either: what cannot be
+    sent later would take with it what others have to tell.
     """
+    refuse_channel(channel)
+    if "\0" in payload:
+        raise ValueError("payload: must not hold NUL, which PostgreSQL does not take")
     if len(payload.encode()) > MOST_BYTES:
         raise ValueError(f"payload: must be {MOST_BYTES} bytes at most; notify a hint, and keep the rest in a table")
     unit = current_unit()
@@ -38,6 +42,12 @@ def notify(connection: Connection, channel: str, payload: str = "") -> None:
         connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
     else:
         unit.notifications.add((channel, payload))
+
+
+def refuse_channel(channel: str) -> None:
+    """Raise ValueError for a name that PostgreSQL does not take; LISTEN would cut one that is too long."""
+    if not 1 <= len(channel.encode()) <= MOST_OF_CHANNEL or "\0" in channel:
+        raise ValueError(f"channel: must be 1 to {MOST_OF_CHANNEL} bytes, none of them NUL, not {channel!r}")
 
 
 class Notifier:

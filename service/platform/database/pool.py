@@ -137,7 +137,7 @@ class Pool:
             answer = PooledConnection(pgconn, prepares=self.address.prepares, open_pids=self.pids)
             self.note_primary(not answer.standby)
         except (ConnectFailed, PasswordUnreadable, psycopg.Error, OSError) as error:  # OSError: no descriptor left
-            answer = error
+            answer = error.with_traceback(None)  # this frame has the answer: it would keep it, and the connection
         finally:
             self._connecting -= 1
         if self._waiting:

@@ -29,15 +29,16 @@ def _first_sentence(error: psycopg.Error) -> str:
 
 
 def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, and what it was raised from and during: all of it is shown."""
+    """Yield the error, the members of a group, and what each was raised from and during: all of it is shown."""
     seen: set[int] = set()
-    waiting = [error]
+    waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             yield each
             waiting += [each.__cause__, each.__context__]
+            waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
 
 
 def flat(words: object) -> str:

@@ -11,7 +11,7 @@ One that only reads is sent alone, without BEGIN, and has ended once it is answe
 
 Cancelled, `run` leaves at once, and `stop` goes on from the state that it left: asked, it asks the server to cancel,
 again and again until the answer is there, and rolls back; committing, it waits for the answer. GRACE later it cuts the
-connection. `door.py` calls both, as it does those of a unit on a thread (unit.py), and the outcomes are the same.
+connection. `lane.py` calls both, as it does those of a unit on a thread (unit.py), and the outcomes are the same.
 
 What cannot happen, and why.
 - A cancel that reaches COMMIT, ROLLBACK or the next unit: requests are made in the state `asked` alone, by the one task

@@ -69,6 +69,7 @@ class Watch:
         self._pgconn: PGconn | None = None
         self._looking = trio.Lock()
         self._begun = 0
+        self._ended = 0  # the latest that was not cancelled, of those that were begun
         self._looked = trio.Event()
 
     async def run(self) -> None:
@@ -84,7 +85,7 @@ class Watch:
         """Look now, for at most LOOK_LIMIT, and return what was found. Who comes during a look shares the next one."""
         begun = self._begun
         async with self._looking:
-            if self._begun == begun:  # else somebody began to look after we came
+            if self._ended <= begun:  # else somebody began to look after we came, and looked to the end
                 await self._look()
         return self.condition
 
@@ -102,6 +103,7 @@ class Watch:
         if not found.reachable:
             self._close()
         now = time.monotonic()
+        self._ended = self._begun
         self._publish(replace(found, looked=now, duration=now - started))
 
     async def _ask(self) -> Condition:

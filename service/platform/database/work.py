@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from service.platform.database.pooled import ConnectionLost, PooledConnection
 from service.platform.database.redaction import hide_values
@@ -25,6 +25,10 @@ from service.platform.errors import DatabaseAway, OutcomeUnknown
 # may ask for more than READ COMMITTED, in which a unit that has waited for a lock would not see what it waited for.
 BEGIN, COMMIT = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", b"COMMIT"
 NOT_IN_RECOVERY = UNSUPPORTED  # what a standby says to READ WRITE
+
+# What a unit ends with whose connection was lost: the last, where it has caught the first, as of a statement that may
+# fail, and goes on.
+_OF_A_LOSS = (DBAPIError, psycopg.Error, ConnectionLost, PendingRollbackError)
 
 
 class DeadAtBegin(Exception):
@@ -69,7 +73,7 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
     except BaseException as error:
         hide_values(error)
         _roll_back(pooled)
-        if pooled.broken and isinstance(error, DBAPIError | psycopg.Error | ConnectionLost):
+        if pooled.broken and isinstance(error, _OF_A_LOSS):
             lost = "the connection to PostgreSQL was lost; nothing is committed"
             raise DatabaseAway(lost) from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
         if is_stale_plan(error):

@@ -39,6 +39,10 @@ class ArgumentsWrong(ValueError):
     """A job was given what its function does not take; the message names the job, the argument and what is right."""
 
 
+class StoredArgumentsWrong(ArgumentsWrong):
+    """What another release has stored does not fit the job's function as it is here, which was not called."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobContext:
     """What an async job is given. Of its effects outside, each should carry `key`: it is the same at each attempt."""
@@ -114,11 +118,11 @@ class Job[**P]:
         return self.dump({"turn": turn} if "turn" in self.model.model_fields else {})
 
     def load(self, stored: str) -> dict[str, Any]:
-        """Return the arguments from JSON that this release or an older one has stored. Raises ArgumentsWrong."""
+        """Return the arguments from JSON that this release or an older one has stored. Raises StoredArgumentsWrong."""
         try:
             parsed = self.model.model_validate_json(stored)
         except ValidationError as error:
-            raise ArgumentsWrong(self._explained(error)) from None
+            raise StoredArgumentsWrong(self._explained(error)) from None
         return parsed.__dict__
 
     def pause(self, failures: int) -> float:

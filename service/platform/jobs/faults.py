@@ -11,7 +11,7 @@ from service.platform.errors import (
     cut,
     leaves,
 )
-from service.platform.jobs.declare import ArgumentsWrong
+from service.platform.jobs.declare import StoredArgumentsWrong
 
 # States that DatabaseUnable has because of what the job asks for, so that waiting mends nothing: a statement that took
 # too long, more memory or temporary files than there may be, and what PostgreSQL itself stumbles over (appendix A).
@@ -44,7 +44,7 @@ def may_be_its_own(error: BaseException) -> bool:
 
 def is_told(error: BaseException) -> bool:
     """Tell whether its line says all: what is missing in the database is in the log already, with its statement."""
-    return all(isinstance(one, ArgumentsWrong | DatabaseIncomplete) for one in leaves(error))
+    return all(isinstance(one, StoredArgumentsWrong | DatabaseIncomplete) for one in leaves(error))
 
 
 def describe(error: BaseException) -> str:

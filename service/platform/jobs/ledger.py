@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from service.platform.database import DATABASE_ERRORS, Database
 from service.platform.errors import DatabaseAway
 from service.platform.jobs import store
-from service.platform.jobs.declare import ArgumentsWrong, Job
+from service.platform.jobs.declare import Job, StoredArgumentsWrong
 from service.platform.jobs.faults import describe, is_told, may_be_its_own
 from service.platform.jobs.running import LEASE, Running, Why
 from service.platform.jobs.statistics import JobStatistics
@@ -102,7 +102,7 @@ class Ledger:
 
     async def failed(self, one: Claimed, kind: Job[...], why: str, error: BaseException | None) -> str:
         # What was never begun may be another release's: it is repeated through a rollout, whatever its retries.
-        retries = max(kind.retries, MISFITS) if isinstance(error, ArgumentsWrong) else kind.retries
+        retries = max(kind.retries, MISFITS) if isinstance(error, StoredArgumentsWrong) else kind.retries
         failures = one.failures + 1
         dead, pause = failures > retries, kind.pause(failures)
         tell = log.error if dead else log.warning

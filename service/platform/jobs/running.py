@@ -7,7 +7,7 @@ import trio
 
 from service.platform.jobs.store import Claimed
 
-LEASE = 3.0  # seconds; with IDLE (claims.py) the time after which a worker that is gone is replaced, together below 5
+LEASE = 3.0  # seconds; who is gone is replaced when it is over, or at the first look behind that (IDLE): below 5
 PATIENCE = 1.0  # seconds that a job may wait here for a slot
 OVERDUE = 5.0  # seconds after its deadline from which a job is said not to end
 

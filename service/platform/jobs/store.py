@@ -97,7 +97,7 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
     """Take up to `most` jobs that are due: the higher priority first, then of each kind in turn, then the older one."""
     rooms = {one.name: most * SLACK for one in kinds}
     if limits := {one.name: one.concurrency for one in kinds if one.concurrency is not None}:
-        rooms |= _rooms(connection, limits)
+        rooms |= {kind: min(room, most * SLACK) for kind, room in _rooms(connection, limits).items()}
     open_kinds = [kind for kind, room in rooms.items() if room > 0]
     if not open_kinds:
         return []
@@ -140,6 +140,8 @@ def _claim(candidates: int) -> TextClause:
     """Return the statement that claims. Each kind and priority is one look into the index, where its due ones begin.
 
     The limit is written out: with a parameter in its place PostgreSQL expects a tenth of the rows, and sorts them all.
+    What makes a job due is asked twice: the second time of the row as it is once it is locked, as another worker may
+    have had it in between, and let it wait again for its next attempt.
     """
     return text(f"""
         WITH due AS MATERIALIZED (
@@ -155,7 +157,7 @@ def _claim(candidates: int) -> TextClause:
             ) AS found
         ), picked AS (
             SELECT job.id, job.run_at, due.nth FROM due JOIN job ON job.id = due.id
-            WHERE job.state = 'waiting' AND due.nth <= due.room
+            WHERE job.state = 'waiting' AND job.run_at <= now() AND due.nth <= due.room
             ORDER BY due.priority DESC, due.nth, due.run_at
             LIMIT :most FOR UPDATE OF job SKIP LOCKED
         )

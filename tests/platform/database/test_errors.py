@@ -282,10 +282,22 @@ def add_past_sqlalchemy(connection: Connection) -> None:
     driver.execute("INSERT INTO people VALUES (%s)", [SECRET])
 
 
+def add_each(connection: Connection) -> None:
+    refused = []
+    for email in (SECRET, SECRET):
+        try:
+            with connection.begin_nested():
+                add(connection, email)
+        except IntegrityError as error:
+            refused.append(error)
+    raise ExceptionGroup("rows were refused", refused)
+
+
 REVEALING: dict[str, Callable[[Connection], object]] = {
     "duplicate key": add,
     "duplicate key, to the driver": add_past_sqlalchemy,
     "duplicate key, behind another error": wrap,
+    "duplicate keys, in a group": add_each,
     "check": lambda connection: add(connection, SECRET + "!"),
     "not null": lambda connection: add(connection, SECRET + "?", None),
     "not a number": lambda connection: connection.execute(text("SELECT CAST(:email AS int)"), {"email": SECRET}),

@@ -5,11 +5,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import trio
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from trio.testing import MockClock
 
 from service.platform.database import Database, Outcome, open_database
@@ -189,6 +192,20 @@ async def test_a_line_lost_before_commit_is_not_committed(own_server: OwnServer)
                 await database.run(insert, number=1)
 
             assert await database.read(select_numbers) == set()
+
+
+async def test_a_unit_that_caught_the_loss_of_its_line_and_went_on_met_the_same(make_settings: MakeSettings) -> None:
+    """As for a statement that may fail: what SQLAlchemy says to the next one would be a bug, and end the process."""
+
+    def unit(connection: Connection) -> int:
+        with suppress(DBAPIError), connection.begin_nested():
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return select_one(connection)
+
+    with trio.fail_after(25):
+        async with open_database(make_settings()) as database:
+            with pytest.raises(DatabaseAway, match="nothing is committed"):
+                await database.run(unit)
 
 
 CLIENT = """

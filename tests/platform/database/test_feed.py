@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection, MetaData
 
-from service.platform.database import Database, Feed, Follower, in_order, open_database, open_feed
+from service.platform.database import Database, Feed, Follower, in_order, notify, open_database, open_feed
 from service.platform.database.feed import AT_ONCE, KEEP
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -137,6 +137,25 @@ async def test_what_nobody_told_of_comes_with_the_next_look(database: Database) 
         await database.run(insert_untold, "untold")
 
         assert await texts(follower, 1) == ["untold"]
+
+
+async def test_a_table_whose_name_is_too_long_for_a_channel_has_its_feed_told(database: Database) -> None:
+    """And what others tell at the same time goes out, too."""
+    long = sa.Table("l" * 63, MetaData(), sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True))
+
+    def add(connection: Connection) -> None:
+        long.create(connection, checkfirst=True)
+        in_order(connection, long)
+        notify(connection, "other", "x")
+        connection.execute(sa.insert(long))
+
+    async with open_feed(database, long) as feed, database.listen("other") as wakeups:
+        await anext(wakeups)
+        await database.run(add)
+
+        assert await anext(wakeups) == frozenset({"x"})
+        assert (await anext(feed.follow(0))).id == 1
+        assert not database.failing_tasks
 
 
 async def test_a_cursor_from_nowhere_harms_nobody_else(database: Database) -> None:

@@ -301,6 +301,30 @@ async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_i
             assert await anext(wakeups) == frozenset({"é" * 3_999 + "x"})
 
 
+@pytest.mark.parametrize(
+    ("channel", "payload"), [("", "x"), ("é" * 32, "x"), ("a\0b", "x"), ("room", "a\0b"), ("room", "x" * 8_000)]
+)
+async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for_and_takes_nobody_elses_with_it(
+    make_settings: MakeSettings, channel: str, payload: str
+) -> None:
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database, database.listen("é" * 31) as wakeups:
+            await anext(wakeups)
+            with pytest.raises(ValueError, match=r"^(channel|payload): must"):
+                await database.run(notify_after, channel, payload)
+            await database.run(notify_after, "é" * 31, "x")
+
+            assert await anext(wakeups) == frozenset({"x"})
+            assert not database.failing_tasks
+
+
+async def test_nobody_listens_to_a_name_that_postgresql_would_cut(make_settings: MakeSettings) -> None:
+    async with open_database(make_settings()) as database:
+        with pytest.raises(ValueError, match="channel: must be 1 to 63 bytes"):
+            async with database.listen("x" * 64):
+                pass
+
+
 async def test_one_that_does_not_ask_is_told_to_catch_up_rather_than_kept_everything_for(
     make_settings: MakeSettings,
 ) -> None:

@@ -3,7 +3,10 @@
 The seeds are printed by pytest; `make drill` runs ten of each.
 """
 
+import gc
+import os
 import random
+import resource
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ import pytest
 import trio
 
 from service.platform.database import Database, Statement, open_database
+from service.platform.errors import DatabaseAway
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.database.observer import observe
 from tests.platform.database.units import INSERT_AND_SLEEP, create_table, insert_and_sleep, select_numbers
@@ -57,6 +61,28 @@ async def cancel_anywhere(database: Database, tally: Tally, numbers: Iterator[in
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_connection_to_which_a_descriptor_is_missing_is_closed_at_once(make_settings: MakeSettings) -> None:
+    """And not when somebody looks for garbage, which is seldom: until then it would take the last descriptor."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with open_database(make_settings()) as database:
+        await database.look()
+        before = open_descriptors()
+        lowest = os.dup(0)  # the one that the socket will have, and its second has none
+        os.close(lowest)
+        gc.disable()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, limits[1]))
+        try:
+            with pytest.raises(DatabaseAway) as away:
+                await database.run(select_numbers)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            after = open_descriptors()
+            gc.enable()
+
+    assert isinstance(away.value.__cause__, OSError)
+    assert after == before
 
 
 async def test_what_the_connections_of_units_and_jobs_take_is_in_what_the_process_asks_for(

@@ -4,9 +4,12 @@ import os
 import signal
 
 import trio
+import trio.testing
 
-from service.platform.database import SchemaState, open_database
+from service.platform.database import CodeSchema, Condition, SchemaState, open_database
+from service.platform.database.address import Address, ceilings
 from service.platform.database.migrate import migrate
+from service.platform.database.watch import Watch
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -91,6 +94,36 @@ async def test_looks_at_the_same_time_are_one(make_settings: MakeSettings) -> No
                     nursery.start_soon(look)
 
     assert len({id(condition) for condition in found}) <= 2  # the first, and one that the others share
+
+
+async def test_a_look_that_was_cancelled_answers_nobody_else(one_server: OwnServer) -> None:
+    found: list[Condition] = []
+    with trio.fail_after(30):
+        async with open_proxy(one_server.port) as proxy, trio.open_nursery() as nursery:
+            settings = PlatformSettings(database_url=proxy.url())
+            watch = Watch(Address.pool(settings), CodeSchema(None, frozenset()), ceilings(settings), lambda _: None)
+            gone = trio.CancelScope()
+
+            async def look(scope: trio.CancelScope) -> None:
+                with scope:
+                    found.append(await watch.look())
+
+            proxy.silent = True
+            nursery.start_soon(look, trio.CancelScope())
+            while proxy.lines < 1:
+                await trio.sleep(0.01)
+            nursery.start_soon(look, gone)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(look, trio.CancelScope())
+            while proxy.lines < 2:  # until the second looks
+                await trio.sleep(0.01)
+            proxy.silent = False
+            gone.cancel()
+            while len(found) < 2:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    assert [condition.reachable for condition in found] == [False, True]
 
 
 async def test_the_watch_sees_a_migration_by_itself(release: Release, empty_database_url: str) -> None:

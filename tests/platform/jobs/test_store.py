@@ -64,6 +64,37 @@ async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: D
     assert await claim(database) == []
 
 
+_HOLD_CLAIMS = """
+    CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+    CREATE TRIGGER hold BEFORE UPDATE ON job FOR EACH ROW WHEN (NEW.worker = 'slow') EXECUTE FUNCTION hold()"""
+
+
+async def test_what_another_has_had_since_a_claim_began_keeps_its_pause(
+    database: Database, writable_database_url: str
+) -> None:
+    """A claim locks its rows one after the other; the later ones may have failed at another worker by then."""
+    found: list[Claimed] = []
+
+    async def claim_slowly() -> None:
+        found.extend(await database.run(store.claim, (note,), most=10, worker="slow", lease=LEASE))
+
+    await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
+    with psycopg.connect(writable_database_url.replace("+psycopg", ""), autocommit=True) as holder:
+        holder.execute(_HOLD_CLAIMS)
+        holder.execute("SELECT pg_advisory_lock(1)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(claim_slowly)
+            while not holder.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").rowcount:
+                await trio.sleep(0.01)
+            [other] = await claim(database, note)
+            await database.run(store.fail, other, error="failed", retries=3, pause=60)
+            holder.execute("SELECT pg_advisory_unlock(1)")
+
+    assert numbers([other]) == [1]
+    assert numbers(found) == [0]
+
+
 async def test_a_worker_that_freezes_before_its_commit_holds_the_row_for_less_than_a_lease(database: Database) -> None:
     await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
     one, other = await claim(database)
@@ -97,6 +128,17 @@ async def test_what_is_handed_back_is_told_to_other_workers(database: Database) 
             await anext(heard)
 
     assert await database.read(states) == {"waiting": 3}
+
+
+@pytest.mark.parametrize("concurrency", [2**31, 10**30])
+async def test_a_limit_of_any_size_keeps_nobody_from_claiming(database: Database, concurrency: int) -> None:
+    @job(name="note", concurrency=concurrency)
+    def as_many_as_there_are(connection: Connection, *, number: int) -> None: ...
+
+    await database.run(enqueue, as_many_as_there_are, number=1)
+    await database.run(enqueue, tell, number=2)
+
+    assert numbers(await claim(database, as_many_as_there_are, tell)) == [1, 2]
 
 
 async def test_kinds_take_turns_however_many_wait_of_one(database: Database) -> None:

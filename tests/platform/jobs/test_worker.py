@@ -514,6 +514,24 @@ async def test_arguments_of_another_release_are_tried_again_also_without_retries
         await until(database, seen, ("waiting", 1))
 
 
+async def test_a_job_that_enqueues_what_another_does_not_take_is_not_repeated_without_retries(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own arguments have fitted, and it has begun: only what was never begun is for another release."""
+
+    @job(retries=0)
+    async def pass_on(context: JobContext, *, number: int) -> None:
+        await context.database.run(kinds._note, number=number)
+        await context.database.run(enqueue, kinds.note, number=number, how="\0")
+
+    async with world(make_settings, pass_on) as (database, _):
+        await database.run(enqueue, pass_on, number=1)
+        await until(database, lambda connection: kinds.states(connection).keys() - {"running"}, {"dead"})
+
+        assert await database.read(kinds.effects) == [1]
+    assert "Traceback" in capsys.readouterr().out
+
+
 async def test_jobs_that_no_feature_names_are_counted_and_told(
     make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,7 @@ _OF_A_LOSS = (DBAPIError, psycopg.Error, ConnectionLost, PendingRollbackError)
 
 
 class DeadAtBegin(Exception):
-    """The connection was dead before anything was sent: the unit may have another."""
+    """The connection was dead before anything was done, or read by alone: the unit may have another."""
 
 
 class StandbyAtBegin(Exception):
@@ -74,8 +74,10 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
         hide_values(error)
         _roll_back(pooled)
         if pooled.broken and isinstance(error, _OF_A_LOSS):
+            if not unit.transactional:
+                raise DeadAtBegin from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
             lost = "the connection to PostgreSQL was lost; nothing is committed"
-            raise DatabaseAway(lost) from error  # noqa: ASYNC104  on a thread, where there is no Cancelled
+            raise DatabaseAway(lost) from error  # noqa: ASYNC104  the same
         if is_stale_plan(error):
             raise StalePlan from error  # noqa: ASYNC104  the same
         raise

@@ -145,6 +145,20 @@ async def test_a_connection_that_dies_at_begin_is_replaced_unseen(own_server: Ow
             assert database.statistics().lines_replaced == 1
 
 
+async def test_a_line_that_dies_while_a_unit_reads_by_it_is_replaced_unseen(own_server: OwnServer) -> None:
+    """As for a single statement: a read is not sent behind a BEGIN, by which it would be known before."""
+    with trio.fail_after(25):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            await database.run(create_table)
+            proxy.break_at(b"SELECT", forward=True)
+
+            assert await database.read(count) == 0
+            assert database.statistics().lines_replaced == 1
+
+
 @pytest.mark.parametrize("store", WAYS)
 @pytest.mark.parametrize("forward", [True, False], ids=["committed", "not committed"])
 async def test_a_line_that_dies_at_commit_has_an_unknown_outcome(

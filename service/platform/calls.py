@@ -20,7 +20,7 @@ _UNUSABLE: Mapping[type[Exception], str] = {
     ValueError: "one of another scheme",
     httpx2.InvalidURL: "what is no URL",
 }
-_NO_ANSWER = (httpx2.HTTPError, OSError)
+_NO_ANSWER = (httpx2.RequestError, OSError)  # HTTPStatusError, of `raise_for_status`, is about an answer
 SILENCE = 5.0  # seconds without a byte, or for a place among the client's connections, while no deadline is nearer
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,7 +16,7 @@ from trio_websocket import WebSocketRequest, serve_websocket
 
 from service.chat import CHAT
 from service.chat.client.load import JOIN_LIMIT, JOINING, Load, Options
-from service.chat.client.load_check import Checker
+from service.chat.client.load_check import Checker, Cursor
 from service.platform.client import NothingThere
 from service.platform.client.load import run_load
 from service.platform.client.load_http import HttpLoad
@@ -73,6 +74,28 @@ def test_a_gap_that_is_told_is_allowed_and_counted() -> None:
 
     assert not any(checker.violations(unanswered=0).values())
     assert checker.told_gaps == 1
+
+
+class Looked(dict[tuple[int, str], Cursor]):
+    """Cursors that count how often somebody goes through all of them."""
+
+    looks = 0
+
+    def items(self) -> Any:
+        self.looks += 1
+        return super().items()
+
+
+def test_what_is_missing_is_found_in_one_look_at_the_members_however_many_messages_there_are() -> None:
+    """The client's event loop stands meanwhile, in the very seconds in which it waits for the last of them."""
+    checker = Checker(_cursors=(cursors := Looked()))
+    for member in range(10):
+        checker.joined(member, "r", "e", 0, gap=False)
+    for seq in range(1, 101):
+        checker.acked("r", "e", seq, f"{seq}", dup=False)
+
+    assert checker.missing() == 100
+    assert cursors.looks == 1
 
 
 def test_a_run_in_which_nothing_worked_kept_nothing() -> None:

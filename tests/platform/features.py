@@ -14,6 +14,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 from quart_schema import DataSource, validate_request
 from sqlalchemy import Connection, text
+from trio.testing import wait_all_tasks_blocked
 
 from service.platform.errors import Invalid, Unavailable
 from service.platform.feature import Feature, Resources
@@ -21,6 +22,7 @@ from service.platform.http import idempotent, run_once
 from service.platform.http.app import no_deadline
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
+from service.platform.settings import SettingsError
 from tests.platform.server.child import add_routes
 
 
@@ -276,7 +278,29 @@ async def open_late(resources: Resources) -> AsyncIterator[Blueprint]:
     yield Blueprint("late", __name__)
 
 
+@asynccontextmanager
+async def open_torn(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Find a setting that cannot be used, and crash over what is to be closed then."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crash_at_its_end)
+        await wait_all_tasks_blocked()
+        refuse_url()
+        yield Blueprint("torn", __name__)
+
+
+def refuse_url() -> None:
+    raise SettingsError(["SERVICE_TORN_URL: cannot be used"])
+
+
+async def crash_at_its_end() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise Planted("at its end")
+
+
 LATE = Feature("late", open=open_late)
+TORN = Feature("torn", open=open_torn)
 PLAIN = Feature("plain", open=open_plain)
 SLOW = Feature("slow", open=open_slow)
 CRASHING = Feature("crashing", open=open_crashing)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import httpx2
 import pytest
 import trio
 
@@ -85,6 +86,12 @@ async def test_a_status_is_an_answer_and_is_not_followed_elsewhere() -> None:
     async with other_service(redirect) as url, open_client(url) as client:
         with answered_by("the warehouse", within=10):
             assert (await client.get("/")).status_code == 302
+
+
+async def test_a_status_that_is_refused_is_not_taken_for_no_answer() -> None:
+    async with other_service(redirect) as url, open_client(url) as client:
+        with pytest.raises(httpx2.HTTPStatusError), answered_by("the warehouse", within=10):
+            (await client.get("/")).raise_for_status()
 
 
 @pytest.mark.usefixtures("all_authorities")

@@ -39,6 +39,20 @@ async def be_stubborn():
         with trio.CancelScope(shield=True):
             await trio.sleep(600)
 
+async def be_unlucky():
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_busy)
+            nursery.start_soon(fail_at_its_end)
+    finally:
+        print("failed", flush=True)
+
+async def fail_at_its_end():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise OSError("the peer is gone")
+
 with ending():
     run_client(%s)
 """
@@ -69,6 +83,14 @@ def test_a_signal_cancels_what_a_client_does_and_then_ends_it(number: signal.Sig
         printed, complaints = started.communicate(timeout=PATIENCE)
 
     assert (started.returncode, printed, complaints) == (128 + number, "closed\n", "")
+
+
+def test_what_fails_as_a_client_is_cancelled_does_not_change_how_it_ends() -> None:
+    with client("be_unlucky") as started:
+        started.send_signal(signal.SIGINT)
+        printed, complaints = started.communicate(timeout=PATIENCE)
+
+    assert (started.returncode, printed, complaints) == (128 + signal.SIGINT, "closed\nfailed\n", "")
 
 
 def test_a_second_signal_ends_a_client_that_does_not_end() -> None:

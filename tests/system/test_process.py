@@ -502,6 +502,16 @@ async def test_the_crash_of_a_background_task_ends_the_process(
         assert crash["task"].startswith("tests.platform.features.open_crashing.")
 
 
+def test_a_crash_beside_a_wrong_setting_is_told_as_both_and_is_a_crash(tmp_path: Path, database_url: str) -> None:
+    done = run_to_end(tmp_path, "TORN", command=WITH_FEATURES, database_url=database_url)
+
+    *log, said = done.stderr.splitlines()
+    crash = json.loads(said)
+    assert done.returncode == 1
+    assert "SERVICE_TORN_URL: cannot be used" in log
+    assert (crash["event"], "at its end" in crash["exception"]) == ("crashed", True)
+
+
 def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:
     done = run_to_end(tmp_path, "serve", bnid="x")
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -12,7 +13,7 @@ from trio_websocket import ConnectionClosed
 
 from service.platform.testing.copies import run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
-from service.platform.testing.processes import SERVICE, close_code, descendants, open_websocket, run_to_end
+from service.platform.testing.processes import SERVICE, Process, close_code, descendants, open_websocket, run_to_end
 from tests.platform.database.migrations import write_migration
 from tests.system.reloaded import PROBE, Clone, developing, wait_said
 
@@ -211,13 +212,22 @@ async def test_a_first_start_that_fails_says_why_and_ends(clone: Clone) -> None:
     assert "Traceback" not in done.stderr
 
 
+def hang_up(service: Process) -> None:
+    """Say that the terminal goes, as the kernel and a shell do: to all that run in its foreground."""
+    group = os.getpgid(service.process.pid)
+    for pid in (service.process.pid, *descendants(service.process.pid)):
+        with suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
+                os.kill(pid, signal.SIGHUP)
+
+
 async def test_a_terminal_that_goes_lets_the_service_drain(clone: Clone) -> None:
     command = ("env", "--default-signal=HUP", *SERVICE)
     async with developing(clone, command=command, drain_delay=1, drain_spread=0) as service:
-        service.send(signal.SIGHUP)
+        hang_up(service)
         await wait_said(service, " draining ")
         await trio.sleep(0.7)
-        service.send(signal.SIGHUP)  # from the shell, after the kernel's: it is no second one
+        hang_up(service)  # from the shell, after the kernel's: it is no second one
         code = await service.wait_end()
         said = service.log.read_text()
 

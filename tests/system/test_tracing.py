@@ -221,6 +221,8 @@ async def refused(directory: Path, *variables: str) -> tuple[int, str]:
     [
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE=100000", "max_export_batch_size"),
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=many", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+        ("OTEL_PROPAGATORS=tracecontex", "tracecontex"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER=keyring", "keyring"),
     ],
 )
 async def test_what_opentelemetry_does_not_take_is_a_sentence(tmp_path: Path, variable: str, told: str) -> None:

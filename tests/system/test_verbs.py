@@ -13,9 +13,10 @@ import trio
 
 from service.platform.database.migrate import migrate
 from service.platform.name import NAME, version
+from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import ready, run_to_end
-from service.platform.verbs import inspect, jobs_report
+from service.platform.verbs import Program, inspect, jobs_report, run_program
 from service.platform.verbs.inspect import AskError, ask, paint
 from service.platform.verbs.where import local_url
 from tests.platform.database.proxy import open_proxy
@@ -131,13 +132,31 @@ async def test_the_verb_ends_with_that_code(typed: Typed) -> None:
 
 
 @pytest.mark.parametrize("verb", ["smoke", "load", "jobs --url"])
-@pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:port", "http://[::1", "http://a..example", "::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://", "http://127.0.0.1:port", "http://[::1", "http://a..example", "::1",
+        "http://bücher.localhost:9", "http://127.0.0.1:9/a b",
+    ],
+)  # fmt: skip
 async def test_no_client_takes_what_is_no_address(typed: Typed, verb: str, url: str) -> None:
     done = await typed(*verb.split(), url)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"{re.escape(url)}: (is not an address: |must start with )[^\n]+\n", done.stderr)
     assert "NoneType" not in done.stderr
+
+
+@pytest.mark.parametrize(("verb", "option"), [("load", "--path"), ("load", "--host"), ("smoke", "--host")])
+@pytest.mark.parametrize("value", ["/a b", "bücher", "/\n"])
+def test_what_no_request_holds_is_a_sentence(
+    verb: str, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_program(Program(PlatformSettings, []), [verb, "http://127.0.0.1:9", option, value])
+
+    assert ended.value.code == 2
+    assert re.fullmatch(rf"{option}: {re.escape(repr(value))} is [^\n]+\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("verb", ["info", "tasks", "loglevel", "smoke", "load", "load --json", "jobs --url"])

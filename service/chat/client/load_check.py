@@ -57,16 +57,15 @@ class Checker:
 
     def missing(self) -> int:
         """Return how many acked messages have not come to some member of their room."""
-        return sum(self._misses(room, epoch, seq) for (room, _), (epoch, seq) in self._acked.items())
+        last: dict[tuple[str, str], int] = {}  # how far the last member of a room has come in an epoch
+        for (_, room), cursor in self._cursors.items():
+            last[room, cursor.epoch] = min(cursor.seq, last.get((room, cursor.epoch), cursor.seq))
+        return sum(last.get((room, epoch), seq) < seq for (room, _), (epoch, seq) in self._acked.items())
 
     def violations(self, *, unanswered: int) -> dict[str, int]:
         """Return the count of each kind; `unanswered` sends got neither ack nor error in time."""
         kinds = ("duplicated", "out of order")
         return {"lost": self.missing(), **{kind: self.found[kind] for kind in kinds}, "unanswered": unanswered}
-
-    def _misses(self, room: str, epoch: str, seq: int) -> bool:
-        cursors = [cursor for (_, where), cursor in self._cursors.items() if where == room]
-        return any(cursor.epoch == epoch and cursor.seq < seq for cursor in cursors)
 
     def _place(self, room: str, epoch: str, seq: int, id_: str) -> None:
         """One message at a seq, and one seq for a message."""

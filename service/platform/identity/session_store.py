@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql
 
 from service.platform.database import Database, Statement
 from service.platform.identity.caller import Caller
@@ -47,7 +48,9 @@ async def read_session(database: Database, digest: bytes) -> Caller | None:
 
 def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[bytes]:
     """Return those of some sessions that have not ended."""
-    held = sa.select(session_table.c.hash).where(session_table.c.hash.in_(list(digests)))
+    # As one array: a statement has 65,535 parameters at most, and a replica may have more websockets than that.
+    some = sa.bindparam("some", list(digests), type_=postgresql.ARRAY(sa.LargeBinary))
+    held = sa.select(session_table.c.hash).where(session_table.c.hash == sa.any_(some))
     return {bytes(digest) for digest in connection.execute(held).scalars()}
 
 

@@ -74,7 +74,8 @@ class Sessions:
         if (digest := read_id(value)) is not None:
             ended = await self._database.run(store.end_session, digest=digest)
             self._statistics.sessions_ended[ENDED] += ended
-            await self._end(digest)
+            with trio.CancelScope(shield=True):  # for TELL seconds: whoever signs out may hang up, and none may be left
+                await self._end(digest)
 
     async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
         ended = await self._database.run(store.end_by_provider, subject=subject, sid=sid)

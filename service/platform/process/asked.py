@@ -33,11 +33,11 @@ async def until_asked[T](run: Callable[[], Awaitable[T]]) -> T:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey)
             failure: Exception | None = None
-            with scope:
-                try:
+            try:
+                with scope:  # in here, so that what fails beside a cancel is without the cancel's own part
                     result = await run()
-                except Exception as error:  # handed on below, as it is and not in the nursery's group
-                    failure = error
+            except Exception as error:  # handed on below, as it is and not in the nursery's group
+                failure = error
             nursery.cancel_scope.cancel()
     if asked:
         sys.exit(128 + asked[0][0])

@@ -22,7 +22,9 @@ class Child:
     """One per process that runs under a parent. What it asks for blocks until it is answered."""
 
     def __init__(self, descriptor: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us as well; the parent says what it means for us
+        # Ctrl-C reaches us as well, and that the terminal goes; the parent says what they mean for us.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         self._channel = Channel(descriptor)
         self.is_ready = False
 

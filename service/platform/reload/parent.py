@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from service.platform.errors import leaves
 from service.platform.listener import open_listener
 from service.platform.process.start import ECHO, ending_signals
 from service.platform.reload.channel import Message
@@ -253,8 +254,8 @@ class Parent:
             async for files in changes:
                 self._saved |= files
                 self._save.set()
-        except OSError as error:  # the kernel watches so many files for each user
-            self._say(YELLOW, f"a save changes nothing: the files cannot be watched: {error}")
+        except* (OSError, RuntimeError) as group:  # watchfiles', at the kernel's limits for each user
+            self._say(YELLOW, f"a save changes nothing: the files cannot be watched: {next(leaves(group))}")
 
     def _take_saved(self) -> str:
         """Return the names of the files that were saved, and let the next save be heard."""

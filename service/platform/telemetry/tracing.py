@@ -36,13 +36,14 @@ def open_tracing(*, wanted: bool) -> Iterator["Tracing | None"]:
     counts = Counts()
     try:
         provider = _make_provider(counts)
+        tracing = Tracing(provider, counts)  # imports what reads one more of the variables
     except ImportError as error:
         install = "install the extra otel (`make install EXTRAS=otel`, `EXTRAS=otel make image`)"
         raise SettingsError([f"{TRACES}: is set, and OpenTelemetry is missing: {install}, or unset it"]) from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise SettingsError([f"OTEL_*: OpenTelemetry does not take what its variables say: {error}"]) from error
     try:
-        yield Tracing(provider, counts)
+        yield tracing
     finally:
         # On a thread that ends with the process, as a collector that does not answer holds it for many seconds.
         ending = threading.Thread(target=provider.shutdown, name="last export", daemon=True)

@@ -45,9 +45,10 @@ async def port(name: str, variable: str, bind: str, whose: Callable[[str], Await
     try:
         with open_listener(bind):
             return Finding(name, f"{bind} is free")
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            return Finding(name, f"{bind} cannot be used: {error.strerror}", f"choose another {variable}", failed=True)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no host name"
+        if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+            return Finding(name, f"{bind} cannot be used: {why}", f"choose another {variable}", failed=True)
     if found := await whose(local_url(bind)):
         return Finding(name, f"{bind} is taken by {found}, {ITS_OWN}")
     return Finding(name, f"{bind} is taken", f"choose another {variable}, or end what has it", failed=True)

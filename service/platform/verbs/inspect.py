@@ -18,6 +18,7 @@ from service.platform.name import NAME
 
 PATIENCE = 15  # seconds; a request of a service that waits for its database has its answer after ten, mostly
 NO_ANSWER, WRONG = 1, 2  # exit codes
+SENDABLE = "a request holds ASCII without blanks"
 _FIRST = ("version", "revision", "phase", "started", "schema", "python", "versions")
 _DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _LINE = re.compile(r"(?P<margin>[ │├└─]*)(?P<what>.*?)(?P<doing>  \[.*\])?")
@@ -114,11 +115,18 @@ def without_password(url: str) -> str:
     return re.sub(r"^(\w+://)?[^/?#]*@", r"\1", url)
 
 
+def is_sendable(text: str) -> bool:
+    """Return whether the first line or a field of a request can hold a text (RFC 9112, 3.2)."""
+    return all("!" <= character <= "~" for character in text)
+
+
 def parse(url: str) -> SplitResult:
     """Return the parts of a service's URL. Raises AskError, without a password that stands in it."""
     url = without_password(url)
     if not url.startswith(("http://", "https://")):
         raise AskError(f"{url}: must start with http:// or https://", WRONG)
+    if not is_sendable(url):
+        raise AskError(f"{url}: is not an address: {SENDABLE}; a blank is %20, a name in other letters xn--", WRONG)
     try:
         where = urlsplit(url)
         where.port  # noqa: B018  raises for what is no port

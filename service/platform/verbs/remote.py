@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 import typer
 
 from service.platform.verbs.program import CRASHED, fail, program, run_client
-from service.platform.verbs.where import check_token_file, checked_url, management_url, public_url
+from service.platform.verbs.where import check_sent, check_token_file, checked_url, management_url, public_url
 
 verbs = typer.Typer()
 
@@ -82,6 +82,7 @@ def smoke(
     from service.platform.client.smoke import SmokeError, smoke
 
     urls = [checked_url(url) for url in urls]
+    check_sent(host=host)
     checks = [feature.smoke for feature in program(context).features if feature.smoke is not None]
 
     async def tell_each() -> None:
@@ -135,6 +136,7 @@ def make_load(modules: Sequence[Any]) -> Callable[..., None]:
             fail(why, CRASHED)
 
         check_token_file(token_file)
+        check_sent(host=host, path=path)
         plan = Plan(url=public_url(context, url), duration=duration, host=host, token_file=token_file)
         of_features = [
             module.Load(plan, module.Options(**{one.name: given[one.name] for one in fields(module.Options)}))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.platform.verbs.program import CRASHED, WRONG, Program, fail, read_database_settings
+from service.platform.verbs.program import CRASHED, WRONG, Program, fail, read_database_settings, tell
 
 if TYPE_CHECKING:
     from trio.abc import Clock
@@ -68,6 +68,7 @@ def process(
         from service.platform.process.main import main
         from service.platform.process.stage import ALONE
 
+    code = 0
     wait_for_no_reader()
     import_all(features)  # ahead of the loop, in which it would be a slow step
     collect_as_usual()
@@ -77,9 +78,13 @@ def process(
             run = partial(main, settings, features, public=public, origins=origins, end=end, on_ready=on_ready)
             trio.run(partial(run, stage=stage or ALONE), clock=clock)
     except* (SettingsError, SeamsError, UndeclaredError) as group:
-        fail("\n".join(map(str, leaves(group))), WRONG)
+        code = WRONG
+        tell("\n".join(map(str, leaves(group))), err=True)
     except* (MigrationsWrong, JobsTwice) as group:
-        fail("\n".join(map(str, leaves(group))), CRASHED)
+        code = CRASHED
+        tell("\n".join(map(str, leaves(group))), err=True)
     except* Exception as group:
+        code = CRASHED
         failed(group)
-        sys.exit(CRASHED)
+    if code:  # not in the clauses: where two of them have something to tell, two exits would be a group, which is none
+        sys.exit(code)

@@ -31,6 +31,16 @@ def checked_url(given: str) -> str:
     return without_password(given)
 
 
+def check_sent(*, host: str, path: str = "/") -> None:
+    """End the verb with 2 for a Host or a path that no request can hold."""
+    from service.platform.verbs.inspect import SENDABLE, is_sendable
+
+    if not is_sendable(host):
+        fail(f"--host: {host!r} is no name of a host: {SENDABLE}; a name in other letters is xn--", WRONG)
+    if not (path.startswith("/") and is_sendable(path)):
+        fail(f"--path: {path!r} is no path from / on: {SENDABLE}; a blank is %20", WRONG)
+
+
 def check_token_file(file: "Path | None") -> None:
     """End the verb with 2 where no token can be read now; later on it may come and go."""
     from service.platform.client.token import TokenFileError, read_token

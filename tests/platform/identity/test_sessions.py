@@ -1,6 +1,6 @@
 """What a process believes of sessions without asking, and how long: in virtual time, over a table that is a dict."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -9,8 +9,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database
 from service.platform.identity import Caller
+from service.platform.identity.ids import make_id
 from service.platform.identity.sessions import MOST_KNOWN, POLL, Sessions
 from service.platform.identity.statistics import IdentityStatistics
+from service.platform.identity.stay import Stay
 
 ONE = bytes(32)
 
@@ -23,6 +25,7 @@ class Rows:
         self.reads = 0
         self.may_answer = trio.Event()
         self.may_answer.set()
+        self.committed: Callable[[], object] = lambda: None  # called when a session's end is committed
         self.tell, self._told = trio.open_memory_channel[Collection[str] | None](10)
 
     async def fetch(self, _: object, digest: bytes) -> list[tuple[dict[str, Any]]]:
@@ -30,6 +33,11 @@ class Rows:
         rows = [(Caller(subject="ada").to_json(),)] if digest in self.live else []
         await self.may_answer.wait()
         return rows
+
+    async def run(self, *_: object, **__: object) -> int:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        self.committed()
+        return 1
 
     async def read(self, _: object, *, digests: Collection[bytes]) -> set[bytes]:
         await trio.lowlevel.checkpoint()
@@ -102,3 +110,17 @@ async def test_so_many_sessions_are_known_and_the_latest(mock_clock: MockClock) 
         assert rows.reads == len(digests)
         await sessions.find(digests[0])
         assert rows.reads == len(digests) + 1
+
+
+async def test_who_signs_out_and_hangs_up_leaves_no_websocket_behind(autojump_clock: MockClock) -> None:
+    value, digest = make_id()
+    rows = Rows(digest)
+    async with open_sessions(rows) as sessions:
+        stays = [Stay() for _ in range(3)]
+        for stay in stays:
+            sessions.hold(digest, stay)
+        with trio.CancelScope() as request:
+            rows.committed = request.cancel
+            await sessions.end(value)
+
+        assert all(stay.over for stay in stays)

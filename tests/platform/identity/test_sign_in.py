@@ -25,7 +25,7 @@ from service.platform.identity import Unauthenticated
 from service.platform.identity.caller import Caller
 from service.platform.identity.ids import make_id
 from service.platform.identity.provider import refusal_of
-from service.platform.identity.session_store import MOST_SESSIONS, insert_session
+from service.platform.identity.session_store import MOST_SESSIONS, insert_session, select_live
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.identity.tokens import add_claims
@@ -620,6 +620,20 @@ async def test_those_who_sign_in_at_once_have_as_many_sessions_together(make_set
                 nursery.start_soon(database.run, begin_and_linger)
 
         assert await database.read(count) == MOST_SESSIONS
+
+
+async def test_of_more_sessions_than_a_statement_has_parameters_those_that_live_are_found(
+    make_settings: MakeSettings,
+) -> None:
+    """As many as a replica may have websockets: `SERVICE_MAX_WEBSOCKETS` goes up to a million."""
+    _, digest = make_id()
+    async with open_database(make_settings()) as database:
+        await database.run(
+            insert_session, digest=digest, caller=Caller(subject="ada", expires=9e9), sid=None, before=None
+        )
+        held = {digest, *(number.to_bytes(32) for number in range(2**16))}
+
+        assert await database.read(select_live, digests=held) == {digest}
 
 
 async def ended(socket: RawWebsocket, began: float) -> tuple[int, str, float]:

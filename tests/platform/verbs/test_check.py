@@ -51,6 +51,13 @@ def test_a_name_that_is_no_setting_is_told(tmp_path: Path, database_url: str) ->
     assert (found[:4], found.partition("; ")[2]) == ("warn", "no settings, and ignored: SERVICE_TRUSTED_PROXY")
 
 
+def test_an_address_that_is_no_host_name_is_a_failure(tmp_path: Path) -> None:
+    done = run_to_end(tmp_path, "check", bind="a..b:8000", management_bind="127.0.0.1:0")
+
+    told = "a..b:8000 cannot be used: it is no host name; choose another SERVICE_BIND"
+    assert (done.returncode, lines(done.stdout)["bind"]) == (1, f"{'FAIL':<5} {'bind':<12} {told}")
+
+
 def test_connections_of_jobs_are_counted(tmp_path: Path, database_url: str) -> None:
     done = run_to_end(
         *(tmp_path, "check"),

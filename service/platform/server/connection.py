@@ -109,7 +109,9 @@ class ServerConnection(TCPServer):
         """Let it all go now: the garbage collector, which would find it, stops the loop for longer the more is open."""
         self._closing = True  # whoever still has us closes nothing, and writes to an outbox that is closed
         self.outbox.forget_owner()
-        self.__dict__.pop("protocol", None)  # it may be gone before there was one
+        protocol: Protocol | None = self.__dict__.pop("protocol", None)  # it may be gone before there was one
+        if protocol is not None:
+            protocol.forget()
 
     def send_with_end(self) -> None:
         """Let what is written next wait for the end of the stream: one packet, of which the peer hears once."""

@@ -171,6 +171,11 @@ class Protocol(H11Protocol):
         if isinstance(self.stream, WebsocketStream):
             self.stream.abandon()
 
+    def forget(self) -> None:
+        """Let a websocket that nothing has ended go: this connection failed, or was cancelled with the server."""
+        if isinstance(self.stream, WebsocketStream):
+            self.stream.forget()
+
     async def flush(self) -> None:
         """Write what is held back."""
         held, self._held = self._held, b""

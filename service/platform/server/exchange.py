@@ -5,6 +5,7 @@ back. When the peer is gone the app is cancelled here, so that no task of the fr
 """
 
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 
 import trio
@@ -140,7 +141,8 @@ class ConnectionTasks(TaskGroup):
         return exchange
 
     def start_soon(self, function: Callable[[], Any]) -> None:
-        self.spawn(function)
+        """Start a task of the connection's, which works for no request: nor for the one of another that began it."""
+        Context().run(self.spawn, function)
 
 
 def _refuse_thread(*_: object, **__: object) -> Any:

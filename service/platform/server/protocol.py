@@ -160,6 +160,12 @@ class Protocol(H11Protocol):
         """The address that asks, as the log has it: behind a proxy that is known with its request."""
         return client_of(getattr(self.stream, "scope", {"client": self.client})) or "unknown"
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """The ids of the request that is being answered, as its lines in the log have them; none before it has any."""
+        scope = getattr(self.stream, "scope", {})
+        return {name: scope[name] for name in ("request_id", "trace_id") if name in scope}
+
     async def refuse(self, status: int) -> None:
         """Answer what could not become a request with a bare status, and close."""
         if self.stream is None and self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:

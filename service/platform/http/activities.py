@@ -112,12 +112,10 @@ class WebsocketActivity:
     async def send(self, message: Message) -> None:
         match message["type"]:
             case "websocket.accept":
-                self._status = 101
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", self._scope["request_id"].encode()),
                 ]
-                self._tell("info", self._event("websocket opened"))
             case "websocket.send":
                 self._sent += 1
             case "websocket.close":
@@ -130,7 +128,9 @@ class WebsocketActivity:
                 self._status = message["status"]
                 message["headers"] = complete_headers(message["headers"], self._scope["request_id"])
         await self._send(message)
-        if message["type"] == "websocket.accept":
+        if message["type"] == "websocket.accept":  # which may fail, by the headers of the handler
+            self._status = 101
+            self._tell("info", self._event("websocket opened"))
             self._end_upgrade()
 
     def _end_upgrade(self) -> None:

@@ -229,8 +229,8 @@ class _Wrong(str):
 
 
 def _mark_number(digits: str) -> object:
-    if digits.lstrip("-").isdecimal():
-        return int(digits) if len(digits) <= MOST_DIGITS else _Wrong(f"has more than {MOST_DIGITS} digits")
+    if (whole := digits.lstrip("-")).isdecimal():
+        return int(digits) if len(whole) <= MOST_DIGITS else _Wrong(f"has more than {MOST_DIGITS} digits")
     number = float(digits)
     return number if math.isfinite(number) else _Wrong(f"must be a number within 64 bits, not {cut(digits)}")
 

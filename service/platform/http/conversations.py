@@ -8,9 +8,9 @@ import heapq
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import trio
 from quart.globals import app_ctx
@@ -136,6 +136,11 @@ async def open_conversations(resources: Resources, *, heartbeat: float = HEARTBE
         nursery.cancel_scope.cancel()
 
 
+def closing(source: AsyncIterator[Any]) -> AbstractAsyncContextManager[Any]:
+    """Return what ends a generator with whoever reads it; left to the garbage collector, it would end some time."""
+    return aclosing(cast(Any, source)) if hasattr(source, "aclose") else nullcontext()
+
+
 async def say_nothing(_: Ending) -> None:
     """Leave it to the close code."""
 
@@ -249,8 +254,9 @@ class Conversation:
 
     async def _send_all(self, messages: AsyncIterator[str]) -> None:
         try:
-            async for message in messages:
-                await self.socket.send(message)
+            async with closing(messages):
+                async for message in messages:
+                    await self.socket.send(message)
         except Unavailable as error:
             self.end(Ending(CloseReason.TRY_AGAIN_LATER, str(error).encode()[:MOST_REASON].decode(errors="ignore")))
         else:

@@ -16,7 +16,6 @@ asked, so that an outage ends an answer that has begun: `EventSource` comes back
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -26,7 +25,7 @@ from quart.wrappers.response import ResponseBody
 
 from service.platform.declarations import UndeclaredError
 from service.platform.feature import Resources
-from service.platform.http.conversations import HEARTBEAT
+from service.platform.http.conversations import HEARTBEAT, closing
 from service.platform.http.limits import limit_of
 
 LIFETIME = 300.0  # seconds, or as little as half; who comes back is asked again whether he may
@@ -110,8 +109,7 @@ class EventStream(ResponseBody):
         return b":\n\n"
 
     async def _read(self) -> None:
-        closing: Any = aclosing(cast(Any, self._events)) if hasattr(self._events, "aclose") else nullcontext()
-        async with closing:
+        async with closing(self._events):
             async for event in self._events:
                 await self._sender.send(event.encode())
         self._end()  # and not after an error, of which nobody may take this for the end

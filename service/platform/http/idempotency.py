@@ -76,8 +76,12 @@ async def run_once[**P, T](
         body, status = answer(unit(connection, *args, **kwargs))
         return Kept(status, dumps(body))
 
-    kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
-    scope[_RUN_IN_SCOPE] = True
+    scope[_RUN_IN_SCOPE] = True  # ahead of the wait, in which another task of the view may come here
+    try:
+        kept = await database.run(work if once is None else partial(store.answer_once, once=once, work=work))
+    except BaseException:
+        scope[_RUN_IN_SCOPE] = False  # a view may try again
+        raise
     headers = {"Idempotency-Replayed": "true"} if kept.replayed else {}
     return Response(kept.body, kept.status, headers, content_type="application/json")
 

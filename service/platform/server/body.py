@@ -38,6 +38,7 @@ class Body(TrioBody):
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
     _patience = math.inf
     _size = 0
+    _parts: list[bytes] | None = None  # of a reading of the whole that was cancelled, for the next
     is_awaited = False  # whether the client has it: also when the wait was cancelled
 
     def bound(self, most: int, expected: int | None) -> None:
@@ -63,6 +64,9 @@ class Body(TrioBody):
     async def __anext__(self) -> bytes:
         if self._receive is None:
             return await super().__anext__()
+        if self._parts:
+            kept, self._parts = self._parts, None
+            return b"".join(kept)
         while not self._complete.is_set():
             if data := await self._pull():
                 return data
@@ -70,10 +74,10 @@ class Body(TrioBody):
 
     async def _read_all(self) -> bytes:
         if self._data is None:
-            parts = []
+            parts = self._parts = [] if self._parts is None else self._parts
             while not self._complete.is_set():
                 parts.append(await self._pull())
-            self._data = b"".join(parts)
+            self._data, self._parts = b"".join(parts), None
         return self._data
 
     async def _pull(self) -> bytes:

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+from contextvars import Context
 
 import structlog
 import trio
@@ -109,7 +110,9 @@ class ServerConnection(TCPServer):
         """Let it all go now: the garbage collector, which would find it, stops the loop for longer the more is open."""
         self._closing = True  # whoever still has us closes nothing, and writes to an outbox that is closed
         self.outbox.forget_owner()
-        self.__dict__.pop("protocol", None)  # it may be gone before there was one
+        protocol: Protocol | None = self.__dict__.pop("protocol", None)  # it may be gone before there was one
+        if protocol is not None:
+            protocol.forget()
 
     def send_with_end(self) -> None:
         """Let what is written next wait for the end of the stream: one packet, of which the peer hears once."""
@@ -126,7 +129,8 @@ class ServerConnection(TCPServer):
     def drop(self, reason: str) -> None:
         """Let a peer go that does not read, or is gone. What waits for it is thrown away, in the kernel as well."""
         self.config.statistics.dropped[reason] += 1
-        log.info("connection dropped", reason=reason, client=self._client)
+        # Whoever writes to a member that has gone works for a request of his own, whose id would be in this line.
+        Context().run(log.info, "connection dropped", reason=reason, client=self._client, **self._asked)
         self.outbox.close()
         with contextlib.suppress(OSError):
             self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -152,6 +156,11 @@ class ServerConnection(TCPServer):
         except OSError:  # it is gone
             peer = None
         return client_of({"client": peer}) or "unknown"
+
+    @property
+    def _asked(self) -> dict[str, str]:
+        protocol: Protocol | None = self.__dict__.get("protocol")
+        return {} if protocol is None else protocol.asked
 
     async def protocol_send(self, event: Event) -> None:
         # By type, as these classes are abstract ones' and isinstance asks in Python whether one is another.

@@ -5,6 +5,7 @@ back. When the peer is gone the app is cancelled here, so that no task of the fr
 """
 
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 
 import trio
@@ -58,12 +59,15 @@ class Exchange:
             invite, self.invite = self.invite, None
             await invite()
         if not self._messages and self._last is None:
-            self._arrived = trio.Event()
+            self._arrived = trio.Event() if self._arrived is None or self._arrived.is_set() else self._arrived
             await self._arrived.wait()
-        if not self._messages:
-            await trio.lowlevel.checkpoint()  # an app that asks again and again must not stop the others
-            assert self._last is not None  # noqa: S101  # one of the two woke us
-            return self._last
+        while not self._messages:
+            if self._last is not None:
+                await trio.lowlevel.checkpoint()  # an app that asks again and again must not stop the others
+                return self._last
+            if self._arrived is None or self._arrived.is_set():  # another task has taken what woke us
+                self._arrived = trio.Event()
+            await self._arrived.wait()
         message, size = self._messages.pop(0)
         self._bytes -= size
         self._tell(self._taken)
@@ -137,7 +141,8 @@ class ConnectionTasks(TaskGroup):
         return exchange
 
     def start_soon(self, function: Callable[[], Any]) -> None:
-        self.spawn(function)
+        """Start a task of the connection's, which works for no request: nor for the one of another that began it."""
+        Context().run(self.spawn, function)
 
 
 def _refuse_thread(*_: object, **__: object) -> Any:

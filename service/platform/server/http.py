@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from hypercorn.utils import suppress_body
 from quart import Response
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
@@ -49,7 +50,8 @@ class HttpConnection(TrioASGIHTTPConnection):
     async def _send_parts(self, send: ASGISendCallable, response: Response, context: Context) -> Failure | None:
         """Send a body as it comes, and nothing of it if it fails before its first part: then return the error.
 
-        One that fails behind that is left without an end, so that the connection is closed.
+        One that fails behind that is left without an end, so that the connection is closed. Of one that is not sent, as
+        for a HEAD, no more is made: it may have no end.
         """
         app, has_begun = cast("Application", self.app), False
         try:
@@ -59,10 +61,10 @@ class HttpConnection(TrioASGIHTTPConnection):
                     first = await anext(parts, None)
                     has_begun = True
                     await _send_start(send, response)
-                    if first is not None:
+                    if first is not None and not suppress_body(self.scope["method"], response.status_code):
                         await _send_part(send, first)
-                    async for part in parts:
-                        await _send_part(send, part)
+                        async for part in parts:
+                            await _send_part(send, part)
                 await _send_part(send, b"", more=False)  # it may have ended early for what its end raises
         except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
             if has_begun:

@@ -51,6 +51,8 @@ class _Entry:
 class Outbox:
     """Of one connection. `fail` is called once, with a reason, when the peer is gone or reads too slowly."""
 
+    _patience: trio.CancelScope | None = None  # of the task that writes, once there was one
+
     def __init__(
         self,
         socket: trio.socket.SocketType,
@@ -136,9 +138,11 @@ class Outbox:
         return self._closed
 
     def close(self) -> None:
-        """Write nothing any more and let go whoever waits."""
+        """Write nothing any more and let go whoever waits, the task that writes included."""
         self._closed = True
         self._forget()
+        if self._patience is not None:
+            self._patience.cancel()
 
     def forget_owner(self) -> None:
         """Call back nobody any more: the connection is over, and whoever has this has not all of that."""
@@ -186,9 +190,9 @@ class Outbox:
     async def _drain(self) -> None:
         try:
             while self._entries:
-                with trio.move_on_after(self._write_timeout) as patience:
+                with trio.move_on_after(self._write_timeout) as self._patience:
                     await self._write_piece()
-                if patience.cancelled_caught:
+                if self._patience.cancelled_caught:
                     self._give_up("write timeout")
         finally:
             self._draining = False

@@ -160,6 +160,12 @@ class Protocol(H11Protocol):
         """The address that asks, as the log has it: behind a proxy that is known with its request."""
         return client_of(getattr(self.stream, "scope", {"client": self.client})) or "unknown"
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """The ids of the request that is being answered, as its lines in the log have them; none before it has any."""
+        scope = getattr(self.stream, "scope", {})
+        return {name: scope[name] for name in ("request_id", "trace_id") if name in scope}
+
     async def refuse(self, status: int) -> None:
         """Answer what could not become a request with a bare status, and close."""
         if self.stream is None and self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -170,6 +176,11 @@ class Protocol(H11Protocol):
         """The server is ending under this connection: tell a websocket so, without waiting."""
         if isinstance(self.stream, WebsocketStream):
             self.stream.abandon()
+
+    def forget(self) -> None:
+        """Let a websocket that nothing has ended go: this connection failed, or was cancelled with the server."""
+        if isinstance(self.stream, WebsocketStream):
+            self.stream.forget()
 
     async def flush(self) -> None:
         """Write what is held back."""

@@ -111,7 +111,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         member = cast(Websocket, self._create_websocket_from_scope(send))
         member.attach(stream, receive)
         response = await self.app.handle_websocket(member)
-        if self._accepted:
+        if stream.handshake.accepted:
             await trio.lowlevel.cancel_shielded_checkpoint()  # many end together: others come between the parts
             await member.close(_close_code(response))
         elif response is not None:

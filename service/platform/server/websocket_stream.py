@@ -26,7 +26,7 @@ What cannot happen, and why:
 - A message over the limit kept in memory: the size is checked before the buffer is extended; afterwards we are deaf.
 - A close that waits for a peer for ever: CLOSE_WAIT bounds it, and a full outbox is discarded first.
 - A seat that is counted twice or never freed: joining and leaving `config.websockets` happens in `_accept` and `_end`
-  alone, and `_end` is reached by every end of the connection.
+  alone, and `_end` is reached by every end of the connection, by `forget` if by nothing else.
 """
 
 import contextlib
@@ -139,6 +139,11 @@ class WebsocketStream(WSStream):
         if self.state is ASGIWebsocketState.CONNECTED:
             self._say_close(self._unplanned)
 
+    def forget(self) -> None:
+        """End, if nothing has ended it: the connection is over, and nobody is told any more."""
+        if self.app_put is not None and not self.closed:
+            self._end()
+
     async def handle(self, event: Event) -> None:
         if self.closed:
             return
@@ -147,7 +152,8 @@ class WebsocketStream(WSStream):
         elif isinstance(event, StreamClosed):
             self._end()
         elif not self.handshake.accepted:
-            await self._refuse_early_data()
+            if self.state is ASGIWebsocketState.HANDSHAKE:  # else it is refused, and what comes is nobody's
+                await self._refuse_early_data()
         elif not self._deaf and self.connection.state is not ConnectionState.CLOSED:
             self.connection.receive_data(event.data)  # type: ignore[attr-defined]  # Body or Data
             await self._handle_events()
@@ -184,12 +190,10 @@ class WebsocketStream(WSStream):
         self._goodbye = None
         if self.state is ASGIWebsocketState.CONNECTED and not clean:
             self._note_close(CloseReason.ABNORMAL_CLOSURE)
-        if self in self.config.websockets:
-            self.config.websockets.discard(self)
-            self.config.statistics.websockets_open -= 1
+        self._leave_seat()
         self.closed = True
         self.state = ASGIWebsocketState.CLOSED
-        if self.handshake is ACCEPTED:
+        if self.handshake.accepted:
             self.connection._proto._parse_more = iter(())  # type: ignore[assignment]  # what was there keeps who keeps it
         if self.app_put is not None:
             code = CloseReason.NORMAL_CLOSURE if clean else CloseReason.ABNORMAL_CLOSURE
@@ -206,10 +210,21 @@ class WebsocketStream(WSStream):
     async def _accept(self, message: WebsocketAcceptEvent) -> None:
         # Without an offer there is no permessage-deflate: a frame of 509 KiB would become 500 MB.
         self.handshake.extensions = None
-        await super()._accept(message)
-        self.handshake = ACCEPTED
+        # Ahead of the write, which may wait for a peer that does not read: `_end` may come before its end.
         self.config.websockets.add(self)
         self.config.statistics.websockets_open += 1
+        try:
+            await super()._accept(message)
+        except Exception:  # of the headers that the handler gave: nothing was written, and it may be refused yet
+            self._leave_seat()
+            self.state, self.handshake.accepted = ASGIWebsocketState.HANDSHAKE, False
+            raise
+        self.handshake = ACCEPTED
+
+    def _leave_seat(self) -> None:
+        if self in self.config.websockets:
+            self.config.websockets.discard(self)
+            self.config.statistics.websockets_open -= 1
 
     async def _finish(self) -> None:
         """The app has returned."""
@@ -256,7 +271,7 @@ class WebsocketStream(WSStream):
             return
         with trio.move_on_after(UNTAKEN_TIMEOUT) as patience:
             await exchange(message)
-        if patience.cancelled_caught:
+        if patience.cancelled_caught and self.state is ASGIWebsocketState.CONNECTED:  # else we have said goodbye
             await self._reject(CloseReason.POLICY_VIOLATION, "the messages are not taken")
 
     async def _reject(self, code: int, reason: str = "") -> None:

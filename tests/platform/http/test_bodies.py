@@ -96,6 +96,7 @@ UNREADABLE = [
     (b'{"text": "a", "anything": [1, {"b": -Infinity}]}', "anything.1.b: must be JSON, which has no -Infinity"),
     (b'{"text": "a", "anything": 1e400}', "anything: must be a number within 64 bits, not 1e400"),
     (b'{"text": "a", "anything": ' + b"9" * 5_000 + b"}", "anything: has more than 4300 digits"),
+    (b'{"text": "a", "anything": [-' + b"9" * 4_300 + b", NaN]}", "anything.1: must be JSON, which has no NaN"),
     (b'{"text": "a", "text": "b"}', "text: is given twice"),
     (b'{"text": "a", "anything": {"c": {}, "c": {}}}', "anything.c: is given twice"),
     (

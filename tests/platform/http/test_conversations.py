@@ -173,6 +173,25 @@ async def test_an_outage_is_a_code_and_a_reason_that_fits_its_frame(make_setting
     assert (closed.value.code, closed.value.reason) == (1013, "é" * (MOST_REASON // 2))
 
 
+async def test_what_makes_the_messages_ends_with_who_listened(make_settings: MakeSettings) -> None:
+    """Also where a message waits for him: a generator that nobody ends is a warning, and here an error."""
+    waiting, ended = trio.Event(), trio.Event()
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            yield "one"
+            while True:
+                waiting.set()
+                yield "x" * 60_000
+        finally:
+            ended.set()
+
+    async with listening(make_settings, endless):
+        await waiting.wait()
+
+    assert ended.is_set()
+
+
 async def test_who_only_listens_is_not_to_talk(make_settings: MakeSettings) -> None:
     async with listening(make_settings, one_and_no_end) as socket:
         await socket.send("hello")

@@ -92,6 +92,22 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
         await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("cup"))
         return await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order("tea"))
 
+    @routes.post("/twins")
+    @anyone
+    @unlimited("a test's")
+    @idempotent
+    async def post_twins() -> Response:
+        async def order(item: str) -> None:
+            answers.append(
+                await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order(item))
+            )
+
+        answers: list[Response] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(order, "cup")
+            nursery.start_soon(order, "tea")
+        return answers[0]
+
     @routes.get("/receipt")
     @anyone
     @unlimited("a test's")
@@ -205,6 +221,17 @@ async def test_two_units_of_a_request_are_refused(make_settings: MakeSettings, o
         ]
 
     assert statuses == [500, 500]
+
+
+async def test_two_units_of_a_request_at_once_are_refused(make_settings: MakeSettings, orders_url: str) -> None:
+    async with booted(make_settings(**FREE, database_url=orders_url), [ORDERS]) as urls, Client(urls.public) as client:
+        statuses = [
+            (await client.post("/twins", json={}, headers=headers)).status_code
+            for headers in ({"Idempotency-Key": "k"}, {})
+        ]
+
+    assert statuses == [500, 500]
+    assert rows(orders_url, "SELECT count(*) FROM placed") == [(0,)]
 
 
 async def test_of_many_at_once_one_is_placed_and_the_others_are_told_to_come_again(

@@ -1,16 +1,19 @@
 """D8: what is logged of a request, a websocket and a connection, by us and by Hypercorn's access log."""
 
 import logging
+from socket import SHUT_WR
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 
+from service.platform.http import around
 from service.platform.http.app import surround
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import Application, RateLimits, ServerStatistics
+from service.platform.server import Application, RateLimits, ServerStatistics, encode_frame, websocket
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import Server, running, running_bare
 from tests.platform.server.wire import CLOSE, TEXT, UPGRADE, Reader, frame, get, stalled, upgrade
@@ -72,6 +75,43 @@ async def dropped(app: Any, settings: Any, request: bytes) -> Any:
                 while not server.statistics.write_timeouts:
                     await trio.sleep(0.01)
     return next(line for line in lines if line["event"] == "connection dropped")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_member_that_is_dropped_by_what_another_sends_is_told_under_its_own_id(
+    app: Application, gone: bool
+) -> None:
+    """As `write timeout` by a task of its connection's, as `gone` by the task that sends."""
+    members: list[Any] = []
+
+    @app.websocket("/join")
+    async def join() -> None:
+        await websocket.accept()
+        members.append(websocket.outbox)
+        await trio.sleep_forever()
+
+    @app.get("/broadcast")
+    async def broadcast() -> str:
+        [member] = members
+        if gone:
+            member.transport.stream.socket.shutdown(SHUT_WR)
+        while not (server.statistics.dropped or member.transport.outbox.waiting_bytes):
+            member.send_nowait(encode_frame("x" * 60_000))
+        return "sent"
+
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        async with running(around(app), make_settings(write_timeout=0.1)) as server:
+            request = UPGRADE % (b"/join", b"X-Request-Id: member\r\n")
+            async with await stalled(server.port, request), await server.connect() as sender:
+                while not members:  # noqa: ASYNC110  of another task
+                    await trio.sleep(0.01)
+                await sender.send_all(get("/broadcast", headers=["X-Request-Id: sender"]))
+                await Reader(sender).response()
+                while not server.statistics.dropped:  # noqa: ASYNC110  of another task
+                    await trio.sleep(0.01)
+
+    told = [(line["reason"], line["request_id"]) for line in lines if line["event"] == "connection dropped"]
+    assert told == [("gone" if gone else "write timeout", "member")]
 
 
 async def test_a_connection_that_is_dropped_says_whose_it_was(safe_app: Application) -> None:

@@ -205,6 +205,20 @@ async def test_a_peer_that_takes_nothing_is_let_go_in_time_and_who_waits_goes_on
         assert pipe.reasons == ["write timeout"]
 
 
+async def test_an_outbox_that_is_closed_keeps_no_task(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        pipe = Pipe(nursery)
+        fill(pipe)
+        pipe.outbox.send_nowait(b"more")
+        await trio.testing.wait_all_tasks_blocked()
+        pipe.outbox.close()
+        closed = trio.current_time()
+
+    assert trio.current_time() == closed
+    assert pipe.reasons == []
+    pipe.close()
+
+
 async def test_a_peer_that_takes_a_trickle_is_let_go_too(autojump_clock: MockClock) -> None:
     async with open_pipe() as pipe, trio.open_nursery() as nursery:
         pipe.outbox.send_nowait(b"x" * (PIECE + 2 * CAPACITY))

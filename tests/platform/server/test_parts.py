@@ -17,7 +17,7 @@ from quart_trio.wrappers import TrioResponse
 from service.platform.errors import Unavailable
 from service.platform.server import Application
 from tests.platform.server.conftest import running
-from tests.platform.server.wire import get
+from tests.platform.server.wire import Reader, get
 
 HERE = Path(__file__)
 
@@ -63,6 +63,38 @@ async def test_a_view_may_return_what_is_iterated_over(app: Application, make: C
 
 async def test_a_response_may_be_a_file(app: Application) -> None:
     assert await ask(app, lambda: Response(Response.file_body_class(HERE))) == (200, HERE.read_bytes())
+
+
+async def test_a_head_of_a_body_without_an_end_has_one(app: Application) -> None:
+    closed = trio.Event()
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "more"
+                await trio.lowlevel.checkpoint()
+        finally:
+            closed.set()
+
+    @app.get("/endless")
+    async def view() -> AsyncIterator[str]:
+        return endless()
+
+    @app.get("/next")
+    async def after() -> str:
+        return "next"
+
+    async with running(app) as server, await server.connect() as client:
+        reader = Reader(client)
+        await client.send_all(get("/endless").replace(b"GET", b"HEAD"))
+        head = await reader.until(b"\r\n\r\n")
+        await client.send_all(get("/next"))
+        with trio.fail_after(10):
+            status, _, body = await reader.response()
+
+    assert head.startswith(b"HTTP/1.1 200")
+    assert (status, body) == (200, b"next")
+    assert closed.is_set()
 
 
 async def test_what_fails_ahead_of_its_first_part_is_answered(app: Application) -> None:

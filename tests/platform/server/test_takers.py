@@ -1,0 +1,74 @@
+"""Who takes what a client sends: several tasks of a handler, and one that gave up waiting and comes again."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+from quart import request
+
+from service.platform.server import Application, Websocket, websocket
+from tests.platform.server.conftest import running
+from tests.platform.server.wire import TEXT, Reader, frame, upgrade
+
+
+async def test_two_tasks_that_receive_share_the_messages(app: Application) -> None:
+    got: list[str | bytes] = []
+    messages = [f"{number}" for number in range(20)]
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        await websocket.accept()
+        socket: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # the proxy is a task's own
+
+        async def take_half() -> None:
+            for _ in messages[::2]:
+                got.append(await socket.receive())
+                await socket.send("taken")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_half)
+            nursery.start_soon(take_half)
+
+    async with running(app) as server, await server.connect() as client:
+        reader = await upgrade(client, "/ws")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for message in messages:
+            await client.send_all(frame(TEXT, message.encode()))
+            await reader.frame()
+        code = await reader.close_code()
+
+    assert (got, code) == (messages, 1000)
+
+
+async def whole() -> bytes:
+    data: bytes = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    return data
+
+
+async def in_parts() -> bytes:
+    return b"".join([part async for part in request.body])
+
+
+@pytest.mark.parametrize("read", [whole, in_parts])
+async def test_a_body_whose_reading_was_cancelled_is_read_whole_by_the_next(
+    app: Application, read: Callable[[], Awaitable[bytes]]
+) -> None:
+    waiting, cancelled = trio.CancelScope(), trio.Event()
+
+    @app.post("/body")
+    async def body() -> bytes:
+        with waiting:
+            await request.get_data()
+        cancelled.set()
+        return await read()
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        waiting.cancel()
+        await cancelled.wait()
+        await client.send_all(b"other")
+        status, _, answer = await Reader(client).response()
+
+    assert (status, answer) == (200, b"firstother")

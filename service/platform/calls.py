@@ -6,6 +6,7 @@ Deadlines go around calls, as around all else; each scope says whom it waits for
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import DefaultCookiePolicy
 
 import httpx2
 import trio
@@ -24,15 +25,26 @@ _NO_ANSWER = (httpx2.RequestError, OSError)  # HTTPStatusError, of `raise_for_st
 SILENCE = 5.0  # seconds without a byte, or for a place among the client's connections, while no deadline is nearer
 
 
+class _OfNoAnswer(DefaultCookiePolicy):
+    """Cookies that the service has given itself are sent, and none kept of answers."""
+
+    def set_ok(self, *_: object) -> bool:
+        return False
+
+
 @asynccontextmanager
 async def open_client(base_url: str = "") -> AsyncIterator[httpx2.AsyncClient]:
     """Yield a client that trusts what the machine trusts (SSL_CERT_FILE), and takes HTTPS_PROXY into account.
 
     Open one for as long as a feature lives: it keeps its connections, and reading the certificates takes some 30 to
-    100 ms, which a thread does. Redirects are not followed. The trace that a call is made in goes with it. Raises
-    SettingsError for a proxy that cannot be used.
+    100 ms, which a thread does. Redirects are not followed, and cookies of answers not kept: what is set for one caller
+    would go with the calls of all. The trace that a call is made in goes with it. Raises SettingsError for a proxy that
+    cannot be used, or an SSLKEYLOGFILE.
     """
-    context = await trio.to_thread.run_sync(ssl.create_default_context)
+    try:
+        context = await trio.to_thread.run_sync(ssl.create_default_context)
+    except OSError as error:
+        raise SettingsError([f"SSLKEYLOGFILE: must be a file that can be written: {error.strerror}"]) from None
     base = httpx2.URL(base_url)
     try:
         client = httpx2.AsyncClient(
@@ -46,6 +58,7 @@ async def open_client(base_url: str = "") -> AsyncIterator[httpx2.AsyncClient]:
         given = next(words for kind, words in _UNUSABLE.items() if isinstance(error, kind))
         wanted = "must be such as http://proxy.example.org:3128"
         raise SettingsError([f"HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: {wanted}, not {given}"]) from None
+    client.cookies.jar.set_policy(_OfNoAnswer())
     async with client:
         yield client
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -10,6 +11,7 @@ import trio
 
 from service.platform.calls import answered_by, open_client
 from service.platform.errors import PeerAway
+from service.platform.settings import SettingsError
 
 type Answer = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -35,6 +37,12 @@ async def begin_to_answer(stream: trio.SocketStream) -> None:
 
 async def hang_up(stream: trio.SocketStream) -> None:
     await stream.aclose()
+
+
+async def set_a_cookie(stream: trio.SocketStream, asked: list[bytes]) -> None:
+    while part := bytes(await stream.receive_some()):
+        asked.append(part.lower())
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=ada\r\nContent-Length: 0\r\n\r\n")
 
 
 async def redirect(stream: trio.SocketStream) -> None:
@@ -111,3 +119,25 @@ async def test_others_go_on_while_the_certificates_are_read() -> None:
         nursery.cancel_scope.cancel()
 
     assert rounds > 20  # without a thread there are as many as the opening has checkpoints: two or three
+
+
+async def test_what_an_answer_to_one_asks_to_keep_goes_with_nobody_elses_call() -> None:
+    asked: list[bytes] = []
+    async with other_service(partial(set_a_cookie, asked=asked)) as url, open_client(url) as client:
+        await client.get("/orders")
+        await client.get("/orders")
+        client.cookies.set("mine", "1")
+        await client.get("/orders")
+
+    assert [b"cookie: " in part for part in asked] == [False, False, True]
+    assert b"cookie: mine=1\r\n" in asked[2]
+
+
+async def test_a_file_for_keys_that_cannot_be_written_is_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+
+    with pytest.raises(SettingsError, match="SSLKEYLOGFILE: must be a file that can be written: No such file"):
+        async with open_client():
+            pass

@@ -99,8 +99,8 @@ class Browsers:
         caller = await self._gate.check_id_token(token, client=self._client, nonce=pending.nonce)
         if caller.name == caller.subject:  # many ID tokens hold no name (OpenID Connect Core 1.0, 5.4)
             caller = add_claims(caller, await self._userinfo(given.get("access_token")))
-        scopes = caller.scopes | frozenset(granted.split() if isinstance(granted, str) else ())
-        return replace(caller, scopes=scopes, expires=time.time() + self.lifetime)
+        scopes = filter(str.isprintable, granted.split() if isinstance(granted, str) else ())  # else none can be stored
+        return replace(caller, scopes=caller.scopes.union(scopes), expires=time.time() + self.lifetime)
 
     async def _userinfo(self, token: object) -> dict[str, Any]:
         """Return what the provider tells of whoever signed in, nothing when it cannot: a name may be missing."""

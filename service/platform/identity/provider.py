@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import aclosing
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -40,8 +39,6 @@ class Provider:
 
     def __init__(self, client: httpx2.AsyncClient, issuer: str, jwks_url: str | None) -> None:
         self._client = client
-        # Of no browser: what the answer to one caller's code sets would go along with all others', and pile up.
-        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._issuer = issuer
         self._jwks_url = jwks_url
         self._discovered: dict[str, Any] = {}

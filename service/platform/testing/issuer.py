@@ -39,6 +39,7 @@ class Issuer:
         self.secret = "the client's secret"
         self._codes: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
         self.omits_id_token = False
+        self.granted: str | None = None  # the scopes that it says beside the tokens, if any
         self.userinfo: dict[str, Any] | None = None  # what it tells whoever has an access token of its own
         self._given: set[str] = set()
         self.takes = "client_secret_basic"  # how its client has to send the secret
@@ -101,6 +102,7 @@ class Issuer:
             return {"error": "invalid_grant"}, 400
         id_token = self.token(header={"typ": "JWT"}, **claims)
         given = {"token_type": "Bearer", "access_token": id_token}
+        given |= {"scope": self.granted} if self.granted is not None else {}
         self._given.add(f"Bearer {id_token}")
         return given if self.omits_id_token else given | {"id_token": id_token}, 200
 

@@ -1,7 +1,6 @@
 """The issuer's keys over time: virtual time for the rules, real sockets for the promise."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -255,26 +254,6 @@ async def test_an_odd_address_in_the_discovery_document_is_a_provider_that_is_aw
         assert (await provider.fetch_keys()).keys
         with pytest.raises(ProviderAway):
             await provider.exchange({}, client="c", secret="s")
-
-
-async def test_what_an_answer_to_one_asks_to_keep_goes_with_nobody_elses_question(nursery: trio.Nursery) -> None:
-    asked: list[bytes] = []
-
-    async def answer(stream: trio.SocketStream) -> None:
-        while part := bytes(await stream.receive_some()):
-            asked.append(part)
-            await stream.send_all(b"HTTP/1.1 200 OK\r\nSet-Cookie: one=ada\r\nContent-Length: 2\r\n\r\n{}")
-
-    [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
-    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-    async with open_client() as client:
-        provider = Provider(client, url, f"{url}/keys")
-        for _ in range(2):
-            with pytest.raises(ProviderAway, match="no key"):
-                await provider.fetch_keys()
-
-    assert len(asked) == 2
-    assert not [part for part in asked if b"\r\ncookie:" in part.lower()]
 
 
 async def test_a_providers_own_words_are_shown_cut(make_settings: MakeSettings) -> None:

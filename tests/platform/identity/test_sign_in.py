@@ -257,6 +257,16 @@ async def test_without_what_the_provider_could_tell_one_is_signed_in_all_the_sam
     assert capfd.readouterr().out.count("identity provider tells no name") == 1
 
 
+async def test_scopes_that_no_session_can_hold_are_left_out(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        site.issuer.granted = "orders:write a\0b \ud800"
+        browser = site.browser()
+        back = await browser.sign_in(sub="u-1", scope=None)
+        done = await browser.ask("/orders/7", "POST", headers={"Origin": site.url})
+
+    assert (back.status_code, done.json()) == (303, {"subject": "u-1"})
+
+
 def test_claims_of_a_token_win_over_those_that_are_told_beside_it() -> None:
     caller = Caller(subject="u-1", name="u-1", claims={"sub": "u-1", "groups": ["a"]})
     told = add_claims(caller, {"sub": "u-1", "name": "Ada", "groups": ["b"], "email": "a@example.org"})

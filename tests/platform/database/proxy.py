@@ -1,4 +1,4 @@
-"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, and break a line at a chosen word or change it."""
+"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, break a line at a word, and change one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress

@@ -11,7 +11,14 @@ from pydantic_settings import BaseSettings
 
 from service.features import FEATURES
 from service.platform.feature import catalogue
-from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, SettingsError, documents
+from service.platform.settings import (
+    Catalogue,
+    FeatureSettings,
+    PlatformSettings,
+    SettingsError,
+    documents,
+    traces_wanted,
+)
 from service.platform.settings.words import describe_range, edit_distance
 from service.platform.testing.copies import template_page
 from service.settings import Settings
@@ -245,6 +252,38 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
 
 def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(monkeypatch, SERVICE_REVISION=os.fsdecode(b"caf\xe9")) == ["SERVICE_REVISION: is not UTF-8"]
+
+
+def test_a_variable_that_is_no_setting_may_have_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LS_COLORS", os.fsdecode(b"caf\xe9"))
+
+    PLATFORM.load()
+
+
+def test_a_name_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_REVISION", "")
+    Path(".env").write_text("SERVICE_BIND=\nSERVICE_BNID=\n")
+    _, origins = PLATFORM.load()
+
+    assert (origins["SERVICE_REVISION"], origins["SERVICE_BIND"]) == ("default", "default")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "disabled", "wanted"),
+    [
+        ("", "", False),
+        ("http://collector:4318", "", True),
+        ("http://collector:4318", "TRUE", False),
+        ("", "false", False),
+    ],
+)
+def test_traces_are_wanted_where_an_endpoint_is_named_and_they_are_not_disabled(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, disabled: str, wanted: bool
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", disabled)
+
+    assert traces_wanted() is wanted
 
 
 def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:

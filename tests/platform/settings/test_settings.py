@@ -382,6 +382,17 @@ def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "descriptors"),
+    [("max_websockets", 1), ("max_requests", 1), ("database_connections", 2), ("jobs_concurrency", 2)],
+)
+def test_each_that_is_let_in_has_descriptors_of_its_own(limit: str, descriptors: int) -> None:
+    settings = PlatformSettings()
+    one_more = settings.model_copy(update={limit: getattr(settings, limit) + 1})
+
+    assert one_more.most_descriptors - settings.most_descriptors == descriptors
+
+
+@pytest.mark.parametrize(
     ("left", "right", "distance"),
     [("BIND", "BIND", 0), ("BNID", "BIND", 1), ("BIN", "BIND", 1), ("BOND", "BIND", 1), ("", "BIND", 4)],
 )

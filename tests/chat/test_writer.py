@@ -287,6 +287,7 @@ async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(
 
     assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
     assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (retryable, 1, 2)
+    assert (world.what("2").retry_after_ms is not None) is retryable
     assert world.table.units == [["1", "2", "3"], ["1"], ["2"], ["3"]]
 
 

@@ -309,15 +309,16 @@ async def test_a_catch_up_pauses_where_the_table_is_behind_what_was_seen(autojum
         assert (seat.cursor, seat.live) == (100, True)
 
 
-async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("oldest", [2, PAGE], ids=["one message", "many"])
+async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(autojump_clock: MockClock, oldest: int) -> None:
     async with running() as world:
         world.commit(2 * PAGE)
         member = Listener()
         seat = await world.join(member, Since(seq=0))
-        world.table.oldest = PAGE
-        await world.catch_up(seat)
+        world.table.oldest = oldest
+        await world.rooms.next_entries(seat)
 
-        assert member.got == []
+        assert (member.got, seat.live) == ([], True)
         assert [(move.start, move.gap) for move in member.moves] == [(0, False), (2 * PAGE, True)]
 
 

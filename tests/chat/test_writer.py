@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from service.chat import store
 from service.chat.backlog import MAX_WAITING_OF_ONE, Answer
 from service.chat.protocol import Ack, Error, Message
+from service.chat.statistics import ChatStatistics
 from service.chat.store import Appended, Draft, Refusal, Stored
 from service.chat.writer import ANSWER_LIMIT, MAX_SKIPS, MAX_SMALL, SWEEP, UNIT_LIMIT, Writer
 from service.platform.database import Database
@@ -77,7 +78,9 @@ class Table:
         results: list[Stored | Refusal] = []
         new: list[Message] = []
         for draft in drafts:
-            if draft.room not in self.heads:
+            if draft.id in self.known:
+                results.append(Stored(1, dup=True))
+            elif draft.room not in self.heads:
                 results.append(Refusal.NEW_ROOM)
             elif draft.room in self.locked:
                 results.append(Refusal.LOCKED)
@@ -95,7 +98,8 @@ class World:
         self.table = Table()
         self.offered: list[tuple[str, int]] = []
         self.answers: dict[str, tuple[Answer, float]] = {}
-        self.writer = Writer(cast(Database, self.table), self._offer)
+        self.statistics = ChatStatistics()
+        self.writer = Writer(cast(Database, self.table), self._offer, self.statistics)
 
     def _offer(self, messages: Sequence[Message]) -> None:
         self.offered += [(message.room, message.seq) for message in messages]
@@ -153,6 +157,7 @@ async def test_a_small_batch_is_one_statement_and_goes_the_other_way_only_if_tha
         await trio.sleep(1)
         assert world.table.units[3:] == [["3", "4"]] * 2
         assert world.table.by_statement == 2
+        assert world.statistics.messages == 4  # what is stored already is none
 
     assert all(isinstance(world.what(id_), Ack) for id_ in ("1", "2", "new", "3", "4"))
 
@@ -287,6 +292,7 @@ async def test_of_a_batch_that_is_refused_only_who_is_at_fault_suffers(
 
     assert [type(world.what(id_)) for id_ in "123"] == [Ack, Error, Ack]
     assert (world.what("2").retryable, world.what("1").seq, world.what("3").seq) == (retryable, 1, 2)
+    assert (world.what("2").retry_after_ms is not None) is retryable
     assert world.table.units == [["1", "2", "3"], ["1"], ["2"], ["3"]]
 
 

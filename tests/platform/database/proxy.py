@@ -1,4 +1,4 @@
-"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, and break a line at a chosen word."""
+"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, break a line at a word, and change one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +22,7 @@ class Proxy:
         self.swallowed = b""
         self._trap = b""
         self._forward_trapped = False
+        self._changed = b"", b""
         self._lines: set[trio.CancelScope] = set()
         self._muted: set[_Line] = set()
 
@@ -46,6 +47,10 @@ class Proxy:
     def break_at(self, word: bytes, *, forward: bool) -> None:
         """Break the next line on which a client says `word`, after the server got it or before."""
         self._trap, self._forward_trapped = word, forward
+
+    def change(self, word: bytes, into: bytes) -> None:
+        """Tell the server `into`, which is as long, wherever a client says `word`."""
+        self._changed = word, into
 
     async def serve(self, client: trio.SocketStream) -> None:
         with trio.CancelScope() as scope:
@@ -81,7 +86,7 @@ class Proxy:
                         await server.send_all(data)
                         await trio.sleep(0.05)  # the server acts on it; its answer is lost
                     break
-                await server.send_all(data)
+                await server.send_all(data.replace(*self._changed) if all(self._changed) else data)
         line.scope.cancel()
 
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, line: "_Line") -> None:

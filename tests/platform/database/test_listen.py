@@ -79,6 +79,22 @@ async def test_a_listener_runs_no_query_on_its_line(make_settings: MakeSettings,
             await trio.sleep(0.01)
 
 
+async def test_what_nobody_listens_to_any_more_is_not_heard_any_more(
+    make_settings: MakeSettings, database_url: str
+) -> None:
+    said = "SELECT count(*) FROM pg_stat_activity WHERE query = %s"
+    with trio.fail_after(30), observe(database_url) as observer:
+        async with open_database(make_settings()) as database:
+            async with database.listen("room") as wakeups:
+                await anext(wakeups)
+                async with database.listen("another") as others:
+                    await anext(others)
+                while not observer.ask(said, 'UNLISTEN "another"'):
+                    await trio.sleep(0.01)
+            while observer.ask(said, 'UNLISTEN "another"'):  # its connection is closed
+                await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("most", [1, pytest.param(0.005, marks=pytest.mark.drill)])
 async def test_a_cancelled_listener_ends_at_once(make_settings: MakeSettings, most: float) -> None:
     took: list[float] = []

@@ -229,6 +229,8 @@ async def test_of_several_hosts_a_standby_serves_reads_until_there_is_a_primary(
             primary.stop("immediate")
             with pytest.raises(DatabaseUnable, match="is a standby"):
                 await writes_once(database)
+            while not (await database.look()).standby:
+                await trio.sleep(0.05)
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
                     nursery.start_soon(database.read, read_slowly)
@@ -242,6 +244,8 @@ async def test_of_several_hosts_a_standby_serves_reads_until_there_is_a_primary(
                 while observer.sessions():
                     await database.read(select_numbers)
                     await trio.sleep(0.05)
+            while (await database.look()).standby:  # nor is it looked at any more
+                await trio.sleep(0.05)
 
 
 async def writes_once(database: Database) -> None:

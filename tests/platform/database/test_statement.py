@@ -27,6 +27,8 @@ from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import (
     INSERT,
     INSERT_AND_SLEEP,
+    WAYS,
+    Store,
     count,
     create_table,
     insert,
@@ -362,6 +364,36 @@ async def test_a_standby_takes_none_that_writes_and_answers_those_that_read(one_
                     break
                 except DatabaseUnable:
                     await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("store", WAYS)
+async def test_a_begin_that_is_refused_for_another_reason_is_not_taken_for_a_standbys(
+    own_server: OwnServer, store: Store
+) -> None:
+    with trio.fail_after(25):
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+        ):
+            await database.run(create_table)
+            proxy.change(b"READ WRITE", b"READ WRONG")
+
+            with pytest.raises(DatabaseIncomplete):  # a syntax error
+                await store(database, 1)
+            proxy.change(b"", b"")
+            await store(database, 1)
+            assert await database.read(count) == 1
+
+
+async def test_what_a_server_that_takes_writes_does_not_support_is_not_taken_for_a_standbys_refusal(
+    make_settings: MakeSettings,
+) -> None:
+    with trio.fail_after(25):
+        async with open_database(make_settings()) as database:
+            await database.run(create_table)
+
+            with pytest.raises(DatabaseIncomplete):  # with the SQLSTATE of a standby that is to begin a transaction
+                await database.execute(Statement("lock_none", "SELECT count(*) FROM numbers FOR UPDATE"))
 
 
 def roll_back_to_a_savepoint(connection: Connection) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from itertools import pairwise
 
+import structlog.testing
 import trio
 import trio.testing
 
@@ -35,10 +37,11 @@ async def test_the_condition_is_known_from_the_first_look(make_settings: MakeSet
 
 async def test_the_condition_follows_an_outage_and_keeps_the_schema(one_server: OwnServer, release: Release) -> None:
     settings = PlatformSettings(database_url=one_server.url)
-    with trio.fail_after(30):
+    with structlog.testing.capture_logs() as logged, trio.fail_after(30):
         migrate(settings, migrations=release("one"))
         async with open_database(settings, migrations=release("one")) as database:
             await database.wait_served()
+            await database.look()
             one_server.stop()
             while database.condition.reachable:
                 await trio.sleep(0.05)
@@ -49,6 +52,12 @@ async def test_the_condition_follows_an_outage_and_keeps_the_schema(one_server: 
             assert away.served, "the last schema seen"
             assert "No such file or directory" in away.error or "refused" in away.error
             assert "\n" not in away.error
+
+    told = [line["event"] for line in logged]
+    ways = [event for event in told if event in {"database away", "database reached"}]
+    assert told.count("schema seen") == 1
+    assert {"database away", "database reached"} <= {*ways}
+    assert ("database reached", "database reached") not in pairwise(ways), "changes alone are told"
 
 
 async def test_a_look_takes_at_most_a_second_at_a_frozen_server(one_server: OwnServer) -> None:

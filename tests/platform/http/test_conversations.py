@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
 from quart import Blueprint
+from trio.testing import MockClock
 
 from service.platform.errors import Busy
 from service.platform.feature import Feature, Resources
@@ -18,7 +20,7 @@ from service.platform.http import Conversation, Conversations, Ending, limited, 
 from service.platform.http.conversations import CALM, FLOOD, LOOKS, MOST_REASON, SILENCE, Patience
 from service.platform.identity import anyone
 from service.platform.lifecycle import Lifecycle
-from service.platform.server import encode_frame
+from service.platform.server import RateLimits, encode_frame
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.wire import CLOSE, PING, PONG, Closed, RawWebsocket, open_raw
@@ -245,6 +247,33 @@ async def test_a_process_that_stood_still_takes_nobody_for_silent(make_settings:
         time.sleep(2 * SILENCE * talks.heartbeat)  # noqa: ASYNC251  suspended, throttled, or moved to another machine
         await socket.send("still here")
         assert await socket.receive() == "taken"
+
+
+class Peer:
+    """A websocket of which only is known when something came last, and how often it was pinged."""
+
+    def __init__(self) -> None:
+        self.remote_addr = ""
+        self.outbox = SimpleNamespace(send_nowait=None)
+        self.last_received = trio.current_time()
+        self.pings = 0
+
+    def ping_nowait(self) -> None:
+        self.pings += 1
+
+
+async def test_who_was_not_heard_while_the_process_stood_still_is_asked_once_more(autojump_clock: MockClock) -> None:
+    """A peer that only answers pings has nothing else to be heard by."""
+    conversations = Conversations(Lifecycle(), RateLimits(0), spread=0, heartbeat=10)
+    answers, silent = Peer(), Peer()
+    of_both = [Conversation(conversations, cast(Any, peer)) for peer in (answers, silent)]
+    now = trio.current_time() + 1_000
+
+    assert [one.look(now) for one in of_both] == [now + 5] * 2
+    assert [one.look(now + 4) for one in of_both] == [now + 5] * 2
+    assert (answers.pings, silent.pings) == (1, 1)
+    answers.last_received = now + 4
+    assert [one.look(now + 5) for one in of_both] == [now + 10, None]
 
 
 def test_a_flood_is_ended_after_ten_seconds() -> None:

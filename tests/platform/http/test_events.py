@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -107,6 +107,31 @@ async def test_events_are_sent_as_the_standard_has_them_and_the_first_part_at_on
     assert b"retry: " in first
     assert b'id: 7\nevent: note\ndata: {"a": 1}\n\n' in rest
     assert b"\ndata: one\ndata: two\ndata: three\ndata: \n\n" in b"\n" + rest.replace(b"\r\n", b"\n")
+    assert told == [(200, None)]
+
+
+class Plain(Source):
+    """Gives events by an iterator that is no generator, and so has nothing to close."""
+
+    def follow(self) -> AsyncIterator[Event]:
+        return aiter(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self.sent)
+
+
+async def test_a_source_need_not_be_a_generator() -> None:
+    source = Plain()
+    async with streaming(source) as (server, _, lines), await server.connect() as client:
+        await client.send_all(get("/events"))
+        await source.more.send(Event("one"))
+        await source.more.aclose()
+        await Reader(client).until(END)
+        told = await reasons(lines)
+
     assert told == [(200, None)]
 
 

@@ -154,6 +154,18 @@ async def test_without_any_keys_nobody_can_tell(autojump_clock: MockClock, sourc
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("has", "found"), [({"one": 1}, 1), ({"one": 1, "two": 2}, None), ({}, None)])
+async def test_a_token_that_names_no_key_is_of_the_only_one(
+    autojump_clock: MockClock, source: Source, has: dict[str, int], found: int | None
+) -> None:
+    source.keys = has
+    keys = Keys(source.fetch)
+    async with trio.open_nursery() as nursery:
+        await running(keys, nursery)
+        assert await keys.find(None) == found
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(("then", "told"), [({"one": 1, "two": 2}, 0), ({"two": 2}, 1), ({"one": 3}, 1)])
 async def test_a_key_that_is_gone_or_another_one_is_told(
     autojump_clock: MockClock, source: Source, then: dict[str, int], told: int

@@ -1,6 +1,7 @@
 """The health endpoints, on both listeners of a booted service."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,12 @@ from service.platform.testing.fixtures import MakeSettings
 class Known:
     """A database of which only the condition is known."""
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, condition: Condition, failing_tasks: Mapping[str, str] = {}) -> None:
         self.condition = condition
+        self.failing_tasks = failing_tasks
+
+    async def look(self) -> None:
+        """Find nothing new."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ CASES = [
     Case("ready", True, SchemaState.BEHIND, False, "schema"),
     Case("ready", False, SchemaState.AT, False, ""),  # an outage alone: all replicas leaving at once helps nobody
     Case("ready", False, SchemaState.AT, True, "database"),
+    Case("ready", True, SchemaState.AT, True, ""),
     Case("ready", False, None, False, "schema"),
     Case("draining", True, SchemaState.AT, False, "draining"),
     Case("leaving", True, SchemaState.AT, False, "leaving"),
@@ -59,6 +65,24 @@ def test_what_the_probes_answer(case: Case) -> None:
     assert (status, json.loads(body).get("reason", "")) == (503 if case.ready else 200, case.ready)
     assert health.live()[0] == 200
     assert health.started()[0] == (503 if case.phase == "starting" else 200)
+
+
+@pytest.mark.parametrize(
+    ("failing", "background"),
+    [({}, (True, "ok")), ({"sweep": "no answer", "bill": "refused"}, (False, "sweep: no answer; bill: refused"))],
+)
+async def test_what_is_wrong_is_told_to_operators_by_check(
+    failing: dict[str, str], background: tuple[bool, str]
+) -> None:
+    known: Any = Known(Condition(error="no connection within 2 s"), failing)
+    checks = await Health(PlatformSettings(), Lifecycle(), known).check()
+
+    assert {name: (check["ok"], check["state"]) for name, check in checks.items() if name != "event_loop"} == {
+        "process": (True, "starting"),
+        "database": (False, "no connection within 2 s"),
+        "background": background,
+        "schema": (False, "unknown"),
+    }
 
 
 async def test_healthz_says_states_in_public_and_all_to_operators(make_settings: MakeSettings) -> None:

@@ -8,8 +8,9 @@ import pytest
 from pydantic import Field, SecretStr
 from quart import Blueprint
 
+from service.platform.errors import Invalid
 from service.platform.feature import Feature, Resources, catalogue
-from service.platform.inside.management import may_inspect
+from service.platform.inside.management import may_inspect, parse_level
 from service.platform.settings import FeatureSettings, PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
@@ -126,6 +127,31 @@ async def test_what_changes_something_is_held_to_the_rules_of_the_public_listene
 
     assert (answer.status_code, level) == (status, "debug" if status == 200 else usual)
     assert back.status_code == 200
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, -1, 86_401, float("nan"), float("inf"), True, "60", None])
+def test_a_log_level_is_for_a_second_to_a_day(seconds: object) -> None:
+    assert [parse_level({"level": "debug", "seconds": most})[1] for most in (1, 86_400)] == [1, 86_400]
+    with pytest.raises(Invalid, match="seconds: must be a number from 1 to 86400"):
+        parse_level({"level": "debug", "seconds": seconds})
+
+
+@pytest.mark.parametrize(
+    ("accepted", "kind"),
+    [
+        ("*/*", "text/plain; charset=utf-8"),
+        ("text/plain, application/json", "text/plain; charset=utf-8"),
+        ("application/json", "application/json"),
+    ],
+)
+async def test_tasks_are_text_for_people_and_json_for_who_asks_for_nothing_else(
+    make_settings: MakeSettings, accepted: str, kind: str
+) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, []) as urls, httpx2.AsyncClient(base_url=urls.management) as client:
+        answer = await client.get("/tasks", headers={"Accept": accepted})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
 
 
 async def test_a_wrong_question_is_not_repeated_at_length(make_settings: MakeSettings) -> None:

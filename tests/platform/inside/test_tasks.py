@@ -6,7 +6,7 @@ import time
 import trio
 import trio.testing
 
-from service.platform.inside.tasks import MOST_TASKS, task_tree
+from service.platform.inside.tasks import MOST_TASKS, Node, Scope, task_tree
 
 
 async def converse(number: int) -> None:
@@ -46,3 +46,24 @@ async def test_beyond_a_number_the_rest_is_only_counted(autojump_clock: trio.tes
 
     assert "more that were not looked at" in text
     assert len(text) < 10_000
+
+
+def test_a_task_is_shown_with_what_it_waits_for_and_what_is_below_it() -> None:
+    below = Node("heartbeat", ("sleep",), "", None, []), Node("receive", (), "", None, [], alike=3)
+    node = Node("serve", ("Event.wait",), "GET /hang", 1.23456, [Scope(2.0, True, False)], [[*below]])
+
+    assert list(node.lines()) == [
+        "serve  [GET /hang for 1.2 s]",
+        "│  at Event.wait",
+        "│  (deadline in 2.0 s, shielded)",
+        "├─ heartbeat",
+        "│     at sleep",
+        "└─ receive ×3",
+    ]
+    document = node.document()
+    assert (document["doing"], document["seconds"], document["at"]) == ("GET /hang", 1.235, ["Event.wait"])
+    assert document["scopes"] == [{"left": 2.0, "shield": True, "cancelled": False}]
+    assert [(child["task"], child["alike"], child["seconds"]) for child in document["nurseries"][0]] == [
+        ("heartbeat", 1, None),
+        ("receive", 3, None),
+    ]

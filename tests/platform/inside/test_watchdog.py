@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import pytest
 import trio
+from trio.testing import MockClock
 
 from service.platform.inside.watchdog import Hold, Watchdog
 
@@ -146,6 +148,33 @@ async def test_a_signal_that_is_somebody_elses_stays_so() -> None:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
     assert came == [signal.SIGPROF]
+
+
+async def test_a_hold_has_its_own_seconds_whatever_the_one_before_it_took(autojump_clock: MockClock) -> None:
+    watchdog = Watchdog(0.05, now=autojump_clock.current_time)
+
+    async def hold(seconds: float) -> tuple[bool, float]:
+        watchdog._culprit = "a task", "a line", 0.1  # as the thread notes it
+        autojump_clock.jump(seconds)
+        await trio.sleep(1)
+        condition = watchdog.condition()
+        return condition["ok"], round(condition["duration"], 1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(1)
+        told = [await hold(seconds) for seconds in (2, 0.5)]
+        nursery.cancel_scope.cancel()
+
+    assert told == [(False, 2.0), (True, 0.5)]
+
+
+@pytest.mark.parametrize(("seconds", "ago", "ok"), [(0.9, 0, True), (1.0, 0, False), (9.0, 50, False), (9.0, 70, True)])
+def test_a_long_hold_is_no_good_health_for_a_minute(seconds: float, ago: float, ok: bool) -> None:
+    watchdog = Watchdog(0.05)
+    watchdog.last = Hold("a task", "a line", seconds, until=time.monotonic() - ago)
+
+    assert watchdog.condition()["ok"] is ok
 
 
 async def test_nothing_of_it_is_left_in_the_process() -> None:

@@ -18,7 +18,7 @@ from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, ope
 from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.statistics import counts
 from service.platform.jobs.store import Claimed, ClaimLost
-from service.platform.jobs.table import CHANNEL
+from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.jobs.upkeep import sweep
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -51,6 +51,20 @@ async def claim(database: Database, *used: Job[...], most: int = 10, lease: floa
 
 def numbers(claimed: list[Claimed]) -> list[int]:
     return [json.loads(one.arguments)["number"] for one in claimed]
+
+
+async def test_workers_are_told_of_what_is_enqueued_and_whether_it_is_due_in_a_moment(
+    make_settings: MakeSettings,
+) -> None:
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database, database.listen(CHANNEL) as told:
+            await anext(told)
+            await database.run(enqueue, note, number=1)
+            assert await anext(told) == frozenset({""})
+            await database.run(enqueue, note.with_options(delay=1), number=2)
+            assert await anext(told) == frozenset({LATER})
+            await database.run(enqueue_many, note, [{"number": 3}])
+            assert await anext(told) == frozenset({""})
 
 
 async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: Database) -> None:

@@ -11,7 +11,14 @@ from pydantic_settings import BaseSettings
 
 from service.features import FEATURES
 from service.platform.feature import catalogue
-from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, SettingsError, documents
+from service.platform.settings import (
+    Catalogue,
+    FeatureSettings,
+    PlatformSettings,
+    SettingsError,
+    documents,
+    traces_wanted,
+)
 from service.platform.settings.words import describe_range, edit_distance
 from service.platform.testing.copies import template_page
 from service.settings import Settings
@@ -247,6 +254,38 @@ def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert problems(monkeypatch, SERVICE_REVISION=os.fsdecode(b"caf\xe9")) == ["SERVICE_REVISION: is not UTF-8"]
 
 
+def test_a_variable_that_is_no_setting_may_have_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LS_COLORS", os.fsdecode(b"caf\xe9"))
+
+    PLATFORM.load()
+
+
+def test_a_name_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_REVISION", "")
+    Path(".env").write_text("SERVICE_BIND=\nSERVICE_BNID=\n")
+    _, origins = PLATFORM.load()
+
+    assert (origins["SERVICE_REVISION"], origins["SERVICE_BIND"]) == ("default", "default")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "disabled", "wanted"),
+    [
+        ("", "", False),
+        ("http://collector:4318", "", True),
+        ("http://collector:4318", "TRUE", False),
+        ("", "false", False),
+    ],
+)
+def test_traces_are_wanted_where_an_endpoint_is_named_and_they_are_not_disabled(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, disabled: str, wanted: bool
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", disabled)
+
+    assert traces_wanted() is wanted
+
+
 def test_the_file_may_say_where_the_secrets_are(tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "SERVICE_REVISION").write_text("4c1d2e7\n")
@@ -340,6 +379,17 @@ def test_a_number_is_shown_as_people_write_it(monkeypatch: pytest.MonkeyPatch, v
 
 def test_the_bound_of_a_drain_is_the_sum_of_its_parts() -> None:
     assert PlatformSettings(drain_delay=1, drain_spread=2, graceful_timeout=30).drain_bound == 38
+
+
+@pytest.mark.parametrize(
+    ("limit", "descriptors"),
+    [("max_websockets", 1), ("max_requests", 1), ("database_connections", 2), ("jobs_concurrency", 2)],
+)
+def test_each_that_is_let_in_has_descriptors_of_its_own(limit: str, descriptors: int) -> None:
+    settings = PlatformSettings()
+    one_more = settings.model_copy(update={limit: getattr(settings, limit) + 1})
+
+    assert one_more.most_descriptors - settings.most_descriptors == descriptors
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small TCP proxy before PostgreSQL: it can lead elsewhere, fall silent, break a line at a word, and change one."""
+"""A small TCP proxy before PostgreSQL: it can lead elsewhere, refuse, fall silent, break a line, and change a word."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +25,7 @@ class Proxy:
         self._changed = b"", b""
         self._lines: set[trio.CancelScope] = set()
         self._muted: set[_Line] = set()
+        self.accepting = trio.CancelScope()
 
     @property
     def lines(self) -> int:
@@ -43,6 +44,10 @@ class Proxy:
         """Swallow from now on what is said on the lines that there are; they stay open."""
         for line in self._muted:
             line.mute = line.deaf = True
+
+    def refuse(self) -> None:
+        """Take no more lines; those that there are stay."""
+        self.accepting.cancel()
 
     def break_at(self, word: bytes, *, forward: bool) -> None:
         """Break the next line on which a client says `word`, after the server got it or before."""
@@ -104,12 +109,19 @@ class _Line:
     deaf: bool = False  # nor does the server from the client
 
 
+async def _accept(proxy: Proxy, listeners: list[trio.SocketListener], lines: trio.Nursery) -> None:
+    with proxy.accepting:
+        await trio.serve_listeners(proxy.serve, listeners, handler_nursery=lines)
+    for listener in listeners:
+        listener.socket.close()
+
+
 @asynccontextmanager
 async def open_proxy(target: int) -> AsyncIterator[Proxy]:
     proxy = Proxy(target)
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         proxy.port = listeners[0].socket.getsockname()[1]
-        nursery.start_soon(trio.serve_listeners, proxy.serve, listeners)
+        nursery.start_soon(_accept, proxy, listeners, nursery)
         yield proxy
         nursery.cancel_scope.cancel()

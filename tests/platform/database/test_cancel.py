@@ -3,19 +3,21 @@
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import psycopg
 import pytest
 import trio
+import trio.testing
 from sqlalchemy import Connection
 
-from service.platform.database import Outcome, open_database
+from service.platform.database import Database, Outcome, Statement, open_database
 from service.platform.errors import OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import OTHERS, Observer, observe
+from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import (
     WAYS,
     Store,
@@ -264,3 +266,44 @@ async def cancel_at_commit(observer: Observer, scope: trio.CancelScope) -> None:
 async def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         await trio.sleep(0.001)
+
+
+def wait_for_lock(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7)")
+
+
+async def wait_on_a_thread(database: Database) -> None:
+    await database.run(wait_for_lock)
+
+
+async def wait_by_a_statement(database: Database) -> None:
+    await database.execute(Statement("wait_for_lock", "SELECT pg_advisory_xact_lock(7)"))
+
+
+@pytest.mark.parametrize("wait", [wait_on_a_thread, wait_by_a_statement])
+async def test_a_connection_for_which_a_cancel_may_be_under_way_is_not_used_again(
+    own_server: OwnServer, wait: Callable[[Database], Awaitable[None]]
+) -> None:
+    """Nobody knows whether a request that failed comes yet: it would end the next unit's statement."""
+    waiting = f"SELECT count(*) {OTHERS} AND wait_event = 'advisory'"
+    with trio.fail_after(25), observe(own_server.url) as observer:
+        async with (
+            open_proxy(own_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url(), database_connections=1)) as database,
+        ):
+            await database.run(select_one)
+            observer.ask("SELECT pg_advisory_lock(7)")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, database)
+                while not observer.ask(waiting):
+                    await trio.sleep(0.01)
+                proxy.refuse()
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.1)  # it has asked in vain
+                    observer.ask("SELECT pg_advisory_unlock(7)")
+            after = database.statistics()
+
+    assert after.cancels_sent > 0
+    assert (after.units[Outcome.CANCELLED], after.connections_idle, after.connections_in_use) == (1, 0, 0)

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Claims:
-    """What it claims is added to `held`; then `begin` is called."""
+    """What it claims is added to `held`; then `begin` is called. `age` is the seconds that a finished job is kept."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Claims:
         statistics: JobStatistics,
         *,
         worker: str,
+        age: float,
         begin: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -45,6 +46,7 @@ class Claims:
         self._limited = {one.name for one in self._kinds if one.concurrency is not None}
         self._statistics = statistics
         self._worker = worker
+        self._age = age
         self._begin = begin
         self._wake = trio.Event()
         self._look_at = -math.inf
@@ -141,7 +143,7 @@ class Claims:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn):
+            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn, age=self._age):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())

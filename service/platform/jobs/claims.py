@@ -21,6 +21,7 @@ from service.platform.jobs.table import IDLE
 
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
 LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
+STEP = 1.0  # seconds by which the database's clock may be ahead of what was expected: who lives extends in time then
 LINGER = 0.01  # seconds that what is enqueued after a claim waits for more that is
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class Claims:
         self._wake = trio.Event()
         self._look_at = -math.inf
         self._rescues_at = -math.inf  # no lease is over before: after an outage those that live extend theirs first
+        self._ahead = math.inf  # the database's clock, in seconds since 1970, less Trio's, at the latest look
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
@@ -128,13 +130,16 @@ class Claims:
 
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
+        begun, ahead = trio.current_time(), self._ahead
+        until = begun + ahead + STEP
         try:
-            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing)
+            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
         except Unavailable:
             self._rescues_at = math.inf
             raise
-        if self._rescues_at == math.inf:
-            self._rescues_at = trio.current_time() + LEASE
+        now, self._ahead = trio.current_time(), seen.now.timestamp() - begun
+        if self._rescues_at == math.inf or seen.now.timestamp() > now + ahead + STEP:
+            self._rescues_at = now + LEASE
         return seen
 
     async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:

@@ -221,6 +221,19 @@ async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Databa
     assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
 
 
+async def test_a_clock_that_was_put_forward_takes_nothing_from_who_lives(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    while not await database.read(is_up_for, 1.6):
+        await trio.sleep(0.1)
+    claimed = await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    before = (await database.run(store.look, (note,), lease=0.05, rescuing=False)).now.timestamp()
+
+    seen = await database.run(store.look, (note,), lease=0.05, until=before)
+    assert (seen.rescued, await database.read(states)) == ({}, {"running": 1})
+    assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
+
+
 async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
     one_server: OwnServer, tmp_path: Path
 ) -> None:

@@ -89,7 +89,8 @@ class Browsers:
             raise Unavailable("the identity provider does not answer", retry_after=5, reason=AWAY) from away
         caller = await self._caller(given, begun)
         sid = caller.claims.get("sid")
-        session = await self._sessions.begin(caller, sid=sid if isinstance(sid, str) else None, before=before)
+        sid = sid if isinstance(sid, str) else None
+        session = await self._sessions.begin(caller, lifetime=self.lifetime, sid=sid, before=before)
         return SignedIn(session, begun.target)
 
     async def _caller(self, given: dict[str, Any], pending: Pending) -> Caller:

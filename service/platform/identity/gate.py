@@ -100,11 +100,12 @@ class Gate:
         return GUEST
 
     async def _find_ticket(self, ticket: str, scope: MutableMapping[str, Any]) -> Caller | None:
-        """Return for whom a ticket is; None when it does not hold, or the session in which it was made has ended."""
+        """Return for whom a ticket is; None when it does not hold, or the session in which it was made has ended.
+
+        Of one that was made in a session, it is the session that says until when, by whichever clock is here.
+        """
         caller, session = await self._redeem(ticket) or (None, None)
-        if session is not None and await self._find_session(session, scope) is None:
-            return None
-        return caller
+        return caller if session is None else await self._find_session(session, scope)
 
     async def _find_session(self, digest: bytes, scope: MutableMapping[str, Any]) -> Caller | None:
         """Return whose a session is, None when it has ended; a websocket on it ends with it from now on."""
@@ -114,7 +115,7 @@ class Gate:
         if stay is not None:  # before the look: an end in between must reach it
             stay.on_gone = sessions.hold(digest, stay)
         caller = await sessions.find(digest)
-        if caller is None or self._now() >= caller.expires:
+        if caller is None:
             return None
         scope[IN_SESSION] = digest
         return caller

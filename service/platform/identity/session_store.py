@@ -1,4 +1,7 @@
-"""The sessions of browsers, in the database. Their ids are stored as hashes alone."""
+"""The sessions of browsers, in the database. Their ids are stored as hashes alone.
+
+How long one lasts is measured by the database's clock alone: replicas differ, and each is told how much is left.
+"""
 
 import re
 from collections.abc import Collection
@@ -14,36 +17,47 @@ from service.platform.identity.tables import session_table
 CHANNEL = "identity"  # NOTIFY carries a hash in hexadecimal there: that session has ended
 _TELLING = re.compile(r"[0-9a-f]{64}")
 MOST_SESSIONS = 20  # of one subject; a new one ends the oldest
-_SESSION = Statement("read_session", "SELECT caller FROM identity_session WHERE hash = $1 AND expires > now()")
+_SESSION = Statement(
+    "read_session",
+    "SELECT caller, CAST(EXTRACT(epoch FROM expires - now()) AS float8)"
+    " FROM identity_session WHERE hash = $1 AND expires > now()",
+)
 _LOCK_SUBJECT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('sessions ' || :subject, 0))")
 
 
 def insert_session(
-    connection: Connection, *, digest: bytes, caller: Caller, sid: str | None, before: bytes | None
+    connection: Connection,
+    *,
+    digest: bytes,
+    caller: Caller,
+    lifetime: float,
+    sid: str | None,
+    before: bytes | None,
 ) -> tuple[int, int]:
-    """Keep a session, in place of the one that the browser had before, and of the oldest beyond the limit.
+    """Keep a session for `lifetime` seconds, in place of the one that the browser had before, and of the oldest ones.
 
-    Returns how many of each kind have ended. One subject's come one after the other: each would count without those
-    that are begun beside it.
+    Returns how many of each kind have ended, the latter as there may be MOST_SESSIONS. One subject's come one after the
+    other: each would count without those that are begun beside it. The new one is never the oldest, though the clock
+    was put back.
     """
     connection.execute(_LOCK_SUBJECT, {"subject": caller.subject})
     replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
-    expires = sa.func.to_timestamp(caller.expires)
+    expires = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lifetime)
     connection.execute(
         sa.insert(session_table).values(
             hash=digest, subject=caller.subject, sid=sid, caller=caller.to_json(), expires=expires
         )
     )
-    of_subject = sa.select(session_table.c.hash).where(session_table.c.subject == caller.subject)
-    newest = of_subject.order_by(session_table.c.made.desc(), session_table.c.hash).limit(MOST_SESSIONS)
-    of_all = session_table.c.subject == caller.subject, session_table.c.hash.not_in(newest)
-    return replaced, end_sessions(connection, *of_all)
+    others = session_table.c.subject == caller.subject, session_table.c.hash != digest
+    by_age = session_table.c.made.desc(), session_table.c.hash
+    newest = sa.select(session_table.c.hash).where(*others).order_by(*by_age).limit(MOST_SESSIONS - 1)
+    return replaced, end_sessions(connection, *others, session_table.c.hash.not_in(newest))
 
 
-async def read_session(database: Database, digest: bytes) -> Caller | None:
-    """Return whose a session is; None for one that is not there, or is over."""
+async def read_session(database: Database, digest: bytes) -> tuple[Caller, float] | None:
+    """Return whose a session is, and how many seconds are left of it; None for one that is not there, or is over."""
     rows = await database.fetch(_SESSION, digest)
-    return Caller.from_json(rows[0][0]) if rows else None
+    return (Caller.from_json(rows[0][0]), rows[0][1]) if rows else None
 
 
 def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[bytes]:

@@ -8,8 +8,10 @@ session at once. A notification may be missed: so `listen` looks at the table af
 Only the event loop touches any of this.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -36,17 +38,19 @@ class Sessions:
     def __init__(self, database: Database, statistics: IdentityStatistics) -> None:
         self._database = database
         self._statistics = statistics
-        self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        # whose, until when that is believed, and when it is over: by Trio's clock, which no step of the wall's moves
+        self._known: OrderedDict[bytes, tuple[Caller, float, float]] = OrderedDict()
         self._stays: dict[bytes, set[Stay]] = {}
         self._ends = 0  # how many ends were heard of
 
-    async def begin(self, caller: Caller, *, sid: str | None, before: str | None) -> str:
-        """Return the id of a new session; the one that the browser had before ends."""
+    async def begin(self, caller: Caller, *, lifetime: float, sid: str | None, before: str | None) -> str:
+        """Return the id of a new session of so many seconds; the one that the browser had before ends."""
         value, digest = make_id()
         replaced, crowded = await self._database.run(
             store.insert_session,
             digest=digest,
             caller=caller,
+            lifetime=lifetime,
             sid=sid,
             before=None if before is None else read_id(before),
         )
@@ -56,18 +60,24 @@ class Sessions:
         return value
 
     async def find(self, digest: bytes) -> Caller | None:
-        """Return whose a session is; None for one that is not there, or has ended."""
-        known = self._known.get(digest)
-        if known is not None and trio.current_time() < known[1]:
-            return known[0]
+        """Return whose a session is; None for one that is not there, or has ended.
+
+        When it expires is said by this process's clock as it is now: of what the database's says is left.
+        """
         begun, ends = trio.current_time(), self._ends
-        caller = await store.read_session(self._database, digest)
-        if caller is not None and ends == self._ends:  # else it may be the one that has ended meanwhile
-            self._known[digest] = caller, begun + POLL
-            self._known.move_to_end(digest)
-            if len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
-        return caller
+        known = self._known.get(digest)
+        if known is None or begun >= known[1]:
+            if (found := await store.read_session(self._database, digest)) is None:
+                return None
+            caller, left = found
+            known = caller, begun + min(POLL, left), begun + left
+            if ends == self._ends:  # else it may be the one that has ended meanwhile
+                self._known[digest] = known
+                self._known.move_to_end(digest)
+                if len(self._known) > MOST_KNOWN:
+                    self._known.popitem(last=False)
+        caller, _, over = known
+        return replace(caller, expires=time.time() + over - trio.current_time())
 
     async def end(self, value: str) -> None:
         """End a session, here at once and on the other replicas when they hear of it."""

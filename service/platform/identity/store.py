@@ -16,6 +16,9 @@ def select_log_key(connection: Connection) -> bytes:
 
 
 TICKET_SECONDS = 30
+_HOLDS = sa.func.make_interval(0, 0, 0, 0, 0, 0, TICKET_SECONDS)
+# One that is yet to be made is of before the clock was put back, and would hold until it has caught up.
+_YOUNG = ticket_table.c.made.between(sa.func.now() - _HOLDS, sa.func.now() + _HOLDS)
 
 
 def insert_ticket(connection: Connection, *, digest: bytes, caller: Caller, session: bytes | None) -> None:
@@ -28,8 +31,7 @@ def insert_ticket(connection: Connection, *, digest: bytes, caller: Caller, sess
 
 def redeem_ticket(connection: Connection, *, digest: bytes) -> tuple[Caller, bytes | None] | None:
     """Take a ticket away; return for whom it was, and of which session. None if it is not there, or too old."""
-    young = ticket_table.c.made > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, TICKET_SECONDS)
-    taken = sa.delete(ticket_table).where(ticket_table.c.hash == digest).returning(ticket_table.c.caller, young)
+    taken = sa.delete(ticket_table).where(ticket_table.c.hash == digest).returning(ticket_table.c.caller, _YOUNG)
     row = connection.execute(taken).one_or_none()
     if row is None or not row[1]:
         return None
@@ -40,5 +42,4 @@ def redeem_ticket(connection: Connection, *, digest: bytes) -> tuple[Caller, byt
 
 def delete_old_tickets(connection: Connection) -> int:
     """Delete the tickets that nobody can use any more."""
-    old = ticket_table.c.made <= sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, TICKET_SECONDS)
-    return connection.execute(sa.delete(ticket_table).where(old)).rowcount
+    return connection.execute(sa.delete(ticket_table).where(~_YOUNG)).rowcount

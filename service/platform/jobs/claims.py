@@ -21,13 +21,14 @@ from service.platform.jobs.table import IDLE
 
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
 LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
+STEP = 1.0  # seconds by which the database's clock may be ahead of what was expected: who lives extends in time then
 LINGER = 0.01  # seconds that what is enqueued after a claim waits for more that is
 
 log = structlog.get_logger(__name__)
 
 
 class Claims:
-    """What it claims is added to `held`; then `begin` is called."""
+    """What it claims is added to `held`; then `begin` is called. `age` is the seconds that a finished job is kept."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Claims:
         statistics: JobStatistics,
         *,
         worker: str,
+        age: float,
         begin: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -45,10 +47,12 @@ class Claims:
         self._limited = {one.name for one in self._kinds if one.concurrency is not None}
         self._statistics = statistics
         self._worker = worker
+        self._age = age
         self._begin = begin
         self._wake = trio.Event()
         self._look_at = -math.inf
         self._rescues_at = -math.inf  # no lease is over before: after an outage those that live extend theirs first
+        self._ahead = math.inf  # the database's clock, in seconds since 1970, less Trio's, at the latest look
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
@@ -126,13 +130,16 @@ class Claims:
 
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
+        begun, ahead = trio.current_time(), self._ahead
+        until = begun + ahead + STEP
         try:
-            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing)
+            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
         except Unavailable:
             self._rescues_at = math.inf
             raise
-        if self._rescues_at == math.inf:
-            self._rescues_at = trio.current_time() + LEASE
+        now, self._ahead = trio.current_time(), seen.now.timestamp() - begun
+        if self._rescues_at == math.inf or seen.now.timestamp() > now + ahead + STEP:
+            self._rescues_at = now + LEASE
         return seen
 
     async def _take_turns(self, now: datetime) -> tuple[bool, float | None]:
@@ -141,7 +148,7 @@ class Claims:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn):
+            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn, age=self._age):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())

@@ -81,14 +81,18 @@ _INSERT_MANY = text(f"""
     SELECT :kind, CAST(one AS jsonb), :priority, {_RUN_AT}, :trace FROM unnest(CAST(:arguments AS text[])) one""")  # noqa: S608  constants
 
 
-def take_turn(connection: Connection, job: Job[...], turn: datetime) -> bool:
+def take_turn(connection: Connection, job: Job[...], turn: datetime, *, age: float) -> bool:
     """Let the turn of a schedule wait, once in the whole cluster; return whether the table knows that turn then.
 
     A schedule that was never seen begins with its next turn. While one turn is unfinished no other comes; of those that
-    were missed meanwhile, and of those missed while nothing ran, the latest is made up for.
+    were missed meanwhile, and of those missed while nothing ran, the latest is made up for. The clock may have been
+    ahead when the newest was taken: one before it comes all the same, unless it was longer ago than the `age`, in
+    seconds, for which turns are kept, as it may have run then.
     """
-    newest: datetime | None = connection.execute(_NEWEST_TURN, {"kind": job.name}).scalar()
-    if newest is not None and newest >= turn:
+    values = {"kind": job.name, "turn": turn, "age": age}
+    newest: datetime | None
+    newest, is_over = connection.execute(_NEWEST_TURN, values).one_or_none() or (None, False)
+    if is_over:
         return True
     if newest is not None and connection.execute(_UNFINISHED, {"kind": job.name}).scalar():
         return False
@@ -98,7 +102,10 @@ def take_turn(connection: Connection, job: Job[...], turn: datetime) -> bool:
     return True
 
 
-_NEWEST_TURN = text("SELECT turn FROM job WHERE kind = :kind AND turn IS NOT NULL ORDER BY turn DESC LIMIT 1")
+_NEWEST_TURN = text("""
+    SELECT turn, turn >= :turn AND (turn > CAST(:turn AS timestamptz) + make_interval(secs => :age)
+        OR EXISTS (SELECT FROM job taken WHERE taken.kind = :kind AND taken.turn = :turn)) AS is_over
+    FROM job WHERE kind = :kind AND turn IS NOT NULL ORDER BY turn DESC LIMIT 1""")
 _UNFINISHED = text("""
     SELECT EXISTS (SELECT FROM job WHERE kind = :kind AND state = 'waiting' AND turn IS NOT NULL)
         OR EXISTS (SELECT FROM job WHERE kind = :kind AND state = 'running' AND turn IS NOT NULL)""")

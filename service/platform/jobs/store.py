@@ -23,7 +23,9 @@ What cannot happen, and why.
   or a cut network: who would rescue has had the database for as long.
 - A job that waits for hours because the server's clock was put back: a lease that ends later than any can is over too,
   and a server whose start is yet to come has been up for long enough.
-- Put forward, the clock ends all leases; those that live are lost to their workers, and what they write is taken back.
+- A rescue of all that runs because the server's clock was put forward, or went on while the machine was asleep: who
+  would rescue knows what time it can be there, and by a later one lets those that live extend theirs first. A worker
+  that has just begun does not know. What it takes is lost to who had it, and what that one writes is taken back.
 - A change that is lost because a job under the same key was waiting: enqueueing locks the waiting row until the
   transaction ends, claims skip locked rows, so the job starts after the change is there to be seen. A running one does
   not keep another from waiting; when it fails, the other stands for it.
@@ -294,20 +296,26 @@ _END = text("""
     RETURNING job.state""")
 
 
-def look(connection: Connection, kinds: Sequence[Job[...]], *, lease: float, rescuing: bool = True) -> Outlook:
-    """Rescue what no worker holds any more, and tell when to look again."""
-    rescued = rescue(connection, {one.name: one.retries for one in kinds}, lease=lease) if rescuing else {}
+def look(
+    connection: Connection, kinds: Sequence[Job[...]], *, lease: float, rescuing: bool = True, until: float = math.inf
+) -> Outlook:
+    """Rescue what no worker holds any more, and tell when to look again; `until` is as for `rescue`."""
+    retries = {one.name: one.retries for one in kinds}
+    rescued = rescue(connection, retries, lease=lease, until=until) if rescuing else {}
     row = connection.execute(_OUTLOOK, {"kinds": [one.name for one in kinds]}).one()
     return Outlook(ready=row.ready, due=row.due, lease=row.lease, rescued=rescued, now=row.now)
 
 
-def rescue(connection: Connection, retries: Mapping[str, int], *, lease: float) -> dict[str, int]:
+def rescue(
+    connection: Connection, retries: Mapping[str, int], *, lease: float, until: float = math.inf
+) -> dict[str, int]:
     """End the claims whose lease is over, an attempt spent; return how many, by kind.
 
+    None, if it is later than `until` by the server's clock, in seconds since 1970: it was put forward.
     A job of a kind that this release does not know is rescued too: it waits for one that does.
     """
     rescued: dict[str, int] = {}
-    for row in connection.execute(_LOST, {"lease": lease}).all():
+    for row in connection.execute(_LOST, {"lease": lease, "until": until}).all():
         why = f"worker {row.worker} was killed, frozen or cut off"
         _end(connection, row.id, row.claim, error=why, retries=retries.get(row.kind), pause=0)
         rescued[row.kind] = rescued.get(row.kind, 0) + 1
@@ -320,6 +328,7 @@ _LOST = text("""
         AND leased_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 2 * make_interval(secs => :lease)
         AND pg_postmaster_start_time() NOT BETWEEN clock_timestamp() - make_interval(secs => :lease)
             AND clock_timestamp() + make_interval(secs => :lease)
+        AND clock_timestamp() <= to_timestamp(:until)
     ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
 _FIRST = f"""
     unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (

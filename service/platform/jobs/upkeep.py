@@ -54,7 +54,8 @@ class Upkeep:
 def sweep(connection: Connection, *, age: float) -> int:
     """Delete up to 1,000 jobs that were done or discarded `age` seconds ago; return how many.
 
-    The latest turn of a schedule stays: it is how the next one is known to be the next.
+    The latest turn of a schedule stays: it is how the next one is known to be the next. So do those that are less than
+    `age` before it: by them it is known what has run, should the clock be put back.
     """
     return connection.execute(_SWEEP, {"age": age}).rowcount
 
@@ -63,5 +64,6 @@ _SWEEP = text("""
     DELETE FROM job WHERE id IN (
         SELECT id FROM job
         WHERE state IN ('done', 'discarded') AND finished_at < now() - make_interval(secs => :age)
-            AND (turn IS NULL OR turn < (SELECT max(later.turn) FROM job later WHERE later.kind = job.kind))
+            AND (turn IS NULL OR turn + make_interval(secs => :age)
+                < (SELECT max(later.turn) FROM job later WHERE later.kind = job.kind))
         ORDER BY finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED)""")

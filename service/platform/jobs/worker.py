@@ -70,7 +70,13 @@ class Worker:
         self._held = Held(concurrency)
         self.ledger = Ledger(own, statistics, written=self.wake, due=self._look_after)
         self._claims = Claims(
-            self.ledger, self._held, self._kinds, statistics, worker=self.name, begin=self._fill_slots
+            self.ledger,
+            self._held,
+            self._kinds,
+            statistics,
+            worker=self.name,
+            age=settings.jobs_retention,
+            begin=self._fill_slots,
         )
         self._done = Done(self.ledger, self._held, self._claims)
         self._slots = 0

@@ -22,15 +22,16 @@ class Rows:
 
     def __init__(self, *digests: bytes) -> None:
         self.live = set(digests)
+        self.left = 3_600.0  # seconds of each
         self.reads = 0
         self.may_answer = trio.Event()
         self.may_answer.set()
         self.committed: Callable[[], object] = lambda: None  # called when a session's end is committed
         self.tell, self._told = trio.open_memory_channel[Collection[str] | None](10)
 
-    async def fetch(self, _: object, digest: bytes) -> list[tuple[dict[str, Any]]]:
+    async def fetch(self, _: object, digest: bytes) -> list[tuple[dict[str, Any], float]]:
         self.reads += 1
-        rows = [(Caller(subject="ada").to_json(),)] if digest in self.live else []
+        rows = [(Caller(subject="ada").to_json(), self.left)] if digest in self.live else []
         await self.may_answer.wait()
         return rows
 
@@ -70,6 +71,17 @@ async def test_what_was_read_is_believed_for_so_long_and_no_longer(mock_clock: M
         assert await sessions.find(ONE) is not None
         assert rows.reads == 1
         mock_clock.jump(0.1)
+
+        assert await sessions.find(ONE) is None
+
+
+async def test_what_is_known_is_over_when_nothing_is_left_of_it(mock_clock: MockClock) -> None:
+    rows = Rows(ONE)
+    rows.left = POLL / 2
+    async with open_sessions(rows) as sessions:
+        assert await sessions.find(ONE) is not None
+        rows.live.clear()
+        mock_clock.jump(POLL / 2)
 
         assert await sessions.find(ONE) is None
 

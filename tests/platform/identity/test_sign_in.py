@@ -611,9 +611,8 @@ async def test_a_session_is_over_in_time_and_one_has_only_so_many(
 
 async def test_those_who_sign_in_at_once_have_as_many_sessions_together(make_settings: MakeSettings) -> None:
     def begin(connection: Connection) -> None:
-        insert_session(
-            connection, digest=make_id()[1], caller=Caller(subject="ada", expires=9e9), sid=None, before=None
-        )
+        ada = Caller(subject="ada", expires=9e9)
+        insert_session(connection, digest=make_id()[1], caller=ada, lifetime=60, sid=None, before=None)
 
     def begin_and_linger(connection: Connection) -> None:
         begin(connection)

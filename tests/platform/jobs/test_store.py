@@ -235,6 +235,19 @@ async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Databa
     assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
 
 
+async def test_a_clock_that_was_put_forward_takes_nothing_from_who_lives(database: Database) -> None:
+    await database.run(enqueue, note, number=1)
+    while not await database.read(is_up_for, 1.6):
+        await trio.sleep(0.1)
+    claimed = await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    before = (await database.run(store.look, (note,), lease=0.05, rescuing=False)).now.timestamp()
+
+    seen = await database.run(store.look, (note,), lease=0.05, until=before)
+    assert (seen.rescued, await database.read(states)) == ({}, {"running": 1})
+    assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
+
+
 async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
     one_server: OwnServer, tmp_path: Path
 ) -> None:
@@ -385,14 +398,15 @@ def minutely(connection: Connection, *, turn: datetime) -> None: ...
 
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEPT = 60.0  # seconds
 
 
 async def test_a_turn_waits_once_and_the_first_that_is_ever_seen_not_at_all(database: Database) -> None:
     for _ in range(2):
-        assert await database.run(take_turn, minutely, NOON)
+        assert await database.run(take_turn, minutely, NOON, age=KEPT)
     assert await claim(database, minutely) == []
     for _ in range(2):
-        assert await database.run(take_turn, minutely, NOON + timedelta(minutes=1))
+        assert await database.run(take_turn, minutely, NOON + timedelta(minutes=1), age=KEPT)
     [one] = await claim(database, minutely)
 
     assert minutely.load(one.arguments) == {"turn": NOON + timedelta(minutes=1)}
@@ -400,18 +414,18 @@ async def test_a_turn_waits_once_and_the_first_that_is_ever_seen_not_at_all(data
 
 async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(database: Database) -> None:
     for minute in range(2):
-        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute))
+        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute), age=KEPT)
     claimed = await claim(database, minutely)
 
-    assert not await database.run(take_turn, minutely, NOON + timedelta(minutes=2))
+    assert not await database.run(take_turn, minutely, NOON + timedelta(minutes=2), age=KEPT)
     await database.run(store.finish_many, claimed)
-    assert await database.run(take_turn, minutely, NOON + timedelta(minutes=5))
+    assert await database.run(take_turn, minutely, NOON + timedelta(minutes=5), age=KEPT)
     assert len(await claim(database, minutely)) == 1
 
 
 async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database: Database) -> None:
-    for minute in range(3):
-        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute))
+    for minute in range(4):
+        await database.run(take_turn, minutely, NOON + timedelta(minutes=minute), age=KEPT)
         await database.run(store.finish_many, await claim(database, minutely))
     await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
     old, dead, _ = await claim(database)
@@ -419,10 +433,22 @@ async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database:
     await database.run(store.fail, dead, error="no", retries=0, pause=0)
     await database.run(age)
 
-    assert await database.run(sweep, age=60) == 3  # two turns and the old one
-    assert await database.read(states) == {"done": 1, "dead": 1, "running": 1}
-    assert await database.run(take_turn, minutely, NOON + timedelta(minutes=2))
+    assert await database.run(sweep, age=KEPT) == 3  # two turns and the old one
+    assert await database.read(states) == {"done": 2, "dead": 1, "running": 1}
+    for minute in range(4):  # as when the clock is put back: what has run runs no more, though it is not there now
+        assert await database.run(take_turn, minutely, NOON + timedelta(minutes=minute), age=KEPT)
     assert await claim(database, minutely) == []
+
+
+async def test_a_clock_that_was_ahead_for_a_moment_takes_no_turn_away(database: Database) -> None:
+    turns = []
+    for minute in (0, 1, 60, 1, 2, 60, 2, 3):
+        assert await database.run(take_turn, minutely, NOON + timedelta(minutes=minute), age=3_600)
+        claimed = await claim(database, minutely)
+        turns += [(minutely.load(one.arguments)["turn"] - NOON) // timedelta(minutes=1) for one in claimed]
+        await database.run(store.finish_many, claimed)
+
+    assert turns == [1, 60, 2, 3]
 
 
 def age(connection: Connection) -> None:

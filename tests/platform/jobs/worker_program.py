@@ -148,7 +148,7 @@ def forget_the_lost() -> None:
 def fail_the_lost() -> None:
     """Take a lost worker for a failed job: dead instead of run again."""
     rescue = store.rescue
-    store.rescue = lambda connection, retries, *, lease: rescue(connection, dict.fromkeys(retries, 0), lease=lease)
+    store.rescue = lambda connection, retries, **how: rescue(connection, dict.fromkeys(retries, 0), **how)
 
 
 def finish_apart() -> None:

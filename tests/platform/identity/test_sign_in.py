@@ -637,9 +637,8 @@ async def test_of_more_sessions_than_a_statement_has_parameters_those_that_live_
     """As many as a replica may have websockets: `SERVICE_MAX_WEBSOCKETS` goes up to a million."""
     _, digest = make_id()
     async with open_database(make_settings()) as database:
-        await database.run(
-            insert_session, digest=digest, caller=Caller(subject="ada", expires=9e9), sid=None, before=None
-        )
+        ada = Caller(subject="ada", expires=9e9)
+        await database.run(insert_session, digest=digest, caller=ada, lifetime=600, sid=None, before=None)
         held = {digest, *(number.to_bytes(32) for number in range(2**16))}
 
         assert await database.read(select_live, digests=held) == {digest}

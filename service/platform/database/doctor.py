@@ -31,19 +31,20 @@ from service.platform.settings import PlatformSettings
 # What the role lacks on the features' tables that are there, a row for each table. A feature that only reads some of
 # its tables needs less; to say which is the feature's, so that this is a warning.
 SELECT_LACKING = """
-SELECT relname, string_agg(lower(privilege), ', ')
-FROM pg_class, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
-WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p')
+SELECT relname, string_agg(lower(privilege), ', ' ORDER BY place)
+FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS wanted (privilege, place), pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = current_schema() AND relkind IN ('r', 'p')
     AND NOT has_table_privilege(pg_class.oid, privilege)
 GROUP BY relname
 ORDER BY relname
 """
 
-# Where somebody has migrated: the catalogue shows it also to a role that may not use the schema.
+# Where else somebody has migrated: the catalogue shows it also to a role that may not use the schema.
 SELECT_MIGRATED = f"""
 SELECT string_agg(quote_ident(nspname), ', ' ORDER BY nspname)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE relname = '{STATE_TABLE}' AND relkind = 'r'
+WHERE relname = '{STATE_TABLE}' AND relkind = 'r' AND nspname <> current_schema()
 """  # noqa: S608  a constant
 # How many connections there are at most, and whose limit the lowest is; those of roles and databases bind no superuser.
 SELECT_MOST = """

@@ -40,7 +40,7 @@ def _read(data: Path) -> tuple[str, dict[str, str]]:
 
 
 def _texts(migrations: Path) -> Iterator[tuple[str, str]]:
-    for file in (migrations / "versions").glob("*.py"):
+    for file in (migrations / "versions").glob("[!.]*.py"):  # an editor's lock is a link to nowhere
         text = file.read_text(errors="replace")
         if found := _REVISION.search(text):
             yield found[1], text

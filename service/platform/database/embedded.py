@@ -143,8 +143,11 @@ def _acquire(lock: IO[str], data: Path) -> None:
 
 @contextmanager
 def _socket_directory(data: Path) -> Iterator[Path]:
-    """Yield where the socket goes: the data directory, which is ours alone, unless its path is too long for that."""
-    if _is_short(data):
+    """Yield where the socket goes: the data directory, which is ours alone, unless its path is too long for that.
+
+    Nor may it hold a comma, which parts one directory from the next.
+    """
+    if _is_short(data) and "," not in str(data):
         yield data
         return
     for place in (tempfile.gettempdir(), *SHORT_PLACES):  # the first may be as long: TMPDIR names it

@@ -136,7 +136,7 @@ class Lane:
         try:
             return await self._hop(name, pooled, *begin(pooled))
         except DeadAtBegin as error:
-            raise DatabaseAway("PostgreSQL ends each connection at once") from error
+            raise DatabaseAway("PostgreSQL ends each connection at once") from error.__cause__
         except StalePlan as error:
             altered = "a table was altered while the unit ran; nothing is committed"
             raise DatabaseUnable(altered, sqlstate=UNSUPPORTED) from error

@@ -8,9 +8,10 @@ what was committed before is in the tables.
 Notifications are handed out as soon as they are read: each listener has a set of payloads that wait for it. One that
 does not ask for theirs while MOST of them come in is told to catch up instead, so what waits is bounded.
 
-After a connection is lost another is opened, at once, and then after the pauses of background.py: all are told to catch
-up once their channels are listened to again. A line that falls silent and stays open, as behind a proxy, is told from
-one on which nothing is said by a question every QUIET seconds, whose answer has its limit.
+After a connection is lost another is opened, at once, and then after the pauses of background.py, also where each is
+lost as soon as it is there: all are told to catch up once their channels are listened to again. A line that falls
+silent and stays open, as behind a proxy, is told from one on which nothing is said by a question every QUIET seconds,
+whose answer has its limit.
 """
 
 from collections.abc import AsyncIterator, Callable, Set
@@ -89,6 +90,7 @@ class Listener:
         self._listeners: dict[Wakeups, None] = {}
         self._changed = trio.Event()
         self._waiting: trio.CancelScope | None = None
+        self._lost = float("-inf")  # when a connection was lost last
 
     def add(self, wakeups: Wakeups) -> None:
         self._listeners[wakeups] = None
@@ -124,8 +126,11 @@ class Listener:
                     await self._follow_soon(pgconn, heard)
                 try:
                     await self._wait(pgconn)
-                except (psycopg.Error, OSError):
+                except (psycopg.Error, OSError) as error:
                     log.warning("listener lost its connection")
+                    before, self._lost = self._lost, trio.current_time()
+                    if self._lost - before < QUIET:  # all who listen would read their tables at each
+                        raise DatabaseAway("PostgreSQL ends the listener's connections again and again") from error
                     return  # and another is opened at once
         finally:
             pgconn.finish()

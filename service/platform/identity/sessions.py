@@ -115,9 +115,8 @@ class Sessions:
             async for payloads in wakeups:
                 if payloads is None:
                     await self._look()
-                for payload in payloads or ():
-                    if (digest := store.read_telling(payload)) is not None:
-                        await self._end(digest)
+                else:
+                    await self._end(*filter(None, map(store.read_telling, payloads)))
 
     async def poll(self) -> None:
         """Look at the table, for ever."""
@@ -129,17 +128,17 @@ class Sessions:
         self._known.clear()
         if held := set(self._stays):
             live = await self._database.read(store.select_live, digests=held)
-            for digest in held - live:
-                await self._end(digest)
+            await self._end(*(held - live))
 
-    async def _end(self, digest: bytes) -> None:
-        """End the websockets of a session, one after the other and all within TELL seconds.
+    async def _end(self, *digests: bytes) -> None:
+        """End the websockets of sessions, one after the other and all within TELL seconds.
 
         Others have their turns between any two: what ended together would hold up each of them by all.
         """
         self._ends += 1
-        self._known.pop(digest, None)
-        stays = tuple(self._stays.pop(digest, ()))
+        for digest in digests:
+            self._known.pop(digest, None)
+        stays = [stay for digest in digests for stay in self._stays.pop(digest, ())]
         begun, told, count = trio.current_time(), 0, len(stays)
         turn = min(TURN, TELL / max(1, count))
         while told < count:

@@ -28,7 +28,7 @@ What cannot happen, and why.
   that has just begun does not know. What it takes is lost to who had it, and what that one writes is taken back.
 - A change that is lost because a job under the same key was waiting: enqueueing locks the waiting row until the
   transaction ends, claims skip locked rows, so the job starts after the change is there to be seen. A running one does
-  not keep another from waiting; when it fails, the other stands for it.
+  not keep another from waiting; when it fails, the other stands for it, also when that runs by then.
 """
 
 import math
@@ -273,7 +273,8 @@ def _end(
     return state
 
 
-# One that another waits for under the same key is over: that one stands for it.
+# One that another waits for under the same key is over: that one stands for it. So does a later one that runs and has
+# the newer arguments: were this one to wait again, it would stand for that one.
 _END = text("""
     UPDATE job SET
         state = next.state, claim = job.claim, leased_until = NULL, worker = NULL,
@@ -285,6 +286,9 @@ _END = text("""
             WHEN mine.failures + mine.spent > CAST(:retries AS int) THEN 'dead'
             WHEN EXISTS (
                 SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'waiting'
+            ) OR mine.key IS NOT NULL AND EXISTS (
+                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'running'
+                    AND twin.id > mine.id
             ) THEN 'done'
             ELSE 'waiting' END AS state
         FROM (

@@ -139,7 +139,7 @@ class Worker:
         async with self.ledger.own.listen(CHANNEL) as wakeups:
             async for payloads in wakeups:
                 self.wake()
-                if LATER in (payloads or ()):
+                if payloads is None or LATER in payloads:
                     self._look_after(0)
 
     async def beat(self) -> None:

@@ -146,6 +146,12 @@ def test_a_temporary_directory_that_is_as_long_is_none_either(directory: Path) -
         assert announced(process)
 
 
+def test_a_comma_in_the_path_is_no_obstacle(directory: Path) -> None:
+    """It parts directories of sockets to the server, and hosts to its clients."""
+    with open_embedded(directory / "mine, and yours" / "postgres", durable=False) as server:
+        assert answers(server.url)
+
+
 def test_stopping_twice_is_fine(data: Path) -> None:
     with open_embedded(data) as server:
         server.stop()

@@ -15,10 +15,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from trio.testing import MockClock
 
-from service.platform.database import Database, Outcome, open_database
+from service.platform.database import Database, Outcome, Statement, open_database
 from service.platform.database.address import STATEMENT_MARGIN
 from service.platform.database.doctor import ask
 from service.platform.database.lane import STATEMENTS
+from service.platform.database.sqlstate import one_line, sqlstate_of
 from service.platform.database.wire import ANSWER_LIMIT, CONNECT_LIMIT
 from service.platform.errors import DatabaseAway, OutcomeUnknown
 from service.platform.settings import PlatformSettings
@@ -37,6 +38,8 @@ from tests.platform.database.units import (
     select_one,
     sleep,
 )
+
+END_ITSELF = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 type How = Literal["fast", "immediate"]
 
@@ -157,6 +160,22 @@ async def test_a_line_that_dies_while_a_unit_reads_by_it_is_replaced_unseen(own_
 
             assert await database.read(count) == 0
             assert database.statistics().lines_replaced == 1
+
+
+@pytest.mark.parametrize("way", ["read", "fetch"])
+async def test_what_ended_both_lines_of_a_unit_that_reads_is_told(own_server: OwnServer, way: str) -> None:
+    """The log says it to whoever looks for the cause, and a job is judged by it."""
+
+    def end(connection: Connection) -> None:
+        connection.execute(text(END_ITSELF))
+
+    async with open_database(PlatformSettings(database_url=own_server.url)) as database:
+        with pytest.raises(DatabaseAway) as refused:
+            await (database.read(end) if way == "read" else database.fetch(Statement("end", END_ITSELF)))
+
+    assert refused.value.__cause__ is not None
+    assert sqlstate_of(refused.value.__cause__) == "57P01"
+    assert "terminating connection due to administrator command" in one_line(refused.value)
 
 
 @pytest.mark.parametrize("store", WAYS)

@@ -407,6 +407,23 @@ async def test_a_line_that_falls_silent_while_nobody_says_anything_is_replaced(
             assert await anext(wakeups) == frozenset({"x"})
 
 
+async def test_a_line_that_is_lost_again_and_again_is_opened_after_pauses(one_server: OwnServer) -> None:
+    """Else all who listen read their tables dozens of times a second, and each loss is a line in the log."""
+    losses = 0
+    with trio.fail_after(30):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url())) as database,
+            database.listen("room") as wakeups,
+        ):
+            while await anext(wakeups) is None and "listen.Listener.run" not in database.failing_tasks:
+                assert losses < 20
+                proxy.cut()
+                losses += 1
+
+    assert losses >= 2, "the first is no reason to wait"
+
+
 async def test_a_listener_that_is_not_let_in_is_not_well_again_in_between(
     one_server: OwnServer, mock_clock: MockClock
 ) -> None:

@@ -136,3 +136,29 @@ async def test_who_signs_out_and_hangs_up_leaves_no_websocket_behind(autojump_cl
             await sessions.end(value)
 
         assert all(stay.over for stay in stays)
+
+
+async def test_others_have_their_turns_while_websockets_of_many_sessions_end(autojump_clock: MockClock) -> None:
+    """As those of one session do: so everybody is signed out, by a DELETE of all that is in the table."""
+    rows = Rows()
+    told, turns, most = list[int](), 0, 1_000
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.sleep(0.001)
+            turns += 1
+
+    async with open_sessions(rows) as sessions, trio.open_nursery() as others:
+        for number in range(most):
+            sessions.hold(number.to_bytes(32), Stay(lambda _: told.append(turns)))
+        others.start_soon(take_turns)
+        begun = trio.current_time()
+        await rows.tell.send(None)
+        while len(told) < most:
+            await trio.sleep(0.01)
+        others.cancel_scope.cancel()
+
+        assert told[-1] - told[0] >= most // 4
+        assert trio.current_time() - begun < 1, "a thousand within a second"
+        assert sessions.held == 0

@@ -388,6 +388,20 @@ async def test_two_of_a_key_that_are_lost_at_once_leave_one(database: Database) 
     await database.run(store.rescue, {}, lease=0.05)
 
     assert await database.read(states) == {"done": 1, "waiting": 1}
+    assert numbers(await claim(database)) == [2]
+
+
+async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:
+    """The older would stand for arguments that it does not have, and what was enqueued last would never be done."""
+    keyed = note.with_options(key="k")
+    running = []
+    for number in (1, 2):
+        await database.run(enqueue, keyed, number=number)
+        running += await claim(database)
+    ends = [await database.run(store.fail, one, error="no", retries=3, pause=0) for one in running]
+
+    assert ends == ["done", "waiting"]
+    assert numbers(await claim(database)) == [2]
 
 
 # turns

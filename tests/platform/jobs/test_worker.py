@@ -26,6 +26,7 @@ from service.platform.jobs import (
     operators,
     store,
 )
+from service.platform.jobs.enqueue import insert
 from service.platform.jobs.ledger import TOLERATED
 from service.platform.jobs.table import IDLE
 from service.platform.jobs.worker import BEAT
@@ -497,6 +498,30 @@ async def test_what_is_due_in_a_moment_begins_then(make_settings: MakeSettings) 
         await until(database, kinds.states, {"done": 3})
 
     assert max(begun) - begun[0] < 0.6 * IDLE
+
+
+async def test_what_is_due_in_a_moment_begins_then_though_nobody_was_told(make_settings: MakeSettings) -> None:
+    """Who has told while the worker did not listen is not heard; that it may have been is."""
+    begun: list[float] = []
+
+    @job()
+    async def note_time(_: JobContext) -> None:
+        begun.append(trio.current_time())
+
+    def cut_off(connection: Connection) -> None:
+        insert(connection, note_time.with_options(delay=0.5), "{}", None)
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+                 " AND datname = current_database()")
+        )  # fmt: skip
+
+    async with world(make_settings, note_time) as (database, _):
+        await database.run(enqueue, note_time)
+        await until(database, kinds.states, {"done": 1})
+        await database.run(cut_off)
+        await until(database, kinds.states, {"done": 2})
+
+    assert begun[1] - begun[0] < 0.6 * IDLE
 
 
 async def test_arguments_of_another_release_are_tried_again_also_without_retries(make_settings: MakeSettings) -> None:

@@ -220,6 +220,30 @@ def test_a_right_that_lacks_is_one_line(tmp_path: Path, one_server: OwnServer, t
 
 
 @waits_for_a_schema
+def test_a_schema_whose_migrations_were_all_taken_back_is_behind(tmp_path: Path, one_server: OwnServer) -> None:
+    migrate(settings_for(one_server.tcp_url))
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+        connection.execute("DELETE FROM schema_state")  # as Alembic's downgrade to base does
+    found = lines(run_to_end(tmp_path, "check", database_url=one_server.tcp_url, bind="127.0.0.1:0").stdout)
+
+    assert found["schema"].startswith("FAIL  schema       the schema is at nothing yet, this code needs"), found
+
+
+@waits_for_a_schema
+def test_a_right_that_lacks_in_a_schema_whose_name_wants_quotes_is_told(tmp_path: Path, one_server: OwnServer) -> None:
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+        connection.execute("""CREATE ROLE app LOGIN; ALTER ROLE app SET search_path = "Of-App"; CREATE SCHEMA "Of-App";
+            GRANT USAGE ON SCHEMA "Of-App" TO app""")
+        migrate(settings_for(f"{one_server.tcp_url}?options=-csearch_path%3D%22Of-App%22"))
+        connection.execute('GRANT SELECT ON ALL TABLES IN SCHEMA "Of-App" TO app')
+        url = one_server.tcp_url.replace("postgres@", "app@")
+        done = run_to_end(tmp_path, "check", database_url=url, bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+        connection.execute('DROP OWNED BY app; DROP SCHEMA "Of-App" CASCADE')
+
+    assert "no insert, update, delete on job; GRANT" in lines(done.stdout)["tables"], done.stdout
+
+
+@waits_for_a_schema
 @pytest.mark.parametrize(
     ("given", "line"),
     [

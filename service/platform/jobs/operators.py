@@ -46,15 +46,23 @@ _NEVER = "state = 'discarded', finished_at = clock_timestamp()"
 def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     """Let a dead or discarded job wait again, with all its retries.
 
-    Raises NotFound, and Conflict when another waits under its key: that one stands for it.
+    Raises NotFound, and Conflict when another waits under its key, or a later one runs: that one stands for it.
     """
     try:
         with connection.begin_nested():
             changed = _change(connection, id, _AGAIN, "dead discarded")
     except IntegrityError:
         raise Conflict(f"another job waits under the key of job {id}, and stands for it") from None
+    if connection.execute(_LATER_RUNS, {"id": id}).scalar():  # only now, as until then it might have waited yet
+        raise Conflict(f"a later job runs under the key of job {id}, and stands for it")
     notify(connection, CHANNEL)
     return changed
+
+
+_LATER_RUNS = text("""
+    SELECT EXISTS (
+        SELECT FROM job JOIN job later ON later.kind = job.kind AND later.key = job.key
+        WHERE job.id = :id AND later.state = 'running' AND later.id > job.id)""")
 
 
 def select_now(connection: Connection) -> datetime:

@@ -560,6 +560,22 @@ def waits_for_a_lock(connection: Connection) -> bool:
     return bool(connection.execute(text(query)).scalar_one())
 
 
+async def test_a_dead_job_beside_a_later_one_that_runs_is_not_retried(database: Database) -> None:
+    """Waiting, it would be given what is enqueued next, and end with that for the other to stand for it."""
+    keyed = note.with_options(key="k")
+    await database.run(enqueue, keyed, number=1)
+    [old] = await claim(database)
+    await database.run(store.fail, old, error="no", retries=0, pause=0)
+    await database.run(enqueue, keyed, number=2)
+    [new] = await claim(database)
+
+    with pytest.raises(Conflict, match=f"a later job runs under the key of job {old.id}, and stands for it"):
+        await database.run(operators.retry, old.id)
+    assert await database.read(states) == {"dead": 1, "running": 1}
+    await database.run(store.fail, new, error="no", retries=0, pause=0)
+    assert (await database.run(operators.retry, old.id))["state"] == "waiting"
+
+
 async def test_a_dead_job_that_another_stands_for_is_not_retried_and_the_operator_is_told(database: Database) -> None:
     keyed = note.with_options(key="a")
     [dead] = await die(database, keyed)

@@ -689,6 +689,7 @@ async def test_a_number_that_json_has_no_word_for_is_refused(
         ('{"weight": "1e999"}', "weight", "1e999"),
         ('{"weight": "\\u006ean"}', "weight", "nan"),
         ('{"weight": "\u2003nan"}', "weight", "\u2003nan"),
+        ('{"weight": "-n_an"}', "weight", "-n_an"),
         ('{"weight": 1, "size": "nan"}', "size", "nan"),
         ('{"weight": 1, "one_or_many": "inf"}', "one_or_many", "inf"),
         ('{"weight": 1, "one_or_many": ["inf"]}', "one_or_many.0", "inf"),
@@ -720,6 +721,9 @@ async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
         ({"maybe": -1.5}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '-1.5'"),
         ({"several": ["12:00", 5]}, "several.1: must be a time, such as 12:00:00, not '5'"),
         ({"lasts": 5}, "lasts: must be a duration, such as P1DT2H, not '5'"),
+        ({"maybe": "1.5e3"}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '1.5e3'"),
+        ({"maybe": 1e22}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '1e+22'"),
+        ({"lasts": 1e-7}, "lasts: must be a duration, such as P1DT2H, not '1e-07'"),
         ({"when": 5}, "when: must be a date and time, such as 2026-01-31T12:00:00Z, not '5'"),
         ({"counts": {"2026": 1}}, "counts.2026: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'"),
         (

@@ -18,8 +18,10 @@ from service.platform.errors import Invalid, cut
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 # What every body has to have, that holds one: most have none of it, and are not looked at.
-_MAYBE_INFINITE = re.compile(rb'"[\s\x80-\xff]*+[-+]?(?:nan|inf)|e\+?\d[\d_]+|(?<![\d_])[\d_]{300}|\\u', re.IGNORECASE)
-_MAYBE_EITHER = re.compile(_MAYBE_INFINITE.pattern + rb'|[:,\[{]\s*+(?:"\s*+)?[-+]?[\d.]++\s*+[",\]}]', re.IGNORECASE)
+_INFINITE = rb'"[\s\x80-\xff]*+[-+]?_*(?:n_*a_*n|i_*n_*f)|e_*\+?[\d_]{2,}|(?<![\d_])[\d_]{300}|\\u'
+_NUMBER = rb'[:,\[{]\s*+(?:"\s*+)?[-+]?[\d.]++(?:e[-+]?\d++)?\s*+[",\]}]'
+_MAYBE_INFINITE = re.compile(_INFINITE, re.IGNORECASE)
+_MAYBE_EITHER = re.compile(_INFINITE + b"|" + _NUMBER, re.IGNORECASE)
 
 _MOMENTS = {
     "date": "a date, such as 2026-01-31",
@@ -27,7 +29,7 @@ _MOMENTS = {
     "time": "a time, such as 12:00:00",
     "duration": "a duration, such as P1DT2H",
 }
-_DIGITS = re.compile(r"\s*[-+]?[\d.]+\s*")
+_DIGITS = re.compile(r"\s*[-+]?[\d.]+(?:[eE][-+]?\d+)?\s*")
 
 
 def refuse_mistaken(body: bytes, document: object, rule: Rule | None) -> None:
@@ -57,7 +59,7 @@ def wanted_of(value: object, schema: Mapping[str, Any]) -> str:
 def is_infinite(text: str) -> bool:
     """Whether a text is a number to Python, and none to JSON."""
     try:
-        return not math.isfinite(float(text))
+        return not math.isfinite(float(text.replace("_", "")))  # pydantic takes it out of words as well
     except ValueError:
         return False
 

@@ -217,9 +217,9 @@ class _App(Application):
         if getattr(self.view_functions[rule.endpoint], "no_deadline", False):
             return await super().dispatch_request(ctx)
         # move_on_after does the same, and checks a number that the settings have checked
-        with trio.CancelScope(deadline=trio.current_time() + self._request_deadline):
+        with trio.CancelScope(deadline=trio.current_time() + self._request_deadline) as scope:
             return await super().dispatch_request(ctx)
-        cast(JsonRequest, ctx.request).refuse_late()
+        cast(JsonRequest, ctx.request).refuse_late(scope.deadline)
         raise DeadlineExceeded(f"the request took longer than {self._request_deadline:g} seconds")
 
     async def handle_user_exception(

@@ -39,7 +39,7 @@ class Body(TrioBody):
     _patience = math.inf
     _size = 0
     _parts: list[bytes] | None = None  # of a reading of the whole that was cancelled, for the next
-    is_awaited = False  # whether the client has it: also when the wait was cancelled
+    given_up_at = -math.inf  # Trio's time at which a wait for the client was cancelled
 
     def bound(self, most: int, expected: int | None) -> None:
         """Take no more than `most` bytes. Raises RequestEntityTooLarge when the client says that it sends more."""
@@ -98,13 +98,15 @@ class Body(TrioBody):
     async def _wait_for_client(self) -> ASGIReceiveEvent:
         assert self._receive is not None  # noqa: S101  # who calls this has looked
         started = trio.current_time()
-        self.is_awaited = True
         with trio.move_on_after(self._patience) as waiting:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except trio.Cancelled:
+                self.given_up_at = trio.current_time()
+                raise
         if waiting.cancelled_caught:
             self._must_raise = late()
             raise self._must_raise
-        self.is_awaited = False
         # Only the waiting counts, so that a handler that takes its time between two reads costs the client nothing.
         # What came at the last moment may be taken behind it, as others have their turns.
         self._patience = max(0.0, self._patience - (trio.current_time() - started))
@@ -128,9 +130,9 @@ class Request(FewFields, TrioRequest):
         """Take a body of so many bytes at most. Raises RequestEntityTooLarge when it says that it is larger."""
         self.body.bound(most, self.content_length)
 
-    def refuse_late(self) -> None:
+    def refuse_late(self, deadline: float) -> None:
         """Raise RequestTimeout if the body is what was waited for when the time of the request was over."""
-        if self.body.is_awaited:
+        if self.body.given_up_at >= deadline:
             raise late()
 
     @property

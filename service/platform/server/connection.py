@@ -138,7 +138,9 @@ class ServerConnection(TCPServer):
 
     def leave(self, *, within: float = 0) -> None:
         """Close if nothing is asked of this connection within so many seconds; else it closes after the response."""
-        if self._idle and not (self._in_headers or self._closing or self._first or self._has_unread()):
+        if not self._idle or self._closing:
+            return
+        if not (self._in_headers or self._first or self._has_next or self._has_unread()):
             within = max(within, LAST_CALL) if self._is_new else within
             if not (within or self.outbox.waiting_bytes):
                 self._closing = True
@@ -156,6 +158,12 @@ class ServerConnection(TCPServer):
         except OSError:  # it is gone
             peer = None
         return client_of({"client": peer}) or "unknown"
+
+    @property
+    def _has_next(self) -> bool:
+        """Whether a request came together with the one that was just answered, and waits for the task that reads."""
+        protocol: Protocol | None = self.__dict__.get("protocol")
+        return protocol is not None and protocol.has_partial_request
 
     @property
     def _asked(self) -> dict[str, str]:

@@ -41,11 +41,21 @@ class HttpConnection(TrioASGIHTTPConnection):
         response = app.refuse_unmatched(context) or await app.answer(context)
         if isinstance(response, Document):
             await _send_whole(send, response.status, response.headers, response.body)
-        elif not isinstance(response, Response) or isinstance(response.response, DataBody):
-            await self._send_response(send, response)
-        elif (failed := await self._send_parts(send, response, context)) is not None:
+        elif (failed := await self._send_if_right(send, response, context)) is not None:
             answer = await app.answer(Context(app, cast(Any, self.scope), make), failed)
             await self._send_response(send, cast(ResponseTypes, answer))  # no document is taken here
+
+    async def _send_if_right(self, send: ASGISendCallable, response: ResponseTypes, context: Context) -> Failure | None:
+        """Send a response, and nothing of it if it cannot be sent as it says: then return the error."""
+        if isinstance(response, Response) and not isinstance(response.response, DataBody):
+            return await self._send_parts(send, response, context)
+        if isinstance(response, Response) and not suppress_body(self.scope["method"], response.status_code):
+            body = cast(DataBody, response.response)
+            told, length = response.content_length, len(body.data[body.begin : body.end])
+            if told not in {None, length}:
+                return ValueError(f"Content-Length: must be that of the body, which has {length} bytes, not {told}")
+        await self._send_response(send, response)
+        return None
 
     async def _send_parts(self, send: ASGISendCallable, response: Response, context: Context) -> Failure | None:
         """Send a body as it comes, and nothing of it if it fails before its first part: then return the error.

@@ -141,6 +141,7 @@ class Outbox:
         """Write nothing any more and let go whoever waits, the task that writes included."""
         self._closed = True
         self._forget()
+        self._head_begun = False
         if self._patience is not None:
             self._patience.cancel()
 

@@ -152,7 +152,7 @@ class Protocol(H11Protocol):
 
     @property
     def has_partial_request(self) -> bool:
-        """Whether the beginning of a request is here, and not the end of its headers."""
+        """Whether the beginning of a request is here, and not the end of its headers, or not yet looked for."""
         return self.stream is None and bool(self.connection.trailing_data[0])
 
     @property

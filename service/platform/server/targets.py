@@ -80,7 +80,8 @@ def refused_handshake(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, Head
     """Return status and headers of a refusal, or None for a handshake that is right (RFC 6455, 4.2.1 and 4.4)."""
     fields = [(name, value.strip()) for name, value in headers]
     if [value for name, value in fields if name == b"sec-websocket-version"] != [VERSION]:
-        return 426, [(b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")]
+        # Whoever sends an Upgrade names it in Connection (RFC 9110, 7.8): a proxy would hand it on otherwise.
+        return 426, [(b"sec-websocket-version", VERSION), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     if not all(value.isascii() for name, value in fields if name in _LISTS):  # of tokens (RFC 9110, 5.6.2)
         return 400, []
     keys = [value for name, value in fields if name == b"sec-websocket-key"]

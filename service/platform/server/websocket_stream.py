@@ -30,8 +30,9 @@ What cannot happen, and why:
 """
 
 import contextlib
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from hypercorn.protocol.events import Event, Request, StreamClosed
@@ -43,7 +44,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
 from service.platform.server.config import ServerConfig
-from service.platform.server.exchange import Exchange
+from service.platform.server.exchange import ConnectionTasks, Exchange
 from service.platform.server.frames import Frame, encode_message
 from service.platform.server.outbox import TooSlowError
 
@@ -220,6 +221,8 @@ class WebsocketStream(WSStream):
             self.state, self.handshake.accepted = ASGIWebsocketState.HANDSHAKE, False
             raise
         self.handshake = ACCEPTED
+        if (farewell := self.config.websockets.farewell) is not None:
+            cast(ConnectionTasks, self.task_group).start_soon(partial(self.shut, farewell))
 
     def _leave_seat(self) -> None:
         if self in self.config.websockets:

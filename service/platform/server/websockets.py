@@ -17,6 +17,7 @@ class Websockets:
     """One per process, shared with whoever drains it."""
 
     def __init__(self) -> None:
+        self.farewell: CloseReason | None = None  # of `close_all`: whoever is let in behind it is to go as well
         self._open: set[Closable] = set()
         self._empty = trio.Event()
         self._empty.set()
@@ -41,6 +42,7 @@ class Websockets:
 
     async def close_all(self, code: CloseReason) -> None:
         """Close every open websocket, all at once; takes no longer than the slowest, which is about a second."""
+        self.farewell = code
         async with trio.open_nursery() as nursery:
             for websocket in tuple(self._open):
                 nursery.start_soon(websocket.shut, code)

@@ -2,11 +2,17 @@
 
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
 import trio
+from quart import Blueprint, request
 
+from service.platform.feature import Feature, Resources
+from service.platform.http.limits import unlimited
+from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.features import SLOW, STREAMING
@@ -64,6 +70,37 @@ async def test_a_body_still_awaited_at_the_deadline_is_its_clients_fault(make_se
 
     assert (status, json.loads(body)["detail"]) == (408, "the body did not come in time")
     assert b"connection: close" in head.lower()
+
+
+@asynccontextmanager
+async def open_giving_up(_: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("giving_up", __name__)
+
+    @routes.post("/read")
+    @anyone
+    @unlimited("a test's")
+    async def read() -> str:
+        with trio.move_on_after(0.05):
+            await request.get_data()
+        await trio.Event().wait()
+        return ""
+
+    yield routes
+
+
+async def test_what_a_handler_does_once_it_waits_for_the_body_no_more_is_its_own_time(
+    make_settings: MakeSettings,
+) -> None:
+    binds = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+    giving_up = Feature("giving_up", open=open_giving_up)
+    async with (
+        booted(make_settings(**binds, request_deadline=0.5), [giving_up]) as urls,
+        await trio.open_tcp_stream("127.0.0.1", int(urls.public.rpartition(":")[2])) as client,
+    ):
+        await client.send_all(BEGUN)
+        status, _, body = await Reader(client).response()
+
+    assert (status, json.loads(body)["detail"]) == (504, "the request took longer than 0.5 seconds")
 
 
 async def test_a_stream_may_opt_out_of_the_deadline(make_settings: MakeSettings) -> None:

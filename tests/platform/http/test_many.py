@@ -43,6 +43,7 @@ class Item:
 class Parcel(BaseModel, defer_build=True):
     items: list[Item] = []
     type: str = "list"
+    metadata: dict[str, Item] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,18 @@ WRONG: dict[str, Any] = {"size": 1}
         lambda count: {"nested": [[1]] * count},
         lambda count: {"by_name": {str(number): WRONG for number in range(count)}},
         lambda count: {"parcel": {"items": [WRONG] * count}},
+        lambda count: {"parcel": {"metadata": {str(number): WRONG for number in range(count)}}},
     ],
-    ids=["numbers", "a tuple", "models", "models without their fields", "lists", "a mapping", "models within another"],
+    ids=[
+        "numbers",
+        "a tuple",
+        "models",
+        "models without their fields",
+        "lists",
+        "a mapping",
+        "models within another",
+        "pydantic's name",
+    ],
 )
 async def test_of_many_wrong_values_one_is_looked_at_and_told_as_of_one(make_settings: MakeSettings, of: Any) -> None:
     """1 MiB of empty objects, whose model has five fields, took 1.5 GB and held the event loop for five seconds."""

@@ -125,6 +125,36 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
             await client.get(path)
 
 
+@asynccontextmanager
+async def open_failing(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("failing", __name__)
+
+    @routes.get("/thing/<name>")
+    @anyone
+    @unlimited("a test's")
+    @replies(errors.Conflict)
+    async def thing(name: str) -> Wrong:
+        if name == "taken":
+            raise errors.Conflict("it is")
+        return {"number": 1}
+
+    yield routes
+
+
+FAILING = Feature("failing", open=open_failing)
+
+
+async def test_an_answer_is_described_beside_the_errors_that_its_route_declares(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [FAILING]) as urls, Client(urls.public) as client:
+        answers = [await client.get("/thing/free"), await client.get("/thing/taken")]
+        document = (await client.get(OPENAPI)).json()
+
+    described = document["paths"]["/thing/{name}"]["get"]["responses"]
+    assert [answer.status_code for answer in answers] == [200, 409]
+    assert described["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Wrong"}
+    assert "409" in described
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -381,6 +411,7 @@ class Several:
 class Measured:
     width: Annotated[float, Field(description="a number")] = 0
     maybe: float | None = None
+    either: Literal["auto"] | float = "auto"
     many: list[float] = field(default_factory=list)
     text: str | float = ""
 
@@ -398,6 +429,9 @@ class Weighed:
     named: dict[str, float] | None = None
     text: str | float = ""
     note: str = ""
+    size: int | float | Literal["auto"] | None = None
+    one_or_many: float | list[float] | None = None
+    by_code: dict[Annotated[str, Field(pattern="^[a-z]+$")], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,6 +455,8 @@ class Dated:
     entry: Annotated[Meeting | Note, Field(discriminator="kind")] | None = None
     lasts: timedelta | None = None
     number: int = 0
+    when: datetime | Literal["now"] | None = None
+    counts: dict[datetime, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,6 +565,7 @@ async def test_what_a_feature_declares_is_described_asked_for_and_explained(make
         ("tags=a&tags=b&sizes=2", {"tags": ["a", "b"], "sizes": [2]}),
         ("tags[]=a&sizes=1&sizes=3", {"tags": ["a"], "sizes": [1, 3]}),
         ("tags=&other=1", {"tags": [""], "sizes": []}),
+        ("tags=a&tags[]=b&sizes[]=1&sizes=3", {"tags": ["a", "b"], "sizes": [1, 3]}),
     ],
 )
 async def test_a_list_in_a_query_may_have_a_single_member(
@@ -628,6 +665,7 @@ async def test_a_document_is_made_when_it_is_asked_for_and_only_once(make_settin
         ("1?width=-Infinity", "width: must be a number, not '-Infinity'"),
         ("1?width=1e999", "width: must be a number, not '1e999'"),
         ("1?maybe=inf", "maybe: must be a finite number, not 'inf'"),
+        ("1?either=nan", "either: must be a finite number, not 'nan'"),
         ("1?many=1&many=nan", "many: must be a finite number, not 'nan'"),
         ("nan", "part: must be a finite number, not 'nan'"),
     ],
@@ -637,7 +675,7 @@ async def test_a_number_that_json_has_no_word_for_is_refused(
 ) -> None:
     async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
         refused = await client.get(f"/measured/{asked}")
-        taken = await client.get("/measured/1.5?width=1e3&maybe=-2&many=3&text=nan")
+        taken = await client.get("/measured/1.5?width=1e3&maybe=-2&many=3&text=nan&either=auto")
 
     assert (refused.status_code, refused.json()["detail"]) == (400, detail)
     assert taken.json() == {"part": 1.5, "width": 1000, "many": [3], "text": "nan"}
@@ -650,6 +688,12 @@ async def test_a_number_that_json_has_no_word_for_is_refused(
         ('{"weight": " -Infinity "}', "weight", " -Infinity "),
         ('{"weight": "1e999"}', "weight", "1e999"),
         ('{"weight": "\\u006ean"}', "weight", "nan"),
+        ('{"weight": "\u2003nan"}', "weight", "\u2003nan"),
+        ('{"weight": "-n_an"}', "weight", "-n_an"),
+        ('{"weight": 1, "size": "nan"}', "size", "nan"),
+        ('{"weight": 1, "one_or_many": "inf"}', "one_or_many", "inf"),
+        ('{"weight": 1, "one_or_many": ["inf"]}', "one_or_many.0", "inf"),
+        ('{"weight": 1, "by_code": {"a": "nan"}}', "by_code.a", "nan"),
         ('{"weight": 1, "more": [2, "inf"]}', "more.1", "inf"),
         ('{"weight": 1, "parts": [{"weight": "NaN"}]}', "parts.0.weight", "NaN"),
         ('{"weight": 1, "named": {"one": "nan"}}', "named.one", "nan"),
@@ -659,9 +703,10 @@ async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
     make_settings: MakeSettings, body: str, place: str, text: str
 ) -> None:
     headers = {"Content-Type": "application/json"}
+    right = {"weight": "1.5", "more": ["1e3"], "text": "nan", "note": "inf", "size": "auto", "one_or_many": [1, "2"]}
     async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
         refused = await client.post("/weighed", content=body, headers=headers)
-        taken = await client.post("/weighed", json={"weight": "1.5", "more": ["1e3"], "text": "nan", "note": "inf"})
+        taken = await client.post("/weighed", json=right)
 
     assert (refused.status_code, refused.json()["detail"]) == (400, f"{place}: must be a finite number, not {text!r}")
     assert taken.json() == {"sum": 1001.5, "text": "nan"}
@@ -676,6 +721,11 @@ async def test_a_number_that_json_has_no_word_for_is_refused_in_a_body(
         ({"maybe": -1.5}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '-1.5'"),
         ({"several": ["12:00", 5]}, "several.1: must be a time, such as 12:00:00, not '5'"),
         ({"lasts": 5}, "lasts: must be a duration, such as P1DT2H, not '5'"),
+        ({"maybe": "1.5e3"}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '1.5e3'"),
+        ({"maybe": 1e22}, "maybe: must be a date and time, such as 2026-01-31T12:00:00Z, not '1e+22'"),
+        ({"lasts": 1e-7}, "lasts: must be a duration, such as P1DT2H, not '1e-07'"),
+        ({"when": 5}, "when: must be a date and time, such as 2026-01-31T12:00:00Z, not '5'"),
+        ({"counts": {"2026": 1}}, "counts.2026: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'"),
         (
             {"entry": {"kind": "meeting", "at": "2026"}},
             "entry.at: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'",
@@ -692,6 +742,8 @@ async def test_a_number_is_no_moment(make_settings: MakeSettings, change: dict[s
         "entry": {"kind": "note", "at": "2026"},
         "lasts": "PT5S",
         "number": 2026,
+        "when": "now",
+        "counts": {"2026-01-02T03:04:05Z": 1},
     }
     async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
         refused = await client.post("/dated", json=right | change)

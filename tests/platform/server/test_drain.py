@@ -5,12 +5,14 @@ import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from service.platform.server import Application, CloseReason
 from service.platform.server.connection import ServerConnection
+from service.platform.server.http_stream import EXTENSION
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import running
 from tests.platform.server.processes import Child, child
@@ -131,6 +133,27 @@ async def test_a_kept_connection_is_ended_in_the_moment_in_which_nothing_was_ask
         ours.leave()
 
         assert os.read(idle.socket.fileno(), 1) == b""
+
+
+async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_app: Application) -> None:
+    """Pipelined: it is here, and waits for the answer to the first, behind which the connection is let go."""
+
+    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+        transport = scope["extensions"][EXTENSION].transport if scope["type"] == "http" else None
+        await safe_app(scope, receive, send)
+        if transport is not None:
+            transport.config.closing = True  # before the task that reads has its turn, as `serve` does it
+            transport.leave()
+
+    async with running(leaving) as server, await server.connect() as client:
+        await client.send_all(get("/") * 2)
+        reader = Reader(client)
+        answers = [await reader.response() for _ in range(2)]
+        rest = await reader.rest()
+
+    assert [status for status, _, _ in answers] == [200, 200]
+    assert b"connection: close" in answers[1][1].lower()
+    assert rest == b""
 
 
 async def test_who_has_connected_before_the_end_is_let_in_and_answered(safe_app: Application) -> None:

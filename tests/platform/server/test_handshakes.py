@@ -73,6 +73,8 @@ async def test_a_refused_version_names_the_right_one(talking: Application, versi
 
     assert status == 426
     assert b"\r\nsec-websocket-version: 13\r\n" in head
+    assert b"\r\nupgrade: websocket\r\nconnection: upgrade\r\n" in head
+    assert b"\r\nconnection: close\r\n" in head
 
 
 async def test_a_missing_version_names_the_right_one_too(talking: Application) -> None:

@@ -289,3 +289,15 @@ async def test_what_has_not_begun_is_discarded_after_what_had(autojump_clock: Mo
         await pipe.read_all()
 
         assert pipe.got == b"a" * (CAPACITY + 10) + b"close"
+
+
+async def test_what_is_over_has_nothing_left_to_discard(autojump_clock: MockClock) -> None:
+    """A member that overflows and is gone in the same moment is closed by its handler before it hears of that."""
+    async with open_pipe() as pipe:
+        pipe.outbox.send_nowait(b"a" * (CAPACITY + 10))
+        await trio.testing.wait_all_tasks_blocked()
+        pipe.outbox.close()
+        pipe.outbox.discard()
+        pipe.outbox.push(b"close")
+
+        assert (pipe.outbox.waiting_bytes, pipe.outbox.is_closed) == (0, True)

@@ -56,6 +56,29 @@ async def test_the_body_of_a_response_may_be_anything_to_iterate_over(
     assert await ask(app, lambda: Response(make())) == (200, b"ab")
 
 
+@pytest.mark.parametrize("length", ["1", "5"])
+async def test_a_body_of_another_length_than_its_view_says_is_a_500(
+    app: Application, caplog: pytest.LogCaptureFixture, length: str
+) -> None:
+    """As where the headers of another service's answer are copied, whose body was compressed."""
+    assert (await ask(app, lambda: (b"abc", 200, {"Content-Length": length})))[0] == 500
+
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "Exception on request GET /it"
+    ]
+
+
+async def test_to_a_head_a_view_may_tell_the_length_of_what_it_has_not_made(app: Application) -> None:
+    @app.get("/")
+    async def view() -> tuple[bytes, int, dict[str, str]]:
+        return b"", 200, {"Content-Length": "5000"}
+
+    async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        answer = await client.head("/")
+
+    assert (answer.status_code, answer.headers["content-length"]) == (200, "5000")
+
+
 @pytest.mark.parametrize("make", [letters, texts])
 async def test_a_view_may_return_what_is_iterated_over(app: Application, make: Callable[[], Any]) -> None:
     assert await ask(app, make) == (200, b"ab")

@@ -10,11 +10,11 @@ import trio.testing
 from trio.testing import MockClock
 
 from service.platform.http import around
-from service.platform.server import Application, websocket
+from service.platform.server import Application, CloseReason, websocket
 from service.platform.server.websocket_stream import UNTAKEN_TIMEOUT, WebsocketStream
 from tests.platform.server.conftest import Server, running
 from tests.platform.server.test_websockets import until
-from tests.platform.server.wire import TEXT, UPGRADE, Reader, frame, stalled, upgrade
+from tests.platform.server.wire import CLOSE, TEXT, UPGRADE, Reader, frame, stalled, upgrade
 
 MORE = bytes(32 << 20)  # than a socket's buffers hold
 
@@ -140,3 +140,32 @@ async def test_what_comes_behind_a_refusal_is_nobodys(app: Application) -> None:
     assert (status, rest) == (403, b"")
     assert ended.is_set()
     assert server.statistics.connection_errors == {}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_is_let_in_behind_the_farewell_is_seen_off_too(app: Application, *, answers: bool) -> None:
+    """Its handler looked something up ahead of its accept, and would hold up the end for as long as there is."""
+    looking, found = trio.Event(), trio.Event()
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        looking.set()
+        await found.wait()
+        await websocket.accept()
+        await websocket.receive()
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(UPGRADE % (b"/ws", b""))
+        await looking.wait()
+        await server.websockets.close_all(CloseReason.SERVICE_RESTART)
+        found.set()
+        reader = Reader(client)
+        status, _, _ = await reader.response()
+        code = await reader.close_code()
+        if answers:
+            await client.send_all(frame(CLOSE, b"\x03\xf4"))
+        with trio.fail_after(20):
+            await server.websockets.wait_empty()
+        await gone(server)
+
+    assert (status, code) == (101, CloseReason.SERVICE_RESTART)

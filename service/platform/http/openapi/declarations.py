@@ -19,7 +19,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, ServiceError, cut
-from service.platform.http.openapi.numbers import resolved, wanted_of
+from service.platform.http.openapi.numbers import resolved, wanted_within
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 _NO_OBJECT = frozenset({"dataclass_type", "dict_type", "model_attributes_type", "model_type"})  # pydantic's words
@@ -127,23 +127,27 @@ def read_lists(view: object) -> None:
     model = getattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
     if model is None:
         return
-    lists, members = _fields(model)
+    lists, members, definitions = _fields(model)
     for name, schema in members.items():
         for text in request.args.getlist(name) + request.args.getlist(f"{name}[]"):
-            if wanted := wanted_of(text, schema):
+            if wanted := wanted_within(text, schema, definitions):
                 raise Invalid(f"{name}: must be {_descriptions(model).get(name) or wanted}, not {cut(text)!r}")
     if not (given := [name for name in lists if name in request.args]):
         return
     args = MultiDict(request.args)
     for name in given:
-        args.setlistdefault(f"{name}[]", request.args.getlist(name))
+        texts = args.getlist(name) + args.poplist(f"{name}[]")
+        args.setlist(f"{name}[]", texts)  # behind the other name, as the last one counts
     request.args = request.parameter_storage_class(args)
 
 
 @cache
-def _fields(model: type) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
-    """Return the fields of a model that are lists, or any other arrays; and the schema of each, or of its members."""
+def _fields(model: type) -> tuple[tuple[str, ...], dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the fields of a model that are lists, or any other arrays; the schema of each, or of its members; and
+    what those refer to.
+    """
     schema, definitions = json_schema(model, generator=SparseSchema)
     fields = {name: resolved(field, definitions) for name, field in schema.get("properties", {}).items()}
     lists = tuple(name for name, field in fields.items() if field.get("type") == "array")
-    return lists, {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}
+    members = {name: resolved(field.get("items", field), definitions) for name, field in fields.items()}
+    return lists, members, definitions

@@ -44,6 +44,7 @@ def _with_fail_fast(schema: Any) -> Any:
         return type(schema)(map(_with_fail_fast, schema))
     if not isinstance(schema, Mapping):  # of a model whose building is deferred it is no dict until it is read
         return schema
-    made = {name: part if name in _NOT_SCHEMAS else _with_fail_fast(part) for name, part in schema.items()}
     kind = schema.get("type")
+    others = _NOT_SCHEMAS if isinstance(kind, str) else ()  # else these are fields, which may be called anything
+    made = {name: part if name in others else _with_fail_fast(part) for name, part in schema.items()}
     return made | {"fail_fast": True} if isinstance(kind, str) and kind in _FAIL_FAST else made

@@ -6,7 +6,7 @@ seconds since 1970: of the date-time "2026" it would make 33 minutes past the mi
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,8 +18,10 @@ from service.platform.errors import Invalid, cut
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
 # What every body has to have, that holds one: most have none of it, and are not looked at.
-_MAYBE_INFINITE = re.compile(rb'"\s*[-+]?(?:nan|inf)|e\+?\d[\d_]+|(?<![\d_])[\d_]{300}|\\u', re.IGNORECASE)
-_MAYBE_EITHER = re.compile(_MAYBE_INFINITE.pattern + rb'|[:,\[]\s*+(?:"\s*+)?[-+]?[\d.]++\s*+[",\]}]', re.IGNORECASE)
+_INFINITE = rb'"[\s\x80-\xff]*+[-+]?_*(?:n_*a_*n|i_*n_*f)|e_*\+?[\d_]{2,}|(?<![\d_])[\d_]{300}|\\u'
+_NUMBER = rb'[:,\[{]\s*+(?:"\s*+)?[-+]?[\d.]++(?:e[-+]?\d++)?\s*+[",\]}]'
+_MAYBE_INFINITE = re.compile(_INFINITE, re.IGNORECASE)
+_MAYBE_EITHER = re.compile(_INFINITE + b"|" + _NUMBER, re.IGNORECASE)
 
 _MOMENTS = {
     "date": "a date, such as 2026-01-31",
@@ -27,7 +29,7 @@ _MOMENTS = {
     "time": "a time, such as 12:00:00",
     "duration": "a duration, such as P1DT2H",
 }
-_DIGITS = re.compile(r"\s*[-+]?[\d.]+\s*")
+_DIGITS = re.compile(r"\s*[-+]?[\d.]+(?:[eE][-+]?\d+)?\s*")
 
 
 def refuse_mistaken(body: bytes, document: object, rule: Rule | None) -> None:
@@ -38,6 +40,11 @@ def refuse_mistaken(body: bytes, document: object, rule: Rule | None) -> None:
         if maybe is not None and maybe.search(body):
             for path, value, wanted in _mistaken(document, schema, definitions, ()):
                 raise Invalid(f"{cut('.'.join(path)) or 'body'}: must be {wanted}, not {cut(str(value))!r}")
+
+
+def wanted_within(value: object, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """Return what is declared in the place of such a value, also by each kind of a union; nothing for any other."""
+    return next((wanted for _, _, wanted in _mistaken(value, schema, definitions, ())), "")
 
 
 def wanted_of(value: object, schema: Mapping[str, Any]) -> str:
@@ -52,7 +59,7 @@ def wanted_of(value: object, schema: Mapping[str, Any]) -> str:
 def is_infinite(text: str) -> bool:
     """Whether a text is a number to Python, and none to JSON."""
     try:
-        return not math.isfinite(float(text))
+        return not math.isfinite(float(text.replace("_", "")))  # pydantic takes it out of words as well
     except ValueError:
         return False
 
@@ -89,8 +96,11 @@ def _mistaken(
             within = first[number] if number < len(first) else rest
             yield from _mistaken(value[number], within, definitions, (*path, str(number)))
     elif isinstance(value, dict):
-        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        known, names = schema.get("properties", {}), schema.get("propertyNames")
+        others = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
         for name, inner in value.items():
+            if names is not None and (wanted := wanted_of(name, {"type": "string"} | names)):
+                yield (*path, name), name, wanted
             within = known.get(name, others)
             if isinstance(within, dict) and (_is_open(within) or wanted_of(inner, within)):
                 yield from _mistaken(inner, within, definitions, (*path, name))
@@ -115,10 +125,22 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
 
 
 def _may_be(kind: Mapping[str, Any], value: object) -> bool:
-    """Whether a value may be of a kind of a union, as far as null and the tag that tells kinds apart say."""
+    """Whether a value may be of a kind of a union, as far as its type and the tag that tells kinds apart say."""
+    if "const" in kind or "enum" in kind:
+        return value in kind.get("enum", [kind.get("const")])
     if not isinstance(value, dict):
-        return kind.get("type") != "null"
+        return kind.get("type") in _may_take(value, kind)
     fields = kind.get("properties", {})
     return kind.get("type", "object") == "object" and all(
         value.get(name) == field["const"] for name, field in fields.items() if "const" in field
     )
+
+
+def _may_take(value: object, kind: Mapping[str, Any]) -> Collection[str | None]:
+    """Return the types that such a value is taken for; None is one that is not told."""
+    if isinstance(value, list):
+        return (None, "array")
+    if isinstance(value, str):
+        return (None, "number", "string") if is_infinite(value) else (None, "number", "string", "integer", "boolean")
+    numbers = (None, "number", "integer", "boolean")
+    return (*numbers, "string") if "format" in kind else numbers  # a plain text is none that a number stands for

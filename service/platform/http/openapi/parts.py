@@ -10,7 +10,7 @@ from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, cut
 from service.platform.http.openapi.declarations import described, explain_field
-from service.platform.http.openapi.numbers import resolved, wanted_of
+from service.platform.http.openapi.numbers import wanted_within
 from service.platform.http.openapi.paths import adapter, annotations, names
 from service.platform.http.openapi.schemas import json_schema
 
@@ -35,7 +35,7 @@ class PathParts:
         if adapters is None or values is None:
             return
         for name, checked in adapters.items():
-            if isinstance(text := values[name], str) and (wanted := wanted_of(text, _schema(checked))):
+            if isinstance(text := values[name], str) and (wanted := wanted_within(text, *_schema(checked))):
                 raise Invalid(f"{name}: must be {described(*json_schema(checked)) or wanted}, not {cut(text)!r}")
             try:
                 values[name] = checked.validate_python(values[name])
@@ -45,10 +45,9 @@ class PathParts:
 
 
 @cache
-def _schema(checked: TypeAdapter[Any]) -> Mapping[str, Any]:
-    """Return the schema of a part, an empty one where it has none."""
+def _schema(checked: TypeAdapter[Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the schema of a part and what it refers to, an empty one where it has none."""
     try:
-        schema, definitions = json_schema(checked)
+        return json_schema(checked)
     except PydanticInvalidForJsonSchema:
-        return {}
-    return resolved(schema, definitions)
+        return {}, {}

@@ -140,8 +140,9 @@ class _Provider(OpenAPIProvider):
         return {"name": name, "in": "path", "converter": converter}  # made a schema where the annotations are known
 
     def _add_answer(self, operation: dict[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-        """Add what a view's annotations say of its answer, if nothing else does."""
-        if operation["responses"] or not _is_json(hints.get("return")):
+        """Add what a view's annotations say of its answer, if nothing else does: errors say nothing of that."""
+        told = any(str(status).startswith("2") for status in operation["responses"])
+        if told or not _is_json(hints.get("return")):
             return {}
         operation["responses"][200], definitions = self.build_response_object(hints["return"], None)
         return definitions

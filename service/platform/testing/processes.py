@@ -48,8 +48,9 @@ class Process:
         return self.urls["management"]
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
-        """Return the log's JSON lines, those of one event if named."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Return the log's JSON lines, those of one event if named; the last may still be being written."""
+        whole = self.log.read_bytes().rpartition(b"\n")[0]
+        lines = [json.loads(line) for line in whole.split(b"\n") if line.startswith(b"{")]
         return [line for line in lines if not name or line["event"] == name]
 
     def send(self, number: signal.Signals) -> None:

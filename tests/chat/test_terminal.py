@@ -463,6 +463,31 @@ async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:
     assert sent == ["first", "second"]
 
 
+@pytest.mark.parametrize("moved", [{"epoch": "e", "gap": True}, {"epoch": "f", "gap": False}], ids=["gap", "epoch"])
+async def test_what_was_stored_and_is_gone_is_not_waited_for(moved: dict[str, object]) -> None:
+    """Acked, and then the member is moved on to where it does not come by any more."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(HELLO)
+        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
+        await line.send_message(json.dumps(joined))
+        while (frame := json.loads(await line.get_message()))["type"] != "send":
+            pass
+        await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))
+        await line.send_message(json.dumps(joined | moved))
+        await trio.sleep_forever()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, serve, "127.0.0.1", 0, ssl_context=None))
+            member = Member(f"http://127.0.0.1:{server.port}", room="r", name="ada", show=lambda _: None)
+            member.write("hi")
+            nursery.start_soon(member.run)
+            await member.wait_stored()
+            nursery.cancel_scope.cancel()
+
+
 async def test_joiners_are_shown_and_typed(tmp_path: Path, database_url: str) -> None:
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
     async with (

@@ -12,8 +12,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from service.platform.testing.booting import booted
+from service.platform.testing.contract import Client
+from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.processes import Process
 from service.platform.testing.wire import Closed, UpgradeRefused, open_raw
+from tests.platform.features import PLAIN
 
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 PINGED, RESTARTING = b"\x89\x00", b"\x88\x02\x03\xf4"  # a ping, and a close with 1012
@@ -81,3 +85,12 @@ def test_a_line_of_the_log_that_is_being_written_is_none_yet(tmp_path: Path) -> 
 
         assert begun == [{"event": "one"}]
         assert service.events("tw\u00f6") == [{"event": "tw\u00f6"}]
+
+
+async def test_an_answer_to_head_is_described_by_that_to_get(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0")
+    async with booted(settings, [PLAIN]) as urls, Client(urls.public) as client:
+        with trio.fail_after(60):
+            asked = await client.head("/livez")
+
+    assert (asked.status_code, asked.content) == (200, b"")

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
+from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
-from service.platform.testing.processes import Process
+from service.platform.testing.processes import Process, open_websocket
 from service.platform.testing.wire import Closed, UpgradeRefused, open_raw
 from tests.platform.features import PLAIN
 
@@ -57,6 +58,22 @@ async def test_a_close_is_told_with_its_code_also_when_nobody_takes_the_answer()
                 await line.receive()
 
     assert closed.value.code == 1012
+
+
+async def test_a_websocket_that_the_server_ends_leaves_no_socket_behind() -> None:
+    async def serve(request: WebSocketRequest) -> None:
+        await (await request.accept()).aclose(1012)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, serve, "127.0.0.1", 0, ssl_context=None))
+            with pytest.RaisesGroup(ConnectionClosed, flatten_subgroups=True, allow_unwrapped=True):
+                async with open_websocket(f"http://127.0.0.1:{server.port}", "/ws") as line:
+                    await line.get_message()
+            nursery.cancel_scope.cancel()
+
+    assert isinstance(line._stream, trio.SocketStream)
+    assert line._stream.socket.fileno() == -1
 
 
 async def test_a_refusal_is_told_with_all_of_its_body() -> None:

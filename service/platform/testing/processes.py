@@ -174,9 +174,13 @@ def descendants(pid: int) -> list[int]:
 @asynccontextmanager
 async def open_websocket(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
     """Open a websocket at `path` of a service whose URL is `url`, and leave no socket behind."""
-    async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
-        yield connection
-    await trio.aclose_forcefully(connection._stream)  # it forgets its socket when the server closes first
+    connection: WebSocketConnection | None = None
+    try:
+        async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
+            yield connection
+    finally:
+        if connection is not None:  # it forgets its socket when the server closes first
+            await trio.aclose_forcefully(connection._stream)
 
 
 def close_code(closed: ConnectionClosed) -> int:

@@ -4,6 +4,7 @@ The receive loop parses, hands over and answers; it never waits for the database
 catch-up, runs in the connection's own nursery.
 """
 
+import math
 from collections import Counter
 
 import trio
@@ -245,12 +246,20 @@ class RoomsConversation:
 
 def hello(chat: Chat, session: str) -> Hello:
     """Return the first frame: what a client must know of this server."""
-    settings, n = chat.settings, chat.conversations.limits.per_connection
+    settings = chat.settings
     return Hello(
         server=chat.replica,
         session=session,
         heartbeat_ms=round(chat.conversations.heartbeat * 1000),
         max_bytes=settings.websocket_max_bytes,
-        rate=Rate(n=max(1, round(n)), per_ms=round(1000 * max(1, 1 / n))) if n else None,
+        rate=rate_of(chat.conversations.limits.per_connection),
         retention_s=round(settings.of(ChatSettings).retention),
     )
+
+
+def rate_of(per_second: float) -> Rate | None:
+    """Return a limit in whole numbers that allow no more than it does: who keeps to them is never refused."""
+    if not per_second:
+        return None
+    n = max(1, math.floor(per_second))
+    return Rate(n=n, per_ms=math.ceil(1000 * n / per_second))

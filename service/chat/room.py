@@ -27,9 +27,12 @@ class Member(Protocol):
 
 
 class Seat:
-    """A member's place in a room: the last seq it was given, and whether it gets messages as they come."""
+    """A member's place in a room: the last seq it was given, and whether it gets messages as they come.
 
-    __slots__ = ("cursor", "epoch", "live", "member", "ref", "room")
+    One that was left gets nothing: the task of its catch-up is cancelled, and hears of that only when it waits next.
+    """
+
+    __slots__ = ("cursor", "epoch", "left", "live", "member", "ref", "room")
 
     def __init__(self, room: "Room", member: Member, *, ref: str, cursor: int) -> None:
         self.room = room
@@ -38,6 +41,7 @@ class Seat:
         self.epoch = room.epoch
         self.cursor = cursor
         self.live = False
+        self.left = False
 
     def advance(self, entry: Entry) -> bool:
         """Give the member the next message of its catch-up. False when it is not the next one any more.
@@ -45,7 +49,7 @@ class Seat:
         The cursor moves in the same breath, and live messages only come once it has reached the room's head: there is
         no moment in which one could be missed or given twice.
         """
-        if self.live or entry.message.epoch != self.epoch or entry.seq != self.cursor + 1:
+        if self.live or self.left or entry.message.epoch != self.epoch or entry.seq != self.cursor + 1:
             return False
         self.cursor = entry.seq
         self.member.deliver(Burst((entry,)))
@@ -101,6 +105,7 @@ class Room:
         return seat, seat.joined(gap=gap)
 
     def leave(self, seat: Seat) -> None:
+        seat.left = True
         self._seats.pop(seat, None)
         self._untold.pop(seat, None)
 

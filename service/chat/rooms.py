@@ -141,6 +141,8 @@ class Rooms:
             page = await pages.read_after(self._database, room.name, cursor, limit=PAGE)
         except Unavailable:
             return None
+        if seat.left:
+            return None  # the room may be closed by now, and what it kept would count for ever
         if page.epoch != room.epoch:
             room.take(page)  # a new epoch: moves every seat
         elif page.oldest > cursor + 1 and not seat.live:

@@ -48,7 +48,7 @@ def chat(
 
 @verbs.command()
 def epoch(context: typer.Context) -> None:
-    """Begin a new epoch of the chat. Do so after a restore, or a failover that lost commits; replicas see it at once.
+    """Begin a new epoch of the chat, after a restore or a failover that lost commits; replicas see it within seconds.
 
     Example: service epoch
     """

@@ -158,6 +158,22 @@ async def test_members_are_counted_while_they_join(make_settings: MakeSettings) 
     assert {joined for joined, seconds in shown if seconds} == {120}  # the load begins with all of them
 
 
+async def test_who_has_lost_his_line_is_not_said_to_be_there(make_settings: MakeSettings) -> None:
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", drain_spread=0)
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(30):
+            async with booted(settings, [CHAT]) as urls:
+                load = Load(Plan(url=urls.public, duration=60), Options(members=3, writers=1, rooms=1, rate=1))
+                await load.prepare(nursery)
+                there = [bar.done for bar in load.bars()[:1]]
+            while load.joined:
+                await trio.sleep(0.02)
+        there += [bar.done for bar in load.bars()[:1]]
+        nursery.cancel_scope.cancel()
+
+    assert there == [3, 0]
+
+
 async def test_who_never_joined_is_not_said_to_reconnect_and_the_reason_is_told(make_settings: MakeSettings) -> None:
     settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", max_websockets=1)
     async with booted(settings, [CHAT]) as urls:

@@ -115,6 +115,17 @@ def test_nothing_comes_after_leaving() -> None:
     assert room.size == 0
 
 
+def test_a_catch_up_that_has_not_heard_of_the_leaving_gives_nothing_any_more() -> None:
+    """Its task is cancelled, and that it hears at its next wait: what it has at hand it would give until then."""
+    room, ann = room_at(3), Listener()
+    seat, _ = room.join(ann, ref="a", since=Since(epoch=EPOCH, seq=1))
+    catch_up(seat, messages(2, 2))
+    room.leave(seat)
+
+    assert not seat.advance(Entry(message(3)))
+    assert ann.got == [2]
+
+
 def test_a_new_epoch_puts_everybody_at_the_new_head_and_says_so() -> None:
     room, ann, ben = room_at(9), Listener(), Listener()
     room.join(ann, ref="a", since=None)

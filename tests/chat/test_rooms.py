@@ -322,6 +322,25 @@ async def test_what_was_removed_during_a_catch_up_is_a_declared_gap(autojump_clo
         assert [(move.start, move.gap) for move in member.moves] == [(0, False), (2 * PAGE, True)]
 
 
+async def test_who_leaves_during_a_reading_is_not_moved_and_leaves_nothing_in_memory(autojump_clock: MockClock) -> None:
+    """The last of a room, which is closed before the reading's end; what it had kept would count for ever."""
+    async with running() as world:
+        member = Listener()
+        world.commit(10)
+        seat = await world.join(member, Since(seq=0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.rooms.next_entries, seat)
+            await trio.sleep(READ / 2)
+            seat.room.leave(seat)
+            world.rooms.close_empty()
+            world.table.oldest = 5
+            await trio.sleep(READ)
+            nursery.cancel_scope.cancel()
+
+        assert world.rooms._budget.used == 0
+        assert len(member.moves) == 1
+
+
 async def test_an_empty_room_is_closed_and_opened_anew_from_the_table(autojump_clock: MockClock) -> None:
     async with running() as world:
         seat = await world.join(Listener())

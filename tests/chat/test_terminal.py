@@ -463,6 +463,60 @@ async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:
     assert sent == ["first", "second"]
 
 
+@pytest.mark.parametrize("moved", [{"epoch": "e", "gap": True}, {"epoch": "f", "gap": False}], ids=["gap", "epoch"])
+async def test_what_was_stored_and_is_gone_is_not_waited_for(moved: dict[str, object]) -> None:
+    """Acked, and then the member is moved on to where it does not come by any more."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(HELLO)
+        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
+        await line.send_message(json.dumps(joined))
+        while (frame := json.loads(await line.get_message()))["type"] != "send":
+            pass
+        await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))
+        await line.send_message(json.dumps(joined | moved))
+        await trio.sleep_forever()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, serve, "127.0.0.1", 0, ssl_context=None))
+            member = Member(f"http://127.0.0.1:{server.port}", room="r", name="ada", show=lambda _: None)
+            member.write("hi")
+            nursery.start_soon(member.run)
+            await member.wait_stored()
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_the_output_cannot_hold_is_written_in_other_words(tmp_path: Path) -> None:
+    """Whoever wrote it would have ended the client of all whose terminal knows fewer letters."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        line = await request.accept(subprotocol="chat.v1")
+        await line.send_message(HELLO)
+        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
+        await line.send_message(json.dumps(joined))
+        while (frame := json.loads(await line.get_message()))["type"] != "send":
+            pass
+        said = {"type": "message", "room": "r", "epoch": "e", "from": "Jörg", "text": "✓"}
+        await line.send_message(json.dumps(said | {"seq": 1, "id": "another"}))
+        await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))
+        await line.send_message(json.dumps(said | {"seq": 2, "id": frame["id"]}))
+        await trio.sleep_forever()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve_websocket, serve, "127.0.0.1", 0, ssl_context=None))
+            done = await trio.run_process(
+                [*SERVICE, "chat", f"http://127.0.0.1:{server.port}"], stdin=b"hi\n", capture_stdout=True,
+                capture_stderr=True, check=False, cwd=tmp_path, env=environment() | {"PYTHONIOENCODING": "latin-1"},
+            )  # fmt: skip
+            nursery.cancel_scope.cancel()
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("latin-1").splitlines()[-2:] == ["#1 Jörg: \\u2713", "#2 you: \\u2713"]
+
+
 async def test_joiners_are_shown_and_typed(tmp_path: Path, database_url: str) -> None:
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
     async with (

@@ -151,6 +151,9 @@ class Member:
                 self._failures = 0
                 if frame["gap"]:
                     self._show("* what came in between is no longer kept")
+                if frame["gap"] or frame["epoch"] != self._since.get("since", frame)["epoch"]:
+                    self._own.intersection_update(self._kept)  # what was acked may be gone, and never come by
+                    self._change()
                 self._since = {"since": {"epoch": frame["epoch"], "seq": frame["from"]}}
                 self._show(f"* in {frame['room']} at #{frame['head']}")
             case "message":

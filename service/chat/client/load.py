@@ -67,11 +67,12 @@ class Load(Part):
         self.plan = plan
         self.options = replace(options, writers=min(options.writers, options.members))
         self.checker = Checker()
-        self.joined = 0  # members who are there now
+        self.joined = 0  # members who are there now, or were when all was settled
         self.sent = 0
         self.acked = 0
         self.received = 0
         self.reconnects = 0
+        self._settled = False
         self.not_joining = ""  # why somebody who was never there could not join, the last time
         self.refused: Counter[str] = Counter()  # sends answered with an error, by its code
         self.ack_times: list[float] = []
@@ -104,6 +105,7 @@ class Load(Part):
             while self._unanswered or self.checker.missing():  # noqa: ASYNC110  it has no event, and is the run's end
                 await trio.sleep(0.1)
         self.violations = self.checker.violations(unanswered=len(self._unanswered))
+        self._settled = True
 
     @property
     def kept(self) -> bool:
@@ -181,7 +183,7 @@ class Load(Part):
                 await self._join(number, line)
             self._lines[number] = line
             self._ever_joined.add(number)
-            self.joined = len(self._lines)
+            self._count_joined()
             if self.joined == self.options.members:
                 self._all_joined.set()
             try:
@@ -191,6 +193,11 @@ class Load(Part):
                 yield line
             finally:
                 del self._lines[number]
+                self._count_joined()
+
+    def _count_joined(self) -> None:
+        if not self._settled:  # then all of them leave
+            self.joined = len(self._lines)
 
     async def _join(self, number: int, line: WebsocketClient) -> None:
         room = self._room(number)

@@ -358,7 +358,7 @@ class Room {
       const reply = await fetch(`api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`);
       if (!reply.ok) throw new Error(reply.status);
       const page = await reply.json();
-      if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) return;
+      if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) throw new Error("for another list");
       const ids = new Set(page.messages.map((message) => message.id));
       this.pending = this.pending.filter((one) => one.tick !== "acked" || !ids.has(one.id));
       this.messages.unshift(...page.messages);

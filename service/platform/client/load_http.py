@@ -30,8 +30,8 @@ class HttpLoad(Part):
 
     @property
     def kept(self) -> bool:
-        """True when anything worked at all."""
-        return bool(self.seconds) or not self._rate
+        """True when anything worked at all, which a refusal, a wrong path or a crash did not."""
+        return not self._rate or any(status[0] in "123" for status in self.statuses)
 
     def asked(self) -> dict[str, Any]:
         return {"http": self._rate, "path": self._path}

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Offspring:
     ended: trio.Event = field(default_factory=trio.Event)
     told: Message = field(default_factory=dict)
     at_prompt: bool = False
+    _sending: trio.Lock = field(default_factory=trio.Lock)  # a long message takes more than one send
 
     @property
     def code(self) -> int:
@@ -103,12 +105,11 @@ class Offspring:
         descriptors = [] if handed is None else [handed.fileno()]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(n.to_bytes(4, sys.byteorder) for n in descriptors))]
         data = encode(message)
-        try:
-            sent = await self.line.sendmsg([data], rights if descriptors else [])
-            while sent < len(data):
-                sent += await self.line.send(data[sent:])
-        except OSError:
-            pass  # it is gone
+        with suppress(OSError):  # it is gone
+            async with self._sending:
+                sent = await self.line.sendmsg([data], rights if descriptors else [])
+                while sent < len(data):
+                    sent += await self.line.send(data[sent:])
 
 
 def start(arguments: Sequence[str]) -> Offspring:

@@ -107,7 +107,10 @@ class LogLevel:
         while True:
             with self._scope:
                 await trio.sleep_forever()
-            self._scope = trio.CancelScope()
+            ended, self._scope = self._scope, trio.CancelScope()
+            if ended.deadline > trio.current_time():  # it was changed in the moment in which the time was over
+                self._scope.deadline = ended.deadline
+                continue
             set_log_level(self.usual)
             log.warning("log level returned", to=self.usual)
 

@@ -1,9 +1,10 @@
 """Standard error for a process that must not wait for its reader: a log collector that stands still stops no request.
 
 A write to a pipe that is full waits until somebody reads, and with it the event loop: requests, heartbeats, the drain.
-So what finds no room is kept, MOST_KEPT of it, and a thread that lives only that long gives it on. Beyond that lines
-are dropped and counted until all that was kept is given; then the log says how many are missing. It says that, too, of
-what a full disk did not take, once there is room; what was cut off there ends its line, so that the next one is whole.
+So what finds no room is kept, MOST_KEPT of it or one longer line, and a thread that lives only that long gives it on.
+Beyond that lines are dropped and counted until all that was kept is given; then the log says how many are missing. It
+says that, too, of what a full disk did not take, once there is room; what was cut off there ends its line, so that the
+next one is whole.
 """
 
 import atexit
@@ -57,7 +58,7 @@ class Unheld(io.TextIOBase):
     def write(self, text: str) -> int:
         data = text.encode(self.encoding, self.errors)
         with self._lock:
-            if self._untold or len(self._kept) + len(data) > MOST_KEPT > len(data):
+            if self._untold or (self._kept and len(self._kept) + len(data) > MOST_KEPT):
                 self._untold += text.count("\n")
                 self.lost += text.count("\n")
             else:

@@ -39,7 +39,7 @@ class Contract:
     def check(self, response: httpx2.Response) -> None:
         """Raise AssertionError when the answer is not described: its status, media type, headers or body."""
         path, method = unquote(response.request.url.path), response.request.method.lower()
-        operation = self._operations(path).get(method)
+        operation = self._operations(path).get("get" if method == "head" else method)  # RFC 9110, 9.3.2
         if operation is None:  # which is for the framework to say
             described = self._resolve({"$ref": "#/components/responses/ServiceError"})
             assert response.status_code >= 400, f"{method} {path} is not described, and answers {response.status_code}"

@@ -48,8 +48,9 @@ class Process:
         return self.urls["management"]
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
-        """Return the log's JSON lines, those of one event if named."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Return the log's JSON lines, those of one event if named; the last may still be being written."""
+        whole = self.log.read_bytes().rpartition(b"\n")[0]
+        lines = [json.loads(line) for line in whole.split(b"\n") if line.startswith(b"{")]
         return [line for line in lines if not name or line["event"] == name]
 
     def send(self, number: signal.Signals) -> None:
@@ -173,9 +174,13 @@ def descendants(pid: int) -> list[int]:
 @asynccontextmanager
 async def open_websocket(url: str, path: str) -> AsyncIterator[WebSocketConnection]:
     """Open a websocket at `path` of a service whose URL is `url`, and leave no socket behind."""
-    async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
-        yield connection
-    await trio.aclose_forcefully(connection._stream)  # it forgets its socket when the server closes first
+    connection: WebSocketConnection | None = None
+    try:
+        async with open_websocket_url(url.replace("http://", "ws://") + path) as connection:
+            yield connection
+    finally:
+        if connection is not None:  # it forgets its socket when the server closes first
+            await trio.aclose_forcefully(connection._stream)
 
 
 def close_code(closed: ConnectionClosed) -> int:

@@ -1,6 +1,7 @@
 """A websocket client of a few lines: cheap enough for thousands of members on one core, and it closes what it opens."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -10,6 +11,7 @@ import trio
 from wsproto.frame_protocol import CloseReason
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+LENGTH = re.compile(r"(?im)^content-length: *(\d+)")
 
 
 class UpgradeRefused(Exception):
@@ -67,12 +69,17 @@ class RawWebsocket:
                 self.watch(False, text := payload.decode())
                 return text
             if opcode == PING:
-                await self.send_frame(PONG, payload)
+                await self._answer(PONG, payload)
             elif opcode == CLOSE:
-                await self.send_frame(CLOSE, payload[:2])
+                await self._answer(CLOSE, payload[:2])
                 raise Closed(
                     int.from_bytes(payload[:2]) if payload else CloseReason.NO_STATUS_RCVD, payload[2:].decode()
                 )
+
+    async def _answer(self, opcode: int, payload: bytes) -> None:
+        """Send a frame if the peer takes any more: what it sent before it went is read all the same."""
+        with suppress(Closed):
+            await self.send_frame(opcode, payload)
 
     async def frame(self) -> dict[str, Any]:
         """Return the next text as the JSON object that it is."""
@@ -148,5 +155,15 @@ async def _upgrade(stream: trio.SocketStream, host: str, path: str, protocol: st
     head = raw.decode("latin1")
     status = int(head.split(" ", 2)[1])
     if status != 101:
-        raise UpgradeRefused(status, head, rest.decode(errors="replace"))
+        body = await _body(stream, head, rest)
+        raise UpgradeRefused(status, head, body.decode(errors="replace"))
     return RawWebsocket(stream, bytearray(rest), head)
+
+
+async def _body(stream: trio.SocketStream, head: str, begun: bytes) -> bytes:
+    """Return the body of an answer, as much as comes of what its head says; it may come later than that."""
+    length = LENGTH.search(head)
+    with suppress(trio.BrokenResourceError):
+        while length and len(begun) < int(length[1]) and (data := await stream.receive_some(65_536)):
+            begun += data
+    return begun

@@ -50,7 +50,7 @@ def list_(
     from service.platform.verbs.jobs_report import some
 
     given = {"state": state, "kind": kind, "limit": limit}
-    query = urlencode({name: value for name, value in given.items() if value is not None})
+    query = urlencode({name: value for name, value in given.items() if value is not None}, errors="surrogateescape")
     where = _where(context)
     tell(lambda: some(where, query))
 
@@ -106,7 +106,7 @@ def _about_some(context: typer.Context, id: int | None, kind: str | None, change
     if id is not None:
         _about(context, id, change)
     else:
-        query, where = urlencode({"kind": kind}), _where(context)
+        query, where = urlencode({"kind": kind}, errors="surrogateescape"), _where(context)
         tell(lambda: dead_ones(where, query, change))
 
 

@@ -1,7 +1,9 @@
 """The way in. What a container starts is run at once, all else by the command line, which takes 20 ms of a start."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from io import TextIOWrapper
 
 from service.platform.verbs import serving
 from service.platform.verbs.program import MakeProgram, Program
@@ -24,6 +26,8 @@ def run_program(program: Program | MakeProgram, words: Sequence[str]) -> None:
     if (verb := AT_ONCE.get(tuple(words))) is not None:
         verb(make())
         return
+    if isinstance(sys.stdout, TextIOWrapper):  # as on standard error: no word of another's may end a verb
+        sys.stdout.reconfigure(errors="backslashreplace")
     from service.platform.verbs.command_line import command_line
 
     command_line(make, words)(list(words), prog_name="service", obj=make)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import trio
-from playwright.sync_api import Page
+from playwright.sync_api import APIResponse, Page, Route
 
 from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
@@ -73,6 +73,25 @@ def test_a_new_epoch_is_said_and_the_page_goes_on(service: Service, open_page: O
 
     assert wait_shown(page, 2) == [(1, "one"), (2, "two")]
     assert page.inner_text("#log .note").startswith("The server's messages were restored from a copy")
+
+
+def test_earlier_messages_that_come_from_before_a_new_epoch_are_asked_for_again(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    service.post("overtaken", "one", "two")
+    page = open_page(service.url)
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/api/rooms/overtaken/messages*", lambda route: held.append((route, route.fetch())), times=1)
+    page.evaluate("location.hash = 'overtaken'")
+    page.wait_for_function("document.querySelector('#frames').textContent.includes('overtaken')")
+    while not held:
+        page.wait_for_timeout(20)
+    assert run_to_end(tmp_path, "epoch", database_url=service.database_url).returncode == 0
+    page.wait_for_selector("#log .note")
+    route, answer = held.pop()
+    route.fulfill(response=answer)
+
+    assert wait_shown(page, 2) == [(1, "one"), (2, "two")]
 
 
 KEEP_SOCKETS = """

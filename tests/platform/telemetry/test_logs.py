@@ -119,6 +119,26 @@ async def test_a_changed_level_returns_by_itself(lines: Lines, autojump_clock: t
     assert seen == [("debug", 60), ("error", pytest.approx(1)), ("info", None), ("info", None)]
 
 
+async def test_a_level_that_is_changed_in_the_moment_of_its_end_stays(
+    lines: Lines, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Which of the two comes first in such a moment is Trio's choice: each of the orders is among some."""
+    level = LogLevel("warning")
+    left = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(level.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(30):
+            level.change("debug", 1)
+            await trio.sleep(1)
+            level.change("debug", 60)
+            await trio.testing.wait_all_tasks_blocked()
+            left.append((log_level(), level.seconds_left))
+        nursery.cancel_scope.cancel()
+
+    assert left == [("debug", 60)] * 30
+
+
 class Mute:
     def __repr__(self) -> str:
         raise LookupError("not now")

@@ -86,6 +86,16 @@ def test_a_line_that_alone_is_more_than_is_kept_is_given(pipe: Pipe) -> None:
     assert pipe.read(2) == ["first", "x" * (2 * MOST_KEPT)]
 
 
+def test_of_lines_that_alone_are_more_than_is_kept_one_is(pipe: Pipe) -> None:
+    line = "x" * (2 * MOST_KEPT)
+    for _ in range(3):
+        pipe.stream.write(line + "\n")
+
+    assert pipe.stream.lost == 2
+    assert pipe.read(1) == [line]
+    assert pipe.told.get(timeout=PATIENCE) == 2
+
+
 def test_a_reader_that_takes_no_more_at_once_loses_no_line(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer.fileno(), False)  # of whoever shares the pipe, and has made it so
     lines = [f"{number:05} " + "x" * 3_000 for number in range(20)]

@@ -51,10 +51,10 @@ async def test_a_token_is_read_for_each_connection_and_sent(make_settings: MakeS
             report = Report(asking._plan, [asking])
             with trio.fail_after(30):
                 await run_load(report, lambda *_: None)
-            found[name] = set(asking.statuses)
+            found[name] = set(asking.statuses), report.kept
         told = report.json()
 
-    assert found == {"good": {"200"}, "bad": {"401"}}
+    assert found == {"good": ({"200"}, True), "bad": ({"401"}, False)}, "what is refused did not work"
     assert json.loads(told)["plan"]["token_file"] == str(file)
 
 

@@ -74,7 +74,9 @@ _INSERT = text(f"""
     VALUES (:kind, CAST(:arguments AS jsonb), :priority, {_RUN_AT}, :key, :trace)
     ON CONFLICT (kind, key) WHERE state = 'waiting' AND key IS NOT NULL
     DO UPDATE SET arguments = excluded.arguments, run_at = LEAST(waiting.run_at, excluded.run_at),
-        priority = GREATEST(waiting.priority, excluded.priority)
+        priority = GREATEST(waiting.priority, excluded.priority),
+        -- A new one to those outside, by `context.key`, if they may have heard of the one before.
+        enqueued_at = CASE WHEN waiting.claim > 0 THEN excluded.enqueued_at ELSE waiting.enqueued_at END
     RETURNING id""")  # noqa: S608  constants
 _INSERT_MANY = text(f"""
     INSERT INTO job (kind, arguments, priority, run_at, trace)

@@ -362,6 +362,26 @@ async def test_one_that_runs_keeps_no_other_from_waiting_and_yields_to_it(databa
     assert numbers(await claim(database)) == [2]
 
 
+@pytest.mark.parametrize("fails", [True, False], ids=["after a failure", "after it was handed back"])
+async def test_newer_arguments_have_another_key_for_the_other_side_once_it_was_tried(
+    database: Database, fails: bool
+) -> None:
+    """By the old one it would answer as to the older arguments, or refuse those that differ."""
+    keyed = note.with_options(key="k")
+    keys = []
+    for number in (1, None, 2, None):
+        if number is not None:
+            await database.run(enqueue, keyed, number=number)
+        [one] = await claim(database)
+        keys.append(one.key)
+        if fails:
+            await database.run(store.fail, one, error="no", retries=9, pause=0)
+        else:
+            await database.run(store.hand_back, one)
+
+    assert (keys[0] == keys[1], keys[1] == keys[2], keys[2] == keys[3]) == (True, False, True)
+
+
 async def test_a_job_under_a_key_does_not_start_before_a_unit_that_wants_it_is_committed(
     database: Database, writable_database_url: str
 ) -> None:

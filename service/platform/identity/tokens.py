@@ -39,7 +39,7 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
 class _Registry(JWSRegistry):
     """joserfc's, for tokens as long as ours, with header fields that it does not know: those are to be ignored."""
 
-    max_header_length = max_payload_length = MOST_CHARACTERS
+    max_header_length = max_payload_length = max_signature_length = MOST_CHARACTERS
 
     def get_alg(self, name: str) -> Any:
         """Do not warn of the old name of Ed25519, which most issuers use."""

@@ -339,6 +339,12 @@ def test_a_refusal_says_what_a_header_must_be(header: dict[str, Any], types: tup
     assert str(refused.value).startswith(said)
 
 
+def test_what_is_too_deep_is_not_looked_through() -> None:
+    deep = b'{"x": ' + b"[" * 900 + b'"\\ud800"' + b"]" * 900 + b"}"
+    with pytest.raises(Unauthenticated, match="more than 50 levels deep"):  # of texts in there each takes 900 steps
+        read_header(f"{part(deep)}.{part(CLAIMS)}.AAAA", RULES)
+
+
 def test_of_an_opaque_token_it_is_said_how_to_get_another() -> None:
     with pytest.raises(Unauthenticated) as refused:
         read_header("ya29.a0AfH6SMBx", RULES)

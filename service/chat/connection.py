@@ -1,6 +1,7 @@
 """What the connections of one process share."""
 
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 
 from service.chat.rooms import Rooms
 from service.chat.rules import Rule, check
@@ -19,3 +20,7 @@ class Chat:
     replica: str
     rule: Rule = check
     statistics: ChatStatistics = field(default_factory=ChatStatistics)
+
+    def __post_init__(self) -> None:
+        if iscoroutinefunction(self.rule):  # nobody would wait for it, nor hear what it raises
+            raise ValueError("a rule does not wait: it is asked for each message")

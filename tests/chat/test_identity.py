@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from service.chat.authors import name_of
 from service.chat.client.chat import Member, converse
+from service.chat.connection import Chat
 from service.chat.rules import Action
 from service.platform.errors import Forbidden
 from service.platform.identity import Caller
@@ -157,6 +158,15 @@ async def test_a_room_s_rule_holds_for_frames_and_http(start: Start) -> None:
     assert (refused["code"], refused["ref"], refused["message"]) == ("forbidden", "r", "staff is not for you")
     assert (unwritten["code"], unwritten["id"]) == ("forbidden", "i1")
     assert statuses == [403, 200, 403]
+
+
+def test_a_room_s_rule_that_waits_is_refused_as_it_would_let_everybody_in() -> None:
+    async def look_up(caller: Caller, room: str, action: Action) -> None:
+        raise Forbidden("nobody")
+
+    unused: Any = None
+    with pytest.raises(ValueError, match="a rule does not wait"):
+        Chat(settings=unused, rooms=unused, writer=unused, conversations=unused, replica="", rule=look_up)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Fetched[Key]:
 
 @dataclass
 class KeyStatistics:
-    fetches: int = 0
+    fetches: int = 0  # that are over
     failures: int = 0
     unknown: int = 0  # tokens that named a key that is not there
     waiting: int = 0
@@ -126,7 +126,6 @@ class Keys[Key]:
         self._begun = trio.current_time()
         self._asked = trio.Event()
         under_way = self._under_way = self._under_way if self._under_way is not None else trio.Event()
-        self.statistics.fetches += 1
         try:
             with trio.fail_after(FETCH_TIMEOUT):
                 fetched = await self._fetch()
@@ -151,6 +150,7 @@ class Keys[Key]:
 
     def _note(self, error: str) -> None:
         error = cut(error, MAX_DETAIL)  # a provider's own words may be in there
+        self.statistics.fetches += 1
         self.statistics.failures += bool(error)
         if error != self.error:
             if error:

@@ -9,6 +9,7 @@ A route that declares nothing stops the start. A declaration is data and a pure 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 
 from service.platform.declarations import Declaration
 from service.platform.identity.caller import Caller, InsufficientScope, Unauthenticated
@@ -24,6 +25,10 @@ class May:
     signed_in: bool = True
     scopes: tuple[str, ...] = ()
     rule: Rule | None = None
+
+    def __post_init__(self) -> None:
+        if iscoroutinefunction(self.rule):  # nobody would wait for it, nor hear what it raises
+            raise ValueError("a rule does not wait: what waits is for the handler")
 
     def check(self, caller: Caller) -> None:
         """Raise Unauthenticated for somebody who is not signed in, Forbidden for somebody who may not."""
@@ -66,5 +71,9 @@ def scope[F: Callable[..., object]](*scopes: str) -> Callable[[F], F]:
 
 
 def only[F: Callable[..., object]](rule: Rule) -> Callable[[F], F]:
-    """Declare that whoever has signed in may, unless a rule of one's own raises Forbidden."""
-    return lambda view: DECLARED.put(view, May(rule=rule))
+    """Declare that whoever has signed in may, unless a rule of one's own raises Forbidden.
+
+    Raises ValueError for an async function.
+    """
+    may = May(rule=rule)
+    return lambda view: DECLARED.put(view, may)

@@ -13,12 +13,12 @@ from joserfc.errors import JoseError
 MOST_KEYS = 100
 SHORTEST_RSA, LONGEST_RSA = 2048, 16_384  # bits; OpenSSL verifies with none that is longer
 _PARTS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-_ALGORITHMS = {
-    "RSA": frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
-    "P-256": frozenset({"ES256"}),
-    "P-384": frozenset({"ES384"}),
-    "P-521": frozenset({"ES512"}),
-    "Ed25519": frozenset({"EdDSA", "Ed25519"}),
+_ALGORITHMS = {  # of a kind of key and its curve
+    ("RSA", None): frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
 }
 
 
@@ -49,7 +49,7 @@ def _read(given: Mapping[str, Any]) -> PublicKey | None:
     parts = {"kty": kind} | {name: given.get(name) for name in _PARTS[kind]}
     if not all(isinstance(value, str) for value in parts.values()):
         return None
-    algorithms = _ALGORITHMS.get("RSA" if kind == "RSA" else str(parts["crv"]), frozenset())
+    algorithms = _ALGORITHMS.get((kind, parts.get("crv")), frozenset())
     if "alg" in given:
         algorithms &= {given["alg"]} if isinstance(given["alg"], str) else set()
     if not algorithms or (kind == "RSA" and not SHORTEST_RSA <= 6 * len(str(parts["n"])) <= LONGEST_RSA + 6):

@@ -21,7 +21,7 @@ def _nothing(*_: object) -> None:
 class Stay:
     """Of one websocket. `scope` is around its handler."""
 
-    __slots__ = ("_ended", "_grace", "_see_off", "_until", "on_gone", "reason", "scope")
+    __slots__ = ("_grace", "_limited", "_see_off", "_until", "on_gone", "reason", "scope")
 
     def __init__(self, see_off: Callable[[float], object] = _nothing) -> None:
         """`see_off` is told Trio's time until which the last of an end may wait, once it ends with many others."""
@@ -31,7 +31,7 @@ class Stay:
         self.on_gone: Callable[[], object] = _nothing  # called when the websocket is gone
         self._until = math.inf
         self._grace = 0.0
-        self._ended: trio.Event | None = None  # of whoever waits for it
+        self._limited: trio.Event | None = None  # of whoever waits for the end, which may have come nearer
 
     @property
     def over(self) -> bool:
@@ -42,16 +42,20 @@ class Stay:
         """Let it end in so many seconds, unless that was sooner anyway."""
         self._until = min(self._until, trio.current_time() + seconds)
         self.scope.deadline = self._until + self._grace
+        if self._limited is not None:
+            self._limited.set()
 
     async def wait_over(self) -> str:
         """Return why the websocket has to end, once it has to; its handler then has its last words."""
         self._grace = LAST_WORDS
         self.scope.deadline = self._until + self._grace
-        with trio.CancelScope(deadline=self._until):
-            if self._ended is None:
-                self._ended = trio.Event()
-            await self._ended.wait()
-        return self.reason
+        while True:
+            if self._limited is None or self._limited.is_set():
+                self._limited = trio.Event()
+            with trio.CancelScope(deadline=self._until):
+                await self._limited.wait()
+            if self.over:
+                return self.reason
 
     def leave(self) -> None:
         """It is gone; nobody is called any more."""
@@ -63,5 +67,3 @@ class Stay:
         self.reason = reason
         self._see_off(seen_off_at)
         self.limit(0)
-        if self._ended is not None:
-            self._ended.set()

@@ -39,7 +39,7 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt", "application/jwt"})
 class _Registry(JWSRegistry):
     """joserfc's, for tokens as long as ours, with header fields that it does not know: those are to be ignored."""
 
-    max_header_length = max_payload_length = MOST_CHARACTERS
+    max_header_length = max_payload_length = max_signature_length = MOST_CHARACTERS
 
     def get_alg(self, name: str) -> Any:
         """Do not warn of the old name of Ed25519, which most issuers use."""
@@ -151,14 +151,14 @@ def _json_object(segment: str) -> dict[str, Any]:
     try:
         text = urlsafe_b64decode(segment + "=" * (-len(segment) % 4)).decode()
         read = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
-        if "\\u" in text and any(map(_UNSTORABLE.search, _texts(read))):
-            refuse("the token holds what is no text", Flaw.FORM)
     except (ValueError, RecursionError):
         refuse("the token is no signed JWT", Flaw.FORM)
     if not isinstance(read, dict):
         refuse("the token is no signed JWT", Flaw.FORM)
-    if _is_deep(read):
+    if _is_deep(read):  # first, as below each text takes a step for each level that it is in
         refuse(f"the token is more than {MOST_DEEP} levels deep", Flaw.FORM)
+    if "\\u" in text and any(map(_UNSTORABLE.search, _texts(read))):
+        refuse("the token holds what is no text", Flaw.FORM)
     return read
 
 

@@ -1,5 +1,6 @@
 """The issuer's keys over time: virtual time for the rules, real sockets for the promise."""
 
+import re
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,8 @@ from service.platform.calls import open_client
 from service.platform.errors import Unavailable
 from service.platform.identity.keys import MOST_WAITING, PATIENCE, Fetched, Keys, ProviderAway
 from service.platform.identity.provider import Provider
+from service.platform.identity.statistics import IdentityStatistics, show_identity
+from service.platform.telemetry import Metrics
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import open_issuer
 from tests.platform.identity.world import World, world
@@ -104,6 +107,23 @@ async def test_whatever_keys_are_made_up_the_provider_is_asked_once_in_30_second
 
     assert len(source.asked) - before in {3, 4}
     assert min(later - sooner for sooner, later in pairwise(source.asked)) >= 30
+
+
+async def test_a_fetch_is_counted_when_it_is_over(autojump_clock: MockClock, source: Source) -> None:
+    keys, metrics = Keys(source.fetch), Metrics()
+    show_identity(metrics, IdentityStatistics(), keys)
+    counted: list[dict[bytes, bytes]] = []
+    async with trio.open_nursery() as nursery:
+        await running(keys, nursery)
+        source.away, source.slow = True, 5.0
+        for seconds in (1, 481, 4):  # behind the first, amid the second, and when that has failed
+            await trio.sleep(seconds)
+            shown = re.findall(rb'^identity_key_fetches_total{result="(.*)"} (.*)$', metrics.text(), re.MULTILINE)
+            counted.append(dict(shown))
+        nursery.cancel_scope.cancel()
+
+    once = {b"fetched": b"1.0", b"failed": b"0.0"}
+    assert counted == [once, once, once | {b"failed": b"1.0"}], "a counter that falls is read as one that began anew"
 
 
 async def test_a_new_key_is_found_by_the_request_that_needs_it(autojump_clock: MockClock, source: Source) -> None:

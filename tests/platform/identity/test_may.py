@@ -1,5 +1,6 @@
 """Who may: what routes declare, and that none may leave it out."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_route_declares_once_and_in_the_words_of_the_standard() -> None:
     for wrong in ((), ("",), ("two words",), ('a"b',), ("é",)):
         with pytest.raises(ValueError, match="a scope is ASCII"):
             scope(*wrong)
+
+
+def test_a_rule_that_waits_is_refused_as_it_would_let_everybody_in() -> None:
+    async def look_up(_: Caller) -> None:
+        raise Forbidden("nobody")
+
+    for wrong in (look_up, partial(look_up)):
+        with pytest.raises(ValueError, match="a rule does not wait"):
+            only(wrong)
 
 
 async def test_a_route_that_says_not_who_may_or_how_it_is_limited_stops_the_start(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -136,6 +137,21 @@ async def test_who_signs_out_and_hangs_up_leaves_no_websocket_behind(autojump_cl
             await sessions.end(value)
 
         assert all(stay.over for stay in stays)
+
+
+async def test_last_words_are_in_time_for_a_caller_whom_a_handler_asks_for_when_it_waits_already(
+    autojump_clock: MockClock,
+) -> None:
+    stay, begun = Stay(), trio.current_time()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(stay.wait_over)
+            for seconds in (20, 10):
+                await trio.sleep(1)
+                stay.limit(seconds)
+
+    assert trio.current_time() - begun == pytest.approx(12)
 
 
 async def test_others_have_their_turns_while_websockets_of_many_sessions_end(autojump_clock: MockClock) -> None:

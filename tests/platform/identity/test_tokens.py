@@ -5,6 +5,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -218,12 +219,28 @@ def test_of_a_providers_keys_only_those_for_signatures_are_taken() -> None:
         {"kty": "RSA", "n": "_" * 400, "e": ""}, {"kty": "RSA", "n": "_" * 400, "e": "_" * 400},
         {"kty": "RSA", "n": "A" * 400, "e": "AQAB"}, {"kty": "RSA", "n": "_" * 400, "e": "AQAB", "use": ["sig"]},
         {"kty": "RSA", "n": "_" * 40_000, "e": "AQAB"}, 7, None, [],
+        {"kty": "EC", "crv": "Ed25519", "x": "AQ", "y": "AQ"}, {"kty": "OKP", "crv": "P-256", "x": "AQ"},
     ],
 )  # fmt: skip
 def test_an_odd_key_is_left_out_and_the_others_are_taken(odd: Any) -> None:
     good = jwk.OKPKey.generate_key("Ed25519", {"kid": "good"}).as_dict(private=False)
 
     assert usable(odd, good) == {"good"}
+
+
+def test_a_signature_is_as_long_as_its_key() -> None:
+    p, q, e = 2**3217 - 1, 2**4253 - 1, 65_537  # known primes: to find some of this size takes seconds
+    size = ((p * q).bit_length() + 7) // 8
+    shown = {"kty": "RSA", "kid": "long", "n": part((p * q).to_bytes(size)), "e": part(e.to_bytes(3))}
+    signed = f"{part({'alg': 'RS256', 'kid': 'long'})}.{part(CLAIMS)}"
+    digest = bytes.fromhex("3031300d060960864801650304020105000420") + sha256(signed.encode()).digest()
+    padded = b"\0\1" + (b"\0" + digest).rjust(size - 2, b"\xff")  # RFC 8017, 9.2
+    signature = pow(int.from_bytes(padded), pow(e, -1, (p - 1) * (q - 1)), p * q)
+    token, rules = f"{signed}.{part(signature.to_bytes(size))}", Rules("i", "a", {"RS256"})
+
+    key = public_keys({"keys": [shown]})["long"]
+
+    assert verify(token, read_header(token, rules), key, rules, now=0).subject == "s"
 
 
 def test_a_key_is_used_with_its_own_algorithm_alone() -> None:
@@ -320,6 +337,12 @@ def test_a_refusal_says_what_a_header_must_be(header: dict[str, Any], types: tup
         read_header(f"{part({'alg': 'ES256'} | header)}.{part(CLAIMS)}.AAAA", RULES, *types)
 
     assert str(refused.value).startswith(said)
+
+
+def test_what_is_too_deep_is_not_looked_through() -> None:
+    deep = b'{"x": ' + b"[" * 900 + b'"\\ud800"' + b"]" * 900 + b"}"
+    with pytest.raises(Unauthenticated, match="more than 50 levels deep"):  # of texts in there each takes 900 steps
+        read_header(f"{part(deep)}.{part(CLAIMS)}.AAAA", RULES)
 
 
 def test_of_an_opaque_token_it_is_said_how_to_get_another() -> None:

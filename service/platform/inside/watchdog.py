@@ -170,6 +170,7 @@ class Watchdog:
 
     def _catch(self, _: int, frame: FrameType | None) -> None:
         # In the middle of anything, a log line too: what is seen is told later.
+        frame = self._interrupted(frame)
         beat, (task_before, worked_before) = self._beat, self._at_signal
         task, worked = running_task(frame), time.thread_time()
         self._at_signal = task, worked
@@ -202,11 +203,11 @@ class Watchdog:
         self._running.release()
 
     def _interrupted(self, frame: FrameType | None) -> FrameType | None:
-        """Return the frame that the signal's look has interrupted, or this one if there is none."""
+        """Return what the signal's looks have interrupted, each in the middle of the one before, or else this frame."""
         within = frame
         while within is not None:
             if within.f_code is self._catch.__code__:
-                return within.f_back
+                frame = within.f_back
             within = within.f_back
         return frame
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from service.platform.inside.watchdog import Hold, Watchdog
+from service.platform.inside.watchdog import Hold, Watchdog, running_task
 
 HOLD = 6_000_000  # numbers to sum up in one call of C, which lets no other thread run: some tenths of a second
 LOOK = Watchdog._look
@@ -131,6 +131,34 @@ async def test_the_look_of_the_signal_is_not_what_holds_the_loop() -> None:
         nursery.cancel_scope.cancel()
 
     assert seen
+    assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
+
+
+async def test_nor_is_a_look_of_the_signal_in_which_the_next_one_comes() -> None:
+    """As where the C code has kept others from the interpreter, who take their time once it lets them."""
+    nested: list[str] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        within = frame.f_back
+        if event != "call" or frame.f_code is not running_task.__code__ or within is None or nested:
+            return
+        if within.f_code is Watchdog._catch.__code__:
+            nested.append(frame.f_code.co_name)
+            signal.raise_signal(signal.SIGPROF)
+
+    watchdog = Watchdog(0.05)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(0.1)
+        sys.settrace(trace)
+        sum(range(HOLD))  # C
+        sys.settrace(None)
+        with trio.fail_after(60):
+            while watchdog.last is None:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+    assert nested
     assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
 
 

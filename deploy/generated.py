@@ -47,5 +47,9 @@ def _put(name: str, text: str | None) -> None:
 
 
 def _show(commit: str, name: str) -> str | None:
-    done = attempt("git", "show", f"{commit}:{name}")
+    """Return a file's text in a commit; None where it has none, as a picture."""
+    try:
+        done = attempt("git", "show", f"{commit}:{name}")
+    except UnicodeDecodeError:
+        return None
     return done.stdout if done.returncode == 0 else None

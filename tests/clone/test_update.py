@@ -277,6 +277,14 @@ def test_a_hook_that_fails_does_not_end_it_half_way(clone: Path, template: Path)
     assert (done.returncode, "both sides edited these files:\n  AGENTS.md\n" in done.stdout) == (0, True), done.stderr
 
 
+def test_a_conflict_in_what_is_no_utf_8_is_told_as_any_other(clone: Path, template: Path) -> None:
+    (clone / "AGENTS.md").write_bytes("# Für Helfer\n".encode("latin-1"))
+    commit(clone)
+    done = run_in(clone, *UPDATE, "--from", str(template))
+
+    assert (done.returncode, "both sides edited these files:\n  AGENTS.md\n" in done.stdout) == (0, True), done.stderr
+
+
 def test_what_fails_in_the_middle_is_taken_back(clone: Path, template: Path) -> None:
     script = (
         "import sys; from deploy import update; from deploy.clone import Refused, command\n"

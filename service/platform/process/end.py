@@ -42,7 +42,7 @@ def ending() -> Iterator[None]:
 
 def leave(code: int) -> NoReturn:
     """End the process now with this code, whether or not its last words can be written."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what was done is done: a late repeat does not change the code
     wishes = threading.Thread(target=atexit._run_exitfuncs, name="at exit", daemon=True)
     wishes.start()

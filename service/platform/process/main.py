@@ -37,7 +37,7 @@ from service.platform.jobs import Jobs, open_jobs
 from service.platform.lifecycle import Lifecycle
 from service.platform.process.addresses import Urls, announce, bound, check_ready_file, explained, take_place
 from service.platform.process.stage import ALONE, Stage
-from service.platform.process.start import ECHO
+from service.platform.process.start import ECHO, end_at_no_more
 from service.platform.seams import check_seams, untried
 from service.platform.server import (
     SEAMS,
@@ -88,7 +88,7 @@ async def main(
     import_identity(settings)
     lifecycle = Lifecycle()
     with (
-        trio.open_signal_receiver(*stage.ends_at) as signals,
+        heard(stage.ends_at) as signals,
         trio.open_signal_receiver(signal.SIGUSR1) as questions,
         open_tracing(wanted=traces_wanted()) as tracing,
         whole_failures(),
@@ -107,6 +107,16 @@ async def main(
             await live(settings, features, lifecycle, inside, stage, public=public, origins=origins, on_ready=on_ready)
             nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+@contextmanager
+def heard(numbers: Sequence[signal.Signals]) -> Iterator[AsyncIterator[int]]:
+    """Yield these signals as they come; at the end of this scope there is nothing left that one could end."""
+    with trio.open_signal_receiver(*numbers) as signals:
+        try:
+            yield signals
+        finally:
+            end_at_no_more()
 
 
 @contextmanager

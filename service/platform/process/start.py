@@ -38,6 +38,8 @@ _HTTP2 = "h2", "h2.events", "hypercorn.protocol.h2"
 # A second signal sooner than this, in seconds, is the first one arriving twice: from the terminal and from a parent.
 ECHO = 0.5
 
+_over: list[bool] = []  # holds something once what the process is for has ended
+
 
 def ending_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a process to end: SIGHUP, too, unless whoever started us wants that ignored (nohup).
@@ -59,12 +61,21 @@ def end_at_signals() -> None:
     """
 
     def end(number: int, _frame: object) -> None:
-        raise Signalled(128 + number)
+        if not _over:
+            raise Signalled(128 + number)
 
     for number in ending_signals():
         signal.signal(number, end)
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # asked for the tasks too early: there are none
     signal.signal(signal.SIGUSR2, lambda _number, _frame: None)  # means nothing here, and its default is a kill
+
+
+def end_at_no_more() -> None:
+    """Let no signal that comes from now on change how the process ends: what is left is to close, in bounded time.
+
+    Trio gives on to the handlers of before what nobody has read, out of its own loop: an exception there breaks it.
+    """
+    _over.append(True)
 
 
 def widen_descriptors(needed: int) -> None:

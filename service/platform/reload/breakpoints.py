@@ -33,11 +33,20 @@ def breakpoints(clock: StoppableClock, terminal: Terminal) -> Iterator[None]:
     `terminal` is entered around each prompt, and waits until nobody else is at one.
     """
     one_at_a_time = threading.Lock()  # units of work have threads of their own
+    whose: int | None = None  # thread has it
 
     @contextmanager
     def turn() -> Iterator[None]:
-        with one_at_a_time, clock.stopped(), terminal():  # it may be a while until the terminal is free
+        nonlocal whose
+        if whose == threading.get_ident():  # a breakpoint in what `debug` runs at the prompt
             yield
+            return
+        with one_at_a_time, clock.stopped(), terminal():  # it may be a while until the terminal is free
+            whose = threading.get_ident()
+            try:
+                yield
+            finally:
+                whose = None
 
     def stop_here(*_: Any, **__: Any) -> None:
         frame = inspect.currentframe()

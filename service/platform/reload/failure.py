@@ -1,6 +1,7 @@
 """Why a start failed, in a few lines for whoever has just saved a file: what, in which file and line, and the code."""
 
 import traceback
+from itertools import dropwhile
 from pathlib import Path
 
 from service.platform.errors import leaves
@@ -8,6 +9,7 @@ from service.platform.reload.colours import BOLD, DIM, PLAIN, RED
 
 # How many of the calls that led to an error are shown: the innermost ones of one's own code.
 CALLS = 3
+SAID = 12  # lines of what an error says, at most
 
 
 def describe(error: BaseException, root: Path, *, coloured: bool) -> str:
@@ -15,12 +17,20 @@ def describe(error: BaseException, root: Path, *, coloured: bool) -> str:
     red, bold, dim, plain = (RED, BOLD, DIM, PLAIN) if coloured else ("", "", "", "")
     lines = [""]
     for one in leaves(error):
-        what, _, more = "".join(traceback.format_exception_only(one)).strip().rpartition("\n")[-1].partition(": ")
+        first, *others = words(one)
+        what, _, more = first.partition(": ")
         lines += [f"  {red}{what}{plain}{': ' if more else ''}{bold}{more}{plain}"]
+        lines += [f"    {bold}{line}{plain}" for line in others[: SAID - 1]]
         for place, code in places(one, root):
             lines += [f"    {bold}{place}{plain}", *(f"      {dim}{line}{plain}" for line in code)]
         lines += [""]
     return "\n".join(lines)
+
+
+def words(error: BaseException) -> list[str]:
+    """Return what an error is and says, its notes too, in its own lines: some say what is wrong in the first."""
+    parts = traceback.format_exception_only(error)
+    return "".join(dropwhile(lambda part: part.startswith(" "), parts)).strip().splitlines()  # without its place
 
 
 def places(error: BaseException, root: Path) -> list[tuple[str, list[str]]]:

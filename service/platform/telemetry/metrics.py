@@ -142,8 +142,9 @@ class _Readings(Collector):
 def _read(family: Callable[[], Metric], read: Reading) -> Metric:
     shown = family()
     value = read()
-    for label, number in value.items() if isinstance(value, Mapping) else (("", value),):
-        shown.add_metric([str(label)] if label else [], float(number))  # type: ignore[attr-defined]  # both kinds have it
+    labelled = [([str(label)], one) for label, one in value.items()] if isinstance(value, Mapping) else [([], value)]
+    for labels, number in labelled:
+        shown.add_metric(labels, float(number))  # type: ignore[attr-defined]  # both kinds have it
     return shown
 
 

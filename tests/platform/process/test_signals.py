@@ -1,5 +1,7 @@
 """What the process makes of the signals that ask it to end, in virtual time: an echo is known by its seconds."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
@@ -57,3 +59,56 @@ async def test_a_second_signal_ends_the_drain_and_an_echo_does_not(
     assert ended.value.args == (code,)
     assert trio.current_time() - begun == pytest.approx(at)
     assert lifecycle.draining
+
+
+LATE = """
+import atexit, os, signal, sys, threading
+
+number = signal.Signals(int(sys.argv[1]))
+signal.signal(number, signal.SIG_DFL)  # whatever whoever runs the tests wants ignored
+from service.platform.process.end import ending
+from service.platform.process.start import end_at_signals
+
+end_at_signals()
+with ending():
+    atexit.register(signal.pthread_kill, threading.get_ident(), number)
+"""
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
+def test_a_signal_in_the_last_moment_changes_no_exit_code(number: Signals) -> None:
+    assert subprocess.run([sys.executable, "-c", LATE, str(number.value)], check=False, timeout=30).returncode == 0
+
+
+AT_THE_END = """
+import signal, sys
+
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # whatever whoever runs the tests wants ignored
+from service.platform.process.end import ending
+from service.platform.process.start import end_at_signals, ending_signals
+
+end_at_signals()
+
+async def main():
+    with heard(ending_signals()):
+        signal.raise_signal(signal.SIGTERM)
+        await trio.lowlevel.checkpoint()  # it has arrived, and nobody reads it
+        signal.raise_signal(signal.SIGHUP)  # the loop hears of it only when this is over
+        if sys.argv[1:]:
+            raise LookupError("what went wrong")
+
+with ending():
+    import trio
+    from service.platform.process.main import heard
+    trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["fails"], 1)])
+def test_a_signal_that_comes_when_all_is_over_hides_neither_an_end_nor_a_crash(arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-c", AT_THE_END, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, "LookupError: what went wrong" in done.stderr) == (code, code != 0)
+    assert "TrioInternalError" not in done.stderr

@@ -30,19 +30,40 @@ with breakpoints(clock, terminal):
 """
 
 
-def test_no_time_passes_while_the_terminal_is_waited_for() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=environment,
-        input="where\nc\n",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+INSIDE = """
+from contextlib import nullcontext
 
-    assert "waited 0.0\n" in ended.stdout
-    assert re.search(r"> <string>\((19|20)\)<module>\(\)", ended.stdout)  # where the breakpoint is, or next to it
-    assert ended.stdout.endswith("gone on\n")
+from service.platform.reload.breakpoints import breakpoints
+from service.platform.reload.clock import StoppableClock
+
+def count():
+    breakpoint()
+
+with breakpoints(StoppableClock(), nullcontext):
+    breakpoint()
+    print("gone on")
+"""
+
+
+def run(program: str, words: str) -> str:
+    """Return what a program says at whose prompts these words are typed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, input=words, capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stdout
+
+
+def test_what_is_debugged_at_a_prompt_may_have_a_breakpoint_itself() -> None:
+    said = run(INSIDE, "debug count()\nc\nc\nc\nc\n")
+
+    assert "ENTERING RECURSIVE DEBUGGER" in said
+    assert "gone on" in said
+
+
+def test_no_time_passes_while_the_terminal_is_waited_for() -> None:
+    said = run(PROGRAM, "where\nc\n")
+
+    assert "waited 0.0\n" in said
+    assert re.search(r"> <string>\((19|20)\)<module>\(\)", said)  # where the breakpoint is, or next to it
+    assert said.endswith("gone on\n")

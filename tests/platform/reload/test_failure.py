@@ -44,9 +44,30 @@ def failure(root: Path, source: str) -> BaseException:
                 "    json.loads('')",
             ],
         ),
+        (
+            "raise ValueError('2 fields are wrong\\nname\\n  is missing: see there')\n",
+            [
+                "ValueError: 2 fields are wrong",
+                "  name",
+                "    is missing: see there",
+                "  service/orders.py:1 in <module>",
+                "    raise ValueError('2 fields are wrong\\nname\\n  is missing: see there')",
+            ],
+        ),
+        (
+            "error = ValueError('no such table')\nerror.add_note('see: docs')\nraise error\n",
+            ["ValueError: no such table", "  see: docs", "  service/orders.py:3 in <module>", "    raise error"],
+        ),
         ("raise LookupError\n", ["LookupError", "  service/orders.py:1 in <module>", "    raise LookupError"]),
     ],
-    ids=["a syntax error", "an error of one's own", "an error of a library", "an error without words"],
+    ids=[
+        "a syntax error",
+        "an error of one's own",
+        "an error of a library",
+        "an error of some lines",
+        "an error with a note",
+        "an error without words",
+    ],
 )
 def test_it_says_what_and_where(tmp_path: Path, source: str, expected: list[str]) -> None:
     said = describe(failure(tmp_path, source), tmp_path, coloured=False)

@@ -137,6 +137,15 @@ def test_numbers_are_read_at_each_scrape() -> None:
     assert (second['cups_total{kind="b"}'], second["tables"]) == (2, 2)
 
 
+@pytest.mark.parametrize("value", [0, False, ""])
+def test_a_value_of_a_label_may_be_one_that_is_false(value: object) -> None:
+    metrics = Metrics()
+    metrics.gauge("seats", "Seats.", lambda: {value: 2, 1: 3}, label="table")
+
+    seats = {series: number for series, number in samples(metrics.text().decode()).items() if "seats" in series}
+    assert seats == {f'seats{{table="{value}"}}': 2, 'seats{table="1"}': 3}
+
+
 def test_one_that_cannot_be_read_hides_no_other_and_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     metrics, seen = Metrics(), Counter[str]()
     metrics.gauge("broken", "Broken.", lambda: 1 / seen["none"])

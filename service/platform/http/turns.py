@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+LONGEST = 1.0  # seconds; after a hold that was longer, such as that of a process that was stopped, this is enough
+
 
 class Turns:
     """The turns of one event loop, in the order in which they are asked for."""
@@ -24,7 +26,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """Wait for a turn; it ends with the block, and the next begins after as long as it has held the loop."""
+        """Wait for a turn, which ends with the block; the next begins after as long as it held the loop, or LONGEST."""
         async with self._lock:
             await trio.sleep_until(self._free_until)
             begun = trio.current_time()
@@ -32,4 +34,4 @@ class Turns:
                 yield
             finally:
                 ended = trio.current_time()
-                self._free_until = ended + (ended - begun)
+                self._free_until = ended + min(ended - begun, LONGEST)

@@ -29,6 +29,16 @@ async def test_between_two_turns_the_loop_is_free_for_as_long_as_the_first_held_
     assert held == [(0, 0.5), (1, 1.5), (2, 2.5)]
 
 
+async def test_after_a_long_hold_as_of_a_process_that_was_stopped_it_is_free_for_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    turns, held = Turns(), list[tuple[float, float]]()
+    for _ in range(2):
+        await hold(turns, autojump_clock, 60, held)
+
+    assert held == [(0, 60), (61, 121)]
+
+
 async def test_a_turn_after_a_rest_is_taken_at_once(autojump_clock: MockClock) -> None:
     turns, held = Turns(), list[tuple[float, float]]()
     await hold(turns, autojump_clock, 0.5, held)
@@ -41,10 +51,10 @@ async def test_a_turn_after_a_rest_is_taken_at_once(autojump_clock: MockClock) -
 async def test_one_that_fails_or_waits_no_longer_leaves_the_turn_to_the_next(autojump_clock: MockClock) -> None:
     turns, held = Turns(), list[tuple[float, float]]()
     with pytest.raises(ZeroDivisionError):
-        await fail(turns, autojump_clock, 2)
-    with trio.move_on_after(1) as given_up:
+        await fail(turns, autojump_clock, 1)
+    with trio.move_on_after(0.5) as given_up:
         await hold(turns, autojump_clock, 1, held)
     await hold(turns, autojump_clock, 1, held)
 
     assert given_up.cancelled_caught
-    assert held == [(4, 5)]
+    assert held == [(2, 3)]

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -370,6 +371,7 @@ async def test_after_a_greeting_whatever_happens_is_tried_again() -> None:
 
 
 HELLO = json.dumps({"type": "hello", "server": "greeter", "heartbeat_ms": 20_000, "max_bytes": 65_536})
+JOINED = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
 UNAVAILABLE = {"type": "error", "code": "unavailable", "message": "m", "retryable": True, "retry_after_ms": 1}
 
 type Refuse = Callable[[WebSocketConnection], Awaitable[None]]
@@ -439,7 +441,7 @@ async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:
     async def serve(request: WebSocketRequest) -> None:
         line = await request.accept(subprotocol="chat.v1")
         await line.send_message(HELLO)
-        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": True, "ref": "join"}
+        joined = JOINED | {"gap": True}
         for _ in range(2):
             await line.send_message(json.dumps(joined))
         while sent[-1:] != ["second"]:
@@ -463,19 +465,24 @@ async def test_a_member_that_is_moved_on_sends_each_line_once() -> None:
     assert sent == ["first", "second"]
 
 
+async def let_in(request: WebSocketRequest) -> tuple[WebSocketConnection, dict[str, Any]]:
+    """Let a member into a room, and return its line and the first that it sends there."""
+    line = await request.accept(subprotocol="chat.v1")
+    await line.send_message(HELLO)
+    await line.send_message(json.dumps(JOINED))
+    while (frame := json.loads(await line.get_message()))["type"] != "send":
+        pass
+    return line, frame
+
+
 @pytest.mark.parametrize("moved", [{"epoch": "e", "gap": True}, {"epoch": "f", "gap": False}], ids=["gap", "epoch"])
 async def test_what_was_stored_and_is_gone_is_not_waited_for(moved: dict[str, object]) -> None:
     """Acked, and then the member is moved on to where it does not come by any more."""
 
     async def serve(request: WebSocketRequest) -> None:
-        line = await request.accept(subprotocol="chat.v1")
-        await line.send_message(HELLO)
-        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
-        await line.send_message(json.dumps(joined))
-        while (frame := json.loads(await line.get_message()))["type"] != "send":
-            pass
+        line, frame = await let_in(request)
         await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))
-        await line.send_message(json.dumps(joined | moved))
+        await line.send_message(json.dumps(JOINED | moved))
         await trio.sleep_forever()
 
     with trio.fail_after(20):
@@ -492,12 +499,7 @@ async def test_what_the_output_cannot_hold_is_written_in_other_words(tmp_path: P
     """Whoever wrote it would have ended the client of all whose terminal knows fewer letters."""
 
     async def serve(request: WebSocketRequest) -> None:
-        line = await request.accept(subprotocol="chat.v1")
-        await line.send_message(HELLO)
-        joined = {"type": "joined", "room": "r", "epoch": "e", "from": 0, "head": 0, "gap": False, "ref": "join"}
-        await line.send_message(json.dumps(joined))
-        while (frame := json.loads(await line.get_message()))["type"] != "send":
-            pass
+        line, frame = await let_in(request)
         said = {"type": "message", "room": "r", "epoch": "e", "from": "Jörg", "text": "✓"}
         await line.send_message(json.dumps(said | {"seq": 1, "id": "another"}))
         await line.send_message(json.dumps({"type": "ack", "id": frame["id"]}))

@@ -109,15 +109,8 @@ def line_of(hold: Hold) -> str:
     return linecache.getline(file, int(line)).strip()
 
 
-async def test_the_look_of_the_signal_is_not_what_holds_the_loop() -> None:
-    """The thread may look in its middle, where others wait for the interpreter."""
-    seen: list[str] = []
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "call" and frame.f_code is Watchdog._catch.__code__:
-            time.sleep(0.05)  # the thread looks meanwhile
-            seen.append(frame.f_code.co_name)
-
+async def held_in_c(trace: Callable[[FrameType, str, Any], Any]) -> Hold:
+    """Return what is seen of a hold in C code, behind which the loop's own thread is traced."""
     watchdog = Watchdog(0.05)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watchdog.run)
@@ -129,9 +122,22 @@ async def test_the_look_of_the_signal_is_not_what_holds_the_loop() -> None:
             while watchdog.last is None:
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
+    return watchdog.last
+
+
+async def test_the_look_of_the_signal_is_not_what_holds_the_loop() -> None:
+    """The thread may look in its middle, where others wait for the interpreter."""
+    seen: list[str] = []
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "call" and frame.f_code is Watchdog._catch.__code__:
+            time.sleep(0.05)  # the thread looks meanwhile
+            seen.append(frame.f_code.co_name)
+
+    hold = await held_in_c(trace)
 
     assert seen
-    assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
+    assert line_of(hold) == "sum(range(HOLD))  # C"
 
 
 async def test_nor_is_a_look_of_the_signal_in_which_the_next_one_comes() -> None:
@@ -146,20 +152,10 @@ async def test_nor_is_a_look_of_the_signal_in_which_the_next_one_comes() -> None
             nested.append(frame.f_code.co_name)
             signal.raise_signal(signal.SIGPROF)
 
-    watchdog = Watchdog(0.05)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watchdog.run)
-        await trio.sleep(0.1)
-        sys.settrace(trace)
-        sum(range(HOLD))  # C
-        sys.settrace(None)
-        with trio.fail_after(60):
-            while watchdog.last is None:
-                await trio.sleep(0.01)
-        nursery.cancel_scope.cancel()
+    hold = await held_in_c(trace)
 
     assert nested
-    assert line_of(watchdog.last) == "sum(range(HOLD))  # C"
+    assert line_of(hold) == "sum(range(HOLD))  # C"
 
 
 async def test_a_signal_that_is_somebody_elses_stays_so() -> None:

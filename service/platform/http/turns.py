@@ -5,18 +5,23 @@ hundred times as long, in which no probe is answered. A thread would not help, a
 interpreter: whoever shares it with a thread gets it back 200 times a second, for one call to the system each time.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
-LONGEST = 1.0  # seconds; after a hold that was longer, such as that of a process that was stopped, this is enough
+SHARED = 8  # times the processor's time of a hold are waited at most: it was longer where the process was stopped in it
 
 
 class Turns:
-    """The turns of one event loop, in the order in which they are asked for."""
+    """The turns of one event loop, in the order in which they are asked for.
 
-    def __init__(self) -> None:
+    `busy` returns the seconds of a processor that the loop's thread has had.
+    """
+
+    def __init__(self, busy: Callable[[], float] = time.thread_time) -> None:
+        self._busy = busy
         self._lock = trio.Lock()
         self._free_until = float("-inf")
 
@@ -26,12 +31,12 @@ class Turns:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """Wait for a turn, which ends with the block; the next begins after as long as it held the loop, or LONGEST."""
+        """Wait for a turn, which ends with the block; the next begins after as long again as it held the loop."""
         async with self._lock:
             await trio.sleep_until(self._free_until)
-            begun = trio.current_time()
+            begun, had = trio.current_time(), self._busy()
             try:
                 yield
             finally:
                 ended = trio.current_time()
-                self._free_until = ended + min(ended - begun, LONGEST)
+                self._free_until = ended + min(ended - begun, SHARED * (self._busy() - had))

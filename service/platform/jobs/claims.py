@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 import trio
 
+from service.platform.database import DATABASE_ERRORS
 from service.platform.errors import Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
@@ -22,6 +23,7 @@ from service.platform.jobs.table import IDLE
 SOON = 0.02  # seconds behind a moment that the database has named, so that it has come when we ask
 LOCKED = 0.1  # seconds between two looks at a lease that is over, and that cannot be ended yet
 STEP = 1.0  # seconds by which the database's clock may be ahead of what was expected: who lives extends in time then
+UNSURE = 0.25  # seconds between two looks for what a claim without an answer has taken: its COMMIT may come late
 LINGER = 0.01  # seconds that what is enqueued after a claim waits for more that is
 
 log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ class Claims:
         self._wake = trio.Event()
         self._look_at = -math.inf
         self._rescues_at = -math.inf  # no lease is over before: after an outage those that live extend theirs first
+        self._unsure_until = -math.inf  # whether a claim has taken what we do not know of
         self._ahead = math.inf  # the database's clock, in seconds since 1970, less Trio's, at the latest look
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
@@ -107,7 +110,11 @@ class Claims:
             if self._stopping:
                 return 0
             lease = trio.current_time() + LEASE
-            claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
+            try:
+                claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
+            except DATABASE_ERRORS:
+                self._unsure_until = math.inf
+                raise
             self._held.add(claimed, lease)
             self._begin()
             return len(claimed)
@@ -115,6 +122,7 @@ class Claims:
     async def _look(self) -> bool:
         """Rescue, let turns wait, settle when to look again, and return whether something is due now."""
         begun, self._look_at = trio.current_time(), math.inf
+        unsure = begun < self._unsure_until
         seen = await self._see(rescuing=begun >= self._rescues_at)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
@@ -123,16 +131,25 @@ class Claims:
         # one that is over is left where it is locked
         lease = None if seen.lease is None else max(seen.lease, LOCKED, self._rescues_at - begun)
         moments = [one + SOON for one in (seen.due, lease, next_turn) if one is not None]
-        idle = IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
+        idle = UNSURE if unsure else IDLE * random.uniform(0.75, 1)  # noqa: S311  spreads replicas, keeps no secret
         pause = max(SOON, min([idle, *moments]))
         self._look_at = min(self._look_at, begun + pause)
         return seen.ready or turned or bool(seen.rescued)
 
+    async def _hand_back_unknown(self) -> None:
+        """Hand back what a claim has taken of which we have no answer; for as long as a lease, once we can ask."""
+        known = [running.claimed for running in self._held]
+        await self._ledger.ask(store.hand_back_unknown, known, worker=self._worker)
+        if self._unsure_until == math.inf:
+            self._unsure_until = trio.current_time() + LEASE
+
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
-        begun, ahead = trio.current_time(), self._ahead
-        until = begun + ahead + STEP
         try:
+            if trio.current_time() < self._unsure_until:
+                await self._hand_back_unknown()
+            begun, ahead = trio.current_time(), self._ahead
+            until = begun + ahead + STEP
             seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
         except Unavailable:
             self._rescues_at = math.inf

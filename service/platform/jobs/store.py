@@ -18,6 +18,8 @@ What cannot happen, and why.
   locked, and a finished one is not running.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
   is less than a lease. The server ends it then.
+- A job that nobody has begun, and that is lost with an attempt spent, as the answer to the COMMIT of its claim was
+  lost: the worker looks for it under its own name, and hands it back.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
   long as a lease, in which those that live have extended theirs. After a failover, whose server has been up for long,
   or a cut network: who would rescue has had the database for as long.
@@ -239,6 +241,21 @@ def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int
             held.add(one.id)
     _tell_others(connection)
     return held
+
+
+def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worker: str) -> None:
+    """Hand back what a worker has, and does not know of: the answer to its claim's COMMIT was lost."""
+    values = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
+    if found := connection.execute(_UNKNOWN, values).all():
+        for one in found:
+            _end(connection, one.id, one.claim, error=None, retries=None, pause=0, spent=0)
+        _tell_others(connection)
+
+
+_UNKNOWN = text(f"""
+    SELECT id, claim FROM job
+    WHERE state = 'running' AND worker = :worker AND NOT EXISTS (SELECT FROM {_UNNEST} WHERE {_CLAIMED})
+    ORDER BY id FOR UPDATE""")  # noqa: S608  constants
 
 
 def _tell_others(connection: Connection) -> None:

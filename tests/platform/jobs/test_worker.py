@@ -13,6 +13,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from service.platform.database import Database, open_database
+from service.platform.database.migrate import migrate
 from service.platform.errors import Busy, PeerAway
 from service.platform.jobs import (
     ArgumentsWrong,
@@ -30,9 +31,12 @@ from service.platform.jobs.enqueue import insert
 from service.platform.jobs.ledger import TOLERATED
 from service.platform.jobs.table import IDLE
 from service.platform.jobs.worker import BEAT
+from service.platform.settings import PlatformSettings
 from service.platform.telemetry import Metrics
 from service.platform.telemetry.logs import configure_logs
 from service.platform.testing.fixtures import MakeSettings
+from service.platform.testing.own_server import OwnServer
+from tests.platform.database.proxy import open_proxy
 from tests.platform.jobs import kinds
 
 left = ContextVar("left", default="nothing")
@@ -139,6 +143,45 @@ async def test_a_claim_that_arrives_when_the_time_to_end_is_over_is_handed_back(
         await until(database, commits, False)
 
         assert await database.read(kinds.states) == {"waiting": 1}
+
+
+_SLOW_CLAIMS = text("""
+    CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON job DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.state = 'running' AND NEW.claim = 1) EXECUTE FUNCTION take_time()""")
+
+
+async def test_what_a_commit_without_an_answer_has_claimed_is_begun_and_no_attempt_is_spent(
+    one_server: OwnServer,
+) -> None:
+    """Nobody would, until its lease is over: and then one without retries is dead."""
+
+    def ended(connection: Connection) -> bool:
+        return not {"waiting", "running"}.intersection(kinds.states(connection))
+
+    begun: list[int] = []
+
+    @job(retries=0)
+    async def once(context: JobContext) -> None:
+        begun.append(context.attempt)
+
+    direct = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(direct)
+    with trio.fail_after(LIMIT):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(direct) as database,
+            open_database(settings := PlatformSettings(database_url=proxy.url())) as proxied,
+            open_jobs(proxied, (once,), settings, Metrics()),
+        ):
+            await database.run(lambda connection: connection.execute(_SLOW_CLAIMS))
+            await database.run(enqueue, once)
+            await until(database, commits, True)
+            proxy.cut()
+            await until(database, ended, True)
+
+            assert await database.read(kinds.states) == {"done": 1}
+    assert begun == [1]
 
 
 async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:

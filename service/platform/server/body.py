@@ -39,6 +39,7 @@ class Body(TrioBody):
     _patience = math.inf
     _size = 0
     _parts: list[bytes] | None = None  # of a reading of the whole that was cancelled, for the next
+    _asked: trio.Event | None = None  # set once the task that waits for the client has its answer; others wait for that
     given_up_at = -math.inf  # Trio's time at which a wait for the client was cancelled
 
     def bound(self, most: int, expected: int | None) -> None:
@@ -81,9 +82,18 @@ class Body(TrioBody):
         return self._data
 
     async def _pull(self) -> bytes:
+        while self._asked is not None:
+            await self._asked.wait()
         if self._must_raise is not None:
             raise self._must_raise
-        message = await self._wait_for_client()
+        if self._complete.is_set():  # another task has taken the last of it
+            return b""
+        self._asked = asked = trio.Event()
+        try:
+            message = await self._wait_for_client()
+        finally:
+            self._asked = None
+            asked.set()
         if message["type"] != "http.request":
             raise ClientDisconnectedError
         data = message["body"]

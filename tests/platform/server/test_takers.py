@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from quart import request
+from quart import Request, request
+from werkzeug.exceptions import RequestTimeout
 
 from service.platform.server import Application, Websocket, websocket
 from tests.platform.server.conftest import running
@@ -72,3 +73,62 @@ async def test_a_body_whose_reading_was_cancelled_is_read_whole_by_the_next(
         status, _, answer = await Reader(client).response()
 
     assert (status, answer) == (200, b"firstother")
+
+
+async def test_of_two_tasks_that_read_a_body_each_gets_the_whole_of_it(app: Application) -> None:
+    got: list[bytes] = []
+    first, gone = trio.CancelScope(), trio.Event()
+
+    @app.post("/body")
+    async def body() -> bytes:
+        asked: Request = request._get_current_object()
+
+        async def read() -> None:
+            got.append(await asked.get_data(cache=True, as_text=False, parse_form_data=False))
+
+        async def give_up() -> None:
+            with first:
+                await asked.body
+            gone.set()
+
+        async with trio.open_nursery() as nursery:
+            for task in (give_up, read, read):
+                nursery.start_soon(task)
+        return b"read"
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        first.cancel()
+        await gone.wait()
+        await client.send_all(b"other")
+        with trio.fail_after(5):
+            status, _, answer = await Reader(client).response()
+
+    assert (status, answer, got) == (200, b"read", [b"firstother"] * 2)
+
+
+async def test_a_body_that_is_late_is_late_for_each_task_that_reads_it(app: Application) -> None:
+    refused: list[int] = []
+    app.config["BODY_PATIENCE"] = 0.2
+
+    @app.post("/body")
+    async def body() -> bytes:
+        asked: Request = request._get_current_object()
+
+        async def read() -> None:
+            with pytest.raises(RequestTimeout):
+                await asked.body
+            refused.append(408)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+        return b"late"
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        with trio.fail_after(5):
+            status, _, answer = await Reader(client).response()
+
+    assert (status, answer, refused) == (200, b"late", [408, 408])

@@ -3,7 +3,9 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -17,7 +19,7 @@ from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnk
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.statistics import counts
-from service.platform.jobs.store import Claimed, ClaimLost
+from service.platform.jobs.store import FINISHED, Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.jobs.upkeep import sweep
 from service.platform.settings import PlatformSettings
@@ -225,6 +227,38 @@ async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> No
     first = await database.run(store.finish_many, found)
 
     assert await database.run(store.finish_many, found) == first == {one.id for one in found}
+    assert await database.read(states) == {"done": 1}
+
+
+@pytest.mark.parametrize(
+    ("end", "ended"),
+    [
+        (partial(store.fail, error="e" * 600 + "\0", retries=3, pause=0), "waiting"),
+        (partial(store.fail, error="e", retries=0, pause=0), "dead"),
+        (partial(store.hand_back, why="no room"), "waiting"),
+        (store.hand_back, "waiting"),
+    ],
+    ids=["failed", "dead", "handed back with a reason", "handed back"],
+)
+async def test_no_other_end_that_is_written_again_is_a_loss_or_ends_it_twice(
+    database: Database, end: Callable[[Connection, Claimed], str], ended: str
+) -> None:
+    await database.run(enqueue, note, number=1)
+    [found] = await claim(database)
+
+    assert [await database.run(end, found) for _ in range(2)] == [ended, ended]
+    others = await claim(database)  # has it meanwhile, if it waits
+    assert await database.run(end, found) == ("running" if others else ended)
+    assert await database.run(store.extend, others, lease=LEASE) == {one.id for one in others}
+
+
+async def test_a_job_that_is_done_is_not_lost_to_who_never_heard_so(database: Database) -> None:
+    """As of a SQL job, whose own transaction ends it: who does not know whether that is there hands it back."""
+    await database.run(enqueue, note, number=1)
+    [found] = await claim(database)
+    await database.run(store.finish, found)
+
+    assert await database.run(store.hand_back, found, pause=1, why="no answer") == FINISHED
     assert await database.read(states) == {"done": 1}
 
 

@@ -280,9 +280,17 @@ _ENDED = text(f"""
         AND job.error IS NOT DISTINCT FROM COALESCE(CAST(:error AS text), job.error))""")  # noqa: S608  constants
 
 
-# One that another waits for under the same key is over: that one stands for it. So does a later one that runs and has
+# A job that another waits for under the same key is over: that one stands for it. So does a later one that runs and has
 # the newer arguments: were this one to wait again, it would stand for that one.
-_END = text("""
+WAITS, RUNS_LATER = "state = 'waiting'", "state = 'running' AND twin.id > mine.id"
+
+
+def twin(which: str) -> str:
+    """Return the condition that under the kind and key of the row `mine` there is such another."""
+    return f"EXISTS (SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.{which})"
+
+
+_END = text(f"""
     UPDATE job SET
         state = next.state, claim = job.claim, leased_until = NULL, worker = NULL,
         failures = job.failures + next.spent, error = COALESCE(CAST(:error AS text), job.error),
@@ -291,12 +299,7 @@ _END = text("""
     FROM (
         SELECT mine.id, mine.spent, CASE
             WHEN mine.failures + mine.spent > CAST(:retries AS int) THEN 'dead'
-            WHEN EXISTS (
-                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'waiting'
-            ) OR mine.key IS NOT NULL AND EXISTS (
-                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'running'
-                    AND twin.id > mine.id
-            ) THEN 'done'
+            WHEN {twin(WAITS)} OR mine.key IS NOT NULL AND {twin(RUNS_LATER)} THEN 'done'
             ELSE 'waiting' END AS state
         FROM (
             SELECT id, kind, key, failures, CAST(:spent AS bigint) AS spent FROM job
@@ -304,7 +307,7 @@ _END = text("""
         ) AS mine
     ) AS next
     WHERE job.id = next.id
-    RETURNING job.state""")
+    RETURNING job.state""")  # noqa: S608  constants
 
 
 def look(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from quart import Request, request
+from quart import request
 from werkzeug.exceptions import RequestTimeout
 
 from service.platform.server import Application, Websocket, websocket
@@ -75,25 +75,29 @@ async def test_a_body_whose_reading_was_cancelled_is_read_whole_by_the_next(
     assert (status, answer) == (200, b"firstother")
 
 
-async def test_of_two_tasks_that_read_a_body_each_gets_the_whole_of_it(app: Application) -> None:
+@pytest.mark.parametrize("read_by_the_last", [whole, in_parts])
+async def test_of_tasks_that_read_a_body_each_gets_the_whole_of_it(
+    app: Application, read_by_the_last: Callable[[], Awaitable[bytes]]
+) -> None:
     got: list[bytes] = []
     first, gone = trio.CancelScope(), trio.Event()
 
     @app.post("/body")
     async def body() -> bytes:
-        asked: Request = request._get_current_object()
-
-        async def read() -> None:
-            got.append(await asked.get_data(cache=True, as_text=False, parse_form_data=False))
-
         async def give_up() -> None:
             with first:
-                await asked.body
+                await whole()
             gone.set()
 
+        async def read(how: Callable[[], Awaitable[bytes]]) -> None:
+            got.append(await how())
+
         async with trio.open_nursery() as nursery:
-            for task in (give_up, read, read):
-                nursery.start_soon(task)
+            nursery.start_soon(give_up)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, whole)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, read_by_the_last)
         return b"read"
 
     async with running(app) as server, await server.connect() as client:
@@ -114,11 +118,9 @@ async def test_a_body_that_is_late_is_late_for_each_task_that_reads_it(app: Appl
 
     @app.post("/body")
     async def body() -> bytes:
-        asked: Request = request._get_current_object()
-
         async def read() -> None:
             with pytest.raises(RequestTimeout):
-                await asked.body
+                await whole()
             refused.append(408)
 
         async with trio.open_nursery() as nursery:

@@ -1,7 +1,8 @@
 """The rooms that have members in this process: opened from the table, read on when behind, closed when empty."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import trio
@@ -12,6 +13,7 @@ from service.chat.room import Room, Seat
 from service.chat.tail import Budget, Entry
 from service.platform.database import Database
 from service.platform.errors import Unavailable
+from service.platform.looks import SharedLook
 
 PAGE = 100  # messages of a room read at once
 ROOMS_AT_ONCE = 64  # read in one query
@@ -21,12 +23,10 @@ PAUSE = 0.2  # seconds, half to one and a half of it, before a read that gave no
 
 
 class _Look:
-    """Those who ask at the same time where a room stands; one reading, begun after they asked, answers them all."""
+    """Those who ask at the same time where a room stands."""
 
-    def __init__(self) -> None:
-        self.lock = trio.Lock()
-        self.started = 0
-        self.latest = 0  # of those that were started, the one that was read to its end
+    def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
+        self.reading = SharedLook(read)
         self.interested = 0
         self.newest = 0  # heard of while the room was being opened
 
@@ -152,23 +152,20 @@ class Rooms:
         return entries
 
     async def _look(self, name: str) -> Room:
-        look = self._looks.setdefault(name, _Look())
+        look = self._looks.setdefault(name, _Look(partial(self._read_room, name)))
         look.interested += 1
-        wanted = look.started + 1
         try:
-            async with look.lock:
+            room = None
+            while room is None:  # or closed since, as nobody had joined it
+                await look.reading.wait()
                 room = self._rooms.get(name)
-                if room is None or look.latest < wanted:
-                    look.started += 1
-                    room = await self._read_room(name)
-                    look.latest = look.started  # not before: who began it may go, or be told that the table is away
-                return room
+            return room
         finally:
             look.interested -= 1
             if not look.interested:
                 del self._looks[name]
 
-    async def _read_room(self, name: str) -> Room:
+    async def _read_room(self, name: str) -> None:
         known = self._rooms.get(name)
         after, limit = (known.head, PAGE) if known is not None else (0, 0)
         page = await pages.read_after(self._database, name, after, limit=limit)
@@ -178,7 +175,6 @@ class Rooms:
         else:
             room.take(page)
         self.note_head(name, self._looks[name].newest)
-        return room
 
 
 def _jittered(seconds: float) -> float:

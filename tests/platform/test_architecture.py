@@ -18,7 +18,7 @@ PLATFORM = "service.platform"
 # package or a module of service/platform.
 LAYERS = (
     {"name"},
-    {"declarations", "settings", "errors", "failures", "lifecycle", "listener", "seams"},
+    {"declarations", "settings", "errors", "failures", "lifecycle", "listener", "looks", "seams"},
     {"telemetry"},
     {"calls", "database", "server"},
     {"identity", "jobs"},

@@ -16,6 +16,7 @@ from service.platform.database.schema import CodeSchema, SchemaState, decide, ex
 from service.platform.database.session import find_unfit
 from service.platform.database.state import State, read_state
 from service.platform.database.wire import ConnectFailed, connect, why_no_writes
+from service.platform.looks import SharedLook
 
 INTERVAL = 2.0  # seconds between two looks
 LOOK_LIMIT = 1.0
@@ -67,9 +68,7 @@ class Watch:
         self._limits = limits
         self._unfit: list[str] = []
         self._pgconn: PGconn | None = None
-        self._looking = trio.Lock()
-        self._begun = 0
-        self._ended = 0  # the latest that was not cancelled, of those that were begun
+        self._looks = SharedLook(self._look)
         self._looked = trio.Event()
 
     async def run(self) -> None:
@@ -83,10 +82,7 @@ class Watch:
 
     async def look(self) -> Condition:
         """Look now, for at most LOOK_LIMIT, and return what was found. Who comes during a look shares the next one."""
-        begun = self._begun
-        async with self._looking:
-            if self._ended <= begun:  # else somebody began to look after we came, and looked to the end
-                await self._look()
+        await self._looks.wait()
         return self.condition
 
     async def wait_served(self) -> None:
@@ -95,7 +91,6 @@ class Watch:
             await self._looked.wait()
 
     async def _look(self) -> None:
-        self._begun += 1
         started = time.monotonic()
         found = replace(self.condition, reachable=False, error=f"no answer within {LOOK_LIMIT:g} s")
         with trio.move_on_after(LOOK_LIMIT):
@@ -103,7 +98,6 @@ class Watch:
         if not found.reachable:
             self._close()
         now = time.monotonic()
-        self._ended = self._begun
         self._publish(replace(found, looked=now, duration=now - started))
 
     async def _ask(self) -> Condition:

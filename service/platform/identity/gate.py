@@ -7,10 +7,12 @@ times what the rest does. When a key of the issuer's is gone, all that is rememb
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b, sha256
 from typing import Any
+
+import trio
 
 from service.platform.errors import Unavailable
 from service.platform.identity.caller import GUEST, IN_SCOPE, IN_SESSION, STAY, TICKETS, Caller, Flaw, Unauthenticated
@@ -26,6 +28,7 @@ from service.platform.identity.tokens import Rules, read_claims, read_header, re
 from service.platform.server import UNASKED
 
 MOST_REMEMBERED = 2_000  # tokens; each takes some kilobytes
+_ONE_LOOK, _REDEEMED = "one look", "redeemed"  # where a scope has the lock and the outcome of using up its ticket
 
 
 async def _no_tickets(_: str) -> tuple[Caller, bytes | None] | None:
@@ -88,23 +91,30 @@ class Gate:
     async def _find(self, scope: MutableMapping[str, Any]) -> Caller:
         """Return who asks without a token: by a ticket, or by a session's cookie."""
         if tickets := scope.get(TICKETS, ()):
-            caller = await self._find_ticket(tickets[0], scope) if len(tickets) == 1 else None
-            holds = caller is not None and self._now() < caller.expires
-            self._statistics.tickets["taken" if holds else "refused"] += 1
-            if caller is None or not holds:
-                refuse("the ticket does not hold; each is good once, for 30 seconds", Flaw.TICKET)
-            return caller
+            async with scope.setdefault(_ONE_LOOK, trio.Lock()):  # another task that asks would use it up
+                return scope.get(IN_SCOPE) or await self._take_ticket(tickets, scope)
         if UNASKED not in scope and (value := session_cookie(scope["headers"])) and (session := read_id(value)):
             # A guest's, when it has ended: its browser is shown the way to sign in.
             return await self._find_session(session, scope) or GUEST
         return GUEST
+
+    async def _take_ticket(self, tickets: Sequence[str], scope: MutableMapping[str, Any]) -> Caller:
+        caller = await self._find_ticket(tickets[0], scope) if len(tickets) == 1 else None
+        holds = caller is not None and self._now() < caller.expires
+        self._statistics.tickets["taken" if holds else "refused"] += 1
+        if caller is None or not holds:
+            refuse("the ticket does not hold; each is good once, for 30 seconds", Flaw.TICKET)
+        scope[IN_SCOPE] = caller
+        return caller
 
     async def _find_ticket(self, ticket: str, scope: MutableMapping[str, Any]) -> Caller | None:
         """Return for whom a ticket is; None when it does not hold, or the session in which it was made has ended.
 
         Of one that was made in a session, it is the session that says until when, by whichever clock is here.
         """
-        caller, session = await self._redeem(ticket) or (None, None)
+        if _REDEEMED not in scope:  # by a look that ended before it knew of the session
+            scope[_REDEEMED] = await self._redeem(ticket)
+        caller, session = scope[_REDEEMED] or (None, None)
         return caller if session is None else await self._find_session(session, scope)
 
     async def _find_session(self, digest: bytes, scope: MutableMapping[str, Any]) -> Caller | None:

@@ -154,7 +154,8 @@ class Claims:
         except Unavailable:
             self._rescues_at = math.inf
             raise
-        now, self._ahead = trio.current_time(), seen.now.timestamp() - begun
+        now = trio.current_time()
+        self._ahead = seen.now.timestamp() - max(begun, now - STEP)  # a long wait would hide a step that ends leases
         if self._rescues_at == math.inf or seen.now.timestamp() > now + ahead + STEP:
             self._rescues_at = now + LEASE
         return seen

@@ -90,8 +90,10 @@ class Ledger:
         if may_be_its_own(error) and self._count_kept(one) > TOLERATED:
             return await self.failed(one, kind, why, error)
         pause = kind.pause(1)
-        log.warning("job handed back", kind=kind.name, id=one.id, error=why, again_in=round(pause, 1))
-        return await self._end(one, partial(store.hand_back, pause=pause, why=why), "handed back", pause)
+        outcome = await self._end(one, partial(store.hand_back, pause=pause, why=why), "handed back", pause)
+        if outcome == "handed back":  # else it was done, or is another's
+            log.warning("job handed back", kind=kind.name, id=one.id, error=why, again_in=round(pause, 1))
+        return outcome
 
     def _count_kept(self, one: Claimed) -> int:
         times = self._kept.pop(one.id, 0) + 1
@@ -132,9 +134,11 @@ class Ledger:
         self, one: Claimed, change: Callable[[Connection, Claimed], str], outcome: str, pause: float = 0
     ) -> str:
         try:
-            await self.insist(change, one)
+            state = await self.insist(change, one)
         except ClaimLost:
             return self.lost(one)
+        if state == store.FINISHED:
+            return "done"
         if pause:
             self._due(pause)
         return outcome

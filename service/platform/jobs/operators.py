@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.platform.database import notify
 from service.platform.errors import Conflict, NotFound
+from service.platform.jobs.store import RUNS_LATER, WAITS, twin
 from service.platform.jobs.table import CHANNEL
 
 MOST_CHANGED = 1_000  # jobs that one unit changes
@@ -59,10 +60,7 @@ def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     return changed
 
 
-_LATER_RUNS = text("""
-    SELECT EXISTS (
-        SELECT FROM job JOIN job later ON later.kind = job.kind AND later.key = job.key
-        WHERE job.id = :id AND later.state = 'running' AND later.id > job.id)""")
+_LATER_RUNS = text(f"SELECT {twin(RUNS_LATER)} FROM job mine WHERE id = :id")  # noqa: S608  constants
 
 
 def select_now(connection: Connection) -> datetime:
@@ -78,7 +76,7 @@ def retry_dead(connection: Connection, *, kind: str, until: datetime) -> int:
     """
     query = text(f"""
         UPDATE job SET {_AGAIN} WHERE state = 'dead' AND id IN (
-            SELECT id FROM job dead WHERE {_DEAD} AND {_STANDS_ALONE} ORDER BY id LIMIT {MOST_CHANGED})""")  # noqa: S608  constants
+            SELECT id FROM job mine WHERE {_DEAD} AND {_STANDS_ALONE} ORDER BY id LIMIT {MOST_CHANGED})""")  # noqa: S608  constants
     try:
         with connection.begin_nested():
             changed = connection.execute(query, {"kind": kind, "until": until}).rowcount
@@ -89,15 +87,14 @@ def retry_dead(connection: Connection, *, kind: str, until: datetime) -> int:
 
 
 # Each has an index of its own.
-_OTHERS = (
-    "state = 'waiting'",
-    "state = 'running' AND other.id > dead.id",
-    "state = 'dead' AND other.id > dead.id",
-    "state IN ('done', 'discarded') AND other.finished_at > :until AND other.id > dead.id",
-)
 _STANDS_ALONE = " AND ".join(
-    f"NOT EXISTS (SELECT FROM job other WHERE other.kind = dead.kind AND other.key = dead.key AND other.{one})"
-    for one in _OTHERS
+    f"NOT {twin(which)}"
+    for which in (
+        WAITS,
+        RUNS_LATER,
+        "state = 'dead' AND twin.id > mine.id",
+        "state IN ('done', 'discarded') AND twin.finished_at > :until AND twin.id > mine.id",
+    )
 )
 
 

@@ -220,13 +220,16 @@ _STILL_HELD = text(f"SELECT job.id FROM job, {_UNNEST} WHERE {_HELD}")  # noqa: 
 
 
 def fail(connection: Connection, one: Claimed, *, error: str, retries: int, pause: float) -> str:
-    """End a claim whose attempt has failed; return the state that follows. Raises ClaimLost."""
-    return _end(connection, one.id, one.claim, error=error, retries=retries, pause=pause)
+    """End a claim whose attempt has failed; return the state that the job is in then. Raises ClaimLost."""
+    return _end_once(connection, one, error=error, retries=retries, pause=pause, spent=1)
 
 
 def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: str | None = None) -> str:
-    """End a claim as if it had never been: no attempt is spent, and `why` is kept to be looked at. Raises ClaimLost."""
-    state = _end(connection, one.id, one.claim, error=why, retries=None, pause=pause, spent=0)
+    """End a claim as if it had never been: no attempt is spent, and `why` is kept to be looked at. Raises ClaimLost.
+
+    Returns the state that the job is in then: FINISHED if the claim did end it, by a COMMIT whose answer was lost.
+    """
+    state = _end_once(connection, one, error=why, retries=None, pause=pause, spent=0)
     if not pause:
         _tell_others(connection)
     return state
@@ -237,7 +240,7 @@ def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int
     held: set[int] = set()
     for one in claims:
         with suppress(ClaimLost):
-            _end(connection, one.id, one.claim, error=None, retries=None, pause=0, spent=0)
+            _end_once(connection, one, error=None, retries=None, pause=0, spent=0)
             held.add(one.id)
     _tell_others(connection)
     return held
@@ -245,10 +248,11 @@ def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int
 
 def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worker: str) -> None:
     """Hand back what a worker has, and does not know of: the answer to its claim's COMMIT was lost."""
-    values = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
-    if found := connection.execute(_UNKNOWN, values).all():
+    ours = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
+    if found := connection.execute(_UNKNOWN, ours).all():
         for one in found:
-            _end(connection, one.id, one.claim, error=None, retries=None, pause=0, spent=0)
+            values = {"id": one.id, "claim": one.claim, "error": None, "spent": 0, "pause": 0, "retries": None}
+            connection.execute(_END, values)
         _tell_others(connection)
 
 
@@ -266,33 +270,45 @@ def _tell_others(connection: Connection) -> None:
 _NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
-def _end(
-    connection: Connection,
-    id: int,  # noqa: A002
-    claim: int,
-    *,
-    error: str | None,
-    retries: int | None,
-    pause: float,
-    spent: int = 1,
+def _end_once(
+    connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
-    values = {
-        "id": id,
-        "claim": claim,
-        "error": None if error is None else error[:MOST_ERROR].replace("\0", ""),
-        "retries": retries,
-        "pause": pause,
-        "spent": spent,
-    }
-    state: str | None = connection.execute(_END, values).scalar()
+    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
+    values = {"id": one.id, "claim": one.claim, "error": _kept(error), "spent": spent}
+    state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
-        raise ClaimLost(f"job {id}: claim {claim} was lost")
+        state = connection.execute(_ENDED, values | {"failures": one.failures}).scalar()
+    if state is None:
+        raise ClaimLost(f"job {one.id}: claim {one.claim} was lost")
     return state
 
 
-# One that another waits for under the same key is over: that one stands for it. So does a later one that runs and has
+def _kept(error: str | None) -> str | None:
+    return None if error is None else error[:MOST_ERROR].replace("\0", "")
+
+
+# A rescue leaves another error and one failure more, `finish` the worker's name. Whoever may have claimed the job since
+# changes none of these.
+FINISHED = "finished"
+_ENDED = text(f"""
+    SELECT CASE WHEN mine.finished THEN '{FINISHED}' ELSE job.state END
+    FROM job CROSS JOIN LATERAL (
+        SELECT job.state = 'done' AND job.claim = :claim AND job.worker IS NOT NULL) AS mine(finished)
+    WHERE job.id = :id AND (mine.finished OR job.failures = :failures + :spent
+        AND job.error IS NOT DISTINCT FROM COALESCE(CAST(:error AS text), job.error))""")  # noqa: S608  constants
+
+
+# A job that another waits for under the same key is over: that one stands for it. So does a later one that runs and has
 # the newer arguments: were this one to wait again, it would stand for that one.
-_END = text("""
+WAITS, RUNS_LATER = "state = 'waiting'", "state = 'running' AND twin.id > mine.id"
+
+
+def twin(which: str) -> str:
+    """Return the condition that under the kind and key of the row `mine` there is such another."""
+    return f"EXISTS (SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.{which})"
+
+
+_END = text(f"""
     UPDATE job SET
         state = next.state, claim = job.claim, leased_until = NULL, worker = NULL,
         failures = job.failures + next.spent, error = COALESCE(CAST(:error AS text), job.error),
@@ -301,12 +317,7 @@ _END = text("""
     FROM (
         SELECT mine.id, mine.spent, CASE
             WHEN mine.failures + mine.spent > CAST(:retries AS int) THEN 'dead'
-            WHEN EXISTS (
-                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'waiting'
-            ) OR mine.key IS NOT NULL AND EXISTS (
-                SELECT FROM job twin WHERE twin.kind = mine.kind AND twin.key = mine.key AND twin.state = 'running'
-                    AND twin.id > mine.id
-            ) THEN 'done'
+            WHEN {twin(WAITS)} OR mine.key IS NOT NULL AND {twin(RUNS_LATER)} THEN 'done'
             ELSE 'waiting' END AS state
         FROM (
             SELECT id, kind, key, failures, CAST(:spent AS bigint) AS spent FROM job
@@ -314,7 +325,7 @@ _END = text("""
         ) AS mine
     ) AS next
     WHERE job.id = next.id
-    RETURNING job.state""")
+    RETURNING job.state""")  # noqa: S608  constants
 
 
 def look(
@@ -338,7 +349,8 @@ def rescue(
     rescued: dict[str, int] = {}
     for row in connection.execute(_LOST, {"lease": lease, "until": until}).all():
         why = f"worker {row.worker} was killed, frozen or cut off"
-        _end(connection, row.id, row.claim, error=why, retries=retries.get(row.kind), pause=0)
+        values = {"id": row.id, "claim": row.claim, "error": _kept(why), "spent": 1, "pause": 0}
+        connection.execute(_END, values | {"retries": retries.get(row.kind)})
         rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from service.platform.lifecycle import Lifecycle
 from service.platform.process.stage import Stage
 from service.platform.server import listener_url
 from service.platform.settings import PlatformSettings, SettingsError, variable
@@ -76,12 +77,18 @@ def explained(field: str, address: str) -> Iterator[None]:
 
 async def announce(
     settings: PlatformSettings,
+    lifecycle: Lifecycle,
     operators: socket.socket,
     public: socket.socket | None = None,
     *,
     on_ready: Callable[[Urls], object],
 ) -> None:
-    """Say where the service answers: in the log, in the file for scripts, and to whoever started it."""
+    """Say where the service answers: in the log, in the file for scripts, and to whoever started it.
+
+    Nothing is said of one that drains: that would be the last that anybody heard of it.
+    """
+    if lifecycle.draining:
+        return
     urls = Urls("" if public is None else listener_url(public), listener_url(operators))
     told = {name: url for name, url in asdict(urls).items() if url}
     log.info("ready", **told)

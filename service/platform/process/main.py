@@ -191,7 +191,7 @@ async def live(
             if not await unless_draining(lifecycle, database.wait_served):
                 log.warning("never ready", reason=why_not_served(database.condition))
                 return
-            ready = partial(announce, settings, operators, on_ready=on_ready)
+            ready = partial(announce, settings, lifecycle, operators, on_ready=on_ready)
             run_jobs = partial(open_jobs, database, jobs_of(features), settings, inside.metrics, inside.tracing)
             if listener is None:
                 async with run_jobs() as jobs:

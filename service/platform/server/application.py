@@ -135,6 +135,9 @@ class Application(QuartTrio):
         None as well where somebody is to be asked first: a hook, a receiver, or a handler of the error.
         """
         error = context.unmatched if context.takes_documents else None
+        if error is not None and context.scope.get("raw_path") == b"*":  # OPTIONS of the server itself: RFC 9110, 9.3.7
+            methods = {method for rule in self.url_map.iter_rules() for method in rule.methods or ()}
+            return Document(b"", fields=[(b"allow", ", ".join(sorted(methods)).encode())])
         return None if error is None else self.refuse(context, error)
 
     def refuse(self, context: Context, error: BaseException) -> Document | None:  # noqa: ARG002  # for whoever overrides it

@@ -38,7 +38,8 @@ class Body(TrioBody):
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
     _patience = math.inf
     _size = 0
-    _parts: list[bytes] | None = None  # of a reading of the whole that was cancelled, for the next
+    _parts: list[bytes] | None = None  # of a reading of the whole, for others that read it too, or when it is cancelled
+    _asked: trio.Event | None = None  # set once the task that waits for the client has its answer; others wait for that
     given_up_at = -math.inf  # Trio's time at which a wait for the client was cancelled
 
     def bound(self, most: int, expected: int | None) -> None:
@@ -58,19 +59,22 @@ class Body(TrioBody):
         return self._read_all().__await__()
 
     def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]  # itself, in Quart
-        """Return the parts: of a body that was read whole, as for a signature, that as one: a form is read so."""
-        return self if self._data is None else _once(self._data)
+        """Return the parts: of a body that was read whole, or is being read so, as for a signature, that as one.
+
+        A form is read so.
+        """
+        return self if self._data is None and self._parts is None else self._as_one()
 
     async def __anext__(self) -> bytes:
         if self._receive is None:
             return await super().__anext__()
-        if self._parts:
-            kept, self._parts = self._parts, None
-            return b"".join(kept)
         while not self._complete.is_set():
             if data := await self._pull():
                 return data
         raise StopAsyncIteration
+
+    async def _as_one(self) -> AsyncIterator[bytes]:
+        yield await self
 
     async def _read_all(self) -> bytes:
         if self._data is None:
@@ -81,9 +85,18 @@ class Body(TrioBody):
         return self._data
 
     async def _pull(self) -> bytes:
+        while self._asked is not None:
+            await self._asked.wait()
         if self._must_raise is not None:
             raise self._must_raise
-        message = await self._wait_for_client()
+        if self._complete.is_set():  # another task has taken the last of it
+            return b""
+        self._asked = asked = trio.Event()
+        try:
+            message = await self._wait_for_client()
+        finally:
+            self._asked = None
+            asked.set()
         if message["type"] != "http.request":
             raise ClientDisconnectedError
         data = message["body"]
@@ -111,10 +124,6 @@ class Body(TrioBody):
         # What came at the last moment may be taken behind it, as others have their turns.
         self._patience = max(0.0, self._patience - (trio.current_time() - started))
         return message
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 def late() -> RequestTimeout:

@@ -29,10 +29,14 @@ class Door:
         self.now = 0.0
         self.statistics = IdentityStatistics()
         self.redeemed: list[str] = []
+        self.may_redeem = trio.Event()
+        self.may_redeem.set()
         rules = Rules("i", "a", {"Ed25519"})
         self.gate = Gate(rules, keys, b"key", self.statistics, redeem=self._redeem, now=lambda: self.now)
 
     async def _redeem(self, ticket: str) -> tuple[Caller, bytes | None]:
+        await self.may_redeem.wait()
+        assert ticket not in self.redeemed, "it is good once"
         self.redeemed.append(ticket)
         return Caller(subject="ada", expires=EXPIRY), None
 
@@ -100,6 +104,30 @@ async def test_a_ticket_holds_until_its_expiry_and_one_alone(mock_clock: MockClo
 
         assert door.redeemed == ["one", "four"]
         assert door.statistics.tickets == {"taken": 1, "refused": 2}
+
+
+async def test_tasks_that_ask_at_once_who_has_brought_a_ticket_are_all_told(mock_clock: MockClock) -> None:
+    told: list[str] = []
+    first = trio.CancelScope()
+    scope: dict[str, Any] = {"headers": [], TICKETS: ["one"]}
+    async with open_door() as door, trio.open_nursery() as nursery:
+        door.may_redeem = trio.Event()
+
+        async def ask() -> None:
+            told.append((await door.gate.identify(scope)).subject)
+
+        async def give_up() -> None:
+            with first:
+                await ask()
+
+        for task in (give_up, ask, ask):
+            nursery.start_soon(task)
+            await wait_all_tasks_blocked()
+        first.cancel()
+        await wait_all_tasks_blocked()
+        door.may_redeem.set()
+
+    assert (told, door.redeemed, door.statistics.tickets) == (["ada", "ada"], ["one"], {"taken": 1})
 
 
 async def test_a_key_that_the_issuer_does_not_have_is_told_as_that(mock_clock: MockClock) -> None:

@@ -10,10 +10,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database
 from service.platform.identity import Caller
+from service.platform.identity.caller import TICKETS
+from service.platform.identity.gate import Gate
 from service.platform.identity.ids import make_id
+from service.platform.identity.keys import Fetched, Keys
+from service.platform.identity.public_keys import PublicKey
 from service.platform.identity.sessions import MOST_KNOWN, POLL, Sessions
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.stay import Stay
+from service.platform.identity.tokens import Rules
 
 ONE = bytes(32)
 
@@ -96,6 +101,31 @@ async def test_an_end_is_believed_at_once_and_so_is_that_one_may_have_been_misse
             await rows.say(told)
 
             assert await sessions.find(ONE) is None
+
+
+async def test_a_ticket_is_not_lost_when_the_look_at_its_session_is_cancelled(mock_clock: MockClock) -> None:
+    redeemed: list[str] = []
+
+    async def redeem(ticket: str) -> tuple[Caller, bytes] | None:
+        redeemed.append(ticket)
+        return (Caller(subject="ada"), ONE) if redeemed == [ticket] else None
+
+    async def fetch() -> Fetched[PublicKey]:
+        raise AssertionError("there is no token")
+
+    rows = Rows(ONE)
+    scope: dict[str, Any] = {"headers": [], TICKETS: ["one"]}
+    async with open_sessions(rows) as sessions:
+        rules = Rules("i", "a", {"Ed25519"})
+        gate = Gate(rules, Keys(fetch), b"key", IdentityStatistics(), redeem=redeem, sessions=sessions)
+        rows.may_answer = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.identify, scope)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        rows.may_answer.set()
+
+        assert (await gate.identify(scope)).subject == "ada"
 
 
 async def test_an_end_that_is_heard_while_its_session_is_read_is_not_forgotten(mock_clock: MockClock) -> None:

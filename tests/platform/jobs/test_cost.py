@@ -1,7 +1,9 @@
 """What jobs cost: plans with many that wait and that are finished, and the queries of a worker with nothing to do."""
 
 import json
+import math
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -32,12 +34,12 @@ DIALECT = dialect()
 STATEMENTS = {
     "claim": store._claim(64), "look": store._OUTLOOK, "lost": store._LOST, "sweep": _SWEEP,
     "extend": store._EXTEND, "held": store._STILL_HELD, "finish": store._FINISH, "finish many": store._FINISH_MANY,
-    "fail": store._END, "turn": _NEWEST_TURN,
+    "fail": store._END, "failed": store._ENDED, "turn": _NEWEST_TURN,
 }  # fmt: skip
 VALUES = {
     "kinds": ["note", "tell"], "rooms": [40, 40], "most": 10, "worker": "me", "lease": 3.0, "age": 3600.0,
     "ids": [1, 2], "claims": [1, 1], "id": 1, "claim": 1, "error": "no", "retries": 3, "pause": 1.0, "kind": "note",
-    "spent": 1,
+    "spent": 1, "failures": 0, "until": math.inf, "turn": datetime.now(UTC),
 }  # fmt: skip
 
 

@@ -1,25 +1,33 @@
 """What may happen to a job's row: who gets it, in which order, and whose end counts."""
 
 import json
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 import trio
 from sqlalchemy import Connection, text
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
 from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
+from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
-from service.platform.jobs.statistics import counts
-from service.platform.jobs.store import Claimed, ClaimLost
+from service.platform.jobs.held import Held
+from service.platform.jobs.ledger import Ledger
+from service.platform.jobs.statistics import JobStatistics, counts
+from service.platform.jobs.store import FINISHED, Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.jobs.upkeep import sweep
+from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
@@ -228,6 +236,38 @@ async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> No
     assert await database.read(states) == {"done": 1}
 
 
+@pytest.mark.parametrize(
+    ("end", "ended"),
+    [
+        (partial(store.fail, error="e" * 600 + "\0", retries=3, pause=0), "waiting"),
+        (partial(store.fail, error="e", retries=0, pause=0), "dead"),
+        (partial(store.hand_back, why="no room"), "waiting"),
+        (store.hand_back, "waiting"),
+    ],
+    ids=["failed", "dead", "handed back with a reason", "handed back"],
+)
+async def test_no_other_end_that_is_written_again_is_a_loss_or_ends_it_twice(
+    database: Database, end: Callable[[Connection, Claimed], str], ended: str
+) -> None:
+    await database.run(enqueue, note, number=1)
+    [found] = await claim(database)
+
+    assert [await database.run(end, found) for _ in range(2)] == [ended, ended]
+    others = await claim(database)  # has it meanwhile, if it waits
+    assert await database.run(end, found) == ("running" if others else ended)
+    assert await database.run(store.extend, others, lease=LEASE) == {one.id for one in others}
+
+
+async def test_a_job_that_is_done_is_not_lost_to_who_never_heard_so(database: Database) -> None:
+    """As of a SQL job, whose own transaction ends it: who does not know whether that is there hands it back."""
+    await database.run(enqueue, note, number=1)
+    [found] = await claim(database)
+    await database.run(store.finish, found)
+
+    assert await database.run(store.hand_back, found, pause=1, why="no answer") == FINISHED
+    assert await database.read(states) == {"done": 1}
+
+
 async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Database) -> None:
     await database.run(enqueue, note, number=1)
     await claim(database, lease=3_600)
@@ -246,6 +286,40 @@ async def test_a_clock_that_was_put_forward_takes_nothing_from_who_lives(databas
     seen = await database.run(store.look, (note,), lease=0.05, until=before)
     assert (seen.rescued, await database.read(states)) == ({}, {"running": 1})
     assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
+
+
+async def test_a_step_that_came_after_a_look_that_waited_takes_nothing_from_who_lives_either(
+    database: Database, mock_clock: MockClock
+) -> None:
+    """The server's clock is forward as Trio's stands still here, by less than the look before the step had waited."""
+
+    def wait(_: Connection) -> bool:
+        taken.set()
+        return free.wait(30)
+
+    own, taken, free = database.beside(1, queue_wait=60), threading.Event(), threading.Event()
+    statistics = JobStatistics(["note"])
+    ledger = Ledger(own, statistics, written=lambda: None, due=lambda _: None)
+    claims = Claims(ledger, Held(1), {"note": note}, statistics, worker="other", age=60, begin=lambda: None)
+    while not await database.read(is_up_for, LEASE):
+        await trio.to_thread.run_sync(time.sleep, 0.1)
+    await database.run(enqueue, note, number=1)
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(own.run, wait)
+        await trio.to_thread.run_sync(taken.wait)
+        waiting.start_soon(partial(claims._see, rescuing=True))
+        await wait_all_tasks_blocked()
+        mock_clock.jump(LEASE - 0.1)
+        free.set()
+    claimed = await claim(database, lease=0.05)
+    await database.read(sleep, LEASE - BEAT)
+
+    assert (await claims._see(rescuing=True)).rescued == {}
+    assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
+
+
+def sleep(connection: Connection, seconds: float) -> None:
+    connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
 
 async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(

@@ -3,15 +3,20 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from service.platform.lifecycle import Lifecycle
+from service.platform.process.addresses import Urls, announce
 from service.platform.process.main import obey
 from service.platform.process.start import ECHO
+from service.platform.server import open_listener
+from service.platform.testing.fixtures import MakeSettings
 
 BOUND = 20.0  # seconds of the drain
 
@@ -59,6 +64,18 @@ async def test_a_second_signal_ends_the_drain_and_an_echo_does_not(
     assert ended.value.args == (code,)
     assert trio.current_time() - begun == pytest.approx(at)
     assert lifecycle.draining
+
+
+async def test_a_process_that_drains_is_not_told_to_be_ready(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """One that takes over answers operators first, and a drain may begin meanwhile."""
+    settings = make_settings(ready_file=tmp_path / "ready.json")
+    lifecycle, told = Lifecycle(), list[Urls]()
+    lifecycle.mark_ready()
+    with open_listener("127.0.0.1:0") as operators, capture_logs() as logs:
+        lifecycle.start_draining()
+        await announce(settings, lifecycle, operators, on_ready=told.append)
+
+    assert (logs, told, list(tmp_path.iterdir())) == ([], [], [])
 
 
 LATE = """

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from service.platform.server import forwarded
+from service.platform.server.forwarded import MOST_HOPS
+from tests.platform.cost import counted
 
 TRUSTED = ("10.0.0.0/8", "fd00::/8")
 CASES = [
@@ -49,6 +51,26 @@ async def test_the_client_is_the_right_most_untrusted_hop(peer: str, lines: list
     scope = await scope_seen({"client": (peer, 5), "headers": headers}, TRUSTED)
 
     assert scope["client"][0] == client
+
+
+async def test_of_many_trusted_hops_so_many_are_read() -> None:
+    lines = [*(f"192.0.2.1, 10.0.1.{number}" for number in range(MOST_HOPS)), ", ".join(["10.0.0.9"] * (MOST_HOPS - 1))]
+    headers = [(b"x-forwarded-for", line.encode()) for line in lines]
+
+    assert (await scope_seen({"headers": headers}, TRUSTED))["client"][0] == f"10.0.1.{MOST_HOPS - 1}"
+
+
+@pytest.mark.parametrize("hop", [b"10.0.0.9", b"fd00::9", b"10.0.0.9:1", b"", b" ", b"\xa0", b"nonsense"])
+async def test_a_header_costs_no_more_for_what_is_not_read_of_it(hop: bytes) -> None:
+    async def cost(header: bytes) -> int:
+        with counted() as lines:
+            await scope_seen({"headers": [(b"x-forwarded-for", header), (b"x-forwarded-proto", header)]}, TRUSTED)
+        return sum(number for file, number in lines.counts.items() if file.endswith(("forwarded.py", "ipaddress.py")))
+
+    few, many = (b",".join([hop] * count) for count in (2 * MOST_HOPS, 16_000 // (len(hop) + 1)))
+    await cost(many)
+
+    assert await cost(many) <= await cost(few)
 
 
 @pytest.mark.parametrize(

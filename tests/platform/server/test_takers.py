@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 from quart import request
+from werkzeug.exceptions import RequestTimeout
 
 from service.platform.server import Application, Websocket, websocket
 from tests.platform.server.conftest import running
@@ -72,3 +73,64 @@ async def test_a_body_whose_reading_was_cancelled_is_read_whole_by_the_next(
         status, _, answer = await Reader(client).response()
 
     assert (status, answer) == (200, b"firstother")
+
+
+@pytest.mark.parametrize("read_by_the_last", [whole, in_parts])
+async def test_of_tasks_that_read_a_body_each_gets_the_whole_of_it(
+    app: Application, read_by_the_last: Callable[[], Awaitable[bytes]]
+) -> None:
+    got: list[bytes] = []
+    first, gone = trio.CancelScope(), trio.Event()
+
+    @app.post("/body")
+    async def body() -> bytes:
+        async def give_up() -> None:
+            with first:
+                await whole()
+            gone.set()
+
+        async def read(how: Callable[[], Awaitable[bytes]]) -> None:
+            got.append(await how())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, whole)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, read_by_the_last)
+        return b"read"
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        first.cancel()
+        await gone.wait()
+        await client.send_all(b"other")
+        with trio.fail_after(5):
+            status, _, answer = await Reader(client).response()
+
+    assert (status, answer, got) == (200, b"read", [b"firstother"] * 2)
+
+
+async def test_a_body_that_is_late_is_late_for_each_task_that_reads_it(app: Application) -> None:
+    refused: list[int] = []
+    app.config["BODY_PATIENCE"] = 0.2
+
+    @app.post("/body")
+    async def body() -> bytes:
+        async def read() -> None:
+            with pytest.raises(RequestTimeout):
+                await whole()
+            refused.append(408)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+        return b"late"
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        with trio.fail_after(5):
+            status, _, answer = await Reader(client).response()
+
+    assert (status, answer, refused) == (200, b"late", [408, 408])

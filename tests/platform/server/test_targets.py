@@ -101,6 +101,13 @@ async def test_a_path_and_a_method_are_what_they_are_written_as(guarded: Applica
     assert (body == SECRET) is (status == 200 and b"files" not in line)
 
 
+async def test_options_of_no_path_are_the_server_s(guarded: Application) -> None:
+    status, head, body = await ask(guarded, b"OPTIONS *")
+
+    assert (status, body) == (200, b"")
+    assert {b"allow: GET, HEAD, OPTIONS, POST", b"content-length: 0"} <= set(head.split(b"\r\n"))
+
+
 async def test_the_authority_of_an_absolute_target_is_the_host(app: Application) -> None:
     @app.get("/host")
     @anyone

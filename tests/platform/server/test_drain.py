@@ -135,17 +135,22 @@ async def test_a_kept_connection_is_ended_in_the_moment_in_which_nothing_was_ask
         assert os.read(idle.socket.fileno(), 1) == b""
 
 
-async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_app: Application) -> None:
-    """Pipelined: it is here, and waits for the answer to the first, behind which the connection is let go."""
+def leaving(app: Application) -> Any:
+    """Wrap `app` so that the end comes with its answer, before the task that reads has its turn."""
 
-    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+    async def leave(scope: Any, receive: Any, send: Any) -> None:
         transport = scope["extensions"][EXTENSION].transport if scope["type"] == "http" else None
-        await safe_app(scope, receive, send)
+        await app(scope, receive, send)
         if transport is not None:
-            transport.config.closing = True  # before the task that reads has its turn, as `serve` does it
+            transport.config.closing = True  # as `serve` does it
             transport.leave()
 
-    async with running(leaving) as server, await server.connect() as client:
+    return leave
+
+
+async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_app: Application) -> None:
+    """Pipelined: it is here, and waits for the answer to the first, behind which the connection is let go."""
+    async with running(leaving(safe_app)) as server, await server.connect() as client:
         await client.send_all(get("/") * 2)
         reader = Reader(client)
         answers = [await reader.response() for _ in range(2)]
@@ -154,6 +159,18 @@ async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_ap
     assert [status for status, _, _ in answers] == [200, 200]
     assert b"connection: close" in answers[1][1].lower()
     assert rest == b""
+
+
+async def test_an_empty_line_that_came_behind_a_request_holds_up_no_end(safe_app: Application) -> None:
+    """Some clients end a body with one. It is no request, for which the connection would have to be kept."""
+    async with running(leaving(safe_app)) as server, await server.connect() as client:
+        await client.send_all(get("/") + b"\r\n")
+        reader = Reader(client)
+        status, _, _ = await reader.response()
+        with trio.fail_after(20):
+            rest = await reader.rest()
+
+    assert (status, rest) == (200, b"")
 
 
 async def test_who_has_connected_before_the_end_is_let_in_and_answered(safe_app: Application) -> None:

@@ -261,7 +261,8 @@ class ServerConnection(TCPServer):
             if not self._closing:
                 self.last_received = trio.current_time()
                 await self.protocol.handle(RawData(data))
-                self._watch_headers()
+                if self._idle:
+                    self._watch_headers()
             data = await self._receive()
 
     async def _receive(self) -> bytes:
@@ -300,12 +301,14 @@ class ServerConnection(TCPServer):
 
     def _watch_headers(self) -> None:
         """Start the clock with the first bytes of a request, not with each."""
-        if self._idle and self.protocol.has_partial_request:
+        if self.protocol.has_partial_request:
             if not self._in_headers:
                 self._in_headers = True
                 self._headers_until = trio.current_time() + self.config.settings.header_timeout
             self.config.idle.discard(self)
             self.read_scope.deadline = self._headers_until
+        elif self.config.closing and not self._closing:
+            self._count_idle_time()  # what came kept `leave` from ending this, and was no request: an empty line
 
     def _has_unread(self) -> bool:
         poll = select.poll()

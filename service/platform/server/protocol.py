@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, cast
 import h11
 import structlog
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import EndBody, Response
+from hypercorn.protocol.events import EndBody, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
@@ -210,6 +210,10 @@ class Protocol(H11Protocol):
             self._taken = b""
             await self.send(Updated(idle=True))
             return
+        await self._begin_next()
+
+    async def _begin_next(self) -> None:
+        """Be ready for the next request, some of which may have come."""
         rest, ended = self.connection.trailing_data
         await self.initiate()
         if rest:
@@ -220,6 +224,10 @@ class Protocol(H11Protocol):
         await self.send(Updated(idle=True))
 
     async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed) and self._is_kept:
+            await self._close_stream()
+            await self._begin_next()
+            return
         if isinstance(event, Response) and self._is_last(event) and CLOSE not in event.headers:
             event.headers.append(CLOSE)
         await super().stream_send(event)
@@ -231,6 +239,11 @@ class Protocol(H11Protocol):
     @property
     def _must_close(self) -> bool:
         return self.config.lifecycle.draining or self.config.closing or isinstance(self.stream, WebsocketStream)
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether both sides are done and neither has said that the connection ends: also once the server ends."""
+        return self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE
 
     def _is_last(self, response: Response) -> bool:
         """Whether the connection ends with a response, as with one that comes ahead of its request's end."""

@@ -130,10 +130,13 @@ class WebsocketStream(WSStream):
             await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def shut(self, code: int) -> None:
-        """Close, and end the handler."""
+        """Close, and end the handler: at once, or within LAST_MESSAGES seconds of the peer's answer."""
+        was_open = self.state is ASGIWebsocketState.CONNECTED
         await self.close(code)
         if not self.closed:
             await self.send(StreamClosed(stream_id=self.stream_id))
+        elif was_open and self.app_put is not None:  # the answer has ended it cleanly, and not cancelled the handler
+            self.app_put.scope.deadline = trio.current_time() + LAST_MESSAGES
 
     def abandon(self) -> None:
         """Say goodbye without waiting: the server is ending under us."""
@@ -310,7 +313,8 @@ class WebsocketStream(WSStream):
         if self.transport.outbox.overflowed:
             self.transport.outbox.discard()  # or the close frame would never arrive
         self._write(CloseConnection(code=code, reason=reason))
-        self._note_close(code, reason)
+        if not self._peer_closed:  # else it is noted, with the code of who was first
+            self._note_close(code, reason)
 
     def _note_close(self, code: int, reason: str = "", *, by_peer: bool = False) -> None:
         self.close_code, self.close_reason = int(code), reason

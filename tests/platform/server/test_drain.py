@@ -3,19 +3,22 @@
 import gc
 import os
 import socket
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from quart import Response
 
-from service.platform.server import Application, CloseReason
+from service.platform.server import Application, CloseReason, open_listener
 from service.platform.server.connection import ServerConnection
 from service.platform.server.http_stream import EXTENSION
 from tests.platform.server.child import make_settings
 from tests.platform.server.conftest import running
 from tests.platform.server.processes import Child, child
+from tests.platform.server.test_websockets import until
 from tests.platform.server.wire import CLOSE, UPGRADE, Reader, frame, get, stalled, upgrade
 
 MEMBERS, CALLERS = 500, 50
@@ -135,17 +138,22 @@ async def test_a_kept_connection_is_ended_in_the_moment_in_which_nothing_was_ask
         assert os.read(idle.socket.fileno(), 1) == b""
 
 
-async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_app: Application) -> None:
-    """Pipelined: it is here, and waits for the answer to the first, behind which the connection is let go."""
+def leaving(app: Application) -> Any:
+    """Wrap `app` so that the end comes with its answer, before the task that reads has its turn."""
 
-    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+    async def leave(scope: Any, receive: Any, send: Any) -> None:
         transport = scope["extensions"][EXTENSION].transport if scope["type"] == "http" else None
-        await safe_app(scope, receive, send)
+        await app(scope, receive, send)
         if transport is not None:
-            transport.config.closing = True  # before the task that reads has its turn, as `serve` does it
+            transport.config.closing = True  # as `serve` does it
             transport.leave()
 
-    async with running(leaving) as server, await server.connect() as client:
+    return leave
+
+
+async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_app: Application) -> None:
+    """Pipelined: it is here, and waits for the answer to the first, behind which the connection is let go."""
+    async with running(leaving(safe_app)) as server, await server.connect() as client:
         await client.send_all(get("/") * 2)
         reader = Reader(client)
         answers = [await reader.response() for _ in range(2)]
@@ -154,6 +162,54 @@ async def test_a_request_that_came_behind_another_is_answered_at_the_end(safe_ap
     assert [status for status, _, _ in answers] == [200, 200]
     assert b"connection: close" in answers[1][1].lower()
     assert rest == b""
+
+
+async def test_a_request_that_came_behind_one_that_is_answered_in_parts_is_answered_at_the_end(
+    app: Application,
+) -> None:
+    """The first answer's head was gone before the end, and could not say that no other follows."""
+    listener, begun, go = open_listener("127.0.0.1:0"), trio.Event(), trio.Event()
+
+    @app.get("/parts")
+    async def parts() -> Response:
+        async def each() -> AsyncIterator[bytes]:
+            yield b"first"
+            begun.set()
+            await go.wait()
+            yield b"last"
+
+        return Response(each())
+
+    @app.get("/")
+    async def hello() -> str:
+        return "hello"
+
+    async with running(app, listener=listener) as server, await server.connect() as client:
+        await client.send_all(get("/parts") + get("/"))
+        await begun.wait()
+        server.stop.set()
+        await until(lambda: listener.fileno() < 0)
+        go.set()
+        reader = Reader(client)
+        await reader.until(b"0\r\n\r\n")  # the end of the parts
+        with trio.fail_after(20):
+            status, head, _ = await reader.response()
+            rest = await reader.rest()
+
+    assert (status, rest) == (200, b"")
+    assert b"connection: close" in head.lower()
+
+
+async def test_an_empty_line_that_came_behind_a_request_holds_up_no_end(safe_app: Application) -> None:
+    """Some clients end a body with one. It is no request, for which the connection would have to be kept."""
+    async with running(leaving(safe_app)) as server, await server.connect() as client:
+        await client.send_all(get("/") + b"\r\n")
+        reader = Reader(client)
+        status, _, _ = await reader.response()
+        with trio.fail_after(20):
+            rest = await reader.rest()
+
+    assert (status, rest) == (200, b"")
 
 
 async def test_who_has_connected_before_the_end_is_let_in_and_answered(safe_app: Application) -> None:

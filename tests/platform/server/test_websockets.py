@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 from quart_trio import QuartTrio
+from trio.testing import MockClock
 
 from service.platform.server import Application, CloseReason, websocket
 from service.platform.server.websocket_stream import UNTAKEN_TIMEOUT
@@ -327,6 +328,59 @@ async def test_all_are_told_that_the_server_restarts(safe_app: Application) -> N
     assert codes == [1012] * 50
     assert trio.current_time() - started < 10  # one after the other they would take 50
     assert server.websockets.count == server.statistics.websockets_open == 0
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_handler_that_only_sends_ends_with_the_goodbyes(
+    app: Application, mock_clock: MockClock, *, answers: bool
+) -> None:
+    """It asks for nothing, and so hears of no end: a peer that answers would keep it, and the process, for it."""
+    mock_clock.rate = 5
+    over = trio.Event()
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        try:
+            while True:
+                await websocket.send("tick")
+                await trio.sleep(0.1)
+        finally:
+            over.set()
+
+    async with running(app) as server, await server.connect() as client, trio.open_nursery() as nursery:
+        reader = await upgrade(client, "/ws")
+        await reader.frame()
+        nursery.start_soon(server.websockets.close_all, CloseReason.SERVICE_RESTART)
+        code = await reader.close_code()
+        if answers:
+            await client.send_all(frame(CLOSE, b"\x03\xf4"))
+        with trio.fail_after(30):
+            await over.wait()
+        await until(lambda: not server.statistics.connections_open, seconds=30)
+
+    assert code == CloseReason.SERVICE_RESTART
+    assert server.statistics.closes == {"1012": 1}
+
+
+async def test_a_websocket_that_both_close_is_counted_once(app: Application) -> None:
+    """By who was first: the handler, which has not heard of it, closes as well."""
+    closed = trio.Event()
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        await websocket.receive()
+        await until(lambda: server.statistics.closes)  # the peer's has come
+        await websocket.close(CloseReason.POLICY_VIOLATION)
+        closed.set()
+
+    async with running(app) as server, await server.connect() as client:
+        reader = await upgrade(client, "/ws")
+        await client.send_all(frame(TEXT, b"hello") + frame(CLOSE, b"\x03\xe8"))
+        code = await reader.close_code()
+        await closed.wait()
+
+    assert code == CloseReason.POLICY_VIOLATION
+    assert server.statistics.closes == {"1000": 1}
 
 
 @pytest.mark.parametrize(("draining", "code"), [(True, 1012), (False, 1011)])

@@ -97,6 +97,14 @@ async def _parse_fields(parser: FormDataParser, body: Body, *how: Any) -> _Parse
 class _FormParser(TrioFormDataParser):
     parse_functions = _FORMS | {_FIELDS: _parse_fields}
 
+    async def parse(self, body: Body, mimetype: str, *how: Any, **more: Any) -> _Parsed:
+        """Return fields and files. Raises Invalid for what is no form, which Quart takes for one without any."""
+        self.silent = False
+        try:
+            return await super().parse(body, mimetype, *how, **more)
+        except ValueError:
+            raise Invalid(f"body: must be {mimetype}, and cannot be read as that") from None
+
 
 class JsonRequest(Request):
     """A request whose body is read by `read_json`."""

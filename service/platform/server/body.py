@@ -59,7 +59,7 @@ class Body(TrioBody):
 
     def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]  # itself, in Quart
         """Return the parts: of a body that was read whole, as for a signature, that as one: a form is read so."""
-        return self if self._data is None else _once(self._data)
+        return self if self._data is None else _Once(self._data)
 
     async def __anext__(self) -> bytes:
         if self._receive is None:
@@ -113,8 +113,16 @@ class Body(TrioBody):
         return message
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+class _Once(AsyncIterator[bytes]):
+    """One part; no generator, as who stops at what is wrong with it leaves that to the garbage collector."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 def late() -> RequestTimeout:

@@ -20,7 +20,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, Field, computed_field
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, after_this_request, jsonify
-from quart_schema import validate_querystring, validate_request, validate_response
+from quart_schema import validate_headers, validate_querystring, validate_request, validate_response
 
 from service.features import FEATURES
 from service.platform import errors
@@ -510,6 +510,12 @@ class Between:
     at: list[datetime] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    x_width: Annotated[float, Field(description="a number")] = 0
+    x_since: datetime | None = None
+
+
 @asynccontextmanager
 async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("strict", __name__)
@@ -555,6 +561,13 @@ async def open_strict(resources: Resources) -> AsyncIterator[Blueprint]:
     @validate_querystring(Between)
     async def between(day: date, query_args: Between) -> dict[str, date]:
         return {"day": day}
+
+    @routes.get("/sent")
+    @anyone
+    @unlimited("a test's")
+    @validate_headers(Sent)
+    async def sent(headers: Sent) -> dict[str, float]:
+        return {"width": headers.x_width}
 
     @routes.post("/weighed")
     @anyone
@@ -821,6 +834,25 @@ async def test_a_number_is_no_moment(make_settings: MakeSettings, change: dict[s
 
     assert (refused.status_code, refused.json()["detail"]) == (400, detail)
     assert (taken.status_code, taken.json()) == (200, {"day": "2026-01-02"})
+
+
+@pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        ({"X-Width": "inf"}, "x-width: must be a number, not 'inf'"),
+        ({"X_Width": "nan"}, "x-width: must be a number, not 'nan'"),
+        ({"X-Since": "2026"}, "x-since: must be a date and time, such as 2026-01-31T12:00:00Z, not '2026'"),
+    ],
+)
+async def test_what_json_has_no_word_for_and_a_number_for_a_moment_are_refused_in_a_header(
+    make_settings: MakeSettings, header: dict[str, str], detail: str
+) -> None:
+    async with booted(make_settings(**FREE), [STRICT]) as urls, Client(urls.public) as client:
+        refused = await client.get("/sent", headers=header)
+        taken = await client.get("/sent", headers={"X-Width": "1.5", "X-Since": "2026-01-02T03:04:05Z"})
+
+    assert (refused.status_code, refused.json()["detail"]) == (400, detail)
+    assert (taken.status_code, taken.json()) == (200, {"width": 1.5})
 
 
 @pytest.mark.parametrize(

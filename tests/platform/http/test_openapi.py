@@ -17,7 +17,7 @@ import httpx2
 import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import BaseModel, Field, computed_field
+from pydantic import AliasChoices, BaseModel, Field, computed_field
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, after_this_request, jsonify
 from quart_schema import validate_headers, validate_querystring, validate_request, validate_response
@@ -793,6 +793,22 @@ def test_a_union_that_holds_itself_is_looked_at_once_and_not_twice_at_each_level
         return thread_time() - begun
 
     assert taken(14) < 100 * taken(2)
+
+
+class Named(BaseModel):
+    id: int = Field(validation_alias=AliasChoices("id", "ID"))
+    weight: float
+
+
+class Titled(BaseModel):
+    title: str
+    weight: float
+
+
+def test_a_kind_of_a_union_is_looked_at_also_where_a_field_goes_by_another_name() -> None:
+    schema, definitions = json_schema(Named | Titled, generator=SparseSchema)
+
+    assert wanted_within({"ID": 1, "weight": "inf"}, schema, definitions) == "a finite number"
 
 
 @pytest.mark.parametrize(

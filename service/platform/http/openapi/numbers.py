@@ -88,7 +88,9 @@ def _mistaken(
         return
     schema = resolved(schema, definitions)
     kinds = [resolved(one, definitions) for word in ("anyOf", "oneOf") for one in schema.get(word, ())]
-    found = [list(_mistaken(value, kind, definitions, path)) for kind in kinds if _may_be(kind, value, definitions)]
+    kinds = [kind for kind in kinds if _may_be(kind, value, definitions)]
+    whole = [kind for kind in kinds if _has_all(value, kind)] or kinds  # what is wanted may have other names, too
+    found = [list(_mistaken(value, kind, definitions, path)) for kind in whole]
     if all(found):  # else it is one of the other kinds
         yield from found[0] if found else ()
     if isinstance(value, list):
@@ -126,7 +128,7 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
 
 
 def _may_be(kind: Mapping[str, Any], value: object, definitions: Mapping[str, Any]) -> bool:
-    """Whether a value may be of a kind of a union, as far as its type, its fields and the tags of kinds say.
+    """Whether a value may be of a kind of a union, as far as its type and the tags that tell kinds apart say.
 
     Where several kinds of a union that holds itself may be, each level doubles what is looked at.
     """
@@ -134,11 +136,15 @@ def _may_be(kind: Mapping[str, Any], value: object, definitions: Mapping[str, An
         return value in values
     if not isinstance(value, dict):
         return kind.get("type") in _may_take(value, kind)
-    if kind.get("type", "object") != "object" or any(name not in value for name in kind.get("required", ())):
-        return False
-    fields = kind.get("properties", {}).items()  # one that is not there has a default
+    fields = kind.get("properties", {}).items()  # one that is not there may have a default
     tags = ((name, _values(field, definitions)) for name, field in fields if name in value)
-    return all(values is None or value[name] in values for name, values in tags)
+    return kind.get("type", "object") == "object" and all(
+        values is None or value[name] in values for name, values in tags
+    )
+
+
+def _has_all(value: object, kind: Mapping[str, Any]) -> bool:
+    return not isinstance(value, dict) or value.keys() >= set(kind.get("required", ()))
 
 
 def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any] = MappingProxyType({})) -> list[Any] | None:

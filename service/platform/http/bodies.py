@@ -97,6 +97,14 @@ async def _parse_fields(parser: FormDataParser, body: Body, *how: Any) -> _Parse
 class _FormParser(TrioFormDataParser):
     parse_functions = _FORMS | {_FIELDS: _parse_fields}
 
+    async def parse(self, body: Body, mimetype: str, *how: Any, **more: Any) -> _Parsed:
+        """Return fields and files. Raises Invalid for what is no form, which Quart takes for one without any."""
+        self.silent = False
+        try:
+            return await super().parse(body, mimetype, *how, **more)
+        except ValueError:
+            raise Invalid(f"body: must be {mimetype}, and cannot be read as that") from None
+
 
 class JsonRequest(Request):
     """A request whose body is read by `read_json`."""
@@ -138,13 +146,17 @@ def read_json(body: bytes) -> Any:
     try:
         document = _STRICT.decode(text)
     except json.JSONDecodeError as error:
-        what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
-        raise Invalid(f"body: must be JSON: {what} at line {error.lineno}, column {error.colno}") from None
+        raise Invalid(_misread(error)) from None
     except ValueError:  # a number of too many digits, or one of ours
         raise Invalid(_complaint(text)) from None
     if re.search(r"\\u[dD]", text) and any(_halves(document)):
         raise Invalid(_complaint(text))
     return document
+
+
+def _misread(error: json.JSONDecodeError) -> str:
+    what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+    return f"body: must be JSON: {what} at line {error.lineno}, column {error.colno}"
 
 
 def _decode(body: bytes) -> str:
@@ -251,8 +263,12 @@ _MARKING = json.JSONDecoder(
 
 
 def _complaint(text: str) -> str:
-    """Return what is wrong first, after the name of its field."""
-    path, wrong = next(_wrongs(_MARKING.decode(text), ()))
+    """Return what is wrong first, after the name of its field; where the text is no JSON behind that, that is told."""
+    try:
+        document = _MARKING.decode(text)
+    except json.JSONDecodeError as error:
+        return _misread(error)
+    path, wrong = next(_wrongs(document, ()))
     return f"{cut('.'.join(path)) or 'body'}: {wrong}"
 
 

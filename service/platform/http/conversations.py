@@ -16,7 +16,7 @@ import trio
 from quart.globals import app_ctx
 from quart.wrappers.base import ClientDisconnectedError
 
-from service.platform.errors import Unavailable
+from service.platform.errors import Unavailable, leaves
 from service.platform.feature import Resources
 from service.platform.http.callers import may_be_signed_out, wait_signed_out
 from service.platform.identity import SIGNED_OUT
@@ -257,8 +257,9 @@ class Conversation:
             async with closing(messages):
                 async for message in messages:
                     await self.socket.send(message)
-        except Unavailable as error:
-            self.end(Ending(CloseReason.TRY_AGAIN_LATER, str(error).encode()[:MOST_REASON].decode(errors="ignore")))
+        except* Unavailable as group:  # a nursery's too, of what makes the messages
+            told = str(next(leaves(group))).encode()[:MOST_REASON].decode(errors="ignore")
+            self.end(Ending(CloseReason.TRY_AGAIN_LATER, told))
         else:
             self.end(COMPLETE)
 

@@ -71,6 +71,8 @@ def limited[F: Callable[..., object]](
     given = [one for one in (rate, concurrency, body) if one is not None]
     if not all(0 < one < math.inf for one in given):
         raise ValueError(f"a limit must be a number above 0, not {', '.join(map(repr, given))}")
+    if not all(isinstance(one, int) for one in (concurrency, body) if one is not None):
+        raise ValueError(f"concurrency and body must be whole numbers, not {concurrency!r} and {body!r}")
     if rate is not None and rate < LEAST_RATE:
         raise ValueError(f"rate: must be at least {LEAST_RATE} a second, one request in 11 days, not {rate!r}")
     limit = Limit(rate=rate or 0, by_address=not given, concurrency=concurrency or 0, body=body or 0)

@@ -63,7 +63,7 @@ class Body(TrioBody):
 
         A form is read so.
         """
-        return self if self._data is None and self._parts is None else self._as_one()
+        return self if self._data is None and self._parts is None else _AsOne(self)
 
     async def __anext__(self) -> bytes:
         if self._receive is None:
@@ -72,9 +72,6 @@ class Body(TrioBody):
             if data := await self._pull():
                 return data
         raise StopAsyncIteration
-
-    async def _as_one(self) -> AsyncIterator[bytes]:
-        yield await self
 
     async def _read_all(self) -> bytes:
         if self._data is None:
@@ -124,6 +121,18 @@ class Body(TrioBody):
         # What came at the last moment may be taken behind it, as others have their turns.
         self._patience = max(0.0, self._patience - (trio.current_time() - started))
         return message
+
+
+class _AsOne(AsyncIterator[bytes]):
+    """The whole, in one part; no generator, as who stops at what is wrong with it leaves that to the collector."""
+
+    def __init__(self, body: Body) -> None:
+        self._left = [body]
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return await self._left.pop()
 
 
 def late() -> RequestTimeout:

@@ -1,5 +1,6 @@
 """One HTTP request between the protocol and the app."""
 
+from http import HTTPStatus
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -99,6 +100,9 @@ class HttpStream(HTTPStream):
                 self.state = ASGIHTTPState.CLOSED
                 await self.transport.protocol.answer(head, body)
                 return
+            if self._started["status"] == HTTPStatus.NO_CONTENT:  # whatever length its view gave it (RFC 9110, 8.6)
+                told = self._started["headers"]
+                self._started["headers"] = [pair for pair in told if pair[0].lower() != b"content-length"]
             await super().app_send(self._started)
         await super().app_send(message)
         if message.get("more_body", False):

@@ -98,6 +98,10 @@ UNREADABLE = [
     (b'{"text": "a", "anything": ' + b"9" * 5_000 + b"}", "anything: has more than 4300 digits"),
     (b'{"text": "a", "anything": [-' + b"9" * 4_300 + b", NaN]}", "anything.1: must be JSON, which has no NaN"),
     (b'{"text": "a", "text": "b"}', "text: is given twice"),
+    (b'{"text": NaN', "body: must be JSON: expecting ',' delimiter at line 1, column 13"),
+    (b'{"text": "a", "text": "b"} x', "body: must be JSON: extra data at line 1, column 28"),
+    (b'{"text": 1e400,}', "body: must be JSON: illegal trailing comma before end of object at line 1, column 15"),
+    (b"[" + b"9" * 5_000, "body: must be JSON: expecting ',' delimiter at line 1, column 5002"),
     (b'{"text": "a", "anything": {"c": {}, "c": {}}}', "anything.c: is given twice"),
     (
         b'{"text": "a", "anything": ["\\ud800"]}',

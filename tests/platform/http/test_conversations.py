@@ -47,6 +47,11 @@ async def one_and_an_outage() -> AsyncIterator[str]:
     raise Busy("é" * 200)
 
 
+async def one_and_an_outage_of_several_tasks() -> AsyncIterator[str]:
+    yield "one"
+    raise ExceptionGroup("of a nursery", [Busy("é" * 200), Busy("another")])
+
+
 @asynccontextmanager
 async def open_feed(resources: Resources, *, messages: Messages, heartbeat: float) -> AsyncIterator[Blueprint]:
     routes = Blueprint("feed", __name__)
@@ -167,8 +172,11 @@ async def test_a_stream_that_ends_says_so(make_settings: MakeSettings) -> None:
             await socket.receive()
 
 
-async def test_an_outage_is_a_code_and_a_reason_that_fits_its_frame(make_settings: MakeSettings) -> None:
-    async with listening(make_settings, one_and_an_outage) as socket:
+@pytest.mark.parametrize("messages", [one_and_an_outage, one_and_an_outage_of_several_tasks])
+async def test_an_outage_is_a_code_and_a_reason_that_fits_its_frame(
+    make_settings: MakeSettings, messages: Messages
+) -> None:
+    async with listening(make_settings, messages) as socket:
         with pytest.raises(Closed) as closed:
             await socket.receive()
 

@@ -98,8 +98,9 @@ async def open_orders(resources: Resources) -> AsyncIterator[Blueprint]:
     @idempotent
     async def post_twins() -> Response:
         async def order(item: str) -> None:
+            slow = Order(item, seconds=20)  # whichever is refused, the other has not come to its commit
             answers.append(
-                await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=Order(item))
+                await run_once(resources.database, lambda number: ({"number": number}, 201), place, order=slow)
             )
 
         answers: list[Response] = []
@@ -314,6 +315,18 @@ async def test_a_key_belongs_to_who_has_signed_in(make_settings: MakeSettings, o
 
     numbers = [answer.json()["number"] for answer in answers]
     assert numbers[0] == numbers[2] != numbers[1]
+
+
+async def test_whose_a_key_is_has_to_hold_where_anyone_may_too_and_the_document_says_so(
+    make_settings: MakeSettings, orders_url: str
+) -> None:
+    async with open_issuer() as issuer:
+        settings = make_settings(**FREE, database_url=orders_url, auth_issuer=issuer.url, auth_audience=AUDIENCE)
+        async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client:
+            headers = {"Authorization": f"Bearer {issuer.token(exp=1)}"}
+            answers = [await client.post("/receipts", headers=headers | key) for key in ({"Idempotency-Key": "k"}, {})]
+
+    assert [answer.status_code for answer in answers] == [401, 201]
 
 
 async def test_an_answer_is_kept_for_a_day_and_then_swept(make_settings: MakeSettings, orders_url: str) -> None:

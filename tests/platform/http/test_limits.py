@@ -252,5 +252,8 @@ def test_a_route_says_once_and_with_a_reason_how_it_is_limited() -> None:
     for given in ({"rate": 0.0}, {"rate": -1.0}, {"rate": math.nan}, {"rate": math.inf}, {"concurrency": 0}):
         with pytest.raises(ValueError, match="above 0"):
             limited(**given)
+    for given in ({"concurrency": 1.5}, {"concurrency": 0.5}, {"body": 1.5}):
+        with pytest.raises(ValueError, match="must be whole"):
+            limited(**given)  # type: ignore[arg-type]  # as whoever checks no types may
     with pytest.raises(ValueError, match="at least"):
         limited(rate=1e-310)

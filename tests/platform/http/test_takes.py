@@ -131,6 +131,23 @@ async def test_a_webhook_s_form_is_taken_as_it_was_signed(
     assert (status, answer) == (200, {"body": body.decode(), "read": read, "who": ""})
 
 
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        (PAGE_S[0], b"a=caf\xe9"),
+        (PAGE_S[1], PART % b""),
+        (f"{PAGE_S[1]}; boundary=x", b"--x\r\nContent-Type: text/plain\r\n\r\nb\r\n--x--\r\n"),
+    ],
+    ids=["latin", "no boundary", "no name"],
+)
+async def test_what_is_no_form_is_refused_and_not_read_as_an_empty_one(
+    make_settings: MakeSettings, media: str, body: bytes
+) -> None:
+    status, problem = await put(make_settings, "/hook", body, method="POST", Content_Type=media)
+
+    assert (status, problem["detail"]) == (400, f"body: must be {media.partition(';')[0]}, and cannot be read as that")
+
+
 @pytest.mark.parametrize("media", PAGE_S)
 async def test_a_page_s_form_is_refused_also_where_a_webhook_s_is_taken(
     make_settings: MakeSettings, media: str

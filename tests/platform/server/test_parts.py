@@ -49,6 +49,20 @@ async def test_a_response_without_a_body_is_one(app: Application, status: int) -
     assert await ask(app, lambda: Response(status=status)) == (status, b"")
 
 
+@pytest.mark.parametrize("make", [lambda: ({}, 204), lambda: ("", 204), lambda: Response(b"a", 204)])
+async def test_an_answer_that_has_no_body_tells_no_length_of_one(app: Application, make: Callable[[], Any]) -> None:
+    """RFC 9110, 8.6: a strict proxy takes one with a length for a broken answer."""
+
+    @app.get("/")
+    async def view() -> Any:
+        return make()
+
+    async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        answer = await client.get("/")
+
+    assert (answer.status_code, answer.content, answer.headers.get("content-length")) == (204, b"", None)
+
+
 @pytest.mark.parametrize("make", [lambda: [b"a", b"b"], letters, texts, Countdown])
 async def test_the_body_of_a_response_may_be_anything_to_iterate_over(
     app: Application, make: Callable[[], Any]

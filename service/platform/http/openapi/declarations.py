@@ -141,6 +141,16 @@ def read_lists(view: object) -> None:
     request.args = request.parameter_storage_class(args)
 
 
+def refuse_headers(model: type) -> None:
+    """Raise Invalid for what pydantic takes in a header in the place of what is declared, as numbers.py says."""
+    _, members, definitions = _fields(model)
+    for header, text in request.headers:
+        name = header.lower().replace("-", "_")  # as quart-schema reads it
+        if name in members and (wanted := wanted_within(text, members[name], definitions)):
+            told = _descriptions(model).get(name) or wanted
+            raise Invalid(f"{header_name(name)}: must be {told}, not {cut(text)!r}")
+
+
 @cache
 def _fields(model: type) -> tuple[tuple[str, ...], dict[str, dict[str, Any]], dict[str, Any]]:
     """Return the fields of a model that are lists, or any other arrays; the schema of each, or of its members; and

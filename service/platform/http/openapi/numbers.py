@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from quart import current_app
@@ -87,7 +88,9 @@ def _mistaken(
         return
     schema = resolved(schema, definitions)
     kinds = [resolved(one, definitions) for word in ("anyOf", "oneOf") for one in schema.get(word, ())]
-    found = [list(_mistaken(value, kind, definitions, path)) for kind in kinds if _may_be(kind, value)]
+    kinds = [kind for kind in kinds if _may_be(kind, value, definitions)]
+    whole = [kind for kind in kinds if _has_all(value, kind)] or kinds  # what is wanted may have other names, too
+    found = [list(_mistaken(value, kind, definitions, path)) for kind in whole]
     if all(found):  # else it is one of the other kinds
         yield from found[0] if found else ()
     if isinstance(value, list):
@@ -124,16 +127,31 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
     return schema.get("type", "object") in {"object", "array"}
 
 
-def _may_be(kind: Mapping[str, Any], value: object) -> bool:
-    """Whether a value may be of a kind of a union, as far as its type and the tag that tells kinds apart say."""
-    if "const" in kind or "enum" in kind:
-        return value in kind.get("enum", [kind.get("const")])
+def _may_be(kind: Mapping[str, Any], value: object, definitions: Mapping[str, Any]) -> bool:
+    """Whether a value may be of a kind of a union, as far as its type and the tags that tell kinds apart say.
+
+    Where several kinds of a union that holds itself may be, each level doubles what is looked at.
+    """
+    if (values := _values(kind)) is not None:
+        return value in values
     if not isinstance(value, dict):
         return kind.get("type") in _may_take(value, kind)
-    fields = kind.get("properties", {})
+    fields = kind.get("properties", {}).items()  # one that is not there may have a default
+    tags = ((name, _values(field, definitions)) for name, field in fields if name in value)
     return kind.get("type", "object") == "object" and all(
-        value.get(name) == field["const"] for name, field in fields.items() if "const" in field
+        values is None or value[name] in values for name, values in tags
     )
+
+
+def _has_all(value: object, kind: Mapping[str, Any]) -> bool:
+    return not isinstance(value, dict) or value.keys() >= set(kind.get("required", ()))
+
+
+def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any] = MappingProxyType({})) -> list[Any] | None:
+    """Return the values of which a schema takes one, None for any other schema."""
+    whole = resolved(schema, definitions) if "$ref" in schema else schema
+    values: list[Any] | None = whole.get("enum", [whole["const"]] if "const" in whole else None)
+    return values
 
 
 def _may_take(value: object, kind: Mapping[str, Any]) -> Collection[str | None]:

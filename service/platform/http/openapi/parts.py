@@ -1,4 +1,7 @@
-"""What requests and websockets are held to before their view is called: what it declares of the parts of its path."""
+"""What requests and websockets are held to before their view is called: what it declares of the parts of its path.
+
+Of headers, which quart-schema reads, only what pydantic takes for something else.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -6,10 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
+from quart_schema.validation import QUART_SCHEMA_HEADERS_ATTRIBUTE
 from werkzeug.routing import Rule
 
 from service.platform.errors import Invalid, cut
-from service.platform.http.openapi.declarations import described, explain_field
+from service.platform.http.openapi.declarations import described, explain_field, refuse_headers
 from service.platform.http.openapi.numbers import wanted_within
 from service.platform.http.openapi.paths import adapter, annotations, names
 from service.platform.http.openapi.schemas import json_schema
@@ -20,13 +24,17 @@ class PathParts:
 
     def __init__(self) -> None:
         self._adapters: dict[tuple[str, str], dict[str, TypeAdapter[Any]]] = {}
+        self._headers: dict[str, type] = {}  # by the endpoint
 
     def declare(self, rule: str, endpoint: str, view: Callable[..., object]) -> None:
         """Read what `view` says of the parts of `rule`."""
         parts = names(rule)
         hints = annotations(view) if parts else {}
         adapters = {name: adapter(hints[name]) for name in parts if name in hints}
-        if checked := {name: found for name, found in adapters.items() if found is not None}:
+        checked = {name: found for name, found in adapters.items() if found is not None}
+        if (headers := getattr(view, QUART_SCHEMA_HEADERS_ATTRIBUTE, None)) is not None:
+            self._headers[endpoint] = headers
+        if checked or headers is not None:
             self._adapters[endpoint, rule] = checked  # another rule of the same view may have defaults, which are ours
 
     def hold(self, rule: Rule, values: dict[str, Any] | None) -> None:
@@ -34,6 +42,8 @@ class PathParts:
         adapters = self._adapters.get((rule.endpoint, rule.rule))
         if adapters is None or values is None:
             return
+        if rule.endpoint in self._headers:
+            refuse_headers(self._headers[rule.endpoint])
         for name, checked in adapters.items():
             if isinstance(text := values[name], str) and (wanted := wanted_within(text, *_schema(checked))):
                 raise Invalid(f"{name}: must be {described(*json_schema(checked)) or wanted}, not {cut(text)!r}")

@@ -107,7 +107,10 @@ class _Provider(OpenAPIProvider):
                 operation["parameters"].append(IDEMPOTENCY_KEY)
                 for own in [response for response in operation["responses"].values() if "$ref" not in response]:
                     own["headers"] = own.get("headers", ID) | REPLAYED
-                for kind in (errors.Conflict, errors.Unprocessable):
+                kinds: list[type[ServiceError]] = [errors.Conflict, errors.Unprocessable]
+                if self._issuer is not None:
+                    kinds.append(Unauthenticated)  # a key is its caller's
+                for kind in kinds:
                     operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
             if method not in _SAFE and (types := getattr(view, "takes", ())):
                 content = operation.setdefault("requestBody", {"content": {}})["content"]

@@ -130,6 +130,25 @@ def test_who_reads_back_through_a_cut_sees_the_same_messages_in_the_same_place(
     assert page.evaluate(place) == before
 
 
+def test_the_button_covers_nothing_of_what_is_being_written(service: Service, open_page: OpenPage) -> None:
+    service.post("covers", "first")
+    service.fill("covers", 60)
+    page = open_page(f"{service.url}/#covers", viewport={"width": 360, "height": 640})
+    wait_shown(page, 50)
+    page.fill("#text", "a line\n" * 12)
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    page.wait_for_function("document.querySelector('#scroller').scrollTop === 0")
+    before = page.locator("#scroller").bounding_box()
+    service.post("covers", "new")
+    page.wait_for_selector("#newer:text-is('1 new ↓')")
+    button, composer = page.locator("#newer").bounding_box(), page.locator("#composer").bounding_box()
+
+    assert button
+    assert composer
+    assert button["y"] + button["height"] < composer["y"]
+    assert page.locator("#scroller").bounding_box() == before  # nor does it take room from the messages
+
+
 def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, open_page: OpenPage) -> None:
     page = open_page(f"{service.url}/#button")
     read_back(page, service, "button")

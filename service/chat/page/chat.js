@@ -67,8 +67,9 @@ class Line {
   // Whoever has to sign in first is not let in, and the browser would not say why: so it is asked before.
   async connect() {
     const asked = this.asked = {};
-    const answered = await askWho();
-    if (asked !== this.asked) return; // somebody else began, or cut the line
+    const isOver = () => asked !== this.asked; // somebody else began, or cut the line
+    const answered = await askWho(isOver);
+    if (isOver()) return;
     if (answered && (who.signed_in || !who.identity)) return this.dial();
     this.forget();
     this.greeted = false;
@@ -905,18 +906,19 @@ function rename() {
 
 let who = { identity: false, sign_in: false, signed_in: false, subject: "", name: "" };
 
-// Whether there was an answer; without one it is as before.
-async function askWho() {
+// Whether there was an answer; without one it is as before, and with one that is late: it may be about who was signed in then.
+async function askWho(isOver) {
   const before = who.subject;
   try {
     const answer = await ask("auth/me", { cache: "no-store" });
     const said = await answer.json();
+    if (isOver()) return false;
     who = answer.ok ? said : { ...who, trouble: said.detail };
     if (answer.ok) showWho(who);
     if (before !== who.subject) showRoom({ keepPlace: true }); // what is mine is not what was
     return answer.ok;
   } catch {
-    who = { ...who, trouble: "" };
+    if (!isOver()) who = { ...who, trouble: "" };
     return false; // no server, or none that answers
   }
 }

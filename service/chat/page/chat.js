@@ -108,7 +108,7 @@ class Line {
       this.heartbeat = frame.heartbeat_ms;
       this.maxBytes = frame.max_bytes;
       this.listen();
-      this.become("open");
+      this.confirm();
     } else if (frame.type === "ping") {
       this.send({ type: "pong", t: frame.t });
     } else if (frame.type === "bye") {
@@ -116,6 +116,18 @@ class Line {
       if (frame.reason === "restart") this.become("draining");
     }
     this.onFrame(frame);
+  }
+
+  // Somebody else may have signed in between the answer about who is asking and the upgrade, in another tab: asked again,
+  // it is the same, or nothing is sent on this line.
+  async confirm() {
+    const [socket, { subject }] = [this.socket, who];
+    const isOver = () => socket !== this.socket;
+    const answered = !who.identity || (await askWho(isOver));
+    if (isOver() || this.bye) return;
+    if (!answered) this.lost(0);
+    else if (subject === who.subject) this.become("open");
+    else this.connect();
   }
 
   // A browser shows no control frames, so a quiet line is asked: one ping a heartbeat, and given up after 2.5 of them.

@@ -126,16 +126,21 @@ Those of `config` as JSON, since 1048576 would otherwise come out as 1.048576e+0
 {{- end }}
 {{- end -}}
 
-{{/* The environment of a serving process. Where extraEnv names the same, it wins: a name may stand there only once. What refers
-to other names comes last, since Kubernetes resolves only what stands before it. */}}
+{{/* The environment of a serving process. */}}
 {{- define "service.env" -}}
+{{- include "service.withExtraEnv" (dict "root" . "own" (include "service.ownEnv" .)) -}}
+{{- end -}}
+
+{{/* An environment and extraEnv. Where that names the same, it wins: a name may stand there only once. What refers to other
+names comes last, since Kubernetes resolves only what stands before it. Takes root and own. */}}
+{{- define "service.withExtraEnv" -}}
 {{- $extra := list }}
-{{- range .Values.extraEnv }}
+{{- range .root.Values.extraEnv }}
 {{- $extra = append $extra .name }}
 {{- end }}
 {{- $env := list }}
 {{- $referring := list }}
-{{- range include "service.ownEnv" . | fromYamlArray }}
+{{- range .own | fromYamlArray }}
 {{- if not (has .name $extra) }}
 {{- if contains "$(" (toString .value) }}
 {{- $referring = append $referring . }}
@@ -144,7 +149,17 @@ to other names comes last, since Kubernetes resolves only what stands before it.
 {{- end }}
 {{- end }}
 {{- end }}
-{{- concat $env .Values.extraEnv $referring | toYaml }}
+{{- concat $env .root.Values.extraEnv $referring | toYaml }}
+{{- end -}}
+
+{{/* Where the pod is; `config` may refer to it. */}}
+{{- define "service.placeEnv" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef: {fieldPath: spec.nodeName}
 {{- end -}}
 
 {{- define "service.ownEnv" -}}
@@ -163,12 +178,7 @@ to other names comes last, since Kubernetes resolves only what stands before it.
     secretKeyRef: {name: {{ include "service.databaseSecret" $ | quote }}, key: {{ . | quote }}}
 {{- end }}
 {{- include "service.passwordFileEnv" . }}
-- name: POD_NAME
-  valueFrom:
-    fieldRef: {fieldPath: metadata.name}
-- name: NODE_NAME
-  valueFrom:
-    fieldRef: {fieldPath: spec.nodeName}
+{{ include "service.placeEnv" . }}
 - name: OTEL_SERVICE_NAME
   value: {{ include "service.fullname" . | quote }}
 - name: OTEL_RESOURCE_ATTRIBUTES

@@ -1,5 +1,6 @@
 """What Kubernetes and Helm make of a migration that ends badly: only a database that is away is worth a repeat."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,28 @@ def test_it_starts_with_whatever_the_serving_pods_start_with(mode: str) -> None:
         settings_of(pod.spec["containers"][0]) for pod in release.pods if pod.owner["kind"] in {"Deployment", "Job"}
     ]
     assert (migrating.request_deadline, migrating.drain_bound) == (serving.request_deadline, serving.drain_bound)
+
+
+def resolved(container: Object) -> dict[str, str]:
+    """Return the environment as the kubelet makes it: `$(NAME)` is what stands before it, or stays as it is."""
+    made: dict[str, str] = {}
+    for one in container["env"]:
+        value = str(one.get("value", one["name"].lower()))
+        made[one["name"]] = re.sub(r"\$\((\w+)\)", lambda found: made.get(found[1], found[0]), value)
+    return made
+
+
+@pytest.mark.parametrize("mode", ["job", "hook"])
+def test_a_setting_refers_to_other_names_in_every_pod(mode: str) -> None:
+    """As to the address of its node: what stayed as it was is no address, and the migration ended with 2."""
+    node = {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    config = {"SERVICE_TRUSTED_PROXIES": "$(NODE_IP)", "SERVICE_REVISION": "$(POD_NAME)"}
+
+    release = render(CHART, OUTSIDE | {"config": config, "extraEnv": [node], "migration": {"mode": mode}})
+
+    made = [resolved(pod.spec["containers"][0]) for pod in release.pods if pod.owner["kind"] in {"Deployment", "Job"}]
+    assert [one["SERVICE_TRUSTED_PROXIES"] for one in made] == ["node_ip", "node_ip"]
+    assert [one["SERVICE_REVISION"] for one in made] == ["pod_name", "pod_name"]
 
 
 @pytest.mark.parametrize("mode", ["job", "hook"])

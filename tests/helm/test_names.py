@@ -143,3 +143,9 @@ def test_recreate_is_a_strategy_without_the_fields_of_the_other() -> None:
     release = render(CHART, {"database": {"existingSecret": "db"}, "strategy": {"type": "Recreate"}})
 
     assert release.server.owner["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_rolling_update_may_be_as_kubernetes_does_it() -> None:
+    release = render(CHART, {"database": {"existingSecret": "db"}, "strategy": {"rollingUpdate": None}})
+
+    assert release.server.owner["spec"]["strategy"] == {"type": "RollingUpdate"}

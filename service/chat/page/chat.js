@@ -10,6 +10,7 @@ const IS_ROOM = /^[a-z0-9-]{1,64}$/;
 const MAX_SHOWN = 400; // messages kept in the page of who reads the last ones, and drawn below who reads older ones
 const PAGE = 50;
 const CONNECT_PATIENCE = 8_000; // ms
+const PAGE_PATIENCE = 30_000; // ms; many long messages over a slow line
 const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
 const SILENCE = 2.5; // heartbeats without a frame
 const CALM = 2_500; // ms after which a server that was sent too much counts anew
@@ -24,6 +25,9 @@ const RESTORED = "The server's messages were restored from a copy: this is what 
 const $ = (id) => document.getElementById(id);
 const between = (low, high) => low + Math.random() * (high - low);
 const growing = (failures) => Math.min(BACKOFF[1], BACKOFF[0] * 2 ** failures);
+
+// To one server a browser opens six connections at a time: what waited for ever would hold one for ever.
+const ask = (path, options = {}, patience = CONNECT_PATIENCE) => fetch(path, { signal: AbortSignal.timeout(patience), ...options });
 
 // crypto.randomUUID is there on https and localhost only.
 const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
@@ -63,8 +67,9 @@ class Line {
   // Whoever has to sign in first is not let in, and the browser would not say why: so it is asked before.
   async connect() {
     const asked = this.asked = {};
-    const answered = await askWho();
-    if (asked !== this.asked) return; // somebody else began, or cut the line
+    const isOver = () => asked !== this.asked; // somebody else began, or cut the line
+    const answered = await askWho(isOver);
+    if (isOver()) return;
     if (answered && (who.signed_in || !who.identity)) return this.dial();
     this.forget();
     this.greeted = false;
@@ -103,7 +108,7 @@ class Line {
       this.heartbeat = frame.heartbeat_ms;
       this.maxBytes = frame.max_bytes;
       this.listen();
-      this.become("open");
+      this.confirm();
     } else if (frame.type === "ping") {
       this.send({ type: "pong", t: frame.t });
     } else if (frame.type === "bye") {
@@ -111,6 +116,18 @@ class Line {
       if (frame.reason === "restart") this.become("draining");
     }
     this.onFrame(frame);
+  }
+
+  // Somebody else may have signed in between the answer about who is asking and the upgrade, in another tab: asked again,
+  // it is the same, or nothing is sent on this line.
+  async confirm() {
+    const [socket, { subject }] = [this.socket, who];
+    const isOver = () => socket !== this.socket;
+    const answered = !who.identity || (await askWho(isOver));
+    if (isOver() || this.bye) return;
+    if (!answered) this.lost(0);
+    else if (subject === who.subject) this.become("open");
+    else this.connect();
   }
 
   // A browser shows no control frames, so a quiet line is asked: one ping a heartbeat, and given up after 2.5 of them.
@@ -148,16 +165,20 @@ class Line {
 
   // Why no conversation came about is not told to a page, so it asks by HTTP what it can be told.
   async investigate() {
+    const begun = this.begun = {};
+    let reason = "The server does not answer.";
     try {
-      const ready = await fetch("readyz", { cache: "no-store" });
-      const tried = await fetch("ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
+      const ready = await ask("readyz", { cache: "no-store" });
+      const tried = await ask("ws", { method: "POST" }); // it tells the page's origin, as an upgrade does
       const stranger = tried.status === 403 && (await tried.json()).detail;
       const unknown = who.trouble && `cannot say who you are: ${who.trouble}`;
       const refused = (stranger && `refuses this page: ${stranger}`) || unknown || "refuses this name, or takes nobody more just now";
-      this.reason = ready.ok ? `The server answers, and ${refused}.` : "The server is there, and not ready.";
+      reason = ready.ok ? `The server answers, and ${refused}.` : "The server is there, and not ready.";
     } catch {
-      this.reason = "The server does not answer.";
+      // no answer, or none in time
     }
+    if (begun !== this.begun) return; // of an earlier try, or no longer so
+    this.reason = reason;
     this.onState(this.state);
   }
 
@@ -185,6 +206,7 @@ class Line {
 
   become(state) {
     if (state === "open") this.reason = "";
+    if (["open", "cut", "stranger"].includes(state)) this.begun = null;
     const before = this.state;
     this.state = state;
     this.onState(before);
@@ -355,7 +377,7 @@ class Room {
     this.loading = true;
     const before = this.messages[0]?.seq ?? this.last + 1;
     try {
-      const reply = await fetch(`api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`);
+      const reply = await ask(`api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`, {}, PAGE_PATIENCE);
       if (!reply.ok) throw new Error(reply.status);
       const page = await reply.json();
       if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) throw new Error("for another list");
@@ -365,7 +387,8 @@ class Room {
       this.beginning = (page.messages[0]?.seq ?? page.oldest) <= page.oldest;
       if (this === current) showEarlier(page.messages.length);
     } catch {
-      setTimeout(() => this.messages.length || this.loadEarlier(), between(1_500, 3_000)); // a longer list has its button
+      const again = () => this.messages.length || rooms.get(this.name) !== this || this.loadEarlier(); // a longer list has its button
+      setTimeout(again, between(1_500, 3_000));
     } finally {
       this.loading = false;
     }
@@ -482,19 +505,22 @@ function messageNode(message, previous) {
 
 const TICKS = { kept: "kept here", sent: "sent", acked: "stored", failed: "not sent" };
 
+// Made anew only when it says something else, for the same reason as a room's.
 function pendingNode(room, one) {
+  const kept = isOurs(one) ? "" : `kept for ${one.author}, who wrote it`;
+  const said = one.tick === "failed" ? `not sent: ${one.reason}` : kept;
+  if (one.shown?.said === `${one.tick} ${said}`) return one.shown.node;
   const node = element("li", { className: "message mine" });
+  one.shown = { said: `${one.tick} ${said}`, node };
   node.dataset.tick = one.tick;
   if (isLarge(one.text)) node.classList.add("large");
   const meta = element("span", { className: "meta", title: TICKS[one.tick] }, element("time", { dateTime: one.at }, clock(one.at)));
-  const kept = isOurs(one) ? "" : `kept for ${one.author}, who wrote it`;
-  const said = one.tick === "failed" ? `not sent: ${one.reason}` : kept;
   if (said) {
     meta.append(said, element("button", {
       type: "button",
       onclick: () => {
         room.drop(one);
-        if (!$("text").value) $("text").value = one.text;
+        $("text").value = [one.text, $("text").value].filter(Boolean).join("\n"); // what is being written stays, too
         measure();
         $("text").focus();
       },
@@ -613,7 +639,13 @@ function showNewer() {
 function showPending(room) {
   if (room === current) {
     const stick = atEnd();
-    $("pending").replaceChildren(...room.pending.map((one) => pendingNode(room, one)));
+    const nodes = new Set(room.pending.map((one) => pendingNode(room, one)));
+    for (const node of [...$("pending").children]) if (!nodes.has(node)) node.remove();
+    let next = $("pending").firstElementChild;
+    for (const node of nodes) {
+      if (node === next) next = next.nextElementSibling;
+      else $("pending").insertBefore(node, next);
+    }
     if (stick) toEnd();
     showEdges();
   }
@@ -709,15 +741,19 @@ function clockText() {
   return line.state === "offline" && !line.socket ? `Next try in ${Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000))} s.` : "";
 }
 
+// To set the same text again is a change as well, and read aloud.
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function showStatus() {
   const trouble = line.state === "open" && current.trouble;
   $("status").dataset.state = trouble ? "waiting" : line.state === "cut" ? "offline" : line.state;
   document.body.classList.toggle("stranger", line.state === "stranger");
-  const text = statusText();
-  if ($("status-text").textContent !== text) $("status-text").textContent = text;
+  setText($("status-text"), statusText());
   $("status-clock").textContent = clockText();
   $("status-action").hidden = !["offline", "cut"].includes(line.state) && !(line.state === "stranger" && who.sign_in);
-  $("status-action").textContent = { cut: "Mend it", stranger: "Sign in" }[line.state] ?? "Try now";
+  setText($("status-action"), { cut: "Mend it", stranger: "Sign in" }[line.state] ?? "Try now");
   $("ship").dataset.state = $("status").dataset.state;
   $("cut").textContent = line.state === "cut" ? "Mend the line" : "Cut the line";
   $("cut").ariaPressed = String(line.state === "cut");
@@ -765,7 +801,7 @@ function onFrame(frame) {
       room.trouble = "";
       room.refused = line.attempt = 0;
       if (room === current) welcomeBack(room);
-      if (room === current) showRoom({ keepPlace: true });
+      if (room === current) showRoom({ keepPlace: !room.lostSight }); // the place went with the messages
       break;
     case "message": room?.onMessage(frame); break;
     case "ack": room?.onAck(frame); break;
@@ -882,18 +918,19 @@ function rename() {
 
 let who = { identity: false, sign_in: false, signed_in: false, subject: "", name: "" };
 
-// Whether there was an answer; without one it is as before.
-async function askWho() {
+// Whether there was an answer; without one it is as before, and with one that is late: it may be about who was signed in then.
+async function askWho(isOver) {
   const before = who.subject;
   try {
-    const answer = await fetch("auth/me", { cache: "no-store", signal: AbortSignal.timeout(CONNECT_PATIENCE) });
+    const answer = await ask("auth/me", { cache: "no-store" });
     const said = await answer.json();
+    if (isOver()) return false;
     who = answer.ok ? said : { ...who, trouble: said.detail };
     if (answer.ok) showWho(who);
     if (before !== who.subject) showRoom({ keepPlace: true }); // what is mine is not what was
     return answer.ok;
   } catch {
-    who = { ...who, trouble: "" };
+    if (!isOver()) who = { ...who, trouble: "" };
     return false; // no server, or none that answers
   }
 }
@@ -913,7 +950,7 @@ function signIn() {
 
 async function signOut() {
   try {
-    const answer = await fetch("auth/sign-out", { method: "POST" });
+    const answer = await ask("auth/sign-out", { method: "POST" });
     const said = await answer.json();
     if (answer.ok) location.assign(said.to);
     else say(`You are not signed out: ${said.detail}.`);

@@ -132,7 +132,8 @@ class _AsOne(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if not self._left:
             raise StopAsyncIteration
-        return await self._left.pop()
+        whole: bytes = await self._left.pop()
+        return whole
 
 
 def late() -> RequestTimeout:

@@ -1,10 +1,10 @@
 """The page in a room where much is said, and in one where much has been said."""
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from tests.chat.browser.conftest import OpenPage
 from tests.chat.browser.pages import shown, wait_shown
-from tests.chat.browser.served import Service
+from tests.chat.browser.served import NETWORK, Service
 
 
 def test_a_message_takes_no_focus_and_no_click_away(service: Service, open_page: OpenPage) -> None:
@@ -130,6 +130,25 @@ def test_who_reads_back_through_a_cut_sees_the_same_messages_in_the_same_place(
     assert page.evaluate(place) == before
 
 
+def test_the_button_covers_nothing_of_what_is_being_written(service: Service, open_page: OpenPage) -> None:
+    service.post("covers", "first")
+    service.fill("covers", 60)
+    page = open_page(f"{service.url}/#covers", viewport={"width": 360, "height": 640})
+    wait_shown(page, 50)
+    page.fill("#text", "a line\n" * 12)
+    page.evaluate("document.querySelector('#scroller').scrollTop = 0")
+    page.wait_for_function("document.querySelector('#scroller').scrollTop === 0")
+    before = page.locator("#scroller").bounding_box()
+    service.post("covers", "new")
+    page.wait_for_selector("#newer:text-is('1 new ↓')")
+    button, composer = page.locator("#newer").bounding_box(), page.locator("#composer").bounding_box()
+
+    assert button
+    assert composer
+    assert button["y"] + button["height"] < composer["y"]
+    assert page.locator("#scroller").bounding_box() == before  # nor does it take room from the messages
+
+
 def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, open_page: OpenPage) -> None:
     page = open_page(f"{service.url}/#button")
     read_back(page, service, "button")
@@ -141,6 +160,35 @@ def test_the_button_leads_to_the_last_of_what_came_meanwhile(service: Service, o
     assert len(seqs(page)) <= 500
     assert page.is_visible("[data-seq='1565']")
     assert page.is_hidden("#newer")
+
+
+def test_who_reads_back_is_shown_what_there_is_when_all_that_was_there_is_gone(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(f"{service.url}/#gone", forgiven=NETWORK)
+    read_back(page, service, "gone")
+    page.click("#cut")
+    service.fill("gone", 500)
+    service.execute("DELETE FROM chat_message WHERE room = 'gone' AND seq < 2000")
+    service.restart()  # its memory would still have them
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/api/rooms/gone/messages*", hold)
+    page.click("#cut")
+    page.wait_for_selector("#log .note")
+    while not held:
+        page.wait_for_timeout(20)
+    service.post("gone", "new")
+    wait_seq(page, 2_065)
+    page.wait_for_selector("[data-seq='2065']")
+
+    assert page.is_hidden("#newer")
+    held.pop().continue_()
+    page.wait_for_selector("[data-seq='2064']")
+    assert seqs(page) == list(range(2_015, 2_066))
 
 
 def test_earlier_messages_come_above_those_that_are_there(service: Service, open_page: OpenPage) -> None:

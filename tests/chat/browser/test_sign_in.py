@@ -9,7 +9,7 @@ import oidc_provider_mock  # type: ignore[import-untyped]  # it has types, and n
 import pytest
 import sqlalchemy as sa
 import trio
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import APIResponse, Browser, Page, Route
 
 from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import Process, started
@@ -127,6 +127,45 @@ def test_what_one_account_has_written_is_not_sent_by_another(browser: Browser, s
     assert shown(tab) == [(1, "by Ada"), (2, "by Bob"), (3, "by Ada, and not sent")]
     assert tab.locator("#log .mine .bubble").all_inner_texts() == ["by Ada", "by Ada, and not sent"]
     assert tab.locator("#log .who bdi").all_inner_texts() == ["Bob"]
+    tab.context.close()
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_an_answer_that_is_late_does_not_say_who_writes(browser: Browser, service: Process, overtaken: bool) -> None:
+    url = service.public.replace("127.0.0.1", "localhost") + "/#late"
+    tab = open_as(browser, url)
+    sign_in(tab, "ada")
+    other = tab.context.new_page()
+    other.goto(url)
+    other.wait_for_selector("#status[data-state=open]")
+    cut = "document.querySelector('#cut').click()"
+    tab.evaluate(cut)
+    write(tab, "by Ada, and not sent")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        held.append((route, route.fetch()))
+
+    tab.route("**/auth/me", hold, times=1)
+    tab.evaluate(cut)
+    while not held:
+        tab.wait_for_timeout(20)
+    other.click("#sign-out")
+    other.wait_for_url("**/end_session?**")
+    other.goto(url)
+    sign_in(other, "bob")
+    if overtaken:
+        tab.evaluate(cut + ";" + cut)
+        tab.wait_for_selector("#status[data-state=open]")
+    route, answer = held.pop()
+    route.fulfill(response=answer)
+    tab.evaluate("fetch('readyz')")
+    tab.wait_for_selector("#status[data-state=open]")
+    write(tab, "by Bob")
+    tab.wait_for_selector("#log .message:has-text('by Bob')")
+
+    assert shown(tab) == [(1, "by Bob")]
+    assert tab.input_value("#name") == "Bob"
     tab.context.close()
 
 

@@ -1,7 +1,10 @@
 """What the page says when something is not as it should be: an honest line, and nothing lost."""
 
+import json
+import socket
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +18,7 @@ from service.platform.testing.processes import run_to_end, started
 from tests.chat.browser.conftest import OpenPage
 from tests.chat.browser.pages import shown, wait_shown, write
 from tests.chat.browser.served import NETWORK, QUICK, Service
+from tests.chat.system.balancer import balanced
 
 REFUSED_NAME = "Ada \U0001fae9"  # a character of Unicode 16, which Chromium knows and Python 3.13 does not
 
@@ -94,6 +98,63 @@ def test_earlier_messages_that_come_from_before_a_new_epoch_are_asked_for_again(
     assert wait_shown(page, 2) == [(1, "one"), (2, "two")]
 
 
+HASTE = """
+    window.haste = 1;
+    const [later, limit] = [setTimeout, AbortSignal.timeout];
+    window.setTimeout = (what, wait) => later(what, wait / haste);
+    AbortSignal.timeout = (wait) => limit.call(AbortSignal, wait / haste);
+"""
+
+
+def test_a_replica_that_stood_still_keeps_no_page_from_the_next(service: Service, open_page: OpenPage) -> None:
+    """What a page asks of it and never gives up holds a connection each, and a browser has six to one address."""
+    port = urlsplit(service.url).port or 0
+    with socket.create_server(("127.0.0.1", 0)) as still, balanced(port) as balancer:
+        page = open_page(f"{balancer.url}/#still", forgiven=NETWORK, script=HASTE)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.evaluate("haste = 40")
+        balancer.ports[:] = [still.getsockname()[1]]
+        service.restart()
+        while sum(url.endswith("/auth/me") for url in asked) < 10:
+            page.wait_for_timeout(50)
+        balancer.ports[:] = [port]
+        page.evaluate("haste = 4")
+        page.wait_for_selector("#status[data-state=open]", timeout=30_000)
+
+
+def test_the_cause_of_an_earlier_failure_is_not_said_of_a_line_that_was_cut(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(f"{service.url}/#cause", REFUSED_NAME, state="offline", forgiven=NETWORK)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/readyz", hold, times=1)
+    while not held:
+        page.wait_for_timeout(20)
+    page.click("#cut")
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        held.pop().continue_()
+    page.evaluate("fetch('readyz')")  # and what the page makes of that answer is over
+
+    assert status(page) == "You cut the line. What you write is kept here."
+
+
+def test_whose_message_waits_is_said_beside_it_on_a_phone(service: Service, open_page: OpenPage) -> None:
+    kept = {"id": "a" * 32, "text": "word " * 20, "at": "2026-01-01T10:00:00Z", "subject": "ada", "author": "W" * 64}
+    script = f"sessionStorage.setItem('chat.pending.phone', {json.dumps(json.dumps([kept]))})"
+    page = open_page(f"{service.url}/#phone", script=script, viewport={"width": 360, "height": 700})
+    bubble = page.locator("#pending .bubble").bounding_box()
+    width = page.evaluate("document.querySelector('#scroller').scrollWidth")
+
+    assert bubble
+    assert bubble["width"] > 120
+    assert width == 360
+
+
 KEEP_SOCKETS = """
     window.sockets = [];
     const Plain = WebSocket;
@@ -108,6 +169,29 @@ def test_the_seconds_until_the_next_try_are_seen_and_not_read_aloud(service: Ser
     page.wait_for_selector("#status:has-text('Next try in')")
 
     assert "Next try" not in page.locator("#status").aria_snapshot()
+
+
+NOTE_STATUS = """
+    window.said = [];
+    const note = (changes) => {
+        const words = changes.map(({ target }) => target).filter((target) => target.id !== "status-clock");
+        said.push(...words.map((target) => `${target.id}: ${target.textContent}`));
+    };
+    addEventListener("DOMContentLoaded", () => {
+        new MutationObserver(note).observe(document.querySelector("#status"), { childList: true, subtree: true });
+    });
+"""
+
+
+def test_what_is_read_aloud_changes_with_its_words_alone(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#aloud", script=NOTE_STATUS)
+    page.click("#cut")
+    page.evaluate("said.length = 0")
+    page.fill("#room-name", "Elsewhere")
+    page.press("#room-name", "Enter")  # which shows the status as well, as each half-second does
+    page.wait_for_selector("#title:text-is('elsewhere')")
+
+    assert page.evaluate("said") == []
 
 
 @pytest.mark.drill  # ten seconds are what it waits
@@ -136,6 +220,25 @@ def test_a_text_that_makes_too_large_a_frame_holds_up_none(
         assert shown(page) == [(1, "after")]
         assert "the server takes 512" in page.inner_text("#pending")
         assert status(page).startswith("Connected")
+
+
+def test_a_message_that_was_not_sent_is_edited_beside_what_is_being_written_and_by_the_keyboard(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    small = {"database_url": service.database_url, "websocket_max_bytes": 512, **QUICK}
+    with started(tmp_path, "serve", **small) as process:
+        trio.run(process.wait_ready)
+        page = open_page(f"{process.public}/#edit", viewport={"width": 360, "height": 700})
+        write(page, "é" * 300)
+        page.wait_for_selector("#pending [data-tick=failed]")
+        page.focus("#pending button")
+        page.evaluate("document.querySelector('#text').value = 'stored'; document.querySelector('#send').click()")
+        page.wait_for_selector("#log .message:has-text('stored')")
+        page.evaluate("document.querySelector('#text').value = 'being written'")
+        page.keyboard.press("Enter")
+
+        assert page.input_value("#text") == "é" * 300 + "\nbeing written"
+        assert page.locator("#pending .message").count() == 0
 
 
 NOTE_JOINS = """

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import service.platform
+from service.platform.http.openapi.many import SEAMS as BODY_SEAMS
 from service.platform.inside.tasks import SEAMS as TASK_SEAMS
 from service.platform.seams import Seam, SeamsError, check_seams, untried
 from service.platform.server import SEAMS, TRIED
@@ -28,7 +29,7 @@ OURS = re.compile(r"__\w+__$|_abc_impl$|_of_features$|_refuse_stopped$")
 
 
 def test_the_installed_packages_fit() -> None:
-    check_seams([*SEAMS, *TASK_SEAMS])
+    check_seams([*SEAMS, *BODY_SEAMS, *TASK_SEAMS])
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,27 @@ def test_a_version_that_was_not_tried_is_told_and_no_other() -> None:
     assert untried({"h11": "0.0.1", "quart": version("quart")}) == {"h11": version("h11")}
 
 
-def test_the_start_stops_with_one_sentence_and_2(tmp_path: Path, database_url: str) -> None:
-    """A package whose seam is gone: a method of Hypercorn's that takes something else."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import hypercorn.trio.task_group as it\nit.TaskGroup.spawn_app = lambda app: None\n"
-    )
+# What a release of another package may bring, and how the sentence begins.
+MISFITS = {
+    "a method that takes something else": (
+        "import hypercorn.trio.task_group as it\nit.TaskGroup.spawn_app = lambda app: None\n",
+        "hypercorn.trio.task_group:TaskGroup.spawn_app takes (app)",
+    ),
+    "a private argument that is gone": (
+        "import pydantic_core as it\nkept = it.SchemaValidator\n\n\n"
+        "class SchemaValidator:\n"
+        "    def __new__(cls, schema, config=None, **more):\n"
+        "        return kept(schema, config)\n\n\n"
+        "it.SchemaValidator = SchemaValidator\n",
+        "pydantic_core:SchemaValidator takes (schema, config, **more)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+def test_the_start_stops_with_one_sentence_and_2(kind: str, tmp_path: Path, database_url: str) -> None:
+    module, said = MISFITS[kind]
+    (tmp_path / "sitecustomize.py").write_text(module)
     paths = f"{tmp_path}:{ROOT}"
     done = run_to_end(
         tmp_path,
@@ -67,9 +84,7 @@ def test_the_start_stops_with_one_sentence_and_2(tmp_path: Path, database_url: s
     )
 
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "the installed packages do not fit: hypercorn.trio.task_group:TaskGroup.spawn_app takes (app)"
-    )
+    assert done.stderr.splitlines()[-1].startswith(f"the installed packages do not fit: {said}")
     assert "Traceback" not in done.stderr
 
 

@@ -22,6 +22,7 @@ from service.platform.http.app import create_app, surround
 from service.platform.http.idempotency import open_idempotency
 from service.platform.http.identity_routes import create_identity_routes
 from service.platform.http.openapi import add_openapi
+from service.platform.http.openapi.many import SEAMS as BODY_SEAMS
 from service.platform.http.requests import ASGI, HEALTHZ, around
 from service.platform.identity import import_identity, open_identity
 from service.platform.inside.health import Health, Probe, management_probes, public_probes
@@ -82,7 +83,7 @@ async def main(
     Without `public` it opens no feature and serves nobody but operators: it only runs jobs.
     `end` leaves the process at once with an exit code: at a second signal, and when a drain exceeds its bound.
     """
-    check_seams([*SEAMS, *TASK_SEAMS])
+    check_seams([*SEAMS, *BODY_SEAMS, *TASK_SEAMS])
     check_ready_file(settings.ready_file)
     jobs_of(features)  # two of one name are told before anything is opened
     import_identity(settings)

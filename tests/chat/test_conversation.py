@@ -235,7 +235,20 @@ async def test_a_send_behind_a_join_that_failed_may_be_repeated(
                 await say(line, "i1")
 
         assert (refused["code"], refused["id"], refused["retryable"]) == ("unavailable", "i1", True)
+        assert refused["message"].startswith("room: lobby must be joined again first")
         assert (frame["id"], frame["seq"]) == ("i1", 1)
+
+
+async def test_a_room_that_is_joined_twice_says_each_message_once(start: Start) -> None:
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with open_raw(service.url) as line:
+            await join(line)
+            await join(line, ref="again")
+            for id_ in ("i1", "i2"):
+                await say(line, id_)
+
+                assert (await line.expect("message"))["id"] == id_
 
 
 async def test_at_most_32_rooms(start: Start) -> None:

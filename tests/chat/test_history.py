@@ -95,7 +95,7 @@ BAD_QUESTIONS = [
     ("/api/rooms/Lobby/messages", "room"), (f"/api/rooms/{'a' * 65}/messages", "room"), (PATH + "?limit=0", "limit"),
     (PATH + "?limit=201", "limit"), (PATH + "?after=-1", "after"), (PATH + "?after=1.5", "after"),
     (PATH + "?after=%D9%A1", "after"), (PATH + f"?before={2**63}", "before"), (PATH + "?limit=", "limit"),
-    (PATH + f"?after={'9' * 5_000}", "after"),
+    (PATH + f"?after={'9' * 5_000}", "after"), (PATH + "?after=1_0", "after"), (PATH + "?after=%2B5", "after"),
 ]  # fmt: skip
 
 

@@ -9,8 +9,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from service.platform.http.activities import Message, Receive, Scope, Send
+from service.platform.errors import cut
+from service.platform.http.activities import Message, Receive, Scope, Send, activity
 from service.platform.http.requests import around
+from service.platform.identity import Caller
+from service.platform.identity.caller import IN_SCOPE
 from service.platform.telemetry.logs import configure_logs
 
 
@@ -144,6 +147,39 @@ async def test_a_websocket_is_logged_when_it_opens_and_when_it_closes() -> None:
     assert "hunter2" not in str(lines)
 
 
+async def test_a_websocket_names_who_has_signed_in_and_what_is_at_work() -> None:
+    said: list[str] = []
+
+    async def talk(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[IN_SCOPE], scope["route"] = Caller(subject="ada", label="0f"), "/ws"
+        said.append(str(activity.get()))
+        await send({"type": "websocket.accept"})
+
+    async def send(message: Message) -> None:
+        return
+
+    with capture_logs() as lines:
+        await around(talk)({**scope(), "type": "websocket"}, nothing, send)
+
+    assert said == ["websocket /ws"]
+    assert [(line["event"], line.get("subject")) for line in lines][-1] == ("websocket closed", "0f")
+
+
+async def test_a_websocket_that_a_handler_closes_and_has_not_accepted_is_logged_as_refused_with_403() -> None:
+    """Which is what the server answers then (ASGI)."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close"})
+
+    async def send(message: Message) -> None:
+        return
+
+    with capture_logs() as lines:
+        await around(refuse)({**scope(), "type": "websocket"}, nothing, send)
+
+    assert [(line["event"], line["status"]) for line in lines] == [("websocket refused", 403)]
+
+
 @pytest.fixture
 async def logged(capsys: pytest.CaptureFixture[str]) -> AsyncIterator[pytest.CaptureFixture[str]]:
     configure_logs("info", "json")
@@ -159,3 +195,11 @@ async def test_a_log_line_is_one_line_of_json_whatever_a_client_sends(logged: py
     lines = logged.readouterr().err.splitlines()
     assert len(lines) == 1
     assert json.loads(lines[0])["method"] == nasty["method"]
+
+
+async def test_a_method_of_any_length_is_a_short_word_of_the_line() -> None:
+    with capture_logs() as lines:
+        await exchange(answer, {**scope(), "method": "X" * 60_000})
+
+    assert [line["method"] for line in lines] == [cut("X" * 60_000)]
+    assert len(repr(lines)) < 1_000

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
 
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
@@ -134,6 +135,35 @@ def commits(connection: Connection) -> bool:
     return bool(connection.execute(looked).all())
 
 
+def refuse_ends(connection: Connection) -> None:
+    connection.execute(text("CREATE SEQUENCE refused"))  # what it counts is not undone
+    connection.execute(
+        text("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM nextval('refused'); RAISE 'no' USING ERRCODE = 'disk_full'; END $$""")
+    )
+    connection.execute(
+        text("""
+        CREATE TRIGGER refuse BEFORE UPDATE ON job FOR EACH ROW
+        WHEN (new.state = 'done') EXECUTE FUNCTION refuse()""")
+    )
+
+
+def refused(connection: Connection) -> bool:
+    return bool(connection.execute(text("SELECT is_called FROM refused")).scalar())
+
+
+async def test_an_end_that_the_database_did_not_take_is_written_once_it_does(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, _):
+        await database.run(refuse_ends)
+        await database.run(enqueue, kinds.tell, number=1)
+        await until(database, refused, True)
+        await database.run(lambda connection: connection.execute(text("DROP TRIGGER refuse ON job")))
+        await until(database, kinds.states, {"done": 1})
+
+        assert await database.read(kinds.effects) == [1]
+
+
 async def test_a_claim_that_arrives_when_the_time_to_end_is_over_is_handed_back(make_settings: MakeSettings) -> None:
     async with world(make_settings) as (database, jobs):
         await database.run(slow_commits)
@@ -143,6 +173,16 @@ async def test_a_claim_that_arrives_when_the_time_to_end_is_over_is_handed_back(
         await until(database, commits, False)
 
         assert await database.read(kinds.states) == {"waiting": 1}
+
+
+async def test_a_claim_that_arrives_within_the_time_to_end_is_done(make_settings: MakeSettings) -> None:
+    async with world(make_settings) as (database, jobs):
+        await database.run(slow_commits)
+        await database.run(enqueue, kinds.note, number=1)
+        await until(database, commits, True)
+        await jobs.stop(within=LIMIT)
+
+        assert await database.read(kinds.states) == {"done": 1}
 
 
 _SLOW_CLAIMS = text("""
@@ -228,12 +268,14 @@ async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings
     assert trio.current_time() - begun < lease + IDLE / 2
 
 
-async def test_what_waits_too_long_for_a_slot_is_handed_back(make_settings: MakeSettings) -> None:
+async def test_what_waits_too_long_for_a_slot_is_handed_back_and_held_no_more(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
     def claimed_again(connection: Connection) -> bool:
         query = "SELECT bool_and(claim > 1 AND failures = 0) FROM job WHERE kind = 'tell'"
         return bool(connection.execute(text(query)).scalar())
 
-    async with world(make_settings, concurrency=1) as (database, _):
+    async with world(make_settings, concurrency=1) as (database, jobs):
         await database.run(enqueue_many, kinds.tell, [{"number": number} for number in range(100)])
         await until(database, kinds.states, {"done": 100})  # they are quick, so others are claimed ahead
         with_long = [{"number": 1, "seconds": 50.0}]
@@ -242,6 +284,10 @@ async def test_what_waits_too_long_for_a_slot_is_handed_back(make_settings: Make
         await until(database, kinds.states, {"done": 100, "running": 2})
         await database.run(lambda connection: connection.execute(text("DELETE FROM job WHERE state = 'done'")))
         await until(database, claimed_again, True)
+        await jobs.stop(within=0)
+
+        assert await database.read(kinds.states) == {"waiting": 2}
+    assert "jobs not handed back" not in capsys.readouterr().out
 
 
 async def test_what_a_job_leaves_in_its_context_is_gone_for_the_next(make_settings: MakeSettings) -> None:
@@ -405,6 +451,34 @@ async def test_an_async_job_that_was_taken_from_its_worker_is_counted_and_told(
         async with open_database(settings) as database, open_jobs(database, (frozen,), settings, metrics):
             await database.run(enqueue, frozen)
             await until(database, kinds.states, {"done": 1})
+
+    assert b'jobs_lost_total{kind="frozen"} 1.0' in metrics.text()
+    assert capsys.readouterr().out.count("job lost") == 1
+
+
+async def test_a_sql_job_that_was_taken_from_its_worker_leaves_nothing_and_is_told(
+    make_settings: MakeSettings, writable_database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its writes and its end are one transaction, which finds that the claim is over."""
+    runs: list[int] = []
+
+    @job(retries=1)
+    def frozen(connection: Connection) -> None:
+        runs.append(len(runs) + 1)
+        kinds._note(connection, number=runs[-1])
+        if runs == [1]:
+            with create_engine(writable_database_url, poolclass=NullPool).begin() as other:
+                other.execute(text("UPDATE job SET leased_until = now() - interval '1 second'"))
+                store.rescue(other, {"frozen": 1}, lease=0.01)
+
+    settings, metrics = make_settings(), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database:
+            await database.run(kinds.create_tables)
+            async with open_jobs(database, (frozen,), settings, metrics):
+                await database.run(enqueue, frozen)
+                await until(database, kinds.states, {"done": 1})
+            assert await database.read(kinds.effects) == [2]
 
     assert b'jobs_lost_total{kind="frozen"} 1.0' in metrics.text()
     assert capsys.readouterr().out.count("job lost") == 1

@@ -92,6 +92,14 @@ async def test_the_scheme_is_what_a_trusted_proxy_says(kind: str, peer: str, pro
     assert (await scope_seen(given, TRUSTED))["scheme"] == scheme
 
 
+async def test_no_other_header_says_who_the_client_is() -> None:
+    others = [(b"x-real-ip", b"192.0.2.1"), (b"x-request-id", b"192.0.2.2"), (b"x-forwarded-host", b"https")]
+
+    scope = await scope_seen({"headers": others}, TRUSTED)
+
+    assert (scope["client"][0], scope["scheme"]) == ("10.0.0.1", "http")
+
+
 async def test_without_trusted_proxies_nothing_is_believed() -> None:
     headers = [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-proto", b"https")]
 

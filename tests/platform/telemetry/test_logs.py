@@ -41,6 +41,22 @@ async def test_lines_of_libraries_are_json_as_well(lines: Lines) -> None:
     assert "old ways" in warning["event"]
 
 
+async def test_an_error_that_a_library_logs_is_shown_in_full(lines: Lines) -> None:
+    """The standard library hands it on in three parts."""
+    try:
+        try:
+            dict[str, str]()["two"]
+        finally:
+            int("one")
+    except ValueError:
+        logging.getLogger("some.library").exception("failed")
+
+    [line] = lines()
+    assert line["event"] == "failed"
+    assert line["exception"].endswith("\nValueError: invalid literal for int() with base 10: 'one'")
+    assert "KeyError: 'two'" in line["exception"]
+
+
 async def test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from(lines: Lines) -> None:
     async def first() -> None:
         raise ValueError("one")

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -179,6 +181,13 @@ def test_what_a_full_disk_does_not_take_is_counted() -> None:
                 stream.write("a line\n")
 
         assert stream.lost == 3
+
+
+def test_an_end_with_nothing_kept_says_nothing() -> None:
+    program = f"import sys; from {Unheld.__module__} import Unheld; sys.stderr = Unheld(sys.stderr, print)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_what_was_kept_for_a_reader_that_has_gone_is_counted() -> None:

@@ -79,6 +79,11 @@ class Claims:
         async with self._claiming:
             pass
 
+    async def wait_sure(self) -> None:
+        """Wait until nothing is ours that we do not know of; `take` sees to that also when it is to claim no more."""
+        while trio.current_time() < self._unsure_until:  # which is moved  # noqa: ASYNC110
+            await trio.sleep(SOON)
+
     def drop(self, claimed: Sequence[Claimed], *, returned: int = 0) -> None:
         """Forget what was ended or lost, so that there is room for others."""
         self._held.drop(claimed, returned=returned)
@@ -103,6 +108,9 @@ class Claims:
                     await trio.sleep(LINGER)
                 with trio.move_on_at(self._look_at):
                     await self._wake.wait()
+        while trio.current_time() < self._unsure_until:
+            await self._hand_back_unknown()
+            await trio.sleep(UNSURE)
 
     async def claim(self, room: int) -> int:
         """Claim up to so many, and return how many there were."""

@@ -8,8 +8,7 @@ from datetime import datetime
 import structlog
 import trio
 
-from service.platform.database import DATABASE_ERRORS
-from service.platform.errors import Unavailable
+from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.enqueue import take_turn
@@ -120,7 +119,7 @@ class Claims:
             lease = trio.current_time() + LEASE
             try:
                 claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
-            except DATABASE_ERRORS:
+            except OutcomeUnknown:
                 self._unsure_until = math.inf
                 raise
             self._held.add(claimed, lease)

@@ -81,7 +81,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         answer = await chat.writer.post(draft)
         if isinstance(answer, Ack):
             return json_response(encode(answer), 200 if answer.dup else 201)
-        raise refusal(answer)
+        raise refusal(answer, made="" if post.id else draft.id)
 
 
 async def read_page(database: Database, room: str, question: Question) -> Page:
@@ -92,10 +92,12 @@ async def read_page(database: Database, room: str, question: Question) -> Page:
     return await pages.read_after(database, room, question.after, before=before, limit=limit)
 
 
-def refusal(error: Error) -> Conflict | Unavailable:
+def refusal(error: Error, *, made: str) -> Conflict | Unavailable:
+    """Return what the caller is told; with the id that was `made` for it, as it may be needed to send it again."""
     if error.code == "conflict":
         return Conflict(error.message)
-    return Unavailable(error.message, retry_after=(error.retry_after_ms or 1000) / 1000)
+    told = f"{error.message}: {made}" if made and error.retryable else error.message
+    return Unavailable(told, retry_after=(error.retry_after_ms or 1000) / 1000)
 
 
 def json_response(body: bytes, status: int = 200) -> Response:

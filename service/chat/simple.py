@@ -19,7 +19,7 @@ from service.platform.server import Websocket
 
 LOBBY = "lobby"
 NOT_A_TEXT = Ending(Close.POLICY, f"a message is a text of 1 to {MAX_TEXT} characters, without NUL")
-NOT_STORED = Ending(Close.TRY_AGAIN_LATER, "the last message could not be stored; try again later")
+NOT_STORED = Ending(Close.TRY_AGAIN_LATER, "the last message may be stored or not; try again later")
 
 
 class SimpleConversation:

@@ -13,9 +13,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.chat import store
 from service.platform.database import Database
+from service.platform.database.migrate import migrate
+from service.platform.settings import PlatformSettings
+from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import CLOSE, PING, Closed, RawWebsocket, UpgradeRefused
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
+from tests.platform.database.proxy import Proxy, open_proxy
 
 LIMIT = 60
 
@@ -428,6 +432,26 @@ async def test_simple_mode_closes_1008_for_what_is_no_message(start: Start) -> N
                     await line.receive()
 
             assert closed.value.code == 1008
+
+
+async def test_simple_mode_does_not_say_that_a_text_is_not_stored_which_may_be(
+    start: Start, one_server: OwnServer
+) -> None:
+    migrate(PlatformSettings(database_url=one_server.tcp_url))
+    with trio.fail_after(LIMIT):
+        async with open_proxy(one_server.port) as proxy:
+            service = await start(database_url=proxy.url())
+            async with open_raw(service.url, protocol=None) as line:
+                with pytest.raises(Closed, match="1013 the last message may be stored or not; try again later"):
+                    await send_until_closed(line, proxy)
+
+
+async def send_until_closed(line: RawWebsocket, proxy: Proxy) -> None:
+    while True:  # the first COMMIT may be another's
+        proxy.break_at(b"COMMIT\0", forward=True)
+        await line.send("hi")
+        with trio.move_on_after(0.2):
+            await line.receive()
 
 
 async def test_simple_mode_ends_both_loops_whichever_ends_first(start: Start) -> None:

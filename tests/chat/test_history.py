@@ -10,9 +10,13 @@ import sqlalchemy as sa
 import trio
 from sqlalchemy import Connection
 
+from service.platform.database.migrate import migrate
+from service.platform.settings import PlatformSettings
 from service.platform.testing.contract import Client
+from service.platform.testing.own_server import OwnServer
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
+from tests.platform.database.proxy import open_proxy
 
 LIMIT = 60
 PATH = "/api/rooms/lobby/messages"
@@ -37,6 +41,27 @@ async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
         assert "hi" not in conflict.json()["detail"].split()
         assert (without.status_code, without.json()["seq"]) == (201, 2)
         assert (delivered["id"], delivered["from"], delivered["text"]) == ("i1", "éva", "hi")
+
+
+async def test_a_post_without_an_id_whose_commit_has_no_answer_is_told_the_id_to_send_it_again_with(
+    start: Start, one_server: OwnServer
+) -> None:
+    migrate(PlatformSettings(database_url=one_server.tcp_url))
+    with trio.fail_after(LIMIT):
+        async with open_proxy(one_server.port) as proxy:
+            service = await start(database_url=proxy.url(), rate_per_address=0)
+            async with Client(service.url) as client:
+                status = 0
+                while status != 503:  # the first COMMIT may be another's
+                    proxy.break_at(b"COMMIT\0", forward=True)
+                    refused = await client.post(PATH, json={"text": "hi"})
+                    status = refused.status_code
+                id_ = refused.json()["detail"].partition("it may be sent again with the same id: ")[2]
+                again = await client.post(PATH, json={"text": "hi", "id": id_})
+                page = (await client.get(PATH)).json()
+
+    assert again.status_code in {200, 201}
+    assert [one["id"] for one in page["messages"]].count(id_) == 1
 
 
 async def test_pages_of_a_room(start: Start) -> None:

@@ -22,6 +22,9 @@ from service.platform.settings import PlatformSettings
 from service.platform.settings.types import Seconds
 
 LOCK = 0x5E12  # any number, but the same in every version: runners queue on it
+# And on this one, which the connection has that migrations run over. What the server does there may outlive a runner
+# that was killed or cut off, by a COMMIT that waits for a standby: the next one would make the same tables once more.
+LOCK_OF_WORK = LOCK + 1
 HELD_POLL = 5.0  # seconds between two looks at whether the lock is still held
 LEAVE_LOOK = 1.0  # seconds that a look may still take when the migrations are over
 LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
@@ -56,6 +59,8 @@ def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator
         with _answering(worker):
             for statement in SESSION:
                 worker.execute(statement)
+        for _ in _until_locked(worker, LOCK_OF_WORK):
+            pass
         worker.autocommit = False
         engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
         with _held(guard, worker), engine.connect() as connection:
@@ -105,7 +110,7 @@ def _open_guard(address: Address, wait: Seconds) -> Iterator[psycopg.Connection]
             if problem := encoding_problem(guard.pgconn):
                 raise MigrationRefused(problem)
             try:
-                for _ in _until_locked(guard):
+                for _ in _until_locked(guard, LOCK):
                     heard = time.monotonic()
             except psycopg.OperationalError as error:
                 lost = flat(error)
@@ -119,10 +124,10 @@ def _open_guard(address: Address, wait: Seconds) -> Iterator[psycopg.Connection]
         time.sleep(SERVER_POLL)
 
 
-def _until_locked(guard: psycopg.Connection) -> Iterator[None]:
-    """Take the lock; yield after each look that finds another runner there."""
+def _until_locked(connection: psycopg.Connection, lock: int) -> Iterator[None]:
+    """Take a lock; yield after each look that finds another runner there."""
     told = False
-    while not _is_locked(guard):
+    while not _is_locked(connection, lock):
         if not told:
             log.info("waiting for another migration")
             told = True
@@ -130,9 +135,9 @@ def _until_locked(guard: psycopg.Connection) -> Iterator[None]:
         time.sleep(LOCK_POLL)
 
 
-def _is_locked(guard: psycopg.Connection) -> bool:
-    with _answering(guard):
-        return guard.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() == (True,)
+def _is_locked(connection: psycopg.Connection, lock: int) -> bool:
+    with _answering(connection):
+        return connection.execute("SELECT pg_try_advisory_lock(%s)", [lock]).fetchone() == (True,)
 
 
 @contextmanager

@@ -44,9 +44,9 @@ def insert_session(
     replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
     expires = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lifetime)
     connection.execute(
-        sa.insert(session_table).values(
-            hash=digest, subject=caller.subject, sid=sid, caller=caller.to_json(), expires=expires
-        )
+        postgresql.insert(session_table)
+        .values(hash=digest, subject=caller.subject, sid=sid, caller=caller.to_json(), expires=expires)
+        .on_conflict_do_nothing()
     )
     others = session_table.c.subject == caller.subject, session_table.c.hash != digest
     by_age = session_table.c.made.desc(), session_table.c.hash

@@ -16,6 +16,7 @@ from dataclasses import replace
 import trio
 
 from service.platform.database import Database
+from service.platform.errors import OutcomeUnknown
 from service.platform.identity import session_store as store
 from service.platform.identity.caller import Caller
 from service.platform.identity.ids import make_id, read_id
@@ -46,14 +47,17 @@ class Sessions:
     async def begin(self, caller: Caller, *, lifetime: float, sid: str | None, before: str | None) -> str:
         """Return the id of a new session of so many seconds; the one that the browser had before ends."""
         value, digest = make_id()
-        replaced, crowded = await self._database.run(
-            store.insert_session,
-            digest=digest,
-            caller=caller,
-            lifetime=lifetime,
-            sid=sid,
-            before=None if before is None else read_id(before),
-        )
+        replaces = None if before is None else read_id(before)
+
+        async def insert() -> tuple[int, int]:
+            return await self._database.run(
+                store.insert_session, digest=digest, caller=caller, lifetime=lifetime, sid=sid, before=replaces
+            )
+
+        try:
+            replaced, crowded = await insert()
+        except OutcomeUnknown:  # nobody can repeat it for us: the provider's code was good once
+            replaced, crowded = await insert()
         self._statistics.sessions_begun += 1
         self._statistics.sessions_ended["replaced"] += replaced
         self._statistics.sessions_ended["too many"] += crowded

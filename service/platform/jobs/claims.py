@@ -8,8 +8,7 @@ from datetime import datetime
 import structlog
 import trio
 
-from service.platform.database import DATABASE_ERRORS
-from service.platform.errors import Unavailable
+from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.enqueue import take_turn
@@ -79,6 +78,11 @@ class Claims:
         async with self._claiming:
             pass
 
+    async def wait_sure(self) -> None:
+        """Wait until nothing is ours that we do not know of; `take` sees to that also when it is to claim no more."""
+        while trio.current_time() < self._unsure_until:  # which is moved  # noqa: ASYNC110
+            await trio.sleep(SOON)
+
     def drop(self, claimed: Sequence[Claimed], *, returned: int = 0) -> None:
         """Forget what was ended or lost, so that there is room for others."""
         self._held.drop(claimed, returned=returned)
@@ -103,6 +107,9 @@ class Claims:
                     await trio.sleep(LINGER)
                 with trio.move_on_at(self._look_at):
                     await self._wake.wait()
+        while trio.current_time() < self._unsure_until:
+            await self._hand_back_unknown()
+            await trio.sleep(UNSURE)
 
     async def claim(self, room: int) -> int:
         """Claim up to so many, and return how many there were."""
@@ -112,7 +119,7 @@ class Claims:
             lease = trio.current_time() + LEASE
             try:
                 claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
-            except DATABASE_ERRORS:
+            except OutcomeUnknown:
                 self._unsure_until = math.inf
                 raise
             self._held.add(claimed, lease)

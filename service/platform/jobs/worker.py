@@ -125,7 +125,8 @@ class Worker:
             await self._claims.settle()
             await self._let_go()  # of what was still asked for, too
             await self._held.wait_empty()
-        if late.cancelled_caught:
+            await self._claims.wait_sure()
+        if late.cancelled_caught and self._held:
             log.warning("jobs not handed back", ids=sorted(one.claimed.id for one in self._held),
                         when="their leases end")  # fmt: skip
 

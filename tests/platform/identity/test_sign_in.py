@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -29,12 +30,14 @@ from service.platform.identity.session_store import MOST_SESSIONS, insert_sessio
 from service.platform.identity.sessions import POLL
 from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
 from service.platform.identity.tokens import add_claims
+from service.platform.settings import PlatformSettings
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import Client
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
+from tests.platform.database.proxy import open_proxy
 from tests.platform.identity.world import DOORS, FREE, auth
 from tests.platform.upgrades import settings_for
 
@@ -136,6 +139,29 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (members.status_code, subject) == (200, "u-1")
     assert out.json()["to"].startswith(f"{site.issuer.url}/end?client_id={CLIENT}")
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+async def test_a_sign_in_whose_commit_has_no_answer_is_done_all_the_same(
+    one_server: OwnServer, *, committed: bool
+) -> None:
+    """The browser cannot repeat it, as the code is good once; and nobody would have the session that was begun."""
+    migrate(settings_for(one_server.tcp_url))
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=one_server.tcp_url)) as direct,
+            sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
+        ):
+            browser = site.browser()
+            await browser.sign_in()
+            proxy.break_at(b"COMMIT\0", forward=committed)
+            back = await browser.sign_in("/members")
+            signed_in = await browser.me()
+            sessions = await direct.read(count_sessions)
+
+    assert proxy.broken == 1
+    assert (back.status_code, signed_in["signed_in"], sessions) == (303, True, 1)
 
 
 HOSTS = {
@@ -618,9 +644,6 @@ async def test_those_who_sign_in_at_once_have_as_many_sessions_together(make_set
         begin(connection)
         connection.execute(sa.text("SELECT pg_sleep(0.2)"))
 
-    def count(connection: Connection) -> int:
-        return int(connection.execute(sa.text("SELECT count(*) FROM identity_session")).scalar_one())
-
     async with open_database(make_settings()) as database:
         for _ in range(MOST_SESSIONS):
             await database.run(begin)
@@ -628,7 +651,11 @@ async def test_those_who_sign_in_at_once_have_as_many_sessions_together(make_set
             for _ in range(3):
                 nursery.start_soon(database.run, begin_and_linger)
 
-        assert await database.read(count) == MOST_SESSIONS
+        assert await database.read(count_sessions) == MOST_SESSIONS
+
+
+def count_sessions(connection: Connection) -> int:
+    return int(connection.execute(sa.text("SELECT count(*) FROM identity_session")).scalar_one())
 
 
 async def test_of_more_sessions_than_a_statement_has_parameters_those_that_live_are_found(

@@ -224,6 +224,27 @@ async def test_what_a_commit_without_an_answer_has_claimed_is_begun_and_no_attem
     assert begun == [1]
 
 
+async def test_what_a_commit_without_an_answer_has_claimed_is_handed_back_by_a_stop(one_server: OwnServer) -> None:
+    """It comes behind the stop's first look, and the worker claims nothing by then."""
+    direct = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(direct)
+    with trio.fail_after(LIMIT):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(direct) as database,
+            open_database(settings := PlatformSettings(database_url=proxy.url())) as proxied,
+            open_jobs(proxied, (kinds.wait,), settings, Metrics()) as jobs,
+        ):
+            await database.run(lambda connection: connection.execute(_SLOW_CLAIMS))
+            id_ = await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+            await until(database, commits, True)
+            proxy.cut()
+            await jobs.stop(within=0.1)
+
+            left = await database.read(operators.select_one, id_)
+            assert (left["state"], left["claim"], left["failures"]) == ("waiting", 1, 0)
+
+
 async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:
     """Its COMMIT takes half a second, and what is committed is not cancelled: the worker has it when all is over."""
 

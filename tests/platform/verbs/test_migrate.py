@@ -1,14 +1,16 @@
 """`service migrate` as a Job sees it: what it says while it waits, one line when it fails, and a code for each kind."""
 
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 import trio
+from psycopg.errors import Diagnostic
 
 from service.platform.database.migrate import migrate
 from service.platform.database.migrator import LOCK
@@ -18,8 +20,9 @@ from service.platform.testing.own_server import OwnServer
 from service.platform.testing.processes import run_to_end, started
 from service.platform.verbs.program import FAILED, REFUSED, UNREACHABLE
 from tests.platform.database.migrations import write_migration
-from tests.platform.database.observer import conninfo, observe
+from tests.platform.database.observer import OTHERS, conninfo, observe
 from tests.platform.database.proxy import open_proxy
+from tests.platform.database.test_standby import cancel_wait, waiting_for_a_standby
 from tests.platform.upgrades import settings_for
 
 FIRST = HEAD or "next"
@@ -288,3 +291,38 @@ async def test_a_migration_ends_when_the_server_falls_silent(clone: Path, one_se
     assert running.log.read_text() == (
         "migration next failed: PostgreSQL has not answered for 10 s; it may be repeated\n"
     )
+
+
+@waits_for_a_schema
+async def test_what_a_runner_commits_that_was_killed_is_waited_for(clone: Path, one_server: OwnServer) -> None:
+    """Its COMMIT waits for a standby, also when its client is gone: the next runner would make the same table again."""
+    migrate(settings_for(one_server.tcp_url))
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST, up="CREATE TABLE late (x int)")
+    with trio.fail_after(60), observe(one_server.url) as other, ExitStack() as hanging:
+        hanging.enter_context(waiting_for_a_standby(other))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_wait, other)
+            await trio.to_thread.run_sync(commit_until_one_waits, one_server.url)
+        with started(clone, "migrate", database_url=one_server.tcp_url) as killed:
+            while not other.ask(f"SELECT pid {OTHERS} AND wait_event = 'SyncRep'"):
+                await trio.sleep(0.01)
+            killed.send(signal.SIGKILL)
+            await killed.wait_end()
+        with started(clone, "migrate", name="again", database_url=one_server.tcp_url) as again:
+            await again.wait_event("waiting for another migration")
+            assert other.ask("SELECT to_regclass('late')") is None
+            hanging.close()
+
+            assert await again.wait_end() == 0
+    (clone / "migrations" / "versions" / "next.py").unlink()
+
+    assert "nothing to do" in again.log.read_text()
+
+
+def commit_until_one_waits(url: str) -> None:
+    """Return once the server has taken notice of its setting, and that wait was cancelled."""
+    heard: list[Diagnostic] = []
+    with psycopg.connect(conninfo(url), autocommit=True) as connection:
+        connection.add_notice_handler(heard.append)
+        while not heard:
+            connection.execute("SELECT pg_logical_emit_message(true, '', '')")

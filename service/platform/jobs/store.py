@@ -18,6 +18,8 @@ What cannot happen, and why.
   locked, and a finished one is not running.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
   is less than a lease. The server ends it then.
+- A rescue of others that waits for a unit that has enqueued under the key of one and is not committed: that one is left
+  for the next look, as until then nobody knows which of the two waits.
 - A job that nobody has begun, and that is lost with an attempt spent, as the answer to the COMMIT of its claim was
   lost: the worker looks for it under its own name, and hands it back.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
@@ -42,7 +44,9 @@ from functools import cache, wraps
 from typing import Any, Concatenate, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
+from service.platform.database.sqlstate import LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, sqlstate_of
 from service.platform.jobs.declare import Job
 from service.platform.jobs.table import CHANNEL
 
@@ -250,9 +254,10 @@ def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worke
     """Hand back what a worker has, and does not know of: the answer to its claim's COMMIT was lost."""
     ours = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
     if found := connection.execute(_UNKNOWN, ours).all():
+        connection.execute(_WAIT_LITTLE)
         for one in found:
             values = {"id": one.id, "claim": one.claim, "error": None, "spent": 0, "pause": 0, "retries": None}
-            connection.execute(_END, values)
+            _end_now(connection, values)
         _tell_others(connection)
 
 
@@ -281,6 +286,22 @@ def _end_once(
     if state is None:
         raise ClaimLost(f"job {one.id}: claim {one.claim} was lost")
     return state
+
+
+def _end_now(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """End a claim, and tell whether it is ended: not while another is being enqueued under its key."""
+    try:
+        with connection.begin_nested():
+            connection.execute(_END, values)
+    except DBAPIError as error:
+        if sqlstate_of(error) not in {LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION}:
+            raise
+        return False
+    return True
+
+
+LITTLE = 10  # milliseconds that the end of one claim may keep those of others
+_WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 
 def _kept(error: str | None) -> str | None:
@@ -347,11 +368,13 @@ def rescue(
     A job of a kind that this release does not know is rescued too: it waits for one that does.
     """
     rescued: dict[str, int] = {}
-    for row in connection.execute(_LOST, {"lease": lease, "until": until}).all():
+    if lost := connection.execute(_LOST, {"lease": lease, "until": until}).all():
+        connection.execute(_WAIT_LITTLE)
+    for row in lost:
         why = f"worker {row.worker} was killed, frozen or cut off"
         values = {"id": row.id, "claim": row.claim, "error": _kept(why), "spent": 1, "pause": 0}
-        connection.execute(_END, values | {"retries": retries.get(row.kind)})
-        rescued[row.kind] = rescued.get(row.kind, 0) + 1
+        if _end_now(connection, values | {"retries": retries.get(row.kind)}):
+            rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued
 
 

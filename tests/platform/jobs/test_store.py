@@ -485,6 +485,24 @@ async def test_two_of_a_key_that_are_lost_at_once_leave_one(database: Database) 
     assert numbers(await claim(database)) == [2]
 
 
+async def test_what_is_enqueued_under_the_key_of_a_lost_job_and_not_committed_keeps_no_other_from_being_rescued(
+    database: Database, writable_database_url: str
+) -> None:
+    """Until that is committed nobody knows which of the two waits. It may take as long as a request, or a job."""
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, note.with_options(key=key), number=1)
+    await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'b')")
+        with trio.fail_after(LEASE):
+            assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 2}
+        unit.commit()
+
+    assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 1}
+    assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
 async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:
     """The older would stand for arguments that it does not have, and what was enqueued last would never be done."""
     keyed = note.with_options(key="k")

@@ -8,8 +8,7 @@ from datetime import datetime
 import structlog
 import trio
 
-from service.platform.database import DATABASE_ERRORS
-from service.platform.errors import Unavailable
+from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import store
 from service.platform.jobs.declare import Job
 from service.platform.jobs.enqueue import take_turn
@@ -59,6 +58,7 @@ class Claims:
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
+        self._sure = trio.Event()
 
     def wake(self) -> None:
         """Look for work now: something was enqueued, or a limit is free."""
@@ -79,6 +79,11 @@ class Claims:
         async with self._claiming:
             pass
 
+    async def wait_sure(self) -> None:
+        """Wait until nothing is ours any more of which we do not know; once we have stopped."""
+        if self._is_unsure:
+            await self._sure.wait()
+
     def drop(self, claimed: Sequence[Claimed], *, returned: int = 0) -> None:
         """Forget what was ended or lost, so that there is room for others."""
         self._held.drop(claimed, returned=returned)
@@ -86,7 +91,10 @@ class Claims:
             self.wake()
 
     async def take(self) -> None:
-        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time."""
+        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time.
+
+        Once stopped, go on until nothing is ours of which we do not know.
+        """
         self._look_at = -math.inf
         while not self._stopping:
             woken, self._wake = self._wake.is_set(), trio.Event()
@@ -103,6 +111,10 @@ class Claims:
                     await trio.sleep(LINGER)
                 with trio.move_on_at(self._look_at):
                     await self._wake.wait()
+        while self._is_unsure:
+            await self._hand_back_unknown()
+            await trio.sleep(UNSURE)
+        self._sure.set()
 
     async def claim(self, room: int) -> int:
         """Claim up to so many, and return how many there were."""
@@ -112,7 +124,7 @@ class Claims:
             lease = trio.current_time() + LEASE
             try:
                 claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
-            except DATABASE_ERRORS:
+            except OutcomeUnknown:  # whatever else is raised, nothing is committed
                 self._unsure_until = math.inf
                 raise
             self._held.add(claimed, lease)
@@ -122,7 +134,7 @@ class Claims:
     async def _look(self) -> bool:
         """Rescue, let turns wait, settle when to look again, and return whether something is due now."""
         begun, self._look_at = trio.current_time(), math.inf
-        unsure = begun < self._unsure_until
+        unsure = self._is_unsure
         seen = await self._see(rescuing=begun >= self._rescues_at)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
@@ -136,6 +148,10 @@ class Claims:
         self._look_at = min(self._look_at, begun + pause)
         return seen.ready or turned or bool(seen.rescued)
 
+    @property
+    def _is_unsure(self) -> bool:
+        return trio.current_time() < self._unsure_until
+
     async def _hand_back_unknown(self) -> None:
         """Hand back what a claim has taken of which we have no answer; for as long as a lease, once we can ask."""
         known = [running.claimed for running in self._held]
@@ -146,7 +162,7 @@ class Claims:
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
         try:
-            if trio.current_time() < self._unsure_until:
+            if self._is_unsure:
                 await self._hand_back_unknown()
             begun, ahead = trio.current_time(), self._ahead
             until = begun + ahead + STEP

@@ -120,11 +120,13 @@ class Worker:
         with trio.move_on_after(within):
             await self._claims.settle()
             await self._held.wait_empty()
+            await self._claims.wait_sure()
         with trio.move_on_after(HAND_BACK) as late:
             await self._let_go()
             await self._claims.settle()
             await self._let_go()  # of what was still asked for, too
             await self._held.wait_empty()
+            await self._claims.wait_sure()
         if late.cancelled_caught:
             log.warning("jobs not handed back", ids=sorted(one.claimed.id for one in self._held),
                         when="their leases end")  # fmt: skip

@@ -184,6 +184,30 @@ async def test_what_a_commit_without_an_answer_has_claimed_is_begun_and_no_attem
     assert begun == [1]
 
 
+async def test_what_a_commit_without_an_answer_has_claimed_is_handed_back_by_who_is_told_to_stop(
+    one_server: OwnServer,
+) -> None:
+    """Its next look, which would do so, never comes."""
+    direct = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(direct)
+    with trio.fail_after(LIMIT):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(direct) as database,
+            open_database(settings := PlatformSettings(database_url=proxy.url())) as proxied,
+            open_jobs(proxied, (kinds.wait,), settings, Metrics()) as jobs,
+        ):
+            await database.run(lambda connection: connection.execute(_SLOW_CLAIMS))
+            await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+            await until(database, commits, True)
+            proxy.cut()
+            jobs.stop_claiming()
+            await jobs.stop(within=5)
+            await until(database, commits, False)
+
+            assert await database.read(kinds.states) == {"waiting": 1}
+
+
 async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make_settings: MakeSettings) -> None:
     """Its COMMIT takes half a second, and what is committed is not cancelled: the worker has it when all is over."""
 

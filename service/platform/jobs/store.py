@@ -11,9 +11,11 @@ Theory of operation. A row is waiting, running, or finished (done, dead, discard
     waiting -> discarded    an operator; dead -> waiting too
 
 What cannot happen, and why.
-- Two workers that finish the same claim, or one whose claim was taken from it: each change names id and claim, `rescue`
-  ends a claim by making the row waiting, and the next claim has another number. A SQL job's writes are in the
+- Two workers that finish the same claim, or one whose claim was taken from it: each change names id, claim and worker,
+  `rescue` ends a claim by making the row waiting, and the next claim has another number. A SQL job's writes are in the
   transaction of `finish`, which finds no row then, raises, and takes them back.
+- A worker that ends another's claim after a failover to a server that has not heard of its own, and gives that number
+  again, of the claim or of a new job: the worker's name is another.
 - A rescue that overwrites a finished job: it looks for running rows whose lease is over, skips those that somebody has
   locked, and a finished one is not running.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
@@ -70,6 +72,7 @@ class Claimed(NamedTuple):
     key: str
     trace: str | None
     waited: float  # seconds since it was due
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +177,16 @@ def _claim(candidates: int) -> TextClause:
         FROM picked WHERE job.id = picked.id
         RETURNING job.priority, picked.nth, job.id, kind, CAST(arguments AS text) AS arguments, claim, failures,
             kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
-            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited, worker""")  # noqa: S608  constants
 
 
 def _place(row: Sequence[Any]) -> tuple[int, int, float, int]:
-    return -row[0], row[1], -row[-1], row[2]  # priority, nth, waited, id
+    return -row[0], row[1], -row[-2], row[2]  # priority, nth, waited, id
 
 
 def finish(connection: Connection, one: Claimed) -> None:
     """End a claim within the caller's transaction. Raises ClaimLost when it is not the caller's any more."""
-    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).first() is None:
+    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim, "worker": one.worker}).first() is None:
         raise ClaimLost(f"job {one.kind} {one.id}: claim {one.claim} was lost")
 
 
@@ -192,16 +195,23 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 
     One that has ended so is taken for held: its end was written before, by a COMMIT whose answer was lost.
     """
-    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]}
-    return {row.id for row in connection.execute(_FINISH_MANY, values)}
+    return {row.id for row in connection.execute(_FINISH_MANY, _listed(claims))}
+
+
+def _listed(claims: Sequence[Claimed]) -> dict[str, list[Any]]:
+    names = ("id", "claim", "worker")
+    return {f"{name}s": [getattr(one, name) for one in claims] for name in names}
 
 
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
-_CLAIMED = "job.id = held.id AND job.claim = held.claim"
+_CLAIMED = "job.id = held.id AND job.claim = held.claim AND job.worker = held.worker"
 _HELD = f"{_CLAIMED} AND job.state = 'running'"
-_UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
+_UNNEST = (
+    "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[]), CAST(:workers AS text[])) AS held(id, claim, worker)"
+)
 _FINISH = text(f"""
-    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
+    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND worker = :worker AND state = 'running'
+    RETURNING {_END_SOON}""")  # noqa: S608  constants
 _FINISH_MANY = text(f"""
     UPDATE job SET {_DONE} FROM {_UNNEST}
     WHERE {_CLAIMED} AND job.state IN ('running', 'done') RETURNING job.id""")  # noqa: S608  constants
@@ -212,8 +222,8 @@ def extend(connection: Connection, claims: Sequence[Claimed], *, lease: float) -
 
     A row that its own job has locked, in the last moment before COMMIT, is left as it is, and is still held.
     """
-    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims], "lease": lease}
-    connection.execute(_EXTEND, values)
+    values = _listed(claims)
+    connection.execute(_EXTEND, values | {"lease": lease})
     return {row.id for row in connection.execute(_STILL_HELD, values)}
 
 
@@ -252,12 +262,11 @@ def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int
 
 def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worker: str) -> None:
     """Hand back what a worker has, and does not know of: the answer to its claim's COMMIT was lost."""
-    ours = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
-    if found := connection.execute(_UNKNOWN, ours).all():
+    if found := connection.execute(_UNKNOWN, _listed(known) | {"worker": worker}).all():
         connection.execute(_WAIT_LITTLE)
         for one in found:
-            values = {"id": one.id, "claim": one.claim, "error": None, "spent": 0, "pause": 0, "retries": None}
-            _end_now(connection, values)
+            values = {"id": one.id, "claim": one.claim, "worker": worker, "error": None, "spent": 0, "pause": 0}
+            _end_now(connection, values | {"retries": None})
         _tell_others(connection)
 
 
@@ -279,7 +288,7 @@ def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
     """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
-    values = {"id": one.id, "claim": one.claim, "error": _kept(error), "spent": spent}
+    values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
     state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
         state = connection.execute(_ENDED, values | {"failures": one.failures}).scalar()
@@ -314,7 +323,7 @@ FINISHED = "finished"
 _ENDED = text(f"""
     SELECT CASE WHEN mine.finished THEN '{FINISHED}' ELSE job.state END
     FROM job CROSS JOIN LATERAL (
-        SELECT job.state = 'done' AND job.claim = :claim AND job.worker IS NOT NULL) AS mine(finished)
+        SELECT job.state = 'done' AND job.claim = :claim AND job.worker = :worker) AS mine(finished)
     WHERE job.id = :id AND (mine.finished OR job.failures = :failures + :spent
         AND job.error IS NOT DISTINCT FROM COALESCE(CAST(:error AS text), job.error))""")  # noqa: S608  constants
 
@@ -342,7 +351,8 @@ _END = text(f"""
             ELSE 'waiting' END AS state
         FROM (
             SELECT id, kind, key, failures, CAST(:spent AS bigint) AS spent FROM job
-            WHERE id = :id AND claim = :claim AND state = 'running' FOR UPDATE
+            WHERE id = :id AND claim = :claim AND worker IS NOT DISTINCT FROM CAST(:worker AS text)
+                AND state = 'running' FOR UPDATE
         ) AS mine
     ) AS next
     WHERE job.id = next.id
@@ -372,7 +382,7 @@ def rescue(
         connection.execute(_WAIT_LITTLE)
     for row in lost:
         why = f"worker {row.worker} was killed, frozen or cut off"
-        values = {"id": row.id, "claim": row.claim, "error": _kept(why), "spent": 1, "pause": 0}
+        values = {"id": row.id, "claim": row.claim, "worker": row.worker, "error": _kept(why), "spent": 1, "pause": 0}
         if _end_now(connection, values | {"retries": retries.get(row.kind)}):
             rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued

@@ -53,8 +53,10 @@ async def database(make_settings: MakeSettings, nursery: trio.Nursery) -> Databa
     return opened[0]
 
 
-async def claim(database: Database, *used: Job[...], most: int = 10, lease: float = LEASE) -> list[Claimed]:
-    return await database.run(store.claim, used or (note, tell), most=most, worker="me", lease=lease)
+async def claim(
+    database: Database, *used: Job[...], most: int = 10, lease: float = LEASE, worker: str = "me"
+) -> list[Claimed]:
+    return await database.run(store.claim, used or (note, tell), most=most, worker=worker, lease=lease)
 
 
 def numbers(claimed: list[Claimed]) -> list[int]:
@@ -224,6 +226,29 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.run(store.finish_many, [late, now]) == {now.id}
     assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
     assert await database.read(states) == {"done": 1}
+
+
+async def test_what_a_failover_has_forgotten_is_of_who_claimed_it_since(database: Database) -> None:
+    """The server that takes over had not heard of the claim, or of the job: the number is given a second time."""
+    await database.run(enqueue_many, note, [{"number": 1}])
+    [lost] = await claim(database, worker="of before")
+    await database.run(lambda connection: connection.execute(_FORGET_CLAIM))
+    [now] = await claim(database)
+    assert (now.id, now.claim) == (lost.id, lost.claim)
+
+    assert await database.run(store.extend, [lost], lease=LEASE) == set()
+    assert await database.run(store.finish_many, [lost]) == set()
+    for end in (store.finish, partial(store.fail, error="late", retries=0, pause=0)):
+        with pytest.raises(ClaimLost):
+            await database.run(end, lost)
+    await database.run(store.hand_back, lost)
+    await database.run(store.hand_back_unknown, [now], worker="me")
+    assert await database.run(store.extend, [now], lease=LEASE) == {now.id}
+    await database.run(store.finish, now)
+    assert await database.run(store.finish_many, [lost]) == set()
+
+
+_FORGET_CLAIM = text("UPDATE job SET state = 'waiting', claim = 0, leased_until = NULL, worker = NULL")
 
 
 async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> None:

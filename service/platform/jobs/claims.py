@@ -4,9 +4,11 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Concatenate
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import store
@@ -123,7 +125,7 @@ class Claims:
                 return 0
             lease = trio.current_time() + LEASE
             try:
-                claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
+                claimed = await self._ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
             except OutcomeUnknown:  # whatever else is raised, nothing is committed
                 self._unsure_until = math.inf
                 raise
@@ -155,21 +157,17 @@ class Claims:
     async def _hand_back_unknown(self) -> None:
         """Hand back what a claim has taken of which we have no answer; for as long as a lease, once we can ask."""
         known = [running.claimed for running in self._held]
-        await self._ledger.ask(store.hand_back_unknown, known, worker=self._worker)
+        await self._ask(store.hand_back_unknown, known, worker=self._worker)
         if self._unsure_until == math.inf:
             self._unsure_until = trio.current_time() + LEASE
 
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
-        try:
-            if self._is_unsure:
-                await self._hand_back_unknown()
-            begun, ahead = trio.current_time(), self._ahead
-            until = begun + ahead + STEP
-            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
-        except Unavailable:
-            self._rescues_at = math.inf
-            raise
+        if self._is_unsure:
+            await self._hand_back_unknown()
+        begun, ahead = trio.current_time(), self._ahead
+        until = begun + ahead + STEP
+        seen = await self._ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
         now = trio.current_time()
         self._ahead = seen.now.timestamp() - max(begun, now - STEP)  # a long wait would hide a step that ends leases
         if self._rescues_at == math.inf or seen.now.timestamp() > now + ahead + STEP:
@@ -182,8 +180,22 @@ class Claims:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn, age=self._age):
+            if self._turns.get(one.name) != turn and await self._ask(take_turn, one, turn, age=self._age):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())
         return turned, min(nexts, default=None)
+
+    async def _ask[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit about jobs. When the database is away, those that live extend their leases first when it is back.
+
+        And who is the database then may not have the latest turns.
+        """
+        try:
+            return await self._ledger.ask(function, *args, **kwargs)
+        except Unavailable:
+            self._rescues_at = math.inf
+            self._turns.clear()
+            raise

@@ -31,6 +31,7 @@ from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
+from tests.platform.database.proxy import open_proxy
 from tests.platform.jobs import kinds
 from tests.platform.jobs.clocks import find_library, given_clock
 from tests.platform.jobs.kinds import note, states, tell
@@ -390,6 +391,33 @@ async def test_no_lease_is_over_before_the_server_has_been_up_for_as_long(databa
     assert await database.run(store.rescue, {}, lease=86_400.0 * 365) == {}
 
 
+async def test_an_outage_that_a_claim_alone_has_met_ends_no_lease_either(one_server: OwnServer) -> None:
+    """Those that live were cut off as well, and extend theirs as soon as they can."""
+    direct = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(direct)
+    statistics = JobStatistics(["note"])
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(direct) as database,
+            open_database(PlatformSettings(database_url=proxy.url())) as proxied,
+        ):
+            ledger = Ledger(proxied, statistics, written=lambda: None, due=lambda _: None)
+            claims = Claims(ledger, Held(1), {"note": note}, statistics, worker="me", age=60, begin=lambda: None)
+            await claims._look()
+            await database.run(enqueue, note, number=1)
+            others = await claim(database, worker="other")
+            proxy.silent = True
+            proxy.mute()
+            with pytest.raises(DatabaseAway):
+                await claims.claim(1)
+            proxy.silent = False
+            proxy.cut()
+            await claims._look()
+
+            assert await database.run(store.extend, others, lease=LEASE) == {others[0].id}
+
+
 async def test_a_job_that_its_worker_is_about_to_commit_is_neither_rescued_nor_waited_for(
     database: Database, writable_database_url: str
 ) -> None:
@@ -572,6 +600,28 @@ async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(dat
     await database.run(store.finish_many, claimed)
     assert await database.run(take_turn, minutely, NOON + timedelta(minutes=5), age=KEPT)
     assert len(await claim(database, minutely)) == 1
+
+
+async def test_a_turn_that_a_failover_has_lost_waits_again(one_server: OwnServer) -> None:
+    """Each replica remembers which turn the table knows; the table of the server that took over may not know it."""
+    settings = PlatformSettings(database_url=one_server.url)
+    migrate(settings)
+    statistics = JobStatistics(["minutely"])
+    with trio.fail_after(60):
+        async with open_database(settings) as database:
+            ledger = Ledger(database, statistics, written=lambda: None, due=lambda _: None)
+            kinds_here = {"minutely": minutely}
+            claims = Claims(ledger, Held(1), kinds_here, statistics, worker="me", age=KEPT, begin=lambda: None)
+            for minute in range(2):
+                await claims._take_turns(NOON + timedelta(minutes=minute))
+            one_server.stop("immediate")
+            with pytest.raises(DatabaseAway):
+                await claims._see(rescuing=False)
+            one_server.start()
+            await database.run(lambda connection: connection.execute(text("DELETE FROM job WHERE state = 'waiting'")))
+            await claims._take_turns(NOON + timedelta(minutes=1))
+
+            assert await database.read(states) == {"done": 1, "waiting": 1}
 
 
 async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database: Database) -> None:

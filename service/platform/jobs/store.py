@@ -20,8 +20,8 @@ What cannot happen, and why.
   locked, and a finished one is not running.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
   is less than a lease. The server ends it then.
-- A rescue of others that waits for a unit that has enqueued under the key of one and is not committed: that one is left
-  for the next look, as until then nobody knows which of the two waits.
+- An end of other claims that waits for a unit that has enqueued under the key of one and is not committed: that one is
+  left for later, as until then nobody knows which of the two waits.
 - A job that nobody has begun, and that is lost with an attempt spent, as the answer to the COMMIT of its claim was
   lost: the worker looks for it under its own name, and hands it back.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
@@ -42,7 +42,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -249,15 +249,19 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
     return state
 
 
-def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
-    """Hand back several claims; return the ids of those that were still held."""
+def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> tuple[set[int], list[Claimed]]:
+    """Hand back several claims; return the ids of those that were still held, and those that are to be tried again."""
     held: set[int] = set()
+    left: list[Claimed] = []
     for one in claims:
         with suppress(ClaimLost):
-            _end_once(connection, one, error=None, retries=None, pause=0, spent=0)
-            held.add(one.id)
+            end = partial(_end_once, connection, one, error=None, retries=None, pause=0, spent=0)
+            if _ends_now(connection, end):
+                held.add(one.id)
+            else:
+                left.append(one)
     _tell_others(connection)
-    return held
+    return held, left
 
 
 def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worker: str) -> None:
@@ -266,7 +270,7 @@ def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worke
         connection.execute(_WAIT_LITTLE)
         for one in found:
             values = {"id": one.id, "claim": one.claim, "worker": worker, "error": None, "spent": 0, "pause": 0}
-            _end_now(connection, values | {"retries": None})
+            _ends_now(connection, partial(connection.execute, _END, values | {"retries": None}))
         _tell_others(connection)
 
 
@@ -287,7 +291,11 @@ _NOTIFY = text("SELECT pg_notify(:channel, '')")
 def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
-    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
+    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost.
+
+    Refused by PostgreSQL where it would have to wait: it is to be tried again, and others use the connection meanwhile.
+    """
+    connection.execute(_WAIT_LITTLE)
     values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
     state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
@@ -297,11 +305,11 @@ def _end_once(
     return state
 
 
-def _end_now(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """End a claim, and tell whether it is ended: not while another is being enqueued under its key."""
+def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
+    """End one of several claims, and tell whether it is ended: not while another is being enqueued under its key."""
     try:
         with connection.begin_nested():
-            connection.execute(_END, values)
+            end()
     except DBAPIError as error:
         if sqlstate_of(error) not in {LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION}:
             raise
@@ -309,7 +317,7 @@ def _end_now(connection: Connection, values: Mapping[str, Any]) -> bool:
     return True
 
 
-LITTLE = 10  # milliseconds that the end of one claim may keep those of others
+LITTLE = 10  # milliseconds that the end of one claim may keep those of others, and a connection for what is asked
 _WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 
@@ -383,7 +391,8 @@ def rescue(
     for row in lost:
         why = f"worker {row.worker} was killed, frozen or cut off"
         values = {"id": row.id, "claim": row.claim, "worker": row.worker, "error": _kept(why), "spent": 1, "pause": 0}
-        if _end_now(connection, values | {"retries": retries.get(row.kind)}):
+        end = partial(connection.execute, _END, values | {"retries": retries.get(row.kind)})
+        if _ends_now(connection, end):
             rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued
 

@@ -556,6 +556,23 @@ async def test_what_is_enqueued_under_the_key_of_a_lost_job_and_not_committed_ke
     assert await database.read(states) == {"waiting": 3, "done": 1}
 
 
+async def test_what_is_enqueued_under_the_key_of_a_job_keeps_no_other_from_being_handed_back(
+    database: Database, writable_database_url: str
+) -> None:
+    """As at the end of a drain, which has two seconds for it."""
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, note.with_options(key=key), number=1)
+    a, b, c = await claim(database)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'b')")
+        with trio.fail_after(LEASE):
+            assert await database.run(store.hand_back_many, [a, b, c]) == ({a.id, c.id}, [b])
+        unit.commit()
+
+    assert await database.run(store.hand_back_many, [b]) == ({b.id}, [])
+    assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
 async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:
     """The older would stand for arguments that it does not have, and what was enqueued last would never be done."""
     keyed = note.with_options(key="k")

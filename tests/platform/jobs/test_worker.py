@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
 
+import psycopg
 import pytest
 import trio
 from sqlalchemy import Connection, text
@@ -29,6 +30,7 @@ from service.platform.jobs import (
 )
 from service.platform.jobs.enqueue import insert
 from service.platform.jobs.ledger import TOLERATED
+from service.platform.jobs.running import LEASE
 from service.platform.jobs.table import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
@@ -219,6 +221,46 @@ async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make
             everything.cancel()
 
     assert everything.cancelled_caught
+
+
+async def test_failures_that_wait_for_what_is_enqueued_under_their_keys_keep_no_lease_from_being_extended(
+    make_settings: MakeSettings, writable_database_url: str
+) -> None:
+    """They are written over the connections that leases are extended by, and wait for as long as another's unit."""
+    fails = trio.Event()
+
+    @job()
+    async def stumble(context: JobContext) -> None:
+        await fails.wait()
+        raise RuntimeError("no")
+
+    def lease(connection: Connection) -> float:
+        query = text("SELECT CAST(EXTRACT(epoch FROM leased_until - clock_timestamp()) AS float8) FROM job WHERE"
+                     " kind = 'wait' AND claim = 1 AND state = 'running'")  # fmt: skip
+        return connection.execute(query).scalar() or 0.0
+
+    keys = [f"key {number}" for number in range(9)]
+    async with world(make_settings, stumble, kinds.wait, concurrency=10) as (database, _):
+        await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+        for key in keys:
+            await database.run(enqueue, stumble.with_options(key=key))
+        await until(database, kinds.states, {"running": 10})
+        with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+            unit.cursor().executemany(
+                "INSERT INTO job (kind, arguments, key) VALUES ('stumble', '{}', %s)", [(key,) for key in keys]
+            )
+            fails.set()
+            with trio.move_on_after(LEASE + 1):
+                while await database.read(lease) > 0:
+                    await trio.sleep(0.05)
+                pytest.fail("its lease is over")
+            unit.commit()
+        await until(database, stumbled, 9)
+
+
+def stumbled(connection: Connection) -> int:
+    query = "SELECT count(*) FROM job WHERE kind = 'stumble' AND state = 'done'"
+    return int(connection.execute(text(query)).scalar_one())
 
 
 async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings: MakeSettings) -> None:

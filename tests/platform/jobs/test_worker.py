@@ -153,13 +153,14 @@ _SLOW_CLAIMS = text("""
     FOR EACH ROW WHEN (NEW.state = 'running' AND NEW.claim = 1) EXECUTE FUNCTION take_time()""")
 
 
+def ended(connection: Connection) -> bool:
+    return not {"waiting", "running"}.intersection(kinds.states(connection))
+
+
 async def test_what_a_commit_without_an_answer_has_claimed_is_begun_and_no_attempt_is_spent(
     one_server: OwnServer,
 ) -> None:
     """Nobody would, until its lease is over: and then one without retries is dead."""
-
-    def ended(connection: Connection) -> bool:
-        return not {"waiting", "running"}.intersection(kinds.states(connection))
 
     begun: list[int] = []
 
@@ -572,6 +573,35 @@ async def test_a_job_that_finds_no_connection_free_spends_no_attempt_however_lon
         await database.run(enqueue, crowded_out)
         await until(database, kinds.states, {"done": 1})
 
+    assert left == 0
+
+
+async def test_a_job_that_the_server_has_no_connection_for_spends_no_attempt_however_long_that_lasts(
+    one_server: OwnServer,
+) -> None:
+    left = TOLERATED + 2
+
+    @job(retries=0)
+    async def shut_out(_: JobContext) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            await shut.run(hold_lock)
+
+    settings = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(settings)
+    limited = PlatformSettings(database_url=one_server.tcp_url.replace("postgres@", "app@"))
+    with trio.fail_after(LIMIT):
+        async with (
+            open_database(settings) as database,
+            open_database(limited) as shut,
+            open_jobs(database, (shut_out,), settings, Metrics()),
+        ):
+            await database.run(lambda connection: connection.execute(text("CREATE ROLE app LOGIN CONNECTION LIMIT 0")))
+            await database.run(enqueue, shut_out)
+            await until(database, ended, True)
+
+            assert await database.read(kinds.states) == {"done": 1}
     assert left == 0
 
 

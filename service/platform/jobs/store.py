@@ -119,7 +119,12 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
         "worker": worker,
         "lease": lease,
     }
-    found = connection.execute(_claim(_rounded(most * SLACK)), values).all()
+    statement = _claim(_rounded(most * SLACK))
+    found = [*connection.execute(statement, values)]
+    for kind in filter(limits.get, open_kinds):  # those at its head may be locked: then it is those behind them
+        if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
+            alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
+            found += connection.execute(statement, values | alone)
     return [Claimed(*row[2:]) for row in sorted(found, key=_place)]
 
 

@@ -209,6 +209,21 @@ async def test_a_kind_s_limit_holds_in_the_whole_cluster(database: Database) -> 
     assert len(await claim(database, narrow)) == 1
 
 
+async def test_a_job_that_is_locked_keeps_no_other_of_a_kind_with_a_limit_from_being_claimed(
+    database: Database, writable_database_url: str
+) -> None:
+    """As by a unit that enqueues under its key, and may take as long as a request, or a job."""
+    await database.run(enqueue, narrow, number=0)
+    await claim(database, narrow)
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, narrow.with_options(key=key), number=ord(key))
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("SELECT FROM job WHERE key = 'a' FOR UPDATE")
+
+        assert numbers(await claim(database, narrow, note)) == [ord("b")]
+        assert numbers(await claim(database, narrow, note)) == []
+
+
 async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:
     await database.run(enqueue, note, number=1)
     [late] = await claim(database, lease=0.05)

@@ -85,7 +85,8 @@ def open_embedded(
             _refuse_other_version(bindir, data)
         else:
             _create_cluster(bindir, data)
-        (data / "postmaster.pid").unlink(missing_ok=True)  # we hold the lock: a killed machine left it
+        for left in (data / "postmaster.pid", *data.glob(".s.PGSQL.*.lock")):
+            left.unlink(missing_ok=True)  # we hold the lock: a killed machine left it; its number may be another's
         options = SMALL | ({} if durable else VOLATILE) | dict(settings) | {"unix_socket_directories": str(sockets)}
         process = _start(bindir, data, options, lock)
         server = Embedded(_url(sockets, options.get("port", "5432")), process.pid, bindir, process)

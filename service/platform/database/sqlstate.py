@@ -22,6 +22,7 @@ COLLISIONS = {"40001", "40P01"}
 READ_ONLY = "25006"
 UNSUPPORTED = "0A000"
 LIMIT = "54000"
+LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
 
 # Classes, and single states, of a database that cannot: connection, who may log in, no such database, resources,
 # operator, system, configuration, its own faults.

@@ -4,9 +4,11 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Concatenate
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from service.platform.errors import OutcomeUnknown, Unavailable
 from service.platform.jobs import store
@@ -58,6 +60,7 @@ class Claims:
         self._turns: dict[str, datetime] = {}
         self._claiming = trio.Lock()
         self._stopping = False
+        self._sure = trio.Event()
 
     def wake(self) -> None:
         """Look for work now: something was enqueued, or a limit is free."""
@@ -79,9 +82,9 @@ class Claims:
             pass
 
     async def wait_sure(self) -> None:
-        """Wait until nothing is ours that we do not know of; `take` sees to that also when it is to claim no more."""
-        while trio.current_time() < self._unsure_until:  # which is moved  # noqa: ASYNC110
-            await trio.sleep(SOON)
+        """Wait until nothing is ours any more of which we do not know; once we have stopped."""
+        if self._is_unsure:
+            await self._sure.wait()
 
     def drop(self, claimed: Sequence[Claimed], *, returned: int = 0) -> None:
         """Forget what was ended or lost, so that there is room for others."""
@@ -90,7 +93,10 @@ class Claims:
             self.wake()
 
     async def take(self) -> None:
-        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time."""
+        """Claim what is due, as long as there is room; look at the table when nothing is heard for some time.
+
+        Once stopped, go on until nothing is ours of which we do not know.
+        """
         self._look_at = -math.inf
         while not self._stopping:
             woken, self._wake = self._wake.is_set(), trio.Event()
@@ -107,9 +113,10 @@ class Claims:
                     await trio.sleep(LINGER)
                 with trio.move_on_at(self._look_at):
                     await self._wake.wait()
-        while trio.current_time() < self._unsure_until:
+        while self._is_unsure:
             await self._hand_back_unknown()
             await trio.sleep(UNSURE)
+        self._sure.set()
 
     async def claim(self, room: int) -> int:
         """Claim up to so many, and return how many there were."""
@@ -118,8 +125,8 @@ class Claims:
                 return 0
             lease = trio.current_time() + LEASE
             try:
-                claimed = await self._ledger.ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
-            except OutcomeUnknown:
+                claimed = await self._ask(store.claim, self._kinds, most=room, worker=self._worker, lease=LEASE)
+            except OutcomeUnknown:  # whatever else is raised, nothing is committed
                 self._unsure_until = math.inf
                 raise
             self._held.add(claimed, lease)
@@ -129,7 +136,7 @@ class Claims:
     async def _look(self) -> bool:
         """Rescue, let turns wait, settle when to look again, and return whether something is due now."""
         begun, self._look_at = trio.current_time(), math.inf
-        unsure = begun < self._unsure_until
+        unsure = self._is_unsure
         seen = await self._see(rescuing=begun >= self._rescues_at)
         for kind, count in seen.rescued.items():
             self._statistics.rescued[kind] += count
@@ -143,24 +150,24 @@ class Claims:
         self._look_at = min(self._look_at, begun + pause)
         return seen.ready or turned or bool(seen.rescued)
 
+    @property
+    def _is_unsure(self) -> bool:
+        return trio.current_time() < self._unsure_until
+
     async def _hand_back_unknown(self) -> None:
         """Hand back what a claim has taken of which we have no answer; for as long as a lease, once we can ask."""
         known = [running.claimed for running in self._held]
-        await self._ledger.ask(store.hand_back_unknown, known, worker=self._worker)
+        await self._ask(store.hand_back_unknown, known, worker=self._worker)
         if self._unsure_until == math.inf:
             self._unsure_until = trio.current_time() + LEASE
 
     async def _see(self, *, rescuing: bool) -> Outlook:
         """Look at the table. One comes within the time of a lease while jobs run, so no longer outage is missed."""
-        try:
-            if trio.current_time() < self._unsure_until:
-                await self._hand_back_unknown()
-            begun, ahead = trio.current_time(), self._ahead
-            until = begun + ahead + STEP
-            seen = await self._ledger.ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
-        except Unavailable:
-            self._rescues_at = math.inf
-            raise
+        if self._is_unsure:
+            await self._hand_back_unknown()
+        begun, ahead = trio.current_time(), self._ahead
+        until = begun + ahead + STEP
+        seen = await self._ask(store.look, self._kinds, lease=LEASE, rescuing=rescuing, until=until)
         now = trio.current_time()
         self._ahead = seen.now.timestamp() - max(begun, now - STEP)  # a long wait would hide a step that ends leases
         if self._rescues_at == math.inf or seen.now.timestamp() > now + ahead + STEP:
@@ -173,8 +180,22 @@ class Claims:
             if one.schedule is None:
                 continue
             turn = one.schedule.latest(now)
-            if self._turns.get(one.name) != turn and await self._ledger.ask(take_turn, one, turn, age=self._age):
+            if self._turns.get(one.name) != turn and await self._ask(take_turn, one, turn, age=self._age):
                 self._turns[one.name] = turn
                 turned = True
             nexts.append((one.schedule.following(now) - now).total_seconds())
         return turned, min(nexts, default=None)
+
+    async def _ask[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit about jobs. When the database is away, those that live extend their leases first when it is back.
+
+        And who is the database then may not have the latest turns.
+        """
+        try:
+            return await self._ledger.ask(function, *args, **kwargs)
+        except Unavailable:
+            self._rescues_at = math.inf
+            self._turns.clear()
+            raise

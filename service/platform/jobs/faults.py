@@ -1,6 +1,8 @@
 """What an error says that ended an attempt: whose fault it is, the job's or the database's, and why in a line."""
 
+from service.platform.database.address import PasswordUnreadable
 from service.platform.database.sqlstate import one_line, sqlstate_of
+from service.platform.database.wire import ConnectFailed
 from service.platform.errors import (
     MAX_DETAIL,
     Busy,
@@ -18,6 +20,8 @@ from service.platform.jobs.declare import StoredArgumentsWrong
 _OF_THE_STATEMENT = ("57014", "53200", "53400", "XX")
 # And those that a connection ends with because of the job: it did something else in its transaction for too long.
 _OF_THE_TRANSACTION = ("25P03", "25P04")
+
+_NONE_HAD = (ConnectFailed, PasswordUnreadable, OSError)  # what keeps a connection from being made
 
 
 def is_the_databases(error: BaseException) -> bool:
@@ -38,8 +42,8 @@ def _is_the_databases(error: BaseException) -> bool:
 
 
 def may_be_its_own(error: BaseException) -> bool:
-    """Tell whether the job may be what ended its connection. That none is free is the doing of others."""
-    return any(isinstance(one, DatabaseAway) for one in leaves(error))
+    """Tell whether the job may be what ended its connection. That none is free, or to be had, is others' doing."""
+    return any(isinstance(one, DatabaseAway) and not isinstance(one.__cause__, _NONE_HAD) for one in leaves(error))
 
 
 def is_told(error: BaseException) -> bool:

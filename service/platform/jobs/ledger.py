@@ -116,7 +116,13 @@ class Ledger:
 
     async def hand_back(self, claims: Sequence[Claimed]) -> None:
         """Hand back what was never begun."""
-        self.note_lost(claims, await self.insist(store.hand_back_many, claims))
+        while True:
+            held, left = await self.insist(store.hand_back_many, claims)
+            self.note_lost([one for one in claims if one not in left], held)
+            if not left:
+                break
+            claims = left
+            await trio.sleep(PAUSES[0])
 
     def note_lost(self, claims: Sequence[Claimed], held: Set[int]) -> None:
         """Note those of the claims whose jobs were not held any more when their end was written."""

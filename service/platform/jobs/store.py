@@ -11,13 +11,17 @@ Theory of operation. A row is waiting, running, or finished (done, dead, discard
     waiting -> discarded    an operator; dead -> waiting too
 
 What cannot happen, and why.
-- Two workers that finish the same claim, or one whose claim was taken from it: each change names id and claim, `rescue`
-  ends a claim by making the row waiting, and the next claim has another number. A SQL job's writes are in the
+- Two workers that finish the same claim, or one whose claim was taken from it: each change names id, claim and worker,
+  `rescue` ends a claim by making the row waiting, and the next claim has another number. A SQL job's writes are in the
   transaction of `finish`, which finds no row then, raises, and takes them back.
+- A worker that ends another's claim after a failover to a server that has not heard of its own, and gives that number
+  again, of the claim or of a new job: the worker's name is another.
 - A rescue that overwrites a finished job: it looks for running rows whose lease is over, skips those that somebody has
   locked, and a finished one is not running.
 - A rescue that waits for what a frozen worker has locked: between its statements such a transaction lasts BRIEF, which
   is less than a lease. The server ends it then.
+- An end of other claims that waits for a unit that has enqueued under the key of one and is not committed: that one is
+  left for later, as until then nobody knows which of the two waits.
 - A job that nobody has begun, and that is lost with an attempt spent, as the answer to the COMMIT of its claim was
   lost: the worker looks for it under its own name, and hands it back.
 - A rescue of all that runs, after PostgreSQL itself was away: a lease is over only when the server has been up for as
@@ -38,11 +42,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
+from service.platform.database.sqlstate import LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, sqlstate_of
 from service.platform.jobs.declare import Job
 from service.platform.jobs.table import CHANNEL
 
@@ -66,6 +72,7 @@ class Claimed(NamedTuple):
     key: str
     trace: str | None
     waited: float  # seconds since it was due
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,12 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
         "worker": worker,
         "lease": lease,
     }
-    found = connection.execute(_claim(_rounded(most * SLACK)), values).all()
+    statement = _claim(_rounded(most * SLACK))
+    found = [*connection.execute(statement, values)]
+    for kind in filter(limits.get, open_kinds):  # those at its head may be locked: then it is those behind them
+        if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
+            alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
+            found += connection.execute(statement, values | alone)
     return [Claimed(*row[2:]) for row in sorted(found, key=_place)]
 
 
@@ -170,16 +182,16 @@ def _claim(candidates: int) -> TextClause:
         FROM picked WHERE job.id = picked.id
         RETURNING job.priority, picked.nth, job.id, kind, CAST(arguments AS text) AS arguments, claim, failures,
             kind || '-' || job.id || '-' || to_char(enqueued_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISSUS') AS key,
-            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited""")  # noqa: S608  constants
+            trace, CAST(EXTRACT(epoch FROM now() - picked.run_at) AS float8) AS waited, worker""")  # noqa: S608  constants
 
 
 def _place(row: Sequence[Any]) -> tuple[int, int, float, int]:
-    return -row[0], row[1], -row[-1], row[2]  # priority, nth, waited, id
+    return -row[0], row[1], -row[-2], row[2]  # priority, nth, waited, id
 
 
 def finish(connection: Connection, one: Claimed) -> None:
     """End a claim within the caller's transaction. Raises ClaimLost when it is not the caller's any more."""
-    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim}).first() is None:
+    if connection.execute(_FINISH, {"id": one.id, "claim": one.claim, "worker": one.worker}).first() is None:
         raise ClaimLost(f"job {one.kind} {one.id}: claim {one.claim} was lost")
 
 
@@ -188,16 +200,23 @@ def finish_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
 
     One that has ended so is taken for held: its end was written before, by a COMMIT whose answer was lost.
     """
-    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims]}
-    return {row.id for row in connection.execute(_FINISH_MANY, values)}
+    return {row.id for row in connection.execute(_FINISH_MANY, _listed(claims))}
+
+
+def _listed(claims: Sequence[Claimed]) -> dict[str, list[Any]]:
+    names = ("id", "claim", "worker")
+    return {f"{name}s": [getattr(one, name) for one in claims] for name in names}
 
 
 _DONE = "state = 'done', leased_until = NULL, finished_at = clock_timestamp(), error = NULL"
-_CLAIMED = "job.id = held.id AND job.claim = held.claim"
+_CLAIMED = "job.id = held.id AND job.claim = held.claim AND job.worker = held.worker"
 _HELD = f"{_CLAIMED} AND job.state = 'running'"
-_UNNEST = "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[])) AS held(id, claim)"
+_UNNEST = (
+    "unnest(CAST(:ids AS bigint[]), CAST(:claims AS bigint[]), CAST(:workers AS text[])) AS held(id, claim, worker)"
+)
 _FINISH = text(f"""
-    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND state = 'running' RETURNING {_END_SOON}""")  # noqa: S608  constants
+    UPDATE job SET {_DONE} WHERE id = :id AND claim = :claim AND worker = :worker AND state = 'running'
+    RETURNING {_END_SOON}""")  # noqa: S608  constants
 _FINISH_MANY = text(f"""
     UPDATE job SET {_DONE} FROM {_UNNEST}
     WHERE {_CLAIMED} AND job.state IN ('running', 'done') RETURNING job.id""")  # noqa: S608  constants
@@ -208,8 +227,8 @@ def extend(connection: Connection, claims: Sequence[Claimed], *, lease: float) -
 
     A row that its own job has locked, in the last moment before COMMIT, is left as it is, and is still held.
     """
-    values = {"ids": [one.id for one in claims], "claims": [one.claim for one in claims], "lease": lease}
-    connection.execute(_EXTEND, values)
+    values = _listed(claims)
+    connection.execute(_EXTEND, values | {"lease": lease})
     return {row.id for row in connection.execute(_STILL_HELD, values)}
 
 
@@ -235,24 +254,28 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
     return state
 
 
-def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> set[int]:
-    """Hand back several claims; return the ids of those that were still held."""
+def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> tuple[set[int], list[Claimed]]:
+    """Hand back several claims; return the ids of those that were still held, and those that are to be tried again."""
     held: set[int] = set()
+    left: list[Claimed] = []
     for one in claims:
         with suppress(ClaimLost):
-            _end_once(connection, one, error=None, retries=None, pause=0, spent=0)
-            held.add(one.id)
+            end = partial(_end_once, connection, one, error=None, retries=None, pause=0, spent=0)
+            if _ends_now(connection, end):
+                held.add(one.id)
+            else:
+                left.append(one)
     _tell_others(connection)
-    return held
+    return held, left
 
 
 def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worker: str) -> None:
     """Hand back what a worker has, and does not know of: the answer to its claim's COMMIT was lost."""
-    ours = {"ids": [one.id for one in known], "claims": [one.claim for one in known], "worker": worker}
-    if found := connection.execute(_UNKNOWN, ours).all():
+    if found := connection.execute(_UNKNOWN, _listed(known) | {"worker": worker}).all():
+        connection.execute(_WAIT_LITTLE)
         for one in found:
-            values = {"id": one.id, "claim": one.claim, "error": None, "spent": 0, "pause": 0, "retries": None}
-            connection.execute(_END, values)
+            values = {"id": one.id, "claim": one.claim, "worker": worker, "error": None, "spent": 0, "pause": 0}
+            _ends_now(connection, partial(connection.execute, _END, values | {"retries": None}))
         _tell_others(connection)
 
 
@@ -273,14 +296,34 @@ _NOTIFY = text("SELECT pg_notify(:channel, '')")
 def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
-    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
-    values = {"id": one.id, "claim": one.claim, "error": _kept(error), "spent": spent}
+    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost.
+
+    Refused by PostgreSQL where it would have to wait: it is to be tried again, and others use the connection meanwhile.
+    """
+    connection.execute(_WAIT_LITTLE)
+    values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
     state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
         state = connection.execute(_ENDED, values | {"failures": one.failures}).scalar()
     if state is None:
         raise ClaimLost(f"job {one.id}: claim {one.claim} was lost")
     return state
+
+
+def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
+    """End one of several claims, and tell whether it is ended: not while another is being enqueued under its key."""
+    try:
+        with connection.begin_nested():
+            end()
+    except DBAPIError as error:
+        if sqlstate_of(error) not in {LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION}:
+            raise
+        return False
+    return True
+
+
+LITTLE = 10  # milliseconds that the end of one claim may keep those of others, and a connection for what is asked
+_WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 
 def _kept(error: str | None) -> str | None:
@@ -293,7 +336,7 @@ FINISHED = "finished"
 _ENDED = text(f"""
     SELECT CASE WHEN mine.finished THEN '{FINISHED}' ELSE job.state END
     FROM job CROSS JOIN LATERAL (
-        SELECT job.state = 'done' AND job.claim = :claim AND job.worker IS NOT NULL) AS mine(finished)
+        SELECT job.state = 'done' AND job.claim = :claim AND job.worker = :worker) AS mine(finished)
     WHERE job.id = :id AND (mine.finished OR job.failures = :failures + :spent
         AND job.error IS NOT DISTINCT FROM COALESCE(CAST(:error AS text), job.error))""")  # noqa: S608  constants
 
@@ -321,7 +364,8 @@ _END = text(f"""
             ELSE 'waiting' END AS state
         FROM (
             SELECT id, kind, key, failures, CAST(:spent AS bigint) AS spent FROM job
-            WHERE id = :id AND claim = :claim AND state = 'running' FOR UPDATE
+            WHERE id = :id AND claim = :claim AND worker IS NOT DISTINCT FROM CAST(:worker AS text)
+                AND state = 'running' FOR UPDATE
         ) AS mine
     ) AS next
     WHERE job.id = next.id
@@ -347,11 +391,14 @@ def rescue(
     A job of a kind that this release does not know is rescued too: it waits for one that does.
     """
     rescued: dict[str, int] = {}
-    for row in connection.execute(_LOST, {"lease": lease, "until": until}).all():
+    if lost := connection.execute(_LOST, {"lease": lease, "until": until}).all():
+        connection.execute(_WAIT_LITTLE)
+    for row in lost:
         why = f"worker {row.worker} was killed, frozen or cut off"
-        values = {"id": row.id, "claim": row.claim, "error": _kept(why), "spent": 1, "pause": 0}
-        connection.execute(_END, values | {"retries": retries.get(row.kind)})
-        rescued[row.kind] = rescued.get(row.kind, 0) + 1
+        values = {"id": row.id, "claim": row.claim, "worker": row.worker, "error": _kept(why), "spent": 1, "pause": 0}
+        end = partial(connection.execute, _END, values | {"retries": retries.get(row.kind)})
+        if _ends_now(connection, end):
+            rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued
 
 

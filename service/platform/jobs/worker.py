@@ -120,6 +120,7 @@ class Worker:
         with trio.move_on_after(within):
             await self._claims.settle()
             await self._held.wait_empty()
+            await self._claims.wait_sure()
         with trio.move_on_after(HAND_BACK) as late:
             await self._let_go()
             await self._claims.settle()

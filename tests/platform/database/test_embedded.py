@@ -243,14 +243,19 @@ def test_nothing_is_left_after_kill_9_in_the_middle_of_initdb(directory: Path, s
         assert answers(server.url)
 
 
-def test_a_pid_file_left_by_a_killed_machine_is_no_obstacle(data: Path) -> None:
+def test_files_left_by_a_killed_machine_are_no_obstacle(data: Path) -> None:
     with open_embedded(data):
-        left = (data / "postmaster.pid").read_text()
-    alive = str(os.getpid())  # after a reboot some other process has the number
-    (data / "postmaster.pid").write_text("\n".join([alive, *left.splitlines()[1:]]))
-
-    with open_embedded(data) as server:
-        assert answers(server.url)
+        files = [data / "postmaster.pid", *data.glob(".s.PGSQL.*.lock")]
+        left = [file.read_text().splitlines() for file in files]
+    assert len(left) == 2
+    with subprocess.Popen(["sleep", "60"]) as other:  # after a reboot some other process has the number
+        for file, lines in zip(files, left, strict=True):
+            file.write_text("\n".join([str(other.pid), *lines[1:], ""]))
+        try:
+            with open_embedded(data) as server:
+                assert answers(server.url)
+        finally:
+            other.kill()
 
 
 def test_a_second_owner_of_the_same_data_is_told_so(data: Path) -> None:

@@ -38,8 +38,8 @@ STATEMENTS = {
 }  # fmt: skip
 VALUES = {
     "kinds": ["note", "tell"], "rooms": [40, 40], "most": 10, "worker": "me", "lease": 3.0, "age": 3600.0,
-    "ids": [1, 2], "claims": [1, 1], "id": 1, "claim": 1, "error": "no", "retries": 3, "pause": 1.0, "kind": "note",
-    "spent": 1, "failures": 0, "until": math.inf, "turn": datetime.now(UTC),
+    "ids": [1, 2], "claims": [1, 1], "workers": ["me", "me"], "id": 1, "claim": 1, "error": "no", "retries": 3,
+    "pause": 1.0, "kind": "note", "spent": 1, "failures": 0, "until": math.inf, "turn": datetime.now(UTC),
 }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
+from tests.platform.database.proxy import open_proxy
 from tests.platform.jobs import kinds
 from tests.platform.jobs.clocks import find_library, given_clock
 from tests.platform.jobs.kinds import note, states, tell
@@ -53,8 +54,10 @@ async def database(make_settings: MakeSettings, nursery: trio.Nursery) -> Databa
     return opened[0]
 
 
-async def claim(database: Database, *used: Job[...], most: int = 10, lease: float = LEASE) -> list[Claimed]:
-    return await database.run(store.claim, used or (note, tell), most=most, worker="me", lease=lease)
+async def claim(
+    database: Database, *used: Job[...], most: int = 10, lease: float = LEASE, worker: str = "me"
+) -> list[Claimed]:
+    return await database.run(store.claim, used or (note, tell), most=most, worker=worker, lease=lease)
 
 
 def numbers(claimed: list[Claimed]) -> list[int]:
@@ -206,6 +209,21 @@ async def test_a_kind_s_limit_holds_in_the_whole_cluster(database: Database) -> 
     assert len(await claim(database, narrow)) == 1
 
 
+async def test_a_job_that_is_locked_keeps_no_other_of_a_kind_with_a_limit_from_being_claimed(
+    database: Database, writable_database_url: str
+) -> None:
+    """As by a unit that enqueues under its key, and may take as long as a request, or a job."""
+    await database.run(enqueue, narrow, number=0)
+    await claim(database, narrow)
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, narrow.with_options(key=key), number=ord(key))
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("SELECT FROM job WHERE key = 'a' FOR UPDATE")
+
+        assert numbers(await claim(database, narrow, note)) == [ord("b")]
+        assert numbers(await claim(database, narrow, note)) == []
+
+
 async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:
     await database.run(enqueue, note, number=1)
     [late] = await claim(database, lease=0.05)
@@ -224,6 +242,29 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.run(store.finish_many, [late, now]) == {now.id}
     assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
     assert await database.read(states) == {"done": 1}
+
+
+async def test_what_a_failover_has_forgotten_is_of_who_claimed_it_since(database: Database) -> None:
+    """The server that takes over had not heard of the claim, or of the job: the number is given a second time."""
+    await database.run(enqueue_many, note, [{"number": 1}])
+    [lost] = await claim(database, worker="of before")
+    await database.run(lambda connection: connection.execute(_FORGET_CLAIM))
+    [now] = await claim(database)
+    assert (now.id, now.claim) == (lost.id, lost.claim)
+
+    assert await database.run(store.extend, [lost], lease=LEASE) == set()
+    assert await database.run(store.finish_many, [lost]) == set()
+    for end in (store.finish, partial(store.fail, error="late", retries=0, pause=0)):
+        with pytest.raises(ClaimLost):
+            await database.run(end, lost)
+    await database.run(store.hand_back, lost)
+    await database.run(store.hand_back_unknown, [now], worker="me")
+    assert await database.run(store.extend, [now], lease=LEASE) == {now.id}
+    await database.run(store.finish, now)
+    assert await database.run(store.finish_many, [lost]) == set()
+
+
+_FORGET_CLAIM = text("UPDATE job SET state = 'waiting', claim = 0, leased_until = NULL, worker = NULL")
 
 
 async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> None:
@@ -365,6 +406,33 @@ async def test_no_lease_is_over_before_the_server_has_been_up_for_as_long(databa
     assert await database.run(store.rescue, {}, lease=86_400.0 * 365) == {}
 
 
+async def test_an_outage_that_a_claim_alone_has_met_ends_no_lease_either(one_server: OwnServer) -> None:
+    """Those that live were cut off as well, and extend theirs as soon as they can."""
+    direct = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(direct)
+    statistics = JobStatistics(["note"])
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(direct) as database,
+            open_database(PlatformSettings(database_url=proxy.url())) as proxied,
+        ):
+            ledger = Ledger(proxied, statistics, written=lambda: None, due=lambda _: None)
+            claims = Claims(ledger, Held(1), {"note": note}, statistics, worker="me", age=60, begin=lambda: None)
+            await claims._look()
+            await database.run(enqueue, note, number=1)
+            others = await claim(database, worker="other")
+            proxy.silent = True
+            proxy.mute()
+            with pytest.raises(DatabaseAway):
+                await claims.claim(1)
+            proxy.silent = False
+            proxy.cut()
+            await claims._look()
+
+            assert await database.run(store.extend, others, lease=LEASE) == {others[0].id}
+
+
 async def test_a_job_that_its_worker_is_about_to_commit_is_neither_rescued_nor_waited_for(
     database: Database, writable_database_url: str
 ) -> None:
@@ -485,6 +553,41 @@ async def test_two_of_a_key_that_are_lost_at_once_leave_one(database: Database) 
     assert numbers(await claim(database)) == [2]
 
 
+async def test_what_is_enqueued_under_the_key_of_a_lost_job_and_not_committed_keeps_no_other_from_being_rescued(
+    database: Database, writable_database_url: str
+) -> None:
+    """Until that is committed nobody knows which of the two waits. It may take as long as a request, or a job."""
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, note.with_options(key=key), number=1)
+    await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'b')")
+        with trio.fail_after(LEASE):
+            assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 2}
+        unit.commit()
+
+    assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 1}
+    assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
+async def test_what_is_enqueued_under_the_key_of_a_job_keeps_no_other_from_being_handed_back(
+    database: Database, writable_database_url: str
+) -> None:
+    """As at the end of a drain, which has two seconds for it."""
+    for key in ("a", "b", "c"):
+        await database.run(enqueue, note.with_options(key=key), number=1)
+    a, b, c = await claim(database)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'b')")
+        with trio.fail_after(LEASE):
+            assert await database.run(store.hand_back_many, [a, b, c]) == ({a.id, c.id}, [b])
+        unit.commit()
+
+    assert await database.run(store.hand_back_many, [b]) == ({b.id}, [])
+    assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
 async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:
     """The older would stand for arguments that it does not have, and what was enqueued last would never be done."""
     keyed = note.with_options(key="k")
@@ -529,6 +632,28 @@ async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(dat
     await database.run(store.finish_many, claimed)
     assert await database.run(take_turn, minutely, NOON + timedelta(minutes=5), age=KEPT)
     assert len(await claim(database, minutely)) == 1
+
+
+async def test_a_turn_that_a_failover_has_lost_waits_again(one_server: OwnServer) -> None:
+    """Each replica remembers which turn the table knows; the table of the server that took over may not know it."""
+    settings = PlatformSettings(database_url=one_server.url)
+    migrate(settings)
+    statistics = JobStatistics(["minutely"])
+    with trio.fail_after(60):
+        async with open_database(settings) as database:
+            ledger = Ledger(database, statistics, written=lambda: None, due=lambda _: None)
+            kinds_here = {"minutely": minutely}
+            claims = Claims(ledger, Held(1), kinds_here, statistics, worker="me", age=KEPT, begin=lambda: None)
+            for minute in range(2):
+                await claims._take_turns(NOON + timedelta(minutes=minute))
+            one_server.stop("immediate")
+            with pytest.raises(DatabaseAway):
+                await claims._see(rescuing=False)
+            one_server.start()
+            await database.run(lambda connection: connection.execute(text("DELETE FROM job WHERE state = 'waiting'")))
+            await claims._take_turns(NOON + timedelta(minutes=1))
+
+            assert await database.read(states) == {"done": 1, "waiting": 1}
 
 
 async def test_a_sweep_leaves_the_latest_turn_the_dead_and_what_is_new(database: Database) -> None:

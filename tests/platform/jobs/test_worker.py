@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
 
+import psycopg
 import pytest
 import trio
 from sqlalchemy import Connection, create_engine, text
@@ -30,6 +31,7 @@ from service.platform.jobs import (
 )
 from service.platform.jobs.enqueue import insert
 from service.platform.jobs.ledger import TOLERATED
+from service.platform.jobs.running import LEASE
 from service.platform.jobs.table import IDLE
 from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
@@ -191,13 +193,14 @@ _SLOW_CLAIMS = text("""
     FOR EACH ROW WHEN (NEW.state = 'running' AND NEW.claim = 1) EXECUTE FUNCTION take_time()""")
 
 
+def ended(connection: Connection) -> bool:
+    return not {"waiting", "running"}.intersection(kinds.states(connection))
+
+
 async def test_what_a_commit_without_an_answer_has_claimed_is_begun_and_no_attempt_is_spent(
     one_server: OwnServer,
 ) -> None:
     """Nobody would, until its lease is over: and then one without retries is dead."""
-
-    def ended(connection: Connection) -> bool:
-        return not {"waiting", "running"}.intersection(kinds.states(connection))
 
     begun: list[int] = []
 
@@ -256,6 +259,46 @@ async def test_a_claim_that_arrives_while_everything_ends_ends_nothing_else(make
             everything.cancel()
 
     assert everything.cancelled_caught
+
+
+async def test_failures_that_wait_for_what_is_enqueued_under_their_keys_keep_no_lease_from_being_extended(
+    make_settings: MakeSettings, writable_database_url: str
+) -> None:
+    """They are written over the connections that leases are extended by, and wait for as long as another's unit."""
+    fails = trio.Event()
+
+    @job()
+    async def stumble(context: JobContext) -> None:
+        await fails.wait()
+        raise RuntimeError("no")
+
+    def lease(connection: Connection) -> float:
+        query = text("SELECT CAST(EXTRACT(epoch FROM leased_until - clock_timestamp()) AS float8) FROM job WHERE"
+                     " kind = 'wait' AND claim = 1 AND state = 'running'")  # fmt: skip
+        return connection.execute(query).scalar() or 0.0
+
+    keys = [f"key {number}" for number in range(9)]
+    async with world(make_settings, stumble, kinds.wait, concurrency=10) as (database, _):
+        await database.run(enqueue, kinds.wait, number=1, seconds=50.0)
+        for key in keys:
+            await database.run(enqueue, stumble.with_options(key=key))
+        await until(database, kinds.states, {"running": 10})
+        with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+            unit.cursor().executemany(
+                "INSERT INTO job (kind, arguments, key) VALUES ('stumble', '{}', %s)", [(key,) for key in keys]
+            )
+            fails.set()
+            with trio.move_on_after(LEASE + 1):
+                while await database.read(lease) > 0:
+                    await trio.sleep(0.05)
+                pytest.fail("its lease is over")
+            unit.commit()
+        await until(database, stumbled, 9)
+
+
+def stumbled(connection: Connection) -> int:
+    query = "SELECT count(*) FROM job WHERE kind = 'stumble' AND state = 'done'"
+    return int(connection.execute(text(query)).scalar_one())
 
 
 async def test_a_worker_that_is_full_rescues_what_another_has_lost(make_settings: MakeSettings) -> None:
@@ -601,6 +644,35 @@ async def test_a_job_that_finds_no_connection_free_spends_no_attempt_however_lon
         await database.run(enqueue, crowded_out)
         await until(database, kinds.states, {"done": 1})
 
+    assert left == 0
+
+
+async def test_a_job_that_the_server_has_no_connection_for_spends_no_attempt_however_long_that_lasts(
+    one_server: OwnServer,
+) -> None:
+    left = TOLERATED + 2
+
+    @job(retries=0)
+    async def shut_out(_: JobContext) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            await shut.run(hold_lock)
+
+    settings = PlatformSettings(database_url=one_server.tcp_url)
+    migrate(settings)
+    limited = PlatformSettings(database_url=one_server.tcp_url.replace("postgres@", "app@"))
+    with trio.fail_after(LIMIT):
+        async with (
+            open_database(settings) as database,
+            open_database(limited) as shut,
+            open_jobs(database, (shut_out,), settings, Metrics()),
+        ):
+            await database.run(lambda connection: connection.execute(text("CREATE ROLE app LOGIN CONNECTION LIMIT 0")))
+            await database.run(enqueue, shut_out)
+            await until(database, ended, True)
+
+            assert await database.read(kinds.states) == {"done": 1}
     assert left == 0
 
 

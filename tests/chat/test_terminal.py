@@ -593,6 +593,22 @@ async def test_keys_that_the_editor_does_not_know_are_no_text_also_when_they_com
     assert await typed(keys, capsys, mock_clock) == line
 
 
+async def test_a_terminal_that_is_hung_up_ends_the_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where what is shown goes elsewhere, nothing else would end it: each read returns at once, with nothing."""
+    ours, theirs = pty.openpty()
+    lines = Editor(theirs, lambda: 0).lines()
+    try:
+        os.write(ours, b"said\n")
+        said = [await anext(lines)]
+        os.close(ours)
+        with trio.fail_after(60):
+            said += [line async for line in lines]
+    finally:
+        os.close(theirs)
+
+    assert said == ["said"]
+
+
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     show("#1 eve: \x1b[2J\x07 gone")
 

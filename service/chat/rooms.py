@@ -29,6 +29,11 @@ class _Look:
         self.reading = SharedLook(read)
         self.interested = 0
         self.newest = 0  # heard of while the room was being opened
+        self.head = 0  # what the table had at the latest reading; the room's is lower while there is more than a page
+
+    def is_ahead(self, room: Room, since: Since | None) -> bool:
+        """True when somebody has seen what is stored and has still to be read here: no gap, as a join would say."""
+        return since is not None and since.epoch == room.epoch and room.head < since.seq <= self.head
 
 
 class Rooms:
@@ -54,7 +59,7 @@ class Rooms:
         await trio.lowlevel.checkpoint()
         room = self._rooms.get(name)
         if room is None or not room.answers(since):
-            room = await self._look(name)
+            room = await self._look(name, since)
         return room
 
     def close_empty(self) -> None:
@@ -151,12 +156,12 @@ class Rooms:
         room.remember(entries)
         return entries
 
-    async def _look(self, name: str) -> Room:
+    async def _look(self, name: str, since: Since | None) -> Room:
         look = self._looks.setdefault(name, _Look(partial(self._read_room, name)))
         look.interested += 1
         try:
             room = None
-            while room is None:  # or closed since, as nobody had joined it
+            while room is None or look.is_ahead(room, since):  # none: or closed since, as nobody had joined it
                 await look.reading.wait()
                 room = self._rooms.get(name)
             return room
@@ -169,12 +174,13 @@ class Rooms:
         known = self._rooms.get(name)
         after, limit = (known.head, PAGE) if known is not None else (0, 0)
         page = await pages.read_after(self._database, name, after, limit=limit)
-        room = self._rooms.get(name)
+        room, look = self._rooms.get(name), self._looks[name]
         if room is None:
             room = self._rooms[name] = Room(page, self._budget)
         else:
             room.take(page)
-        self.note_head(name, self._looks[name].newest)
+        look.head = page.head
+        self.note_head(name, look.newest)
 
 
 def _jittered(seconds: float) -> float:

@@ -118,6 +118,31 @@ async def test_a_resume_is_decided_by_a_reading_begun_after_it_was_asked(autojum
         assert len(world.table.reads) == 2
 
 
+@pytest.mark.parametrize("missed", [PAGE + 1, 3 * PAGE])
+async def test_a_resume_from_beyond_a_page_waits_until_as_much_is_read(autojump_clock: MockClock, missed: int) -> None:
+    """Else whoever comes from a replica that was far ahead is told of a gap, and given again what he has."""
+    async with running() as world:
+        await world.join(Listener())
+        world.commit(missed)  # on another replica, where the next members saw it; nothing of it has been heard here
+        late = [Listener(), Listener(), Listener()]
+        async with trio.open_nursery() as nursery:
+            for member in late:
+                nursery.start_soon(world.join, member, Since(epoch=EPOCH, seq=missed))
+
+        assert [(move.start, move.gap) for member in late for move in member.moves] == [(missed, False)] * 3
+
+
+async def test_a_resume_from_beyond_what_is_stored_is_a_gap_at_once(autojump_clock: MockClock) -> None:
+    async with running() as world:
+        await world.join(Listener())
+        world.commit(2)
+        world.rooms.note_head("lobby", 10 * PAGE)  # anybody's who has the database
+        late = Listener()
+        await world.join(late, Since(epoch=EPOCH, seq=5))
+
+        assert [(move.start, move.gap) for move in late.moves] == [(2, True)]
+
+
 @pytest.mark.parametrize("away", [False, True])
 async def test_a_reading_that_came_to_nothing_decides_no_resume(autojump_clock: MockClock, away: bool) -> None:
     """Who began it went away, or was told that the table is: else the others would be told that there is a gap."""

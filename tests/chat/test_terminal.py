@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -26,6 +27,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from service.chat.client.chat import Member, show
 from service.chat.client.stranger import NoChatError
 from service.chat.client.terminal import Terminal as Editor
+from service.platform.testing.own_server import make_certificate
 from service.platform.testing.processes import ROOT, SERVICE, Process, environment, ready
 from tests.chat.system.balancer import Balancer, balancing
 
@@ -322,6 +324,24 @@ async def test_where_no_chat_is_served_that_is_said(tmp_path: Path, answers: lis
     assert len(asked) >= len(answers)
 
 
+async def test_a_certificate_that_is_not_trusted_is_said_to_be_the_reason(tmp_path: Path) -> None:
+    """It was a service that serves no chat."""
+    make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    async def answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_ssl_over_tcp, answer, 0, context, host="127.0.0.1"))
+        url = f"https://127.0.0.1:{listener.transport_listener.socket.getsockname()[1]}"
+        async with terminal(tmp_path, "chat", url) as (screen, _):
+            await screen.wait_for(r"certificate verify failed.*next try in [\d.]+ s")
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("greeting", ["{}", "[]", "welcome", b"welcome"])
 async def test_another_websocket_service_is_no_chat(greeting: str | bytes) -> None:
     async def greet(request: WebSocketRequest) -> None:
@@ -591,6 +611,22 @@ async def test_keys_that_the_editor_does_not_know_are_no_text_also_when_they_com
 ) -> None:
     """Over a slow line the parts of a key come one by one; Escape alone is a key, and what comes later is text."""
     assert await typed(keys, capsys, mock_clock) == line
+
+
+async def test_a_terminal_that_is_hung_up_ends_the_input(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where what is shown goes elsewhere, nothing else would end it: each read returns at once, with nothing."""
+    ours, theirs = pty.openpty()
+    lines = Editor(theirs, lambda: 0).lines()
+    try:
+        os.write(ours, b"said\n")
+        said = [await anext(lines)]
+        os.close(ours)
+        with trio.fail_after(60):
+            said += [line async for line in lines]
+    finally:
+        os.close(theirs)
+
+    assert said == ["said"]
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

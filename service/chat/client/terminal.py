@@ -63,9 +63,12 @@ class Terminal:
                 begun = ""
                 continue
             try:
-                text = begun + decode(os.read(self._descriptor, 65_536))
+                data = os.read(self._descriptor, 65_536)
             except OSError:
                 return
+            if not data:  # as of one that was hung up, for ever
+                return
+            text = begun + decode(data)
             start = text.rfind("\x1b")
             begun = text[start:] if start >= 0 and _BEGUN.fullmatch(text, start) else ""
             keys = _SEQUENCE.sub("", text.removesuffix(begun))

@@ -9,6 +9,7 @@ const MAX_ROOMS = 32;
 const IS_ROOM = /^[a-z0-9-]{1,64}$/;
 const MAX_SHOWN = 400; // messages kept in the page of who reads the last ones, and drawn below who reads older ones
 const PAGE = 50;
+const OVERTAKEN = "overtaken"; // by a new epoch, or by what came in meanwhile: an answer that is of no use
 const CONNECT_PATIENCE = 8_000; // ms
 const PAGE_PATIENCE = 30_000; // ms; many long messages over a slow line
 const ANSWER_PATIENCE = 10_000; // ms; the server answers each send within 3 s
@@ -34,9 +35,11 @@ const makeId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) 
 
 // ---- what outlives the page
 
+// Of the same kind as `otherwise`: what is there may be another page's at this address, or another version's.
 function recall(store, key, otherwise) {
   try {
-    return JSON.parse(window[store].getItem(`chat.${key}`)) ?? otherwise; // where storage is off, it may not even be named
+    const kept = JSON.parse(window[store].getItem(`chat.${key}`)); // where storage is off, it may not even be named
+    return typeof kept === typeof otherwise && Array.isArray(kept) === Array.isArray(otherwise) ? kept : otherwise;
   } catch {
     return otherwise; // storage is off, or holds something else
   }
@@ -221,7 +224,7 @@ class Room {
     this.epoch = null;
     this.last = null; // the seq up to which nothing is missing; null is before the first join
     this.messages = []; // ascending by seq, without a hole
-    this.pending = recall("sessionStorage", `pending.${name}`, []).map((one) => ({ ...one, tick: "kept" }));
+    this.pending = recall("sessionStorage", `pending.${name}`, []).filter(isKept).map((one) => ({ ...one, tick: one.reason ? "failed" : "kept" }));
     this.joined = false;
     this.refused = 0; // joins since the last that succeeded
     this.beginning = false; // the oldest message kept by the server is shown
@@ -232,6 +235,10 @@ class Room {
 
   get waiting() {
     return this.pending.filter(isUnanswered).length;
+  }
+
+  get unstored() {
+    return this.pending.filter(isUnstored).length;
   }
 
   join() {
@@ -367,26 +374,27 @@ class Room {
   }
 
   changed() {
-    const unanswered = this.pending.filter(isUnanswered);
-    keep("sessionStorage", `pending.${this.name}`, unanswered.map(({ id, text, at, subject, author }) => ({ id, text, at, subject, author })));
+    const unstored = this.pending.filter(isUnstored);
+    keep("sessionStorage", `pending.${this.name}`, unstored.map(({ id, text, at, subject, author, reason }) => ({ id, text, at, subject, author, reason })));
     showPending(this);
   }
 
-  async loadEarlier() {
+  async loadEarlier(tell = () => {}) {
     if (this.loading) return;
     this.loading = true;
     const before = this.messages[0]?.seq ?? this.last + 1;
     try {
       const reply = await ask(`api/rooms/${this.name}/messages?before=${before}&limit=${PAGE}`, {}, PAGE_PATIENCE);
-      if (!reply.ok) throw new Error(reply.status);
+      if (!reply.ok) throw new Error("refused", { cause: reply.status });
       const page = await reply.json();
-      if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) throw new Error("for another list");
+      if (page.epoch !== this.epoch || (this.messages[0]?.seq ?? this.last + 1) !== before) throw new Error("for another list", { cause: OVERTAKEN });
       const ids = new Set(page.messages.map((message) => message.id));
       this.pending = this.pending.filter((one) => one.tick !== "acked" || !ids.has(one.id));
       this.messages.unshift(...page.messages);
       this.beginning = (page.messages[0]?.seq ?? page.oldest) <= page.oldest;
       if (this === current) showEarlier(page.messages.length);
-    } catch {
+    } catch (error) {
+      if (error.cause !== OVERTAKEN) tell(error.cause ? `the server says ${error.cause}` : "the server does not answer");
       const again = () => this.messages.length || rooms.get(this.name) !== this || this.loadEarlier(); // a longer list has its button
       setTimeout(again, between(1_500, 3_000));
     } finally {
@@ -399,7 +407,9 @@ class Room {
 
 const own = new Set();
 const isMine = (message) => (message.subject ? message.subject === who.subject : own.has(message.id));
+const isKept = (one) => typeof one?.id === "string" && typeof one.text === "string" && Date.parse(one.at) > 0;
 const isUnanswered = (one) => one.tick === "kept" || one.tick === "sent";
+const isUnstored = (one) => one.tick !== "acked"; // those too that never will be, for whoever wants to edit them
 const isOurs = (one) => !one.subject || one.subject === who.subject; // and not of who was signed in before
 
 // Other tabs write here too: what they have kept comes in before anything is kept anew.
@@ -535,8 +545,8 @@ const nearEnd = () => $("scroller").scrollHeight - $("scroller").scrollTop - $("
 const isHeld = () => drawn - seen >= MAX_SHOWN; // whoever reads back is given more as he comes to it
 const atEnd = () => nearEnd() && !isHeld();
 let ended = true; // the end was in sight after the last scrolling
-let shape = ""; // of the box in which it was
-const shapeNow = () => `${$("scroller").clientWidth} ${$("scroller").clientHeight}`;
+let box = { width: 0, height: 0 }; // in which it was
+const boxNow = () => ({ width: $("scroller").clientWidth, height: $("scroller").clientHeight });
 
 function toEnd() {
   $("scroller").scrollTop = $("scroller").scrollHeight;
@@ -575,13 +585,21 @@ function drawAbove(node, index) {
   node.replaceWith(...nodes(0, index + 1));
 }
 
+// What was there before is not news. A reader is told of a frame once it is drawn: until then, and no longer, it is busy.
+function quieten() {
+  $("live").ariaBusy = "true";
+  cancelAnimationFrame(quieten.frame);
+  quieten.frame = requestAnimationFrame(() => {
+    quieten.frame = requestAnimationFrame(() => { $("live").ariaBusy = "false"; });
+  });
+}
+
 function showEarlier(count) {
   const first = $("log").querySelector(".message");
   if (!first) return showRoom();
   const fromEnd = $("scroller").scrollHeight - $("scroller").scrollTop;
-  $("live").ariaBusy = "true"; // what was there before is not news
+  quieten();
   drawAbove(first, count);
-  $("live").ariaBusy = "false";
   $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
   showEdges();
 }
@@ -617,7 +635,8 @@ function follow() {
 
 function reachEnd() {
   const near = nearEnd();
-  if (shape === shapeNow()) ended = near; // in another shape it is the browser that scrolled, and keepEnd follows
+  const { width, height } = boxNow();
+  if (width === box.width && height >= box.height) ended = near; // else it is the browser that scrolled, and keepEnd follows
   if (!near) return;
   if (isHeld()) return current.last - drawn > PAGE ? drawNext(PAGE) : follow();
   seen = drawn;
@@ -626,7 +645,7 @@ function reachEnd() {
 
 // With less room than before, as beside a phone's keyboard or a text of many lines, who saw the end sees it still.
 function keepEnd() {
-  shape = shapeNow();
+  box = boxNow();
   if (ended && !isHeld()) toEnd();
 }
 
@@ -669,12 +688,11 @@ function showRoom({ keepPlace = false } = {}) {
   $("title").textContent = current.name;
   $("second").href = `#${current.name}`;
   $("text").placeholder = `Write to #${current.name}`;
-  $("live").ariaBusy = "true"; // what was there before is not news
+  quieten();
   $("log").replaceChildren(...nodes(0, to));
   if (current.divider && !current.divider.node.isConnected) $("log").append(current.divider.node);
   drawn = current.messages[to - 1]?.seq ?? current.last ?? 0;
   seen = stick ? drawn : Math.min(seen, drawn);
-  $("live").ariaBusy = "false";
   showPending(current);
   if (stick) toEnd();
   else $("scroller").scrollTop = $("scroller").scrollHeight - fromEnd;
@@ -870,7 +888,7 @@ function enterNamed() {
 }
 
 function leave(room) {
-  if (room.waiting && !confirm(`${room.waiting} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
+  if (room.unstored && !confirm(`${room.unstored} messages in #${room.name} are not stored yet. Leave anyway?`)) return;
   line.send({ type: "leave", room: room.name, ref: "leave" });
   rooms.delete(room.name);
   room.giveUp();
@@ -1019,7 +1037,7 @@ function listen() {
     }
   };
   $("room-name").oninput = () => $("room-name").setCustomValidity("");
-  $("earlier").onclick = () => current.loadEarlier();
+  $("earlier").onclick = () => current.loadEarlier((why) => say(`Earlier messages did not come: ${why}.`));
   $("newer").onclick = follow;
   $("scroller").onscroll = reachEnd;
   new ResizeObserver(keepEnd).observe($("scroller"));
@@ -1035,7 +1053,7 @@ function listen() {
   document.onkeydown = onKey;
   document.onvisibilitychange = () => { if (!document.hidden) { showRooms(); line.probe(); } };
   window.ononline = window.onoffline = () => line.probe();
-  window.onbeforeunload = (event) => { if (sum("waiting")) event.preventDefault(); };
+  window.onbeforeunload = (event) => { if (sum("unstored")) event.preventDefault(); };
   window.onstorage = onStorage;
   window.onhashchange = enterNamed;
 }
@@ -1049,7 +1067,7 @@ paintAvatar($("your-avatar"), name);
 const named = location.hash.slice(1);
 for (const known of recall("localStorage", "rooms", ["lobby", "harbour", "galley"])) {
   const reserved = known === named || rooms.has(named) || !IS_ROOM.test(named) ? 0 : 1;
-  if (IS_ROOM.test(known) && rooms.size + reserved < MAX_ROOMS) rooms.set(known, new Room(known));
+  if (typeof known === "string" && IS_ROOM.test(known) && rooms.size + reserved < MAX_ROOMS) rooms.set(known, new Room(known));
 }
 line = new Line({ name, onFrame, onState, onWire: showFrame });
 listen();

@@ -12,7 +12,10 @@ CONNECT_LIMIT = 8.0  # seconds; TCP alone would try for two minutes, long after 
 
 @asynccontextmanager
 async def open_stream(url: str) -> AsyncIterator[trio.abc.Stream]:
-    """Connect to where an http or https URL leads, within CONNECT_LIMIT. Raises OSError and trio.TooSlowError."""
+    """Connect to where an http or https URL leads, within CONNECT_LIMIT. Raises OSError and trio.TooSlowError.
+
+    A certificate that is not trusted is an ssl.SSLError, which is an OSError and says why.
+    """
     where = urlsplit(url)
     secure = where.scheme in {"https", "wss"}
     port = where.port or (443 if secure else 80)
@@ -21,9 +24,24 @@ async def open_stream(url: str) -> AsyncIterator[trio.abc.Stream]:
         if not secure:
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
         else:
-            context = ssl.create_default_context()
-            stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+            stream = await _open_secure(host, port)
     try:
         yield stream
     finally:
         await trio.aclose_forcefully(stream)  # nobody waits for a peer that may be gone
+
+
+async def _open_secure(host: str, port: int) -> trio.abc.Stream:
+    context = ssl.create_default_context()
+    stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+    try:
+        await stream.do_handshake()  # not with what is sent first: there it would be a line that ended without a word
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise error.__cause__ from None
+        raise
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream

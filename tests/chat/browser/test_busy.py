@@ -135,6 +135,7 @@ def test_the_button_covers_nothing_of_what_is_being_written(service: Service, op
     service.fill("covers", 60)
     page = open_page(f"{service.url}/#covers", viewport={"width": 360, "height": 640})
     wait_shown(page, 50)
+    page.wait_for_selector("#subtitle:text-is('1 here now')")  # what stood there before took two lines
     page.fill("#text", "a line\n" * 12)
     page.evaluate("document.querySelector('#scroller').scrollTop = 0")
     page.wait_for_function("document.querySelector('#scroller').scrollTop === 0")
@@ -208,3 +209,53 @@ def test_earlier_messages_come_above_those_that_are_there(service: Service, open
     assert seqs(page) == list(range(1, 121))
     assert page.locator("#log .who bdi").all_inner_texts() == ["Ben", "Cid"]
     assert page.locator("#log .day").count() == 1
+
+
+BUSY_AFTER = """
+    async (room) => {
+        const frame = () => new Promise(requestAnimationFrame);
+        const live = document.querySelector("#live");
+        await frame();
+        while (live.ariaBusy === "true") await frame();
+        [...document.querySelectorAll("#rooms .open")].find((one) => one.textContent.startsWith(room)).click();
+        await frame(); // what is set anew before this one is drawn was never set for a reader
+        const busy = live.ariaBusy;
+        while (live.ariaBusy === "true") await frame();
+        return [busy, live.querySelectorAll(".message").length];
+    }
+"""
+
+
+def test_what_was_there_before_is_not_read_aloud(service: Service, open_page: OpenPage) -> None:
+    service.post("aloud", "first")
+    service.fill("aloud", 60)
+    page = open_page(f"{service.url}/#aloud")
+    wait_shown(page, 50)
+    page.click("#earlier")
+    wait_shown(page, 61)
+    page.evaluate("location.hash = '#silent'")
+    page.wait_for_selector("#title:text-is('silent')")
+
+    assert page.evaluate(BUSY_AFTER, "aloud") == ["true", 61]
+    assert page.evaluate(BUSY_AFTER, "aloud") == ["true", 61]
+
+
+def test_who_scrolls_up_while_the_box_grows_stays_there(service: Service, open_page: OpenPage) -> None:
+    service.post("grows", "first")
+    service.fill("grows", 60)
+    page = open_page(f"{service.url}/#grows")
+    wait_shown(page, 50)
+    page.fill("#text", "one\ntwo\nthree\nfour\nfive")
+    frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+    page.evaluate(frames)
+    top = page.evaluate(
+        """() => {
+            document.querySelector("#scroller").scrollTop -= 600;
+            document.querySelector("#text").value = "";
+            document.querySelector("#text").dispatchEvent(new Event("input"));
+            return document.querySelector("#scroller").scrollTop;
+        }"""
+    )
+    page.evaluate(frames)
+
+    assert page.evaluate("document.querySelector('#scroller').scrollTop") == top

@@ -130,3 +130,31 @@ def test_the_page_works_where_the_browser_keeps_nothing(
         wait_shown(page, 1)
 
         assert shown(page) == [(1, "said")]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"rooms": {"lobby": 1}, "name": 7, "own": "abc", "wired": "no", "pending.kept": 1},
+        {"rooms": [["lobby"], None, "odd"], "own": {"a": 1}, "pending.kept": [None, 1, {"id": "a", "text": 2}]},
+        {"rooms": 5, "name": ["Ada"], "own": 1, "pending.kept": [{"id": "a", "text": "b", "at": "never"}]},
+    ],
+)
+def test_what_the_browser_keeps_and_the_page_did_not_write_is_passed_over(
+    service: Service, open_page: OpenPage, kept: dict[str, object]
+) -> None:
+    page = open_page(f"{service.url}/#before")
+    page.evaluate(
+        """kept => {
+            for (const [key, value] of Object.entries(kept))
+                for (const store of [localStorage, sessionStorage]) store.setItem(`chat.${key}`, JSON.stringify(value));
+        }""",
+        kept,
+    )
+    page.goto(f"{service.url}/?again#kept")
+    page.wait_for_selector("#status[data-state=open]")
+    write(page, "said")
+    wait_shown(page, 1)
+
+    assert "said" in [text for _, text in shown(page)]
+    assert page.evaluate("JSON.parse(localStorage.getItem('chat.rooms')).includes('kept')")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 import trio
-from playwright.sync_api import APIResponse, Page, Route
+from playwright.sync_api import APIResponse, Dialog, Page, Route
 
 from service.platform.database.migrate import migrate
 from service.platform.settings import PlatformSettings
@@ -239,6 +239,49 @@ def test_a_message_that_was_not_sent_is_edited_beside_what_is_being_written_and_
 
         assert page.input_value("#text") == "é" * 300 + "\nbeing written"
         assert page.locator("#pending .message").count() == 0
+
+
+def test_a_message_that_was_not_sent_is_kept_with_its_reason_over_a_reload(
+    service: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    small = {"database_url": service.database_url, "websocket_max_bytes": 512, **QUICK}
+    with started(tmp_path, "serve", **small) as process:
+        trio.run(process.wait_ready)
+        page = open_page(f"{process.public}/#too-large")
+        write(page, "x" * 500)
+        page.wait_for_selector("#pending [data-tick=failed]")
+        asked: list[str] = []
+
+        def agree(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            dialog.accept()
+
+        page.on("dialog", agree)
+        page.reload()
+        page.wait_for_selector("#status[data-state=open]")
+        write(page, "after")
+        page.wait_for_selector("#log .message")
+
+        assert "the server takes 512" in page.inner_text("#pending [data-tick=failed]")
+        assert shown(page)[-1][1] == "after"
+        page.get_by_label("Leave too-large").click()
+        page.wait_for_selector("#rooms:not(:has-text('too-large'))")
+        assert asked == ["beforeunload", "confirm"]
+
+
+def test_earlier_messages_that_do_not_come_are_said_to_be_missing(service: Service, open_page: OpenPage) -> None:
+    service.post("missing", "first")
+    service.fill("missing", 60)
+    page = open_page(f"{service.url}/#missing", forgiven=NETWORK)
+    wait_shown(page, 50)
+    page.route("**/api/rooms/missing/messages*", lambda route: route.abort(), times=1)
+    page.click("#earlier")
+    page.wait_for_selector("#status-text:text-is('Earlier messages did not come: the server does not answer.')")
+    page.route("**/api/rooms/missing/messages*", lambda route: route.fulfill(status=503), times=1)
+    page.click("#earlier")
+    page.wait_for_selector("#status-text:text-is('Earlier messages did not come: the server says 503.')")
+    page.click("#earlier")
+    wait_shown(page, 61)
 
 
 NOTE_JOINS = """

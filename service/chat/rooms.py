@@ -160,8 +160,10 @@ class Rooms:
         look = self._looks.setdefault(name, _Look(partial(self._read_room, name)))
         look.interested += 1
         try:
-            room = None
-            while room is None or look.is_ahead(room, since):  # none: or closed since, as nobody had joined it
+            room, head = None, -1
+            # None: or closed since, as nobody had joined it. A page that brings nothing is behind a hole in the table.
+            while room is None or (look.is_ahead(room, since) and room.head > head):
+                head = -1 if room is None else room.head
                 await look.reading.wait()
                 room = self._rooms.get(name)
             return room

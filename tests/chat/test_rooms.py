@@ -28,6 +28,7 @@ class Table:
     def __init__(self) -> None:
         self.heads: dict[str, int] = {}
         self.oldest = 1
+        self.lost_from = 0  # a seq from which on rows are missing, none at 0
         self.epoch = EPOCH
         self.reads: list[dict[str, int]] = []
         self.at_once = self.most_at_once = 0
@@ -54,6 +55,7 @@ class Table:
     def _page(self, room: str, after: int, limit: int) -> Page:
         head = self.heads.get(room, 0)
         last = min(head, max(after, self.oldest - 1) + limit)
+        last = min(last, self.lost_from - 1) if self.lost_from else last
         rows = tuple(message(seq, room=room, epoch=self.epoch) for seq in range(max(after + 1, self.oldest), last + 1))
         return Page(room=room, epoch=self.epoch, head=head, oldest=self.oldest, messages=rows)
 
@@ -130,6 +132,21 @@ async def test_a_resume_from_beyond_a_page_waits_until_as_much_is_read(autojump_
                 nursery.start_soon(world.join, member, Since(epoch=EPOCH, seq=missed))
 
         assert [(move.start, move.gap) for member in late for move in member.moves] == [(missed, False)] * 3
+
+
+async def test_a_resume_from_beyond_a_hole_in_the_table_is_a_gap_and_no_endless_reading(
+    autojump_clock: MockClock,
+) -> None:
+    """As where somebody has deleted rows by hand: the pages behind it bring nothing."""
+    async with running() as world:
+        await world.join(Listener())
+        world.commit(3 * PAGE)
+        world.table.lost_from = PAGE + 1
+        late = Listener()
+        with trio.fail_after(10):
+            await world.join(late, Since(epoch=EPOCH, seq=2 * PAGE))
+
+        assert [(move.start, move.gap) for move in late.moves] == [(PAGE, True)]
 
 
 async def test_a_resume_from_beyond_what_is_stored_is_a_gap_at_once(autojump_clock: MockClock) -> None:

@@ -1,7 +1,9 @@
 """Bodies: JSON is read strictly, and each that cannot be read is a 400 that says where."""
 
+import sys
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -206,6 +208,77 @@ def test_a_text_without_an_end_is_read_once_and_not_from_each_of_its_quotes(numb
     ended = b"[" + b'"\\"\\"\\"",' * 3_000
 
     assert taken(UNENDED[number]) < 50 * taken(ended)
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    def once() -> float:
+        begun = time.thread_time()
+        act()
+        return time.thread_time() - begun
+
+    return min(once() for _ in range(3))
+
+
+def refused(body: bytes) -> str:
+    with pytest.raises(Invalid) as error:
+        read_json(body)
+    return str(error.value)
+
+
+WRONG_AT_THE_END = [
+    (b"1", b"NaN", ": must be JSON, which has no NaN"),
+    (b"1", b'{"a":1,"a":1}', ".a: is given twice"),
+    (b"null", b"1e400", ": must be a number within 64 bits, not 1e400"),
+    (b'"a"', b'"\\ud800"', ": must be whole characters; this has half of a surrogate pair"),
+    (b"[]", b'{"\\ud800":1}', ": must have names of whole characters; one has half of a surrogate pair"),
+]
+
+
+@pytest.mark.parametrize(("value", "wrong", "said"), WRONG_AT_THE_END)
+def test_what_is_wrong_behind_many_values_is_found_without_a_look_at_each(
+    value: bytes, wrong: bytes, said: str
+) -> None:
+    """1 MiB of numbers with a NaN behind them was read again in Python: fifteen times what they take."""
+    many = 100_000
+    right, body = (b"[" + b",".join([value] * many + last) + b"]" for last in ([], [wrong]))
+    assert refused(body) == f"{many}{said}"
+
+    assert seconds_of(lambda: refused(body)) < 9 * seconds_of(lambda: read_json(right))
+
+
+PRIME = sys.hash_info.modulus
+ALIKE = {
+    "numbers": lambda number: b"%d" % (PRIME * number),
+    "below zero": lambda number: b"%d" % (-PRIME * number),
+    "keys": lambda number: b'{"%d": 1}' % (PRIME * number),
+    "texts": lambda number: b'"%d.0"' % (PRIME * number),
+    "in between": lambda number: b'"%d_%d"' % divmod(PRIME * number, 10),
+    "escaped": lambda number: b'"\\u0030%d\\u002e0"' % (PRIME * number),
+    "uuids": lambda number: str(uuid.UUID(int=PRIME * number)).encode().join([b'"', b'"']),
+    "uuids without hyphens": lambda number: uuid.UUID(int=PRIME * number).hex.encode().join([b'"', b'"']),
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_numbers_that_are_made_to_be_one_to_a_set_are_refused(kind: str) -> None:
+    """1 MiB of them, declared as `set[int]`, held the event loop for ten seconds."""
+    body = b"[" + b",".join(map(ALIKE[kind], range(1, 2_000))) + b"]"
+
+    assert "of one remainder" in refused(body)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        lambda number: b"%d" % (PRIME * 77),
+        lambda number: b"%d" % (10**24 + number**3),
+        lambda number: f'"{uuid.UUID(int=number * 7 + 10**30)}"'.encode(),
+        lambda number: b'"%030d"' % number,
+        lambda number: b'"%032x"' % number,
+    ],
+)
+def test_other_long_numbers_are_read_however_many(one: Callable[[int], bytes]) -> None:
+    assert len(read_json(b"[" + b",".join(map(one, range(1, 5_000))) + b"]")) == 4_999
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import accumulate, compress, count, islice
 from operator import sub
@@ -57,7 +57,8 @@ _LONG = re.compile(rb"[0-9]{19,}")
 _UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
 _ESCAPED = re.compile(rb"\\u00[2-6]")  # what numbers are written with
 
-_FORMS, _FIELDS = TrioFormDataParser.parse_functions, "application/x-www-form-urlencoded"
+_FORMS = TrioFormDataParser.parse_functions
+_FIELDS, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
 
 _MEDIA = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*")
 
@@ -110,8 +111,40 @@ async def _parse_fields(parser: FormDataParser, body: Body, *how: Any) -> _Parse
         return await _FORMS[_FIELDS](parser, body, *how)
 
 
+class _InTurns(AsyncIterator[bytes]):
+    """A body that is taken apart as it comes: each piece in a turn, which ends when the next one is asked for."""
+
+    def __init__(self, body: Body) -> None:
+        self._pieces = aiter(body)
+        self._size = 0
+        self._taken: AbstractAsyncContextManager[None] | None = None
+
+    async def __anext__(self) -> bytes:
+        await self.end_turn()
+        piece = await anext(self._pieces)
+        self._size += len(piece)
+        if self._size > LARGE:
+            turn = _turn()
+            await turn.__aenter__()
+            self._taken = turn
+        return piece
+
+    async def end_turn(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            await taken.__aexit__(None, None, None)
+
+
+async def _parse_parts(parser: FormDataParser, body: Body, *how: Any) -> _Parsed:
+    pieces = _InTurns(body)
+    try:
+        return await _FORMS[_PARTS](parser, cast(Body, pieces), *how)
+    finally:
+        await pieces.end_turn()  # noqa: ASYNC102  # it does not wait
+
+
 class _FormParser(TrioFormDataParser):
-    parse_functions = _FORMS | {_FIELDS: _parse_fields}
+    parse_functions = _FORMS | {_FIELDS: _parse_fields, _PARTS: _parse_parts}
 
     async def parse(self, body: Body, mimetype: str, *how: Any, **more: Any) -> _Parsed:
         """Return fields and files. Raises Invalid for what is no form, which Quart takes for one without any."""

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from quart import Blueprint, request
 from quart_schema import validate_request
 
-from service.platform.errors import Invalid
+from service.platform.errors import Invalid, cut, shown
 from service.platform.feature import Feature, Resources
 from service.platform.http import read_json, takes
 from service.platform.http.bodies import LARGE, TURNS
@@ -61,7 +61,7 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
     @routes.post("/form")
     @anyone
     @unlimited("a test's")
-    @takes("application/x-www-form-urlencoded")
+    @takes("application/x-www-form-urlencoded", "multipart/form-data")
     async def form() -> dict[str, int]:
         return {"fields": len(await request.form)}
 
@@ -69,6 +69,8 @@ async def open_telling(resources: Resources) -> AsyncIterator[Blueprint]:
 
 
 TELLING = Feature("telling", open=open_telling)
+
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
 
 UNREADABLE = [
     (b"", "body: is missing; must be JSON"),
@@ -281,12 +283,36 @@ def test_other_long_numbers_are_read_however_many(one: Callable[[int], bytes]) -
     assert len(read_json(b"[" + b",".join(map(one, range(1, 5_000))) + b"]")) == 4_999
 
 
+SHOWN = [
+    [1] * 200,
+    {"a": [{"b": "c" * 200}]},
+    "d" * 200,
+    [[[]] * 100, {}],
+    {str(number): number for number in range(200)},
+    [None, 1.5, True, "e", {"f": []}],
+    10**200,
+]
+
+
+@pytest.mark.parametrize("value", SHOWN)
+def test_of_a_value_is_shown_how_it_begins(value: object) -> None:
+    assert shown(value) == cut(str(value))
+
+
+def test_what_is_shown_of_a_body_costs_no_more_than_that() -> None:
+    """Of one of 1 MiB that is a list where an object was declared all was written: twice as long as it took to read."""
+    few, many = [[1]] * 200, [[1]] * 200_000
+
+    assert seconds_of(lambda: shown(many)) < 10 * seconds_of(lambda: shown(few))
+
+
 @pytest.mark.parametrize(
     ("path", "media", "small"),
     [
         ("/plain", "application/json", b"[{}]"),
         ("/declared", "application/json", b'{"text": "a"}'),
         ("/form", "application/x-www-form-urlencoded", b"a=1"),
+        ("/form", "multipart/form-data; boundary=b", PART),
     ],
 )
 async def test_large_bodies_are_read_in_turns_and_small_ones_pass_them(

@@ -35,6 +35,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar, NotRequired, TypedDict
 
@@ -231,6 +232,24 @@ class Reply:
 def cut(text: str, most: int = MAX_SHOWN) -> str:
     """Return a caller's text as it may be repeated in an answer or a line of the log."""
     return text if len(text) <= most else text[:most] + "…"
+
+
+def shown(value: object) -> str:
+    """Return `cut(str(value))` of a document's part, at the cost of what is shown: it may be all of a large body."""
+    return cut(str(_beginning(value, [MAX_SHOWN])))
+
+
+def _beginning(value: object, left: list[int]) -> object:
+    """Return a value without what comes behind so many others: each of them is a character at least."""
+    left[0] -= 1
+    if isinstance(value, str):
+        return value[: MAX_SHOWN + 1]
+    if isinstance(value, list):
+        return [_beginning(one, left) for one in takewhile(lambda _: left[0] >= 0, value)]
+    if isinstance(value, dict):
+        pairs = takewhile(lambda _: left[0] >= 0, value.items())
+        return {_beginning(key, left): _beginning(one, left) for key, one in pairs}
+    return value
 
 
 def note_reason(scope: Any, error: type[ServiceError] | ServiceError) -> None:

@@ -163,12 +163,11 @@ def _json_object(segment: str) -> dict[str, Any]:
 
 
 def _is_storable(document: dict[str, Any]) -> bool:
-    if _is_deep(document) or any(map(_UNSTORABLE.search, _texts(document))):
-        return False
     try:
-        return len(json.dumps(document, allow_nan=False)) <= MOST_CHARACTERS
-    except ValueError:
+        long = len(json.dumps(document, allow_nan=False)) > MOST_CHARACTERS  # first, as C is quick to tell
+    except (ValueError, RecursionError):
         return False
+    return not (long or _is_deep(document) or any(map(_UNSTORABLE.search, _texts(document))))
 
 
 def _is_deep(document: dict[str, Any]) -> bool:

@@ -38,7 +38,7 @@ class Body(TrioBody):
     _receive: Callable[[], Awaitable[ASGIReceiveEvent]] | None = None
     _patience = math.inf
     _size = 0
-    _parts: list[bytes] | None = None  # of a reading of the whole, for others that read it too, or when it is cancelled
+    _parts: bytearray | None = None  # of a reading of the whole, for others that read it too, or when it is cancelled
     _asked: trio.Event | None = None  # set once the task that waits for the client has its answer; others wait for that
     given_up_at = -math.inf  # Trio's time at which a wait for the client was cancelled
 
@@ -75,10 +75,10 @@ class Body(TrioBody):
 
     async def _read_all(self) -> bytes:
         if self._data is None:
-            parts = self._parts = [] if self._parts is None else self._parts
+            parts = self._parts = bytearray() if self._parts is None else self._parts
             while not self._complete.is_set():
-                parts.append(await self._pull())
-            self._data, self._parts = b"".join(parts), None
+                parts += await self._pull()
+            self._data, self._parts = bytes(parts), None
         return self._data
 
     async def _pull(self) -> bytes:

@@ -44,6 +44,8 @@ SEAMS = (
     Seam(f"{_H11}._send_h11_event", "self, event"),
     Seam("hypercorn.protocol.h11:H11WSConnection", "h11_connection"),
     Seam("h11:Connection.__init__", sets=("_receive_buffer",)),
+    Seam("h11:Connection._process_error", "self, role"),
+    Seam("h11._readers:header_field_re"),
     Seam("h11._receivebuffer:ReceiveBuffer.maybe_extract_at_most", "self, count"),
     Seam(f"{_HTTP}.__init__", _STREAM, sets=("closed", "config", "state")),
     Seam(f"{_HTTP}.handle", "self, event", sets=("app_put", "scope", "state")),

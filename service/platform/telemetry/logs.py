@@ -33,6 +33,9 @@ _QUIET = {
     # A collector that is away is a counter and one line of ours, not several for each try.
     "opentelemetry.exporter": logging.CRITICAL,
     "opentelemetry.sdk._shared_internal": logging.CRITICAL,
+    # Whatever headers a stranger sends they would repeat, up to 16 KiB in a line.
+    "opentelemetry.baggage": logging.CRITICAL,
+    "opentelemetry.trace.span": logging.CRITICAL,
     "urllib3": logging.CRITICAL,
 }
 

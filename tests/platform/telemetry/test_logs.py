@@ -11,6 +11,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from opentelemetry import propagate
 
 from service.platform.telemetry.logs import LogLevel, Style, configure_logs, log_level
 
@@ -55,6 +56,21 @@ async def test_an_error_that_a_library_logs_is_shown_in_full(lines: Lines) -> No
     assert line["event"] == "failed"
     assert line["exception"].endswith("\nValueError: invalid literal for int() with base 10: 'one'")
     assert "KeyError: 'two'" in line["exception"]
+
+
+async def test_headers_of_traces_that_a_client_makes_up_are_not_repeated(lines: Lines) -> None:
+    """Each request of a stranger was a line with all of his `baggage`, where traces are wanted."""
+    traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
+    for headers in (
+        {"baggage": "secret" * 2_000},
+        {"baggage": "secret"},
+        {"baggage": "secret=1," * 200},
+        {"traceparent": traceparent, "tracestate": "secret"},
+        {"traceparent": traceparent, "tracestate": ",".join(f"secret{number}=1" for number in range(40))},
+    ):
+        propagate.extract(headers)
+
+    assert lines() == []
 
 
 async def test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from(lines: Lines) -> None:

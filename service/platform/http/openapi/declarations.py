@@ -18,7 +18,7 @@ from quart_schema.validation import (
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
-from service.platform.errors import Invalid, ServiceError, cut
+from service.platform.errors import Invalid, ServiceError, cut, shown
 from service.platform.http.openapi.numbers import resolved, wanted_within
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 
@@ -85,7 +85,7 @@ def explain_field(
     if first["type"] == "missing":
         return Invalid(f"{field}: is missing" + (f"; must be {expected}" if expected else ""))
     wanted = f"must be {expected}" if expected else cut(first["msg"])
-    return Invalid(f"{field}: {wanted}, not {cut(str(first['input']))!r}")
+    return Invalid(f"{field}: {wanted}, not {shown(first['input'])!r}")
 
 
 def is_error(model: object) -> TypeGuard[type[ServiceError]]:

@@ -94,10 +94,7 @@ def _mistaken(
     if all(found):  # else it is one of the other kinds
         yield from found[0] if found else ()
     if isinstance(value, list):
-        first, rest = schema.get("prefixItems", ()), resolved(schema.get("items", {}), definitions)
-        for number in _suspects(value, first, rest):
-            within = first[number] if number < len(first) else rest
-            yield from _mistaken(value[number], within, definitions, (*path, str(number)))
+        yield from _mistaken_members(value, schema, definitions, path)
     elif isinstance(value, dict):
         known, names = schema.get("properties", {}), schema.get("propertyNames")
         others = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
@@ -111,6 +108,27 @@ def _mistaken(
         yield path, value, wanted
 
 
+def _mistaken_members(
+    value: list[Any], schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object, str]]:
+    """Yield the same of a list."""
+    first, rest = schema.get("prefixItems", ()), resolved(schema.get("items", {}), definitions)
+    right: set[object] = set()  # the looks of texts and numbers that are not mistaken there, nor are others of it
+    is_alike = ("anyOf" in rest or "oneOf" in rest) and not _tells_values(rest, definitions)
+    for number in _suspects(value, first, rest):
+        within = first[number] if number < len(first) else rest
+        look = _look(value[number]) if is_alike and within is rest else None
+        if look in right:
+            continue
+        mistaken = _mistaken(value[number], within, definitions, (*path, str(number)))
+        if look is None:
+            yield from mistaken
+        elif found := list(mistaken):
+            yield from found
+        else:
+            right.add(look)
+
+
 def _suspects(values: list[Any], first: Sequence[Any], rest: Mapping[str, Any]) -> Iterable[int]:
     """Return which of a list are to be looked at: a list may be as long as a body, and is mostly of one kind."""
     if first or _is_open(rest):
@@ -120,6 +138,21 @@ def _suspects(values: list[Any], first: Sequence[Any], rest: Mapping[str, Any]) 
     if rest.get("format") in _MOMENTS:
         return (number for number, one in enumerate(values) if not isinstance(one, str) or _DIGITS.fullmatch(one))
     return ()
+
+
+def _look(value: object) -> object:
+    """Return what it depends on what is found of a text or number, where no values are told; None for others."""
+    if isinstance(value, str):
+        return is_infinite(value), _DIGITS.fullmatch(value) is not None
+    return None if isinstance(value, list | dict) else type(value)
+
+
+def _tells_values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> bool:
+    """Whether a schema, or a kind of its union, takes some values alone."""
+    if _values(schema, definitions) is not None:
+        return True
+    whole = resolved(schema, definitions)
+    return any(_tells_values(one, definitions) for word in ("anyOf", "oneOf") for one in whole.get(word, ()))
 
 
 def _is_open(schema: Mapping[str, Any]) -> bool:

@@ -72,7 +72,6 @@ class Claims:
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
-        self._held.let_go()
 
     async def settle(self) -> None:
         """Wait for what has been asked for: it is ours by then."""

@@ -29,7 +29,6 @@ class Held:
         self._mean = AHEAD  # seconds that a job takes, of late
         self._empty = trio.Event()
         self._worth_it = trio.Event()  # another claim is
-        self._let_go = False
 
     def __len__(self) -> int:
         return len(self._running)
@@ -105,14 +104,10 @@ class Held:
         return self._room(ahead) >= max(1, ahead // 2)
 
     async def wait_worth_it(self) -> None:
-        """Wait until a claim is worth what it costs, or `let_go`."""
-        if not self._is_worth_it() and not self._let_go:
+        """Wait until a claim is worth what it costs."""
+        if not self._is_worth_it():
             self._worth_it = trio.Event()
             await self._worth_it.wait()
-
-    def let_go(self) -> None:
-        self._let_go = True
-        self._worth_it.set()
 
     async def wait_empty(self) -> None:
         while self._running:

@@ -340,6 +340,13 @@ async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
             assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
 
 
+async def test_a_server_that_does_not_answer_within_a_lease_is_away(database: Database) -> None:
+    ledger = Ledger(database, JobStatistics(["note"]), written=lambda: None, due=lambda _: None)
+
+    with pytest.raises(DatabaseAway, match="did not answer within 3 s"):
+        await ledger.ask(sleep, 60.0)
+
+
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:
     await database.run(enqueue, note, number=1)
     while not await database.read(is_up_for, 1.6):

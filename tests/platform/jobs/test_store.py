@@ -86,6 +86,14 @@ async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: D
     assert await claim(database) == []
 
 
+async def test_of_many_that_are_due_the_older_ones_are_claimed_first(database: Database) -> None:
+    """Of more than are looked at for one claim: what came last would always be taken first, and the rest never."""
+    for number in range(8):
+        await database.run(enqueue, note, number=number)
+
+    assert [numbers(await claim(database, most=1)) for _ in range(3)] == [[0], [1], [2]]
+
+
 _HOLD_CLAIMS = """
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
@@ -256,6 +264,28 @@ async def test_no_other_end_that_is_written_again_is_a_loss_or_ends_it_twice(
     others = await claim(database)  # has it meanwhile, if it waits
     assert await database.run(end, found) == ("running" if others else ended)
     assert await database.run(store.extend, others, lease=LEASE) == {one.id for one in others}
+
+
+async def test_what_a_job_failed_with_is_forgotten_once_it_is_done(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
+    for one in await claim(database):
+        await database.run(store.fail, one, error="failed", retries=3, pause=0)
+    first, second = await claim(database)
+    await database.run(store.finish, first)
+    await database.run(store.finish_many, [second])
+
+    rows = [await database.read(operators.select_one, one.id) for one in (first, second)]
+    assert [(row["state"], row["failures"], row["error"]) for row in rows] == [("done", 1, None)] * 2
+
+
+async def test_only_a_worker_s_own_jobs_of_which_it_does_not_know_are_handed_back(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    [known], [unknown] = [await claim(database, most=1) for _ in range(2)]
+    [other] = await database.run(store.claim, (note,), most=1, worker="other", lease=LEASE)
+    await database.run(store.hand_back_unknown, [known], worker="me")
+
+    assert await database.run(store.extend, [known, unknown, other], lease=LEASE) == {known.id, other.id}
+    assert await database.read(states) == {"running": 2, "waiting": 1}
 
 
 async def test_a_job_that_is_done_is_not_lost_to_who_never_heard_so(database: Database) -> None:

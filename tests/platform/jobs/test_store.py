@@ -232,6 +232,8 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.run(store.finish_many, [late, now]) == {now.id}
     assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
     assert await database.read(states) == {"done": 1}
+    with pytest.raises(ClaimLost):
+        await database.run(store.hand_back, late)  # also when it is done: another did that
 
 
 async def test_an_end_that_is_written_again_is_no_loss(database: Database) -> None:

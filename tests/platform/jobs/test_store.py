@@ -475,6 +475,15 @@ async def test_one_that_runs_keeps_no_other_from_waiting_and_yields_to_it(databa
     assert numbers(await claim(database)) == [2]
 
 
+async def test_a_job_of_another_kind_stands_for_none_though_its_key_is_the_same(database: Database) -> None:
+    await database.run(enqueue, note.with_options(key="k"), number=1)
+    [one] = await claim(database)
+    await database.run(enqueue, tell.with_options(key="k"), number=2)
+
+    assert await database.run(store.fail, one, error="no", retries=3, pause=0) == "waiting"
+    assert sorted(numbers(await claim(database))) == [1, 2]
+
+
 @pytest.mark.parametrize("fails", [True, False], ids=["after a failure", "after it was handed back"])
 async def test_newer_arguments_have_another_key_for_the_other_side_once_it_was_tried(
     database: Database, fails: bool

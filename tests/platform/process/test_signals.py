@@ -157,3 +157,11 @@ def test_a_crash_is_told_whole_and_an_output_that_is_full_in_a_sentence(crash: s
     assert done.returncode == 1
     assert done.stderr.startswith(told)
     assert "During handling" not in done.stderr
+
+
+def test_what_was_said_last_is_written() -> None:
+    """Also where it is kept until there is more of it, as it is unless PYTHONUNBUFFERED is set."""
+    said = "from service.platform.process.end import ending\nwith ending():\n    print('last words', end='')"
+    done = subprocess.run([sys.executable, "-E", "-c", said], check=False, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout) == (0, "last words")

@@ -8,7 +8,8 @@ import pytest
 import structlog.testing
 import trio
 import trio.testing
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
 from trio.testing import MockClock
 
 from service.platform.database import Wakeups, open_database
@@ -315,6 +316,22 @@ async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_i
                 await database.run(unit, "é" * 4_000)
             await database.run(unit, "é" * 3_999 + "x")
             assert await anext(wakeups) == frozenset({"é" * 3_999 + "x"})
+
+
+async def test_outside_of_a_unit_a_notification_is_part_of_the_connection_s_transaction(
+    make_settings: MakeSettings, database_url: str
+) -> None:
+    engine = create_engine(database_url, poolclass=NullPool)
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+            await anext(wakeups)
+            with engine.connect() as connection:
+                notify_after(connection, "room", "never")
+                connection.rollback()
+                notify_after(connection, "room", "a")
+                connection.commit()
+
+            assert await anext(wakeups) == frozenset({"a"})
 
 
 @pytest.mark.parametrize(

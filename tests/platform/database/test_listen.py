@@ -26,6 +26,7 @@ from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import create_table, insert, notify, select_numbers
 
 LISTENERS = 4
+LONGEST = "é" * 31 + "x"  # 63 bytes: the longest name of a channel
 EMPTY_QUERY = b"Q\x00\x00\x00\x05\x00"  # as PostgreSQL's protocol has it
 
 
@@ -323,12 +324,12 @@ async def test_outside_of_a_unit_a_notification_is_part_of_the_connection_s_tran
 ) -> None:
     engine = create_engine(database_url, poolclass=NullPool)
     with trio.fail_after(30):
-        async with open_database(make_settings()) as database, database.listen("room") as wakeups:
+        async with open_database(make_settings()) as database, database.listen("r") as wakeups:
             await anext(wakeups)
             with engine.connect() as connection:
-                notify_after(connection, "room", "never")
+                notify_after(connection, "r", "never")
                 connection.rollback()
-                notify_after(connection, "room", "a")
+                notify_after(connection, "r", "a")
                 connection.commit()
 
             assert await anext(wakeups) == frozenset({"a"})
@@ -341,11 +342,11 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for_and_takes_no
     make_settings: MakeSettings, channel: str, payload: str
 ) -> None:
     with trio.fail_after(30):
-        async with open_database(make_settings()) as database, database.listen("é" * 31) as wakeups:
+        async with open_database(make_settings()) as database, database.listen(LONGEST) as wakeups:
             await anext(wakeups)
             with pytest.raises(ValueError, match=r"^(channel|payload): must"):
                 await database.run(notify_after, channel, payload)
-            await database.run(notify_after, "é" * 31, "x")
+            await database.run(notify_after, LONGEST, "x")
 
             assert await anext(wakeups) == frozenset({"x"})
             assert not database.failing_tasks

@@ -3,6 +3,7 @@
 import math
 import resource
 import time
+from contextlib import nullcontext
 
 import pytest
 import structlog.testing
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 from service.platform.database import Wakeups, open_database
 from service.platform.database import notify as notify_after
 from service.platform.database.address import Address
-from service.platform.database.listen import QUIET
+from service.platform.database.listen import QUIET, Listener
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import ANSWER_LIMIT, connect
 from service.platform.settings import PlatformSettings
@@ -350,6 +351,25 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for_and_takes_no
 
             assert await anext(wakeups) == frozenset({"x"})
             assert not database.failing_tasks
+
+
+async def test_no_connection_is_made_while_nobody_listens(make_settings: MakeSettings) -> None:
+    made: list[str] = []
+
+    def note() -> nullcontext[None]:
+        made.append("a connection")
+        return nullcontext()
+
+    listener = Listener(Address.direct(make_settings()), set(), note)
+    wakeups = Wakeups("room", own=True)
+    listener.add(wakeups)
+    listener.remove(wakeups)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert made == []
 
 
 async def test_nobody_listens_to_a_name_that_postgresql_would_cut(make_settings: MakeSettings) -> None:

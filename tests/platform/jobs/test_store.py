@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
-from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
+from service.platform.errors import Busy, Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
@@ -348,6 +348,31 @@ async def test_a_step_that_came_after_a_look_that_waited_takes_nothing_from_who_
 
     assert (await claims._see(rescuing=True)).rescued == {}
     assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
+
+
+async def test_who_could_not_look_for_a_moment_rescues_again_a_lease_later(
+    database: Database, mock_clock: MockClock
+) -> None:
+    own = database.beside(1, queue_wait=0)
+    ledger = Ledger(own, JobStatistics(["note"]), written=lambda: None, due=lambda _: None)
+    claims = Claims(
+        ledger, Held(1), {"note": note}, JobStatistics(["note"]), worker="other", age=60, begin=lambda: None
+    )
+    while not await database.read(is_up_for, LEASE):
+        await trio.to_thread.run_sync(time.sleep, 0.1)
+    await database.run(enqueue, note, number=1)
+    await claim(database, lease=0.05)
+    async with trio.open_nursery() as holding:
+        holding.start_soon(own.read, sleep, 0.5)
+        await wait_all_tasks_blocked()
+        with pytest.raises(Busy):
+            await claims._see(rescuing=True)
+    await claims._look()
+    assert await database.read(states) == {"running": 1}
+    mock_clock.jump(LEASE)
+    await claims._look()
+
+    assert await database.read(states) == {"waiting": 1}
 
 
 def sleep(connection: Connection, seconds: float) -> None:

@@ -12,6 +12,7 @@ import trio.testing
 from sqlalchemy import Connection
 
 from service.platform.database import Database, Outcome, Statement, open_database
+from service.platform.database.statistics import Cancelled
 from service.platform.errors import OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
@@ -85,6 +86,7 @@ async def test_a_cancelled_unit_is_over_when_the_cancel_is_delivered(
             assert observer.idle_in_transaction() == 0
             after = database.statistics()
             assert (after.connections_in_use, after.connections_idle, after.lines_cut) == (0, 1, 0)
+            assert after.cancels == {Cancelled.STOPPED: 1, Cancelled.TOO_LATE: 0, Cancelled.CUT: 0}
             assert await database.read(count) == 0
 
 
@@ -211,6 +213,7 @@ async def test_a_cancel_that_comes_after_commit_has_begun_returns_the_value(
             assert scope.cancelled_caught, "the next checkpoint delivers the cancel"
             assert await database.read(count) == 1
             assert database.statistics().cancels_sent == 0, "no cancel reaches COMMIT"
+            assert database.statistics().cancels[Cancelled.TOO_LATE] == 1
 
 
 @pytest.mark.parametrize("store", WAYS)
@@ -229,6 +232,7 @@ async def test_a_commit_that_has_to_be_cut_has_an_unknown_outcome(
 
             assert database.statistics().units[Outcome.UNKNOWN] == 1
             assert database.statistics().lines_cut == 1
+            assert database.statistics().cancels[Cancelled.CUT] == 1
             assert await database.read(select_one) == 1
 
 

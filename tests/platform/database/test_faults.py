@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ import pytest
 import trio
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, Outcome, Statement, open_database
 from service.platform.database.address import STATEMENT_MARGIN
@@ -335,6 +336,33 @@ async def test_a_task_whose_line_falls_silent_goes_on_by_another(
         nursery.cancel_scope.cancel()
 
     assert results == [1, 1]
+
+
+async def test_a_task_s_unit_takes_as_long_as_its_own_deadline_allows(
+    make_settings: MakeSettings, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
+    taken, free = threading.Event(), threading.Event()
+    results: list[bool] = []
+
+    def wait(_: Connection) -> bool:
+        taken.set()
+        return free.wait(30)
+
+    async def work() -> None:
+        with trio.fail_after(3_600):
+            results.append(await database.run(wait))
+
+    async with open_database(make_settings()) as database:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.keep_running, work)
+            await trio.to_thread.run_sync(taken.wait)
+            mock_clock.jump(STATEMENTS * (10 + STATEMENT_MARGIN))
+            await wait_all_tasks_blocked()
+            free.set()
+
+        assert database.statistics().background_failures == {}
+    assert results == [True]
 
 
 async def test_the_doctor_gives_up_a_server_that_lets_it_in_and_does_not_answer(

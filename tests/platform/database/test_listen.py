@@ -3,18 +3,20 @@
 import math
 import resource
 import time
+from contextlib import nullcontext
 
 import pytest
 import structlog.testing
 import trio
 import trio.testing
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
 from trio.testing import MockClock
 
 from service.platform.database import Wakeups, open_database
 from service.platform.database import notify as notify_after
 from service.platform.database.address import Address
-from service.platform.database.listen import QUIET
+from service.platform.database.listen import QUIET, Listener
 from service.platform.database.pooled import PooledConnection
 from service.platform.database.wire import ANSWER_LIMIT, connect
 from service.platform.settings import PlatformSettings
@@ -25,6 +27,7 @@ from tests.platform.database.proxy import open_proxy
 from tests.platform.database.units import create_table, insert, notify, select_numbers
 
 LISTENERS = 4
+LONGEST = "é" * 31 + "x"  # 63 bytes: the longest name of a channel
 EMPTY_QUERY = b"Q\x00\x00\x00\x05\x00"  # as PostgreSQL's protocol has it
 
 
@@ -317,6 +320,22 @@ async def test_what_a_unit_notifies_goes_out_when_it_is_committed_and_not_when_i
             assert await anext(wakeups) == frozenset({"é" * 3_999 + "x"})
 
 
+async def test_outside_of_a_unit_a_notification_is_part_of_the_connection_s_transaction(
+    make_settings: MakeSettings, database_url: str
+) -> None:
+    engine = create_engine(database_url, poolclass=NullPool)
+    with trio.fail_after(30):
+        async with open_database(make_settings()) as database, database.listen("r") as wakeups:
+            await anext(wakeups)
+            with engine.connect() as connection:
+                notify_after(connection, "r", "never")
+                connection.rollback()
+                notify_after(connection, "r", "a")
+                connection.commit()
+
+            assert await anext(wakeups) == frozenset({"a"})
+
+
 @pytest.mark.parametrize(
     ("channel", "payload"), [("", "x"), ("é" * 32, "x"), ("a\0b", "x"), ("room", "a\0b"), ("room", "x" * 8_000)]
 )
@@ -324,14 +343,33 @@ async def test_what_cannot_be_sent_is_refused_where_it_is_asked_for_and_takes_no
     make_settings: MakeSettings, channel: str, payload: str
 ) -> None:
     with trio.fail_after(30):
-        async with open_database(make_settings()) as database, database.listen("é" * 31) as wakeups:
+        async with open_database(make_settings()) as database, database.listen(LONGEST) as wakeups:
             await anext(wakeups)
             with pytest.raises(ValueError, match=r"^(channel|payload): must"):
                 await database.run(notify_after, channel, payload)
-            await database.run(notify_after, "é" * 31, "x")
+            await database.run(notify_after, LONGEST, "x")
 
             assert await anext(wakeups) == frozenset({"x"})
             assert not database.failing_tasks
+
+
+async def test_no_connection_is_made_while_nobody_listens(make_settings: MakeSettings) -> None:
+    made: list[str] = []
+
+    def note() -> nullcontext[None]:
+        made.append("a connection")
+        return nullcontext()
+
+    listener = Listener(Address.direct(make_settings()), set(), note)
+    wakeups = Wakeups("room", own=True)
+    listener.add(wakeups)
+    listener.remove(wakeups)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert made == []
 
 
 async def test_nobody_listens_to_a_name_that_postgresql_would_cut(make_settings: MakeSettings) -> None:

@@ -13,6 +13,8 @@ import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_plain_validator_function
 from quart import Blueprint, websocket
 from quart.blueprints import BlueprintSetupState
 from quart.views import MethodView
@@ -44,6 +46,23 @@ class DayConverter(BaseConverter):
 
 class Opaque:
     """What only its converter knows how to make."""
+
+
+class Hue:
+    """A type that says itself what it takes, which no schema has words for."""
+
+    def __init__(self, degrees: int) -> None:
+        self.degrees = degrees
+
+    @classmethod
+    def parse(cls, text: str) -> "Hue":
+        if not text.isdecimal() or int(text) >= 360:
+            raise ValueError("must be whole degrees below 360")
+        return cls(int(text))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        return no_info_plain_validator_function(cls.parse)
 
 
 class OpaqueConverter(BaseConverter):
@@ -87,6 +106,12 @@ async def open_parts(resources: Resources) -> AsyncIterator[Blueprint]:
     @unlimited("a test's")
     async def of_kind(kind: Literal["a", "b"]) -> dict[str, str]:
         return {"kind": kind}
+
+    @routes.get("/hue/<hue>")
+    @anyone
+    @unlimited("a test's")
+    async def of_hue(hue: Hue) -> dict[str, int]:
+        return {"degrees": hue.degrees}
 
     @routes.get("/either/<name>", defaults={"small": 9})
     @routes.get("/either/<name>/<int:small>")
@@ -165,6 +190,7 @@ PARTS = Feature("parts", open=open_parts)
         ("/small/4", "small: must be a whole number from 1 to 3, not '4'"),
         ("/small/x", "small: must be a whole number from 1 to 3, not 'x'"),
         ("/kind/c", "kind: Input should be 'a' or 'b', not 'c'"),
+        ("/hue/360", "hue: Value error, must be whole degrees below 360, not '360'"),
         ("/either/NAME", "name: must be 1 to 8 of a-z, not 'NAME'"),
         ("/either/a/7", "small: must be a whole number from 1 to 3, not '7'"),
         ("/items/NAME", "name: must be 1 to 8 of a-z, not 'NAME'"),
@@ -184,6 +210,7 @@ async def test_a_view_gets_what_it_declares_and_defaults_are_its_own(make_settin
     async with booted(make_settings(**FREE), [PARTS]) as urls, Client(urls.public) as client:
         answers = [
             await client.get("/small/2"),
+            await client.get("/hue/120"),
             await client.get("/either/a"),
             await client.get("/either/a/3"),
             await client.get("/shop/orders/7"),
@@ -193,7 +220,7 @@ async def test_a_view_gets_what_it_declares_and_defaults_are_its_own(make_settin
         ]
 
     assert [answer.text.strip().replace(" ", "") for answer in answers] == [
-        '{"onemore":3}', '{"a":9}', '{"a":3}', '{"shop":7}',
+        '{"onemore":3}', '{"degrees":120}', '{"a":9}', '{"a":3}', '{"shop":7}',
         f"a:b>c{id_.replace('-', '')}42", "2026Opaquex/y", '{"name":"abc"}',
     ]  # fmt: skip
 
@@ -277,6 +304,7 @@ DESCRIBED = [
     Described("/same/{one}", {"one": TEXT}, "delete"),
     Described("/same/{one}", {"one": WHOLE}),
     Described("/kind/{kind}", {"kind": {**TEXT, "enum": ["a", "b"]}}),
+    Described("/hue/{hue}", {"hue": TEXT}),
     Described("/either/{name}"),
     Described("/either/{name}/{small}"),
     Described("/items/{name}"),

@@ -43,6 +43,14 @@ async def open_files(_: Resources) -> AsyncIterator[Blueprint]:
         read = [fields.to_dict(), {name: file.read().decode() for name, file in files.items()}]
         return {"body": body.decode(), "read": read, "who": (await caller()).subject}
 
+    @routes.put("/json")
+    @anyone
+    @unlimited("a test's")
+    @takes("application/octet-stream")
+    async def read() -> dict[str, object]:
+        unasked = await request.get_json()
+        return {"unasked": unasked, "forced": await request.get_json(force=True, silent=True)}
+
     @routes.put("/other")
     @anyone
     @unlimited("a test's")
@@ -69,6 +77,15 @@ async def put(
 )
 async def test_a_route_takes_what_it_declares_and_json(make_settings: MakeSettings, media: str) -> None:
     assert await put(make_settings, "/files/7", LARGE, Content_Type=media) == (200, {"id": 7, "size": len(LARGE)})
+
+
+@pytest.mark.parametrize(("body", "read"), [(b'{"a": 1}', {"a": 1}), (b'{"a": 1', None)])
+async def test_json_that_is_called_something_else_is_read_where_a_view_insists(
+    make_settings: MakeSettings, body: bytes, read: object
+) -> None:
+    answer = await put(make_settings, "/json", body, Content_Type="application/octet-stream")
+
+    assert answer == (200, {"unasked": None, "forced": read})
 
 
 @pytest.mark.parametrize(

@@ -24,26 +24,30 @@ WITHIN = 5.0  # seconds: J4
 
 
 @asynccontextmanager
-async def working(directory: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Database, Process]]:
+async def working(
+    directory: Path, url: str, *, verb: str = "work", **settings: Any
+) -> AsyncIterator[tuple[Database, Process]]:
     """Yield a door to the database and a worker."""
     async with open_database(PlatformSettings(database_url=url)) as database:
         await database.run(program.create_tables)
-        async with ready_worker(directory, url, "first", **settings) as first:
+        async with ready_worker(directory, url, "first", verb, **settings) as first:
             with trio.fail_after(LIMIT):
                 yield database, first
 
 
-def ready_worker(directory: Path, url: str, name: str, **settings: Any) -> AbstractAsyncContextManager[Process]:
+def ready_worker(
+    directory: Path, url: str, name: str, verb: str = "work", **settings: Any
+) -> AbstractAsyncContextManager[Process]:
     given = {"database_url": url, "drain_delay": 0, "drain_spread": 0, "jobs_concurrency": 2} | settings
-    return ready(directory, "work", command=PROGRAM, name=name, **given)
+    return ready(directory, verb, command=PROGRAM, name=name, **given)
 
 
 @asynccontextmanager
 async def replaceable(
-    directory: Path, url: str, *, seconds: float = 30, **settings: Any
+    directory: Path, url: str, *, verb: str = "work", seconds: float = 30, **settings: Any
 ) -> AsyncIterator[tuple[Database, Process, int]]:
     """Yield a door, a worker and the job that it runs; another worker waits for work, and was not there to take it."""
-    async with working(directory, url, **settings) as (database, first):
+    async with working(directory, url, verb=verb, **settings) as (database, first):
         one = await database.run(enqueue, program.slow, number=1, seconds=seconds)
 
         async def runs() -> bool:
@@ -90,11 +94,12 @@ async def test_a_worker_that_is_gone_is_replaced(
     assert seconds < WITHIN + 1  # and a busy machine's
 
 
+@pytest.mark.parametrize("verb", ["work", "serve"])
 async def test_a_drain_hands_back_a_long_job_unspent_and_its_query_is_gone(
-    tmp_path: Path, writable_database_url: str
+    tmp_path: Path, writable_database_url: str, verb: str
 ) -> None:
-    settings = {"graceful_timeout": 1, "request_deadline": 1}
-    async with replaceable(tmp_path, writable_database_url, seconds=60, **settings) as (database, first, one):
+    given = {"graceful_timeout": 1, "request_deadline": 1}
+    async with replaceable(tmp_path, writable_database_url, verb=verb, seconds=60, **given) as (database, first, one):
         begun = trio.current_time()
         first.send(signal.SIGTERM)
         code = await first.wait_end()

@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
-from service.platform.errors import Conflict, DatabaseAway, NotFound, OutcomeUnknown
+from service.platform.errors import Busy, Conflict, DatabaseAway, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
@@ -87,6 +87,14 @@ async def test_what_is_due_is_claimed_once_the_higher_priority_first(database: D
     assert numbers(await claim(database, most=1)) == [2]
     assert numbers(await claim(database)) == [1, 0]
     assert await claim(database) == []
+
+
+async def test_of_many_that_are_due_the_older_ones_are_claimed_first(database: Database) -> None:
+    """Of more than are looked at for one claim: what came last would always be taken first, and the rest never."""
+    for number in range(8):
+        await database.run(enqueue, note, number=number)
+
+    assert [numbers(await claim(database, most=1)) for _ in range(3)] == [[0], [1], [2]]
 
 
 _HOLD_CLAIMS = """
@@ -242,6 +250,8 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     assert await database.run(store.finish_many, [late, now]) == {now.id}
     assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
     assert await database.read(states) == {"done": 1}
+    with pytest.raises(ClaimLost):
+        await database.run(store.hand_back, late)  # also when it is done: another did that
 
 
 async def test_what_a_failover_has_forgotten_is_of_who_claimed_it_since(database: Database) -> None:
@@ -297,6 +307,28 @@ async def test_no_other_end_that_is_written_again_is_a_loss_or_ends_it_twice(
     others = await claim(database)  # has it meanwhile, if it waits
     assert await database.run(end, found) == ("running" if others else ended)
     assert await database.run(store.extend, others, lease=LEASE) == {one.id for one in others}
+
+
+async def test_what_a_job_failed_with_is_forgotten_once_it_is_done(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(2)])
+    for one in await claim(database):
+        await database.run(store.fail, one, error="failed", retries=3, pause=0)
+    first, second = await claim(database)
+    await database.run(store.finish, first)
+    await database.run(store.finish_many, [second])
+
+    rows = [await database.read(operators.select_one, one.id) for one in (first, second)]
+    assert [(row["state"], row["failures"], row["error"]) for row in rows] == [("done", 1, None)] * 2
+
+
+async def test_only_a_worker_s_own_jobs_of_which_it_does_not_know_are_handed_back(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    [known], [unknown] = [await claim(database, most=1) for _ in range(2)]
+    [other] = await database.run(store.claim, (note,), most=1, worker="other", lease=LEASE)
+    await database.run(store.hand_back_unknown, [known], worker="me")
+
+    assert await database.run(store.extend, [known, unknown, other], lease=LEASE) == {known.id, other.id}
+    assert await database.read(states) == {"running": 2, "waiting": 1}
 
 
 async def test_a_job_that_is_done_is_not_lost_to_who_never_heard_so(database: Database) -> None:
@@ -359,6 +391,31 @@ async def test_a_step_that_came_after_a_look_that_waited_takes_nothing_from_who_
     assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
 
 
+async def test_who_could_not_look_for_a_moment_rescues_again_a_lease_later(
+    database: Database, mock_clock: MockClock
+) -> None:
+    own = database.beside(1, queue_wait=0)
+    ledger = Ledger(own, JobStatistics(["note"]), written=lambda: None, due=lambda _: None)
+    claims = Claims(
+        ledger, Held(1), {"note": note}, JobStatistics(["note"]), worker="other", age=60, begin=lambda: None
+    )
+    while not await database.read(is_up_for, LEASE):
+        await trio.to_thread.run_sync(time.sleep, 0.1)
+    await database.run(enqueue, note, number=1)
+    await claim(database, lease=0.05)
+    async with trio.open_nursery() as holding:
+        holding.start_soon(own.read, sleep, 0.5)
+        await wait_all_tasks_blocked()
+        with pytest.raises(Busy):
+            await claims._see(rescuing=True)
+    await claims._look()
+    assert await database.read(states) == {"running": 1}
+    mock_clock.jump(LEASE)
+    await claims._look()
+
+    assert await database.read(states) == {"waiting": 1}
+
+
 def sleep(connection: Connection, seconds: float) -> None:
     connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
@@ -379,6 +436,13 @@ async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
             await trio.sleep(0.1)
 
             assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+
+
+async def test_a_server_that_does_not_answer_within_a_lease_is_away(database: Database) -> None:
+    ledger = Ledger(database, JobStatistics(["note"]), written=lambda: None, due=lambda _: None)
+
+    with pytest.raises(DatabaseAway, match="did not answer within 3 s"):
+        await ledger.ask(sleep, 60.0)
 
 
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:
@@ -502,6 +566,15 @@ async def test_one_that_runs_keeps_no_other_from_waiting_and_yields_to_it(databa
 
     assert state == "done"
     assert numbers(await claim(database)) == [2]
+
+
+async def test_a_job_of_another_kind_stands_for_none_though_its_key_is_the_same(database: Database) -> None:
+    await database.run(enqueue, note.with_options(key="k"), number=1)
+    [one] = await claim(database)
+    await database.run(enqueue, tell.with_options(key="k"), number=2)
+
+    assert await database.run(store.fail, one, error="no", retries=3, pause=0) == "waiting"
+    assert sorted(numbers(await claim(database))) == [1, 2]
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["after a failure", "after it was handed back"])

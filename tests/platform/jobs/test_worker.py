@@ -44,6 +44,7 @@ from tests.platform.jobs import kinds
 
 left = ContextVar("left", default="nothing")
 LIMIT = 60  # seconds until something is taken to hang
+MANY = 25  # jobs: more than there are looks at the table within that
 ALL = (kinds.note, kinds.tell, kinds.fail, kinds.sleep, kinds.wait)
 
 
@@ -690,6 +691,15 @@ async def test_a_repeat_begins_when_its_pause_is_over(make_settings: MakeSetting
         await until(database, kinds.states, {"dead": 1})
 
     assert begun[1] - begun[0] < 0.7 * IDLE
+
+
+async def test_of_a_limited_kind_the_next_begins_as_soon_as_one_has_ended(make_settings: MakeSettings) -> None:
+    """Were the next to begin only when the table is looked at again, so many would take longer than a minute."""
+    one_at_a_time = job(name="one_at_a_time", concurrency=1)(kinds.note.function)
+    many = [{"number": number} for number in range(MANY)]
+    async with world(make_settings, one_at_a_time) as (database, _):
+        await database.run(enqueue_many, one_at_a_time, many)
+        await until(database, kinds.states, {"done": MANY})
 
 
 async def test_what_is_due_in_a_moment_begins_then(make_settings: MakeSettings) -> None:

@@ -129,3 +129,39 @@ def test_a_signal_that_comes_when_all_is_over_hides_neither_an_end_nor_a_crash(a
 
     assert (done.returncode, "LookupError: what went wrong" in done.stderr) == (code, code != 0)
     assert "TrioInternalError" not in done.stderr
+
+
+CRASHES = """
+import errno, os
+from service.platform.process.end import ending
+
+with ending():
+    raise {crash}
+"""
+
+
+@pytest.mark.parametrize(
+    ("crash", "told"),
+    [
+        ("LookupError('what')", "Traceback (most recent call last)"),
+        ("OSError(errno.EMFILE, os.strerror(errno.EMFILE))", "Traceback (most recent call last)"),
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'a/file')", "Traceback (most recent call last)"),
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "the output cannot be written: No space left on device\n"),
+        ("SystemExit('a sentence')", "a sentence\n"),
+    ],
+)
+def test_a_crash_is_told_whole_and_an_output_that_is_full_in_a_sentence(crash: str, told: str) -> None:
+    command = [sys.executable, "-c", CRASHES.format(crash=crash)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(told)
+    assert "During handling" not in done.stderr
+
+
+def test_what_was_said_last_is_written() -> None:
+    """Also where it is kept until there is more of it, as it is unless PYTHONUNBUFFERED is set."""
+    said = "from service.platform.process.end import ending\nwith ending():\n    print('last words', end='')"
+    done = subprocess.run([sys.executable, "-E", "-c", said], check=False, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout) == (0, "last words")

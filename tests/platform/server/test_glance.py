@@ -168,6 +168,20 @@ async def test_what_comes_behind_a_request_that_was_read_at_a_glance_is_answered
     ]
 
 
+async def test_what_goes_on_with_a_request_is_not_read_as_one_of_its_own(safe_app: Application) -> None:
+    """Who can have another's request cut in two, by its length, would otherwise choose what is asked in its place."""
+    async with running(safe_app) as server, await server.connect() as client:
+        reader = Reader(client)
+        await client.send_all(get("/") + b"GET / HTTP/1.1\r\nX-Part: ")
+        answers = [await reader.response()]  # the beginning of the next is there as well
+        await client.send_all(get("/nowhere"))
+        answers.append(await reader.response())
+        await client.send_all(get("/"))
+        answers.append(await reader.response())
+
+    assert [(status, body) for status, _, body in answers] == [(200, b"hello")] * 3
+
+
 async def test_an_answer_that_is_not_plain_follows_a_request_that_was_read_at_a_glance(safe_app: Application) -> None:
     async with running(safe_app) as server, await server.connect() as client:
         await client.send_all(get("/stream"))

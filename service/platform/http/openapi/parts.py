@@ -46,11 +46,11 @@ class PathParts:
             refuse_headers(self._headers[rule.endpoint])
         for name, checked in adapters.items():
             if isinstance(text := values[name], str) and (wanted := wanted_within(text, *_schema(checked))):
-                raise Invalid(f"{name}: must be {described(*json_schema(checked)) or wanted}, not {cut(text)!r}")
+                raise Invalid(f"{name}: must be {described(*_schema(checked)) or wanted}, not {cut(text)!r}")
             try:
                 values[name] = checked.validate_python(values[name])
             except ValidationError as error:
-                words = described(*json_schema(checked))
+                words = described(*_schema(checked))
                 raise explain_field(error, {name: words} if words else {}, within=name) from None
 
 

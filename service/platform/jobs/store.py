@@ -290,7 +290,9 @@ def _tell_others(connection: Connection) -> None:
     connection.execute(_NOTIFY, {"channel": CHANNEL})
 
 
-_NOTIFY = text("SELECT pg_notify(:channel, '')")
+# COMMIT takes a lock of the whole server then, which another's keeps until it is on the disk, and at the standby: where
+# many notify, nothing would be handed back within so little as the end of one claim may wait. NULL is the session's.
+_NOTIFY = text("SELECT pg_notify(:channel, ''), set_config('lock_timeout', NULL, true)")
 
 
 def _end_once(

@@ -661,6 +661,30 @@ async def test_what_is_enqueued_under_the_key_of_a_job_keeps_no_other_from_being
     assert await database.read(states) == {"waiting": 3, "done": 1}
 
 
+@pytest.mark.parametrize("way", ["one", "many", "unknown"])
+async def test_a_commit_that_tells_others_waits_for_theirs_as_long_as_any(database: Database, way: str) -> None:
+    """Where others notify, one COMMIT waits for the next, each until it is on the disk, and at the standby."""
+
+    def hand_back(connection: Connection) -> str:
+        if way == "one":
+            store.hand_back(connection, one)
+        elif way == "many":
+            store.hand_back_many(connection, [one])
+        else:
+            store.hand_back_unknown(connection, [], worker="me")
+        return lock_timeout(connection)
+
+    await database.run(enqueue, note, number=1)
+    (one,) = await claim(database)
+
+    assert await database.run(hand_back) == await database.read(lock_timeout)
+    assert await database.read(states) == {"waiting": 1}
+
+
+def lock_timeout(connection: Connection) -> str:
+    return str(connection.execute(text("SHOW lock_timeout")).scalar_one())
+
+
 async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:
     """The older would stand for arguments that it does not have, and what was enqueued last would never be done."""
     keyed = note.with_options(key="k")

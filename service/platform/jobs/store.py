@@ -121,11 +121,21 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
     }
     statement = _claim(_rounded(most * SLACK))
     found = [*connection.execute(statement, values)]
-    for kind in filter(limits.get, open_kinds):  # those at its head may be locked: then it is those behind them
-        if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
-            alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
-            found += connection.execute(statement, values | alone)
+    # Those at the head of a limited kind may be locked: then it is those behind them.
+    short = [kind for kind in open_kinds if kind in limits and rooms[kind] > sum(row.kind == kind for row in found)]
+    if short and len(found) < most:
+        for kind in connection.execute(_STILL_DUE, {"kinds": short}).scalars():
+            if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
+                alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
+                found += connection.execute(statement, values | alone)
     return [Claimed(*row[2:]) for row in sorted(found, key=_place)]
+
+
+_FIRST = f"""
+    unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
+        SELECT run_at FROM job WHERE state = 'waiting' AND job.kind = kind.kind AND job.priority = priority.priority
+            AND run_at {{when}} now() ORDER BY run_at LIMIT 1) AS first"""  # noqa: S608  constants
+_STILL_DUE = text(f"SELECT DISTINCT kind FROM {_FIRST.format(when='<=')}")  # noqa: S608  constants
 
 
 def _rounded(count: int) -> int:
@@ -412,10 +422,6 @@ _LOST = text("""
             AND clock_timestamp() + make_interval(secs => :lease)
         AND clock_timestamp() <= to_timestamp(:until)
     ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
-_FIRST = f"""
-    unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
-        SELECT run_at FROM job WHERE state = 'waiting' AND job.kind = kind.kind AND job.priority = priority.priority
-            AND run_at {{when}} now() ORDER BY run_at LIMIT 1) AS first"""  # noqa: S608  constants
 _OUTLOOK = text(f"""
     SELECT clock_timestamp() AS now, EXISTS (SELECT FROM {_FIRST.format(when="<=")}) AS ready,
         (SELECT CAST(EXTRACT(epoch FROM min(first.run_at) - clock_timestamp()) AS float8)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
@@ -230,6 +230,27 @@ async def test_a_job_that_is_locked_keeps_no_other_of_a_kind_with_a_limit_from_b
 
         assert numbers(await claim(database, narrow, note)) == [ord("b")]
         assert numbers(await claim(database, narrow, note)) == []
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 5])
+async def test_a_claim_takes_as_many_statements_however_many_kinds_have_a_limit(
+    database: Database, waiting: int
+) -> None:
+    """A worker claims each time when anything is enqueued, and keeps others from those kinds meanwhile."""
+
+    def counted(connection: Connection, *limited: Job[...]) -> int:
+        statements: list[str] = []
+        event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
+        store.claim(connection, [note, *limited], most=10, worker="me", lease=LEASE)
+        return len(statements)
+
+    def nothing(connection: Connection) -> None: ...
+
+    others = [job(name=f"limited_{number}", concurrency=3)(nothing) for number in range(4)]
+    for number in range(waiting):
+        await database.run(enqueue, note, number=number)
+
+    assert await database.run(counted, *others) == await database.run(counted, others[0])
 
 
 async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:

@@ -250,6 +250,7 @@ _STILL_HELD = text(f"SELECT job.id FROM job, {_UNNEST} WHERE {_HELD}")  # noqa: 
 
 def fail(connection: Connection, one: Claimed, *, error: str, retries: int, pause: float) -> str:
     """End a claim whose attempt has failed; return the state that the job is in then. Raises ClaimLost."""
+    connection.execute(_WAIT_LITTLE)
     return _end_once(connection, one, error=error, retries=retries, pause=pause, spent=1)
 
 
@@ -258,6 +259,7 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
 
     Returns the state that the job is in then: FINISHED if the claim did end it, by a COMMIT whose answer was lost.
     """
+    connection.execute(_WAIT_LITTLE)
     state = _end_once(connection, one, error=why, retries=None, pause=pause, spent=0)
     if not pause:
         _tell_others(connection)
@@ -267,14 +269,18 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
 def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> tuple[set[int], list[Claimed]]:
     """Hand back several claims; return the ids of those that were still held, and those that are to be tried again."""
     held: set[int] = set()
-    left: list[Claimed] = []
-    for one in claims:
-        with suppress(ClaimLost):
-            end = partial(_end_once, connection, one, error=None, retries=None, pause=0, spent=0)
-            if _ends_now(connection, end):
+
+    def end(*some: Claimed) -> None:
+        for one in some:
+            with suppress(ClaimLost):
+                _end_once(connection, one, error=None, retries=None, pause=0, spent=0)
                 held.add(one.id)
-            else:
-                left.append(one)
+
+    connection.execute(_WAIT_LITTLE)
+    left: list[Claimed] = []
+    if not _ends_now(connection, partial(end, *claims)):  # at once where none has to wait
+        held.clear()
+        left = [one for one in claims if not _ends_now(connection, partial(end, one))]
     _tell_others(connection)
     return held, left
 
@@ -308,11 +314,7 @@ _NOTIFY = text("SELECT pg_notify(:channel, ''), set_config('lock_timeout', NULL,
 def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
-    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost.
-
-    Refused by PostgreSQL where it would have to wait: it is to be tried again, and others use the connection meanwhile.
-    """
-    connection.execute(_WAIT_LITTLE)
+    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
     values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
     state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
@@ -323,7 +325,7 @@ def _end_once(
 
 
 def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
-    """End one of several claims, and tell whether it is ended: not while another is being enqueued under its key."""
+    """End some of several claims, and tell whether they are ended: not while another is being enqueued under a key."""
     try:
         with connection.begin_nested():
             end()
@@ -334,7 +336,9 @@ def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
     return True
 
 
-LITTLE = 10  # milliseconds that the end of one claim may keep those of others, and a connection for what is asked
+# Milliseconds that the end of one claim may keep those of others, and a connection for what is asked: where it would
+# have to wait for longer it is refused, and tried again.
+LITTLE = 10
 _WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 

@@ -238,11 +238,8 @@ async def test_a_claim_takes_as_many_statements_however_many_kinds_have_a_limit(
 ) -> None:
     """A worker claims each time when anything is enqueued, and keeps others from those kinds meanwhile."""
 
-    def counted(connection: Connection, *limited: Job[...]) -> int:
-        statements: list[str] = []
-        event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
-        store.claim(connection, [note, *limited], most=10, worker="me", lease=LEASE)
-        return len(statements)
+    def claiming(connection: Connection, *limited: Job[...]) -> int:
+        return counted(connection, lambda: store.claim(connection, [note, *limited], most=10, worker="me", lease=LEASE))
 
     def nothing(connection: Connection) -> None: ...
 
@@ -250,7 +247,15 @@ async def test_a_claim_takes_as_many_statements_however_many_kinds_have_a_limit(
     for number in range(waiting):
         await database.run(enqueue, note, number=number)
 
-    assert await database.run(counted, *others) == await database.run(counted, others[0])
+    assert await database.run(claiming, *others) == await database.run(claiming, others[0])
+
+
+def counted(connection: Connection, function: Callable[[], object]) -> int:
+    """Return how many statements it takes."""
+    statements: list[str] = []
+    event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    function()
+    return len(statements)
 
 
 async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:
@@ -680,6 +685,17 @@ async def test_what_is_enqueued_under_the_key_of_a_job_keeps_no_other_from_being
 
     assert await database.run(store.hand_back_many, [b]) == ({b.id}, [])
     assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
+async def test_one_more_that_is_handed_back_takes_one_statement_more(database: Database) -> None:
+    """At the end of a drain there may be hundreds, and two seconds for them."""
+    await database.run(enqueue_many, note, [{"number": number} for number in range(9)])
+    few, many = await claim(database, most=2), await claim(database, most=7)
+
+    def hand_back(connection: Connection, claims: list[Claimed]) -> int:
+        return counted(connection, lambda: store.hand_back_many(connection, claims))
+
+    assert await database.run(hand_back, many) == await database.run(hand_back, few) + 5
 
 
 @pytest.mark.parametrize("way", ["one", "many", "unknown"])

@@ -121,11 +121,21 @@ def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worke
     }
     statement = _claim(_rounded(most * SLACK))
     found = [*connection.execute(statement, values)]
-    for kind in filter(limits.get, open_kinds):  # those at its head may be locked: then it is those behind them
-        if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
-            alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
-            found += connection.execute(statement, values | alone)
+    # Those at the head of a limited kind may be locked: then it is those behind them.
+    short = [kind for kind in open_kinds if kind in limits and rooms[kind] > sum(row.kind == kind for row in found)]
+    if short and len(found) < most:
+        for kind in connection.execute(_STILL_DUE, {"kinds": short}).scalars():
+            if (left := min(rooms[kind] - sum(row.kind == kind for row in found), most - len(found))) > 0:
+                alone = {"kinds": [kind], "rooms": [most * SLACK], "most": left}
+                found += connection.execute(statement, values | alone)
     return [Claimed(*row[2:]) for row in sorted(found, key=_place)]
+
+
+_FIRST = f"""
+    unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
+        SELECT run_at FROM job WHERE state = 'waiting' AND job.kind = kind.kind AND job.priority = priority.priority
+            AND run_at {{when}} now() ORDER BY run_at LIMIT 1) AS first"""  # noqa: S608  constants
+_STILL_DUE = text(f"SELECT DISTINCT kind FROM {_FIRST.format(when='<=')}")  # noqa: S608  constants
 
 
 def _rounded(count: int) -> int:
@@ -240,6 +250,7 @@ _STILL_HELD = text(f"SELECT job.id FROM job, {_UNNEST} WHERE {_HELD}")  # noqa: 
 
 def fail(connection: Connection, one: Claimed, *, error: str, retries: int, pause: float) -> str:
     """End a claim whose attempt has failed; return the state that the job is in then. Raises ClaimLost."""
+    connection.execute(_WAIT_LITTLE)
     return _end_once(connection, one, error=error, retries=retries, pause=pause, spent=1)
 
 
@@ -248,6 +259,7 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
 
     Returns the state that the job is in then: FINISHED if the claim did end it, by a COMMIT whose answer was lost.
     """
+    connection.execute(_WAIT_LITTLE)
     state = _end_once(connection, one, error=why, retries=None, pause=pause, spent=0)
     if not pause:
         _tell_others(connection)
@@ -257,14 +269,18 @@ def hand_back(connection: Connection, one: Claimed, *, pause: float = 0, why: st
 def hand_back_many(connection: Connection, claims: Sequence[Claimed]) -> tuple[set[int], list[Claimed]]:
     """Hand back several claims; return the ids of those that were still held, and those that are to be tried again."""
     held: set[int] = set()
-    left: list[Claimed] = []
-    for one in claims:
-        with suppress(ClaimLost):
-            end = partial(_end_once, connection, one, error=None, retries=None, pause=0, spent=0)
-            if _ends_now(connection, end):
+
+    def end(*some: Claimed) -> None:
+        for one in some:
+            with suppress(ClaimLost):
+                _end_once(connection, one, error=None, retries=None, pause=0, spent=0)
                 held.add(one.id)
-            else:
-                left.append(one)
+
+    connection.execute(_WAIT_LITTLE)
+    left: list[Claimed] = []
+    if not _ends_now(connection, partial(end, *claims)):  # at once where none has to wait
+        held.clear()
+        left = [one for one in claims if not _ends_now(connection, partial(end, one))]
     _tell_others(connection)
     return held, left
 
@@ -290,17 +306,15 @@ def _tell_others(connection: Connection) -> None:
     connection.execute(_NOTIFY, {"channel": CHANNEL})
 
 
-_NOTIFY = text("SELECT pg_notify(:channel, '')")
+# COMMIT takes a lock of the whole server then, which another's keeps until it is on the disk, and at the standby: where
+# many notify, nothing would be handed back within so little as the end of one claim may wait. NULL is the session's.
+_NOTIFY = text("SELECT pg_notify(:channel, ''), set_config('lock_timeout', NULL, true)")
 
 
 def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
-    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost.
-
-    Refused by PostgreSQL where it would have to wait: it is to be tried again, and others use the connection meanwhile.
-    """
-    connection.execute(_WAIT_LITTLE)
+    """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
     values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
     state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
     if state is None:
@@ -311,7 +325,7 @@ def _end_once(
 
 
 def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
-    """End one of several claims, and tell whether it is ended: not while another is being enqueued under its key."""
+    """End some of several claims, and tell whether they are ended: not while another is being enqueued under a key."""
     try:
         with connection.begin_nested():
             end()
@@ -322,7 +336,9 @@ def _ends_now(connection: Connection, end: Callable[[], object]) -> bool:
     return True
 
 
-LITTLE = 10  # milliseconds that the end of one claim may keep those of others, and a connection for what is asked
+# Milliseconds that the end of one claim may keep those of others, and a connection for what is asked: where it would
+# have to wait for longer it is refused, and tried again.
+LITTLE = 10
 _WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 
@@ -410,10 +426,6 @@ _LOST = text("""
             AND clock_timestamp() + make_interval(secs => :lease)
         AND clock_timestamp() <= to_timestamp(:until)
     ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED""")
-_FIRST = f"""
-    unnest(CAST(:kinds AS text[])) AS kind CROSS JOIN unnest({_PRIORITIES}) AS priority CROSS JOIN LATERAL (
-        SELECT run_at FROM job WHERE state = 'waiting' AND job.kind = kind.kind AND job.priority = priority.priority
-            AND run_at {{when}} now() ORDER BY run_at LIMIT 1) AS first"""  # noqa: S608  constants
 _OUTLOOK = text(f"""
     SELECT clock_timestamp() AS now, EXISTS (SELECT FROM {_FIRST.format(when="<=")}) AS ready,
         (SELECT CAST(EXTRACT(epoch FROM min(first.run_at) - clock_timestamp()) AS float8)

@@ -34,7 +34,8 @@ DIALECT = dialect()
 STATEMENTS = {
     "claim": store._claim(64), "look": store._OUTLOOK, "lost": store._LOST, "sweep": _SWEEP,
     "extend": store._EXTEND, "held": store._STILL_HELD, "finish": store._FINISH, "finish many": store._FINISH_MANY,
-    "fail": store._END, "failed": store._ENDED, "turn": _NEWEST_TURN,
+    "fail": store._END, "failed": store._ENDED, "turn": _NEWEST_TURN, "still due": store._STILL_DUE,
+    "unknown": store._UNKNOWN,
 }  # fmt: skip
 VALUES = {
     "kinds": ["note", "tell"], "rooms": [40, 40], "most": 10, "worker": "me", "lease": 3.0, "age": 3600.0,

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
@@ -230,6 +230,32 @@ async def test_a_job_that_is_locked_keeps_no_other_of_a_kind_with_a_limit_from_b
 
         assert numbers(await claim(database, narrow, note)) == [ord("b")]
         assert numbers(await claim(database, narrow, note)) == []
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 5])
+async def test_a_claim_takes_as_many_statements_however_many_kinds_have_a_limit(
+    database: Database, waiting: int
+) -> None:
+    """A worker claims each time when anything is enqueued, and keeps others from those kinds meanwhile."""
+
+    def claiming(connection: Connection, *limited: Job[...]) -> int:
+        return counted(connection, lambda: store.claim(connection, [note, *limited], most=10, worker="me", lease=LEASE))
+
+    def nothing(connection: Connection) -> None: ...
+
+    others = [job(name=f"limited_{number}", concurrency=3)(nothing) for number in range(4)]
+    for number in range(waiting):
+        await database.run(enqueue, note, number=number)
+
+    assert await database.run(claiming, *others) == await database.run(claiming, others[0])
+
+
+def counted(connection: Connection, function: Callable[[], object]) -> int:
+    """Return how many statements it takes."""
+    statements: list[str] = []
+    event.listen(connection, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    function()
+    return len(statements)
 
 
 async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) -> None:
@@ -659,6 +685,41 @@ async def test_what_is_enqueued_under_the_key_of_a_job_keeps_no_other_from_being
 
     assert await database.run(store.hand_back_many, [b]) == ({b.id}, [])
     assert await database.read(states) == {"waiting": 3, "done": 1}
+
+
+async def test_one_more_that_is_handed_back_takes_one_statement_more(database: Database) -> None:
+    """At the end of a drain there may be hundreds, and two seconds for them."""
+    await database.run(enqueue_many, note, [{"number": number} for number in range(9)])
+    few, many = await claim(database, most=2), await claim(database, most=7)
+
+    def hand_back(connection: Connection, claims: list[Claimed]) -> int:
+        return counted(connection, lambda: store.hand_back_many(connection, claims))
+
+    assert await database.run(hand_back, many) == await database.run(hand_back, few) + 5
+
+
+@pytest.mark.parametrize("way", ["one", "many", "unknown"])
+async def test_a_commit_that_tells_others_waits_for_theirs_as_long_as_any(database: Database, way: str) -> None:
+    """Where others notify, one COMMIT waits for the next, each until it is on the disk, and at the standby."""
+
+    def hand_back(connection: Connection) -> str:
+        if way == "one":
+            store.hand_back(connection, one)
+        elif way == "many":
+            store.hand_back_many(connection, [one])
+        else:
+            store.hand_back_unknown(connection, [], worker="me")
+        return lock_timeout(connection)
+
+    await database.run(enqueue, note, number=1)
+    (one,) = await claim(database)
+
+    assert await database.run(hand_back) == await database.read(lock_timeout)
+    assert await database.read(states) == {"waiting": 1}
+
+
+def lock_timeout(connection: Connection) -> str:
+    return str(connection.execute(text("SHOW lock_timeout")).scalar_one())
 
 
 async def test_of_two_of_a_key_that_run_and_fail_the_newer_is_repeated(database: Database) -> None:

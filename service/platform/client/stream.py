@@ -38,7 +38,7 @@ async def _open_secure(host: str, port: int) -> trio.abc.Stream:
         await stream.do_handshake()  # not with what is sent first: there it would be a line that ended without a word
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        if isinstance(error.__cause__, ssl.SSLError):
+        if isinstance(error.__cause__, OSError):  # of TLS, too
             raise error.__cause__ from None
         raise
     except BaseException:

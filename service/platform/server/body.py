@@ -132,7 +132,8 @@ class _AsOne(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         if not self._left:
             raise StopAsyncIteration
-        whole: bytes = await self._left.pop()
+        whole: bytes = await self._left[0]
+        self._left.clear()  # and not before: who gave up waiting may come again
         return whole
 
 

@@ -112,6 +112,32 @@ async def test_of_tasks_that_read_a_body_each_gets_the_whole_of_it(
     assert (status, answer, got) == (200, b"read", [b"firstother"] * 2)
 
 
+async def test_who_takes_parts_and_gives_up_waiting_beside_one_that_reads_the_whole_may_go_on(app: Application) -> None:
+    waiting, gone = trio.CancelScope(), trio.Event()
+
+    @app.post("/body")
+    async def body() -> bytes:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(whole)
+            await trio.testing.wait_all_tasks_blocked()
+            parts = aiter(request.body)
+            with waiting:
+                await anext(parts)
+            gone.set()
+            return b"".join([part async for part in parts])
+
+    async with running(app) as server, await server.connect() as client:
+        await client.send_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        waiting.cancel()
+        await gone.wait()
+        await client.send_all(b"other")
+        with trio.fail_after(5):
+            status, _, answer = await Reader(client).response()
+
+    assert (status, answer) == (200, b"firstother")
+
+
 async def test_a_body_that_is_late_is_late_for_each_task_that_reads_it(app: Application) -> None:
     refused: list[int] = []
     app.config["BODY_PATIENCE"] = 0.2

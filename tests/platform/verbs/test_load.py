@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -98,6 +99,19 @@ async def test_whoever_answers_in_any_way_is_there_also_by_hanging_up() -> None:
             [listener] = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
             await find_listening(Plan(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", duration=1))
             nursery.cancel_scope.cancel()
+
+
+async def test_a_handshake_that_is_cut_off_is_a_failure_to_connect() -> None:
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, reset, 0, host="127.0.0.1"))
+        with pytest.raises(ConnectionResetError):
+            async with open_stream(f"https://127.0.0.1:{listener.socket.getsockname()[1]}"):
+                pass
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("verb", "option"), [("load", "--duration"), ("load", "--http"), ("migrate", "--wait")])

@@ -39,13 +39,13 @@ def refuse_mistaken(body: bytes, document: object, rule: Rule | None) -> None:
     for model in getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, ())[:1]:
         schema, definitions, maybe = _schema(model)
         if maybe is not None and maybe.search(body):
-            for path, value, wanted in _mistaken(document, schema, definitions, ()):
+            for path, value, wanted in _mistaken(document, schema, definitions, (), {}):
                 raise Invalid(f"{cut('.'.join(path)) or 'body'}: must be {wanted}, not {cut(str(value))!r}")
 
 
 def wanted_within(value: object, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """Return what is declared in the place of such a value, also by each kind of a union; nothing for any other."""
-    return next((wanted for _, _, wanted in _mistaken(value, schema, definitions, ())), "")
+    return next((wanted for _, _, wanted in _mistaken(value, schema, definitions, (), {})), "")
 
 
 def wanted_of(value: object, schema: Mapping[str, Any]) -> str:
@@ -80,21 +80,21 @@ def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any], re.Pattern[byt
     return schema, definitions, _MAYBE_INFINITE if "'type': 'number'" in text else None
 
 
+type _Found = tuple[tuple[str, ...], object, str]
+type _Looked = dict[tuple[int, ...], list[_Found]]  # by the ids of a value and of the kinds of a union
+
+
 def _mistaken(
-    value: object, schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], object, str]]:
+    value: object, schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...], looked: _Looked
+) -> Iterator[_Found]:
     """Yield the place of each, the value, and what is declared. What nothing is declared of is passed over."""
     if not schema or value is None:
         return
     schema = resolved(schema, definitions)
-    kinds = [resolved(one, definitions) for word in ("anyOf", "oneOf") for one in schema.get(word, ())]
-    kinds = [kind for kind in kinds if _may_be(kind, value, definitions)]
-    whole = [kind for kind in kinds if _has_all(value, kind)] or kinds  # what is wanted may have other names, too
-    found = [list(_mistaken(value, kind, definitions, path)) for kind in whole]
-    if all(found):  # else it is one of the other kinds
-        yield from found[0] if found else ()
+    if kinds := [*schema.get("anyOf", ()), *schema.get("oneOf", ())]:
+        yield from _mistaken_by_all(value, kinds, definitions, path, looked)
     if isinstance(value, list):
-        yield from _mistaken_members(value, schema, definitions, path)
+        yield from _mistaken_members(value, schema, definitions, path, looked)
     elif isinstance(value, dict):
         known, names = schema.get("properties", {}), schema.get("propertyNames")
         others = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
@@ -103,14 +103,38 @@ def _mistaken(
                 yield (*path, name), name, wanted
             within = known.get(name, others)
             if isinstance(within, dict) and (_is_open(within) or wanted_of(inner, within)):
-                yield from _mistaken(inner, within, definitions, (*path, name))
+                yield from _mistaken(inner, within, definitions, (*path, name), looked)
     elif wanted := wanted_of(value, schema):
         yield path, value, wanted
 
 
+def _mistaken_by_all(
+    value: object, union: list[dict[str, Any]], definitions: Mapping[str, Any], path: tuple[str, ...], looked: _Looked
+) -> list[_Found]:
+    """Return the same of a value that may be of several kinds; nothing where one of them finds nothing.
+
+    In a union that holds itself each level would multiply what is looked at: what holds others is looked at once.
+    """
+    place = (id(value), *map(id, union))
+    if place in looked:
+        return looked[place]
+    kinds = [kind for one in union if _may_be(kind := resolved(one, definitions), value, definitions)]
+    whole = [kind for kind in kinds if _has_all(value, kind)] or kinds  # what is wanted may have other names, too
+    found = [list(_mistaken(value, kind, definitions, path, looked)) for kind in whole]
+    told = found[0] if found and all(found) else []
+    if len(whole) > 1 and _holds_others(value):
+        looked[place] = told
+    return told
+
+
+def _holds_others(value: object) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(one, dict | list) for one in inner)
+
+
 def _mistaken_members(
-    value: list[Any], schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], object, str]]:
+    value: list[Any], schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...], looked: _Looked
+) -> Iterator[_Found]:
     """Yield the same of a list."""
     first, rest = schema.get("prefixItems", ()), resolved(schema.get("items", {}), definitions)
     right: set[object] = set()  # the looks of texts and numbers that are not mistaken there, nor are others of it
@@ -120,7 +144,7 @@ def _mistaken_members(
         look = _look(value[number]) if is_alike and within is rest else None
         if look in right:
             continue
-        mistaken = _mistaken(value[number], within, definitions, (*path, str(number)))
+        mistaken = _mistaken(value[number], within, definitions, (*path, str(number)), looked)
         if look is None:
             yield from mistaken
         elif found := list(mistaken):
@@ -161,10 +185,7 @@ def _is_open(schema: Mapping[str, Any]) -> bool:
 
 
 def _may_be(kind: Mapping[str, Any], value: object, definitions: Mapping[str, Any]) -> bool:
-    """Whether a value may be of a kind of a union, as far as its type and the tags that tell kinds apart say.
-
-    Where several kinds of a union that holds itself may be, each level doubles what is looked at.
-    """
+    """Whether a value may be of a kind of a union, as far as its type and the tags that tell kinds apart say."""
     if (values := _values(kind)) is not None:
         return value in values
     if not isinstance(value, dict):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, make_url, text
 
 from service.platform.database import open_database
 from service.platform.database.migrate import migrate
+from service.platform.database.migrator import LOCK, LOCK_OF_WORK
 from service.platform.database.refusals import MigrationRefused
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
@@ -175,12 +176,12 @@ async def test_a_long_migration_keeps_the_others_out(
             while not observer.ask(SLEEPS):
                 await trio.sleep(0.02)
             await trio.sleep(LATER)
-        locked = observer.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        locked = observer.ask("SELECT array_agg(objid::int ORDER BY objid) FROM pg_locks WHERE locktype = 'advisory'")
         await trio.to_thread.run_sync(running.join)
 
     async with open_database(settings, migrations=migrations) as database:
         assert (await database.look()).revision == "one"
-    assert locked == 1
+    assert locked == [LOCK, LOCK_OF_WORK]
 
 
 async def test_a_migration_that_is_killed_leaves_no_statement_behind(one_server: OwnServer, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from datetime import datetime
 from functools import cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from service.platform.database.sqlstate import LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, sqlstate_of
@@ -72,7 +72,7 @@ class Claimed(NamedTuple):
     key: str
     trace: str | None
     waited: float  # seconds since it was due
-    worker: str = ""
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +290,13 @@ def hand_back_unknown(connection: Connection, known: Sequence[Claimed], *, worke
     if found := connection.execute(_UNKNOWN, _listed(known) | {"worker": worker}).all():
         connection.execute(_WAIT_LITTLE)
         for one in found:
-            values = {"id": one.id, "claim": one.claim, "worker": worker, "error": None, "spent": 0, "pause": 0}
-            _ends_now(connection, partial(connection.execute, _END, values | {"retries": None}))
+            values = _ending(one, error=None, retries=None, pause=0, spent=0)
+            _ends_now(connection, partial(connection.execute, _END, values))
         _tell_others(connection)
 
 
 _UNKNOWN = text(f"""
-    SELECT id, claim FROM job
+    SELECT id, claim, worker FROM job
     WHERE state = 'running' AND worker = :worker AND NOT EXISTS (SELECT FROM {_UNNEST} WHERE {_CLAIMED})
     ORDER BY id FOR UPDATE""")  # noqa: S608  constants
 
@@ -315,8 +315,8 @@ def _end_once(
     connection: Connection, one: Claimed, *, error: str | None, retries: int | None, pause: float, spent: int
 ) -> str:
     """End a claim, unless it has ended so: its end was written before, by a COMMIT whose answer was lost."""
-    values = {"id": one.id, "claim": one.claim, "worker": one.worker, "error": _kept(error), "spent": spent}
-    state: str | None = connection.execute(_END, values | {"retries": retries, "pause": pause}).scalar()
+    values = _ending(one, error=error, retries=retries, pause=pause, spent=spent)
+    state: str | None = connection.execute(_END, values).scalar()
     if state is None:
         state = connection.execute(_ENDED, values | {"failures": one.failures}).scalar()
     if state is None:
@@ -342,8 +342,13 @@ LITTLE = 10
 _WAIT_LITTLE = text(f"SELECT set_config('lock_timeout', '{LITTLE}', true)")
 
 
-def _kept(error: str | None) -> str | None:
-    return None if error is None else error[:MOST_ERROR].replace("\0", "")
+def _ending(
+    one: Claimed | Row[Any], *, error: str | None, retries: int | None, pause: float, spent: int
+) -> dict[str, Any]:
+    """Return what `_END` takes of a claim, and of how it ends."""
+    kept = None if error is None else error[:MOST_ERROR].replace("\0", "")
+    claim = {"id": one.id, "claim": one.claim, "worker": one.worker}
+    return claim | {"error": kept, "retries": retries, "pause": pause, "spent": spent}
 
 
 # A rescue leaves another error and one failure more, `finish` the worker's name. Whoever may have claimed the job since
@@ -411,9 +416,8 @@ def rescue(
         connection.execute(_WAIT_LITTLE)
     for row in lost:
         why = f"worker {row.worker} was killed, frozen or cut off"
-        values = {"id": row.id, "claim": row.claim, "worker": row.worker, "error": _kept(why), "spent": 1, "pause": 0}
-        end = partial(connection.execute, _END, values | {"retries": retries.get(row.kind)})
-        if _ends_now(connection, end):
+        values = _ending(row, error=why, retries=retries.get(row.kind), pause=0, spent=1)
+        if _ends_now(connection, partial(connection.execute, _END, values)):
             rescued[row.kind] = rescued.get(row.kind, 0) + 1
     return rescued
 

@@ -23,7 +23,7 @@ async def open_soon() -> AsyncIterator[trio.Nursery]:
 
 
 def claimed(*ids: int) -> list[Claimed]:
-    return [Claimed(one, "note", "{}", 1, 0, "", None, 0.0) for one in ids]
+    return [Claimed(one, "note", "{}", 1, 0, "", None, 0.0, "me") for one in ids]
 
 
 async def test_slow_jobs_are_not_claimed_ahead_of_their_slots() -> None:

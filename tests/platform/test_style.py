@@ -62,6 +62,16 @@ def test_is_clean(running: dict[str, tuple[subprocess.Popen[bytes], Path]], name
     assert process.wait(HANGS) == 0, log.read_text()
 
 
+@pytest.mark.drill  # a quarter of a minute of one processor, as nothing of the other run is of use to it
+def test_what_only_linux_has_is_used_on_linux_alone(tmp_path: Path) -> None:
+    with one_mypy():
+        options = ("--no-error-summary", "--platform=darwin", f"--cache-dir={tmp_path}")
+        command = (str(BIN / "mypy"), *options, "service", "migrations")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_rule_of_async_code_finds_what_it_is_for(tmp_path: Path) -> None:
     """Rules of both kinds: those that look at Python's own tree, and those that look at one with comments."""
     (tmp_path / "wrong.py").write_text(

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ START_LIMIT = 30.0
 # An owner that was killed a moment ago leaves a server that is still going down: worth waiting for.
 LOCK_LIMIT = 3.0
 FAST_STOP, HARD_STOP = 5.0, 8.0  # seconds; PostgreSQL itself kills stuck children 5 s after SIGQUIT
-MAX_SOCKET_PATH = 107  # bytes in sockaddr_un on Linux
+MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes in sockaddr_un
 SOCKET_NAME = "/.s.PGSQL.65535"
 SHORT_PLACES = ("/tmp", "/dev/shm")  # noqa: S108  what is made there is ours alone
 READ_BY_A_SHELL = '"$`\\'  # within double quotes, into which initdb puts the path of postgres as it is

@@ -115,7 +115,8 @@ def _guise() -> tuple[int, int] | None:
 def _appear_as(user: int, group: int) -> None:
     """Enter a user namespace in which we are another one: no account is made, no file changes hands."""
     uid, gid = os.geteuid(), os.getegid()
-    os.unshare(os.CLONE_NEWUSER)
+    if sys.platform == "linux":
+        os.unshare(os.CLONE_NEWUSER)
     Path("/proc/self/uid_map").write_text(f"{user} {uid} 1")
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/gid_map").write_text(f"{group} {gid} 1")

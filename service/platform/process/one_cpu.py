@@ -32,7 +32,7 @@ def one_cpu() -> Iterator[None]:
 
     A process that is started meanwhile inherits the CPU of the moment.
     """
-    allowed = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    allowed = _allowed()
     if len(allowed) < 2 or not sys._is_gil_enabled():
         yield
         return
@@ -52,7 +52,7 @@ def _keep(loop: int, allowed: set[int], ended: threading.Event) -> None:
     moment = MOMENT
     try:
         while not ended.is_set():
-            os.sched_setaffinity(loop, allowed)
+            _hold(loop, allowed)
             if not ended.wait(moment):
                 _gather({_cpu_of(loop)})
                 moment = _moment_after_work(loop, ended)
@@ -76,10 +76,23 @@ def _moment_after_work(loop: int, ended: threading.Event) -> float:
     return MOMENT
 
 
+def _allowed() -> set[int]:
+    """Return the CPUs that the process may use; none where threads cannot be held."""
+    cpus: set[int] = set()
+    if sys.platform == "linux":
+        cpus = os.sched_getaffinity(0)
+    return cpus
+
+
+def _hold(thread: int, cpus: set[int]) -> None:
+    if sys.platform == "linux":
+        os.sched_setaffinity(thread, cpus)
+
+
 def _gather(cpus: set[int]) -> None:
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):  # it has just ended
-            os.sched_setaffinity(int(thread.name), cpus)
+            _hold(int(thread.name), cpus)
 
 
 def _cpu_of(thread: int) -> int:

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+import sys
 from contextvars import Context
 
 import structlog
@@ -115,8 +116,8 @@ class ServerConnection(TCPServer):
             protocol.forget()
 
     def send_with_end(self) -> None:
-        """Let what is written next wait for the end of the stream: one packet, of which the peer hears once."""
-        if not self.outbox.waiting_bytes:
+        """Let what is written next wait for the end of the stream, on Linux: one packet, heard of once."""
+        if sys.platform == "linux" and not self.outbox.waiting_bytes:
             with contextlib.suppress(OSError):  # no TCP
                 self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
 

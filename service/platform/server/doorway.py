@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 import trio
 
@@ -83,11 +84,9 @@ class Doorway:
 
 def _take_no_more(listener: socket.socket) -> bool:
     """Have the kernel drop what would begin a connection, while it goes on with what has begun; False if it cannot."""
-    if sys.platform != "linux":
-        return False
-    program = ctypes.create_string_buffer(_NO_BEGINNINGS, len(_NO_BEGINNINGS))
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 5, ctypes.addressof(program)))
-    except OSError:  # a kernel without, or a sandbox's own
-        return False
-    return True
+    if sys.platform == "linux":
+        program = ctypes.create_string_buffer(_NO_BEGINNINGS, len(_NO_BEGINNINGS))
+        with suppress(OSError):  # a kernel without, or a sandbox's own
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 5, ctypes.addressof(program)))
+            return True
+    return False

@@ -9,6 +9,7 @@ from tests.helm.charts import Object, Release, Shape, find
 BUILT_IN = {
     "v1", "apps/v1", "batch/v1", "autoscaling/v2", "policy/v1", "networking.k8s.io/v1",
 }  # fmt: skip
+OWNERS = {"trial-database": "StatefulSet", "migration": "Job", "test": "Pod"}  # of pods, by their component
 NAME = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component")
 
 
@@ -56,7 +57,7 @@ def selectors_never_change(shape: Shape) -> Iterator[str]:
 def selectors_take_the_right_pods(shape: Shape) -> Iterator[str]:
     for one in shape.release.of("Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PodMonitor"):
         selector = one["spec"].get("selector", one["spec"].get("podSelector"))
-        wanted = "StatefulSet" if one["metadata"]["name"].endswith("-trial") else "Deployment"
+        wanted = OWNERS.get(one["metadata"]["labels"]["app.kubernetes.io/component"], "Deployment")
         if (taken := _taken(shape.release, selector.get("matchLabels", selector))) != {wanted}:
             yield f"{_title(one)} takes the pods of {sorted(taken)}"
 
@@ -95,6 +96,16 @@ def management_stays_inside(shape: Shape) -> Iterator[str]:
         for rule in policy["spec"]["ingress"]:
             if rule["ports"] != [{"port": "http"}] and not rule.get("from"):
                 yield f"{_title(policy)} opens {rule['ports']} to everybody"
+
+
+def a_policy_is_about_every_pod(shape: Shape) -> Iterator[str]:
+    """One without is in nobody's way by itself, and cut off in a namespace that lets nothing out by default."""
+    if not shape.release.values["networkPolicy"]["enabled"]:
+        return
+    selectors = [one["spec"]["podSelector"]["matchLabels"] for one in shape.release.of("NetworkPolicy")]
+    for pod in shape.release.pods:
+        if (policies := sum(selector.items() <= pod.labels.items() for selector in selectors)) != 1:
+            yield f"{policies} policies are about {pod.name}"
 
 
 def replicas_have_one_master(shape: Shape) -> Iterator[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from service.platform.name import NAME
 from tests.helm.charts import CHART, render
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
@@ -103,6 +104,32 @@ def test_pods_may_reach_the_collector_of_traces_wherever_it_is_said(values: dict
     assert [rule["ports"] for rule in policies[0]["spec"]["egress"] if rule not in without[0]["spec"]["egress"]] == [
         [{"port": port}]
     ]
+
+
+@pytest.mark.parametrize("mode", ["job", "hook"])
+def test_a_migration_reaches_its_database_and_nobody_reaches_it(mode: str) -> None:
+    release = render(CHART, OUTSIDE | POLICY | {"migration": {"mode": mode}})
+    policies = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in release.of("NetworkPolicy")}
+    [job], policy = release.of("Job"), policies["migration"]
+
+    assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == ([], policies["server"]["spec"]["egress"])
+    hook, of_the_policy = (
+        {name: value for name, value in one["metadata"].get("annotations", {}).items() if name.startswith("helm.sh/")}
+        for one in (job, policy)
+    )
+    hook.pop("helm.sh/hook-output-log-policy", None)
+    assert of_the_policy == (hook | {"helm.sh/hook-weight": "-1"} if mode == "hook" else {})
+
+
+def test_a_test_reaches_the_service_and_what_the_service_reaches() -> None:
+    release = render(CHART, OUTSIDE | POLICY)
+    policies = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in release.of("NetworkPolicy")}
+    ours = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": "demo"}
+
+    *usual, service = policies["test"]["spec"]["egress"]
+
+    assert usual == policies["server"]["spec"]["egress"]
+    assert service == {"ports": [{"port": 8000}, {"port": 9000}], "to": [{"podSelector": {"matchLabels": ours}}]}
 
 
 def test_a_route_carries_filters() -> None:

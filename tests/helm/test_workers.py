@@ -50,11 +50,14 @@ def test_they_are_watched_and_fenced_in_like_the_others_and_nobody_is_led_to_the
     values = {"workers": {"enabled": True}, "monitoring": {kind: True}, "networkPolicy": {"enabled": True}}
     release = render(CHART, OUTSIDE | values)
     monitors = release.of("ServiceMonitor", "PodMonitor")
-    [policy, workers] = [one["spec"] for one in release.of("NetworkPolicy")]
+    policies = {
+        one["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in release.of("NetworkPolicy")
+    }
 
     watched = {one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"] for one in monitors}
     assert watched == {"server", "workers"}
-    assert [rule["ports"] for rule in workers["ingress"]] == [[{"port": "management"}]]
-    assert workers["egress"] == policy["egress"]
+    assert [rule["ports"] for rule in policies["workers"]["ingress"]] == [[{"port": "management"}]]
+    assert policies["workers"]["egress"] == policies["server"]["egress"]
     led = [one for one in release.of("Service") if one["spec"]["selector"]["app.kubernetes.io/component"] == "workers"]
     assert [port["name"] for one in led for port in one["spec"]["ports"]] == ["management"]

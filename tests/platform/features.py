@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from threading import Event, Thread
 
 import trio
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from quart import Blueprint, Response, request, websocket
 from quart_schema import DataSource, validate_request
 from sqlalchemy import Connection, text
@@ -328,9 +329,21 @@ class Wait:
     seconds: float
 
 
+@pydantic_dataclass
+class One:
+    inner: "list[One | Other]"
+
+
+@pydantic_dataclass
+class Other:
+    inner: "list[One | Other]"
+
+
 @asynccontextmanager
 async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
-    """Yield routes of which two do not say who may use them, three not how they are limited, and one takes a form."""
+    """Yield routes of which two do not say who may use them, three not how they are limited, one takes a form, and one
+    what holds itself.
+    """
     routes = Blueprint("undeclared", __name__)
 
     @routes.get("/declared")
@@ -357,6 +370,13 @@ async def open_undeclared(_: Resources) -> AsyncIterator[Blueprint]:
     @unlimited("a test's")
     @validate_request(Wait, source=DataSource.FORM)
     async def form(data: Wait) -> str:
+        return str(data)
+
+    @routes.post("/endless")
+    @anyone
+    @unlimited("a test's")
+    @validate_request(One)
+    async def endless(data: One) -> str:
         return str(data)
 
     yield routes

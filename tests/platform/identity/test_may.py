@@ -109,6 +109,7 @@ async def test_a_route_that_says_not_who_may_or_how_it_is_limited_stops_the_star
     ):
         assert f"{route}): does not say how it is limited; put @limited" in said
     assert "POST /form (undeclared.form): takes a form, and a body here is application/json" in said
+    assert "POST /endless (undeclared.endless): takes One | Other, which hold each other again" in said
     assert "(undeclared.orders): does not declare" not in said
     assert "/declared" not in said
     assert "Traceback" not in said

@@ -6,6 +6,7 @@ added here. Whoever has a document of its own to send uses `add_document`.
 
 from service.platform.http.openapi.declarations import Media, explain, read_lists, replies, unguarded, with_form
 from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.doubling import doubling
 from service.platform.http.openapi.parts import PathParts
 from service.platform.http.openapi.provider import add_openapi
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
@@ -18,6 +19,7 @@ __all__ = [
     "SparseSchema",
     "add_document",
     "add_openapi",
+    "doubling",
     "explain",
     "json_schema",
     "read_lists",

@@ -15,13 +15,13 @@ from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
 from werkzeug.routing import Rule
 
 from service.platform.http.openapi.declarations import described_by, explain_field
+from service.platform.http.openapi.doubling import NOT_SCHEMAS
 from service.platform.seams import Seam
 
 # There is no public way to have the models within another one checked anew.
 SEAMS = (Seam("pydantic_core:SchemaValidator", "schema, config, _use_prebuilt"),)
 MANY = 1_000  # commas; whatever is wrong with fewer values takes little
 _FAIL_FAST = frozenset({"dict", "list", "tuple", "set", "frozenset"})
-_NOT_SCHEMAS = frozenset({"default", "expected", "metadata", "serialization"})
 
 
 def refuse_first(body: bytes, document: object, rule: Rule | None) -> None:
@@ -48,6 +48,6 @@ def _with_fail_fast(schema: Any) -> Any:
     if not isinstance(schema, Mapping):  # of a model whose building is deferred it is no dict until it is read
         return schema
     kind = schema.get("type")
-    others = _NOT_SCHEMAS if isinstance(kind, str) else ()  # else these are fields, which may be called anything
+    others = NOT_SCHEMAS if isinstance(kind, str) else ()  # else these are fields, which may be called anything
     made = {name: part if name in others else _with_fail_fast(part) for name, part in schema.items()}
     return made | {"fail_fast": True} if isinstance(kind, str) and kind in _FAIL_FAST else made

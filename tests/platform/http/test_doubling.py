@@ -1,0 +1,187 @@
+"""Bodies whose work would double at each level: what pydantic does, and which declarations are refused for it."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, TypedDict
+
+import pytest
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, TypeAdapter
+from pydantic import dataclasses as pydantic_dataclasses
+from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
+
+from service.platform.http.openapi.doubling import doubling
+
+looks: list[int] = []
+
+
+def look(number: int) -> int:
+    looks.append(number)
+    return number
+
+
+class Leaf(BaseModel):
+    op: Literal["leaf"]
+    number: Annotated[int, AfterValidator(look)] = 0
+
+
+class And(BaseModel):
+    op: Literal["and"]
+    inner: "And | Or | Leaf"
+
+
+class Or(BaseModel):
+    op: Literal["or"]
+    inner: "And | Or | Leaf"
+
+
+class All(BaseModel):
+    op: Literal["all"]
+    inner: "Tagged"
+
+
+class Some(BaseModel):
+    op: Literal["some"]
+    inner: "list[Tagged]"
+
+
+type Tagged = Annotated[All | Some | Leaf, Field(discriminator="op")]
+
+
+class Not(BaseModel):
+    negated: "Not | Both | Leaf"
+
+
+class Both(BaseModel):
+    all_of: "list[Not | Both | Leaf]"
+
+
+class Bold(TypedDict):
+    children: "list[Text]"
+
+
+class Italic(TypedDict):
+    children: "list[Text]"
+
+
+type Text = str | Bold | Italic
+
+
+@pydantic_dataclasses.dataclass
+class Plus:
+    terms: "list[Term] | None" = None
+
+
+@pydantic_dataclasses.dataclass
+class Times:
+    terms: "tuple[Term, ...]" = ()
+
+
+type Term = int | Plus | Times
+
+
+class Folder(BaseModel):
+    kids: "dict[str, Folder | Link]"
+
+
+class Link(BaseModel):
+    kids: "str | dict[str, Folder | Link]" = ""
+
+
+class Renamed(BaseModel):
+    within: "Named | Renamed | None" = Field(None, validation_alias="held")
+
+
+class Named(BaseModel):
+    held: "Named | Renamed | None" = None
+
+
+class Apart(BaseModel):
+    held: "Away | Apart | None" = Field(None, validation_alias="apart")
+
+
+class Away(BaseModel):
+    held: "Away | Apart | None" = None
+
+
+class Tree(BaseModel):
+    type: "Tree | list[Tree] | None" = None
+    name: str | int = ""
+
+
+class Section(BaseModel):
+    title: str
+    children: "list[Section | Paragraph]"
+
+
+class Paragraph(BaseModel):
+    children: list[str | Leaf]
+
+
+class Within(BaseModel):
+    filters: Sequence[And | Or]
+
+
+type Json = dict[str, Json] | list[Json] | str | int | float | bool | None
+type Loose = dict[str, Loose] | Holder | int
+type Lists = list[Lists] | tuple[Lists, ...] | int
+
+
+class Holder(BaseModel):
+    held: Loose
+
+
+def lines(model: object) -> list[str]:
+    """Return what is said of a route that declares such a body, and of one that declares none."""
+    view = SimpleNamespace(**{QUART_SCHEMA_REQUEST_ATTRIBUTE: (model, None)})
+    return list(doubling([("POST /a (a.b)", view), ("GET /a (a.c)", SimpleNamespace())]))
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds"),
+    [
+        (And, "And | Or"),
+        (Within, "And | Or"),
+        (list[And], "And | Or"),
+        (Text, "Bold | Italic"),
+        (Term, "Plus | Times"),
+        (Folder, "Folder | Link"),
+        (Renamed, "Named | Renamed"),
+        (Loose, "dict | Holder"),
+        (Lists, "list | tuple"),
+    ],
+)
+def test_kinds_that_hold_each_other_in_one_place_are_refused(model: object, kinds: str) -> None:
+    [line] = lines(model)
+
+    assert line.startswith(f"POST /a (a.b): takes {kinds}, which hold each other again")
+    assert line.endswith("tell them apart by Field(discriminator=…)")
+
+
+@pytest.mark.parametrize("model", [All, Tagged, Not, Tree, Apart, Section, Json, JsonValue, dict[str, Any], Leaf | Not])
+def test_others_are_taken(model: object) -> None:
+    assert not lines(model)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"op": "leaf"} | {"number": 1}
+    for _ in range(depth):
+        body = {"op": "or", "inner": body}
+    return body
+
+
+def looks_at(model: Any, body: object) -> int:
+    looks.clear()
+    TypeAdapter(model).validate_python(body)
+    return len(looks)
+
+
+def test_trap_each_level_of_such_a_union_doubles_the_work() -> None:
+    assert [looks_at(And | Or | Leaf, nested(depth)) for depth in (1, 2, 3, 8)] == [2, 4, 8, 256]
+
+
+def test_each_level_of_one_with_a_tag_is_looked_at_once() -> None:
+    body: dict[str, Any] = {"op": "leaf", "number": 1}
+    for _ in range(50):
+        body = {"op": "all", "inner": body}
+
+    assert looks_at(Tagged, body) == 1

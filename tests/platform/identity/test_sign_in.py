@@ -567,6 +567,26 @@ async def test_a_cookie_without_its_prefix_or_twice_is_none(make_settings: MakeS
             assert response.status_code == 401, sent
 
 
+async def test_what_others_of_the_domain_set_keeps_nobody_from_signing_in_and_out(make_settings: MakeSettings) -> None:
+    """Two of theirs, of which each holds half a quote, are around ours."""
+
+    def beside(browser: Browser) -> dict[str, Any]:
+        [(name, value)] = browser.cookies.items()
+        return {"headers": {"Cookie": f'a="; {name}={value}; z="'}}
+
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        back = await browser.ask(site.issuer.approve(begun.headers["Location"]), **beside(browser))
+        here = Browser(site.client, site.issuer, dict(browser.cookies))
+        signed_in = await here.me()
+        out = await browser.ask("/auth/sign-out", "POST", **beside(browser))
+        after = await here.me()
+
+    assert (back.status_code, signed_in["signed_in"]) == (303, True)
+    assert (out.status_code, after["signed_in"]) == (200, False)
+
+
 @pytest.mark.parametrize("sent", [{"data": {}}, {"data": {"token": "x"}}, {"json": {"logout_token": "x"}}])
 async def test_a_logout_without_its_token_is_told_what_is_missing(
     make_settings: MakeSettings, sent: dict[str, Any]

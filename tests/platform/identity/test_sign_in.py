@@ -164,6 +164,33 @@ async def test_a_sign_in_whose_commit_has_no_answer_is_done_all_the_same(
     assert (back.status_code, signed_in["signed_in"], sessions) == (303, True, 1)
 
 
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+async def test_an_end_whose_commit_has_no_answer_is_done_all_the_same(
+    one_server: OwnServer, *, committed: bool
+) -> None:
+    """Providers do not tell of a sign-out again, and who has signed out at a machine of others goes away."""
+    migrate(settings_for(one_server.tcp_url))
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=one_server.tcp_url)) as direct,
+            sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
+        ):
+            browser, other = site.browser(), site.browser()
+            await browser.sign_in()
+            await other.sign_in(sub="u-1")
+            proxy.break_at(b"COMMIT\0", forward=committed)
+            out = await browser.ask("/auth/sign-out", "POST")
+            left = await direct.read(count_sessions)
+            proxy.break_at(b"COMMIT\0", forward=committed)
+            told = await site.client.post("/auth/backchannel-logout", data={"logout_token": logout(site)})
+            none = await direct.read(count_sessions)
+
+    assert proxy.broken == 2
+    assert (out.status_code, left, browser.cookies) == (200, 1, {})
+    assert (told.status_code, none) == (200, 0)
+
+
 HOSTS = {
     "orders_web:8000": "http://orders_web:8000",
     "Example.org:80": "http://example.org",

@@ -39,6 +39,7 @@ from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 from tests.platform.database.proxy import open_proxy
 from tests.platform.identity.world import DOORS, FREE, auth
+from tests.platform.test_calls import other_service
 from tests.platform.upgrades import settings_for
 
 SESSION, PENDING = "__Host-session", "__Host-sign-in"
@@ -527,6 +528,23 @@ async def test_over_http_who_comes_back_without_the_cookie_is_told_why(make_sett
 
     why = "begin anew, by https: over http browsers keep its cookie on localhost alone, and Safari nowhere"
     assert [one.endswith(why) for one in details] == [True, False]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500])
+async def test_a_provider_that_is_busy_has_not_refused_the_code(make_settings: MakeSettings, status: int) -> None:
+    """The code is good still, so the browser may come again with it, once the provider is less busy."""
+
+    async def busy(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode())
+
+    async with other_service(busy) as url, sites(make_settings, odd={"token_endpoint": url}) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        back = site.issuer.approve(begun.headers["Location"])
+        away = await browser.ask(back)
+
+    assert (away.status_code, away.headers.get("Retry-After"), PENDING in browser.cookies) == (503, "5", True)
 
 
 async def test_an_answer_that_met_an_outage_is_repeated_in_vain_and_says_what_to_do(

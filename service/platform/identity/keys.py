@@ -86,7 +86,7 @@ class Keys[Key]:
     async def find(self, kid: str | None) -> Key | None:
         """Return a key, None when the issuer has none of this name.
 
-        Raises Unavailable when nobody can tell: there are no keys yet, or too many wait to know.
+        Raises Unavailable when nobody can tell: there are no keys yet, the last fetch failed, or too many wait.
         """
         if (key := self.get(kid)) is not None:
             return key
@@ -98,7 +98,9 @@ class Keys[Key]:
             await self._wait(self._under_way)
         if self._fetched is None:
             raise Unavailable("the identity provider's keys are not there yet", retry_after=PATIENCE, reason=AWAY)
-        return self.get(kid)
+        if (key := self.get(kid)) is None and kid is not None and self.error:
+            raise Unavailable("the identity provider is away, and may have new keys", retry_after=PATIENCE, reason=AWAY)
+        return key
 
     async def _wait(self, fetched: trio.Event) -> None:
         if self.statistics.waiting >= MOST_WAITING:

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 DISCOVERY = "/.well-known/openid-configuration"
 MOST_BYTES = 1 << 18  # a document of keys has some thousand
 IN_HEADER, IN_BODY = "client_secret_basic", "client_secret_post"  # how a client sends its secret
+_LATER = frozenset({408, 425, 429})  # come again: the code was not looked at
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])")
 
 
@@ -145,7 +146,7 @@ class Provider:
             request = self._client.build_request(method, address, data=form, headers=asked)
             response = await self._client.send(request, stream=True, auth=auth)
             async with aclosing(response):
-                refused = method == "POST" and 400 <= response.status_code < 500
+                refused = method == "POST" and 400 <= response.status_code < 500 and response.status_code not in _LATER
                 if response.status_code != 200 and not refused:
                     raise ProviderAway(f"{url} answers {response.status_code}")
                 body = bytearray()

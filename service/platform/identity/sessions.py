@@ -12,8 +12,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Concatenate
 
 import trio
+from sqlalchemy import Connection
 
 from service.platform.database import Database
 from service.platform.errors import OutcomeUnknown
@@ -48,20 +50,25 @@ class Sessions:
         """Return the id of a new session of so many seconds; the one that the browser had before ends."""
         value, digest = make_id()
         replaces = None if before is None else read_id(before)
-
-        async def insert() -> tuple[int, int]:
-            return await self._database.run(
-                store.insert_session, digest=digest, caller=caller, lifetime=lifetime, sid=sid, before=replaces
-            )
-
-        try:
-            replaced, crowded = await insert()
-        except OutcomeUnknown:  # nobody can repeat it for us: the provider's code was good once
-            replaced, crowded = await insert()
+        replaced, crowded = await self._run(
+            store.insert_session, digest=digest, caller=caller, lifetime=lifetime, sid=sid, before=replaces
+        )
         self._statistics.sessions_begun += 1
         self._statistics.sessions_ended["replaced"] += replaced
         self._statistics.sessions_ended["too many"] += crowded
         return value
+
+    async def _run[**P, T](
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit of work that may be run twice, for whoever cannot repeat it when its outcome is unknown.
+
+        The code of a sign-in was good once, and providers tell of a sign-out once.
+        """
+        try:
+            return await self._database.run(function, *args, **kwargs)
+        except OutcomeUnknown:
+            return await self._database.run(function, *args, **kwargs)
 
     async def find(self, digest: bytes) -> Caller | None:
         """Return whose a session is; None for one that is not there, or has ended.
@@ -86,13 +93,13 @@ class Sessions:
     async def end(self, value: str) -> None:
         """End a session, here at once and on the other replicas when they hear of it."""
         if (digest := read_id(value)) is not None:
-            ended = await self._database.run(store.end_session, digest=digest)
+            ended = await self._run(store.end_session, digest=digest)
             self._statistics.sessions_ended[ENDED] += ended
             with trio.CancelScope(shield=True):  # for TELL seconds: whoever signs out may hang up, and none may be left
                 await self._end(digest)
 
     async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
-        ended = await self._database.run(store.end_by_provider, subject=subject, sid=sid)
+        ended = await self._run(store.end_by_provider, subject=subject, sid=sid)
         self._statistics.sessions_ended["by provider"] += ended
         return ended
 

@@ -108,13 +108,18 @@ def check_id_token(claims: Mapping[str, Any], *, nonce: str, client: str) -> Non
 
 
 def check_access_token(claims: Mapping[str, Any]) -> None:
-    """Raise Unauthenticated for an ID token that a browser's sign-in was answered with: it is for us alone.
+    """Raise Unauthenticated for an ID token that a browser's sign-in was answered with, and for a token that is bound.
 
-    Where the audience is the client's own name nothing else tells it. Other marks of ID tokens (`nonce`, `at_hash`) are
-    also in what may be sent: ID tokens of Google's, and access tokens of Keycloak's before version 25.
+    The former is for us alone. Where the audience is the client's own name nothing else tells it. Other marks of ID
+    tokens (`nonce`, `at_hash`) are also in what may be sent: ID tokens of Google's, and access tokens of Keycloak's
+    before version 25. The latter (`cnf`, RFC 7800) holds only beside a proof of its sender's key, by DPoP or a
+    certificate, at which nobody looks here.
     """
     if isinstance(nonce := claims.get("nonce"), str) and nonce.startswith(OURS):
         refuse("the token is the ID token of a browser's sign-in; send an access token", Flaw.TYPE)
+    if claims.get("cnf") is not None:
+        why = "which is not looked at here: ask the identity provider for one that is not bound"
+        refuse(f"the token is bound to a key of its sender's (cnf), {why}", Flaw.TYPE)
 
 
 @dataclass(frozen=True, slots=True)

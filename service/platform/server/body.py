@@ -12,6 +12,7 @@ from quart_trio.datastructures import TrioQueue
 from quart_trio.wrappers.request import EventWrapper, TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from service.platform.server.cookies import OwnCookies
 from service.platform.server.query import FewFields
 from service.platform.server.routing import blueprints_of
 
@@ -142,7 +143,7 @@ def late() -> RequestTimeout:
     return RequestTimeout("the body did not come in time")
 
 
-class Request(FewFields, TrioRequest):
+class Request(FewFields, OwnCookies, TrioRequest):
     body_class = Body
     body: Body
 

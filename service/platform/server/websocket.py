@@ -13,6 +13,7 @@ from quart_trio.wrappers import TrioWebsocket
 from werkzeug.datastructures import Headers
 from wsproto.frame_protocol import CloseReason
 
+from service.platform.server.cookies import OwnCookies
 from service.platform.server.frames import Frame
 from service.platform.server.query import FewFields
 from service.platform.server.websocket_stream import EXTENSION, WebsocketStream
@@ -25,7 +26,7 @@ class FrameOutbox(Protocol):
         """Write the frame, or queue it behind what waits; raises TooSlowError when the queue is full."""
 
 
-class Websocket(FewFields, TrioWebsocket):
+class Websocket(FewFields, OwnCookies, TrioWebsocket):
     """Quart's, with what a conversation needs to notice a silent peer and to serve many members cheaply."""
 
     _stream: WebsocketStream

@@ -174,6 +174,25 @@ async def test_without_any_keys_nobody_can_tell(autojump_clock: MockClock, sourc
         nursery.cancel_scope.cancel()
 
 
+async def test_whether_a_key_is_new_nobody_can_tell_while_the_provider_is_away(
+    autojump_clock: MockClock, source: Source
+) -> None:
+    """Whoever has a good token is to come again, not to be told that it is none: it may be signed with a new key."""
+    keys = Keys(source.fetch)
+    async with trio.open_nursery() as nursery:
+        await running(keys, nursery)
+        source.away = True
+        await trio.sleep(481)
+        for _ in range(2):  # with a fetch that was asked for, and right behind it
+            with pytest.raises(Unavailable):
+                await keys.find("two")
+        assert await keys.find("one") == 1
+        source.away, source.keys = False, {"one": 1, "two": 2}
+        await trio.sleep(31)
+        assert (await keys.find("two"), await keys.find("three")) == (2, None)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(("has", "found"), [({"one": 1}, 1), ({"one": 1, "two": 2}, None), ({}, None)])
 async def test_a_token_that_names_no_key_is_of_the_only_one(
     autojump_clock: MockClock, source: Source, has: dict[str, int], found: int | None

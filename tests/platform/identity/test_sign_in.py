@@ -39,6 +39,7 @@ from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
 from tests.platform.database.proxy import open_proxy
 from tests.platform.identity.world import DOORS, FREE, auth
+from tests.platform.test_calls import other_service
 from tests.platform.upgrades import settings_for
 
 SESSION, PENDING = "__Host-session", "__Host-sign-in"
@@ -162,6 +163,33 @@ async def test_a_sign_in_whose_commit_has_no_answer_is_done_all_the_same(
 
     assert proxy.broken == 1
     assert (back.status_code, signed_in["signed_in"], sessions) == (303, True, 1)
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+async def test_an_end_whose_commit_has_no_answer_is_done_all_the_same(
+    one_server: OwnServer, *, committed: bool
+) -> None:
+    """Providers do not tell of a sign-out again, and who has signed out at a machine of others goes away."""
+    migrate(settings_for(one_server.tcp_url))
+    with trio.fail_after(60):
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=one_server.tcp_url)) as direct,
+            sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
+        ):
+            browser, other = site.browser(), site.browser()
+            await browser.sign_in()
+            await other.sign_in(sub="u-1")
+            proxy.break_at(b"COMMIT\0", forward=committed)
+            out = await browser.ask("/auth/sign-out", "POST")
+            left = await direct.read(count_sessions)
+            proxy.break_at(b"COMMIT\0", forward=committed)
+            told = await site.client.post("/auth/backchannel-logout", data={"logout_token": logout(site)})
+            none = await direct.read(count_sessions)
+
+    assert proxy.broken == 2
+    assert (out.status_code, left, browser.cookies) == (200, 1, {})
+    assert (told.status_code, none) == (200, 0)
 
 
 HOSTS = {
@@ -502,6 +530,23 @@ async def test_over_http_who_comes_back_without_the_cookie_is_told_why(make_sett
     assert [one.endswith(why) for one in details] == [True, False]
 
 
+@pytest.mark.parametrize("status", [408, 425, 429, 500])
+async def test_a_provider_that_is_busy_has_not_refused_the_code(make_settings: MakeSettings, status: int) -> None:
+    """The code is good still, so the browser may come again with it, once the provider is less busy."""
+
+    async def busy(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode())
+
+    async with other_service(busy) as url, sites(make_settings, odd={"token_endpoint": url}) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        back = site.issuer.approve(begun.headers["Location"])
+        away = await browser.ask(back)
+
+    assert (away.status_code, away.headers.get("Retry-After"), PENDING in browser.cookies) == (503, "5", True)
+
+
 async def test_an_answer_that_met_an_outage_is_repeated_in_vain_and_says_what_to_do(
     make_settings: MakeSettings, one_server: OwnServer
 ) -> None:
@@ -565,6 +610,26 @@ async def test_a_cookie_without_its_prefix_or_twice_is_none(make_settings: MakeS
         ):
             response = await site.client.get("/members", headers={"Cookie": sent})
             assert response.status_code == 401, sent
+
+
+async def test_what_others_of_the_domain_set_keeps_nobody_from_signing_in_and_out(make_settings: MakeSettings) -> None:
+    """Two of theirs, of which each holds half a quote, are around ours."""
+
+    def beside(browser: Browser) -> dict[str, Any]:
+        [(name, value)] = browser.cookies.items()
+        return {"headers": {"Cookie": f'a="; {name}={value}; z="'}}
+
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        begun = await browser.ask("/auth/sign-in")
+        back = await browser.ask(site.issuer.approve(begun.headers["Location"]), **beside(browser))
+        here = Browser(site.client, site.issuer, dict(browser.cookies))
+        signed_in = await here.me()
+        out = await browser.ask("/auth/sign-out", "POST", **beside(browser))
+        after = await here.me()
+
+    assert (back.status_code, signed_in["signed_in"]) == (303, True)
+    assert (out.status_code, after["signed_in"]) == (200, False)
 
 
 @pytest.mark.parametrize("sent", [{"data": {}}, {"data": {"token": "x"}}, {"json": {"logout_token": "x"}}])

@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -128,7 +129,7 @@ class Catalogue:
         return sentence(name, self.find(name).info, detail)
 
     def _misspelt(self, name: str) -> str | None:
-        return None if name in self._by_variable else nearest(name, self._by_variable)
+        return None if name in self._by_variable else nearest(name, (*self._by_variable, SECRETS_DIR))
 
 
 def effective(settings: PlatformSettings, origins: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -150,8 +151,9 @@ def traces_wanted() -> bool:
 
 
 def _secrets_directory() -> str | None:
-    """Return where the files of secrets are, as the environment or `.env` says."""
-    return os.environ.get(SECRETS_DIR) or dotenv_values(ENV_FILE).get(SECRETS_DIR) or None
+    """Return where the files of secrets are, as the environment or `.env` says, in whatever case, as settings are."""
+    given = chain(os.environ.items(), dotenv_values(ENV_FILE).items())
+    return next((value for name, value in given if value and name.upper() == SECRETS_DIR), None)
 
 
 def _unread_variables() -> Iterator[str]:

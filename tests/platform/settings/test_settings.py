@@ -139,10 +139,40 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "SERVICE_AUTH_SCOPES: 'profile' must hold openid, without which a provider does not say who signed in",
         ),
         ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
+        ("service_secrets_dir", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
+        ("SERVICE_SECRET_DIR", "/", "SERVICE_SECRET_DIR: no such setting; did you mean SERVICE_SECRETS_DIR?"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
     assert problems(monkeypatch, **{name: value}) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_BIND", "postgresql://me:hunter2@host/db"),
+        ("SERVICE_MAX_REQUESTS", "me:hunter2@host"),
+        ("SERVICE_LOG_LEVEL", "https://hunter2@host"),
+        ("SERVICE_ALLOWED_ORIGINS", "https://example.org,https://me:hun/hunter2@host"),
+        ("SERVICE_ALLOWED_HOSTS", "https://me:hunter2@host"),
+        ("SERVICE_ALLOWED_HOSTS", "me:'hunter2@host"),
+        ("SERVICE_AUTH_ISSUER", "https://me:hunter2@host"),
+        ("SERVICE_AUTH_JWKS_URL", "https://me:hunter2@ho@st"),
+        ("SERVICE_TRUSTED_PROXIES", "http://me:hunter2@host"),
+    ],
+)
+def test_a_password_in_a_wrong_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    (problem,) = problems(monkeypatch, **{name: value})
+
+    assert problem.startswith(f"{name}: '")
+    assert "***@" in problem
+    assert "hunter2" not in problem
+
+
+def test_what_is_no_address_is_repeated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = problems(monkeypatch, SERVICE_LOG_LEVEL="ops@example.org")
+
+    assert problem.startswith("SERVICE_LOG_LEVEL: 'ops@example.org' must be")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ Raises SettingsError with every problem at once, a line each: wrong values, and 
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
+from dotenv.variables import Variable, parse_variables
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -24,6 +25,7 @@ from service.platform.settings.secrets import MARK, SecretUnreadable, read_secre
 from service.platform.settings.words import nearest, sentence, shown
 
 ENV_FILE = ".env"
+WHERE_ELSE = "a value that has that itself belongs into the environment or a file of secrets"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
 
 # What libpq says to the server in the name of a session, after and so above all that it is told by its caller: in
@@ -181,11 +183,22 @@ def _unread_lines() -> Iterator[str]:
     else:
         if text.startswith(MARK):
             yield f"{ENV_FILE}:1: begins with a byte order mark, as a part of the first name; save the file without it"
+        known = set(os.environ)
         for binding in parse_stream(io.StringIO(text)):
+            read = binding.original.string
+            line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
             if binding.error:
-                read = binding.original.string
-                line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
                 yield f"{ENV_FILE}:{line}: cannot be read; write NAME=value, and close each quote"
+            elif (key := binding.key or "").upper().startswith(PREFIX) and _loses(binding.value or "", known):
+                # not which name, as that may be a part of a password
+                yield f"{ENV_FILE}:{line}: {key.upper()} holds the ${{}} of a name that is set nowhere; {WHERE_ELSE}"
+            known.add(binding.key or "")
+
+
+def _loses(value: str, known: Container[str]) -> bool:
+    """Return whether a value of `.env` refers to a name without value and default, which would be left out."""
+    parts = parse_variables(value)
+    return any(isinstance(part, Variable) and part.default is None and part.name not in known for part in parts)
 
 
 def _unread_secrets() -> Iterator[str]:

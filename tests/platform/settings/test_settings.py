@@ -269,6 +269,16 @@ def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: p
             ".env:1: begins with a byte order mark, as a part of the first name; save the file without it",
         ),
         (b"\nSERVICE_REVISION='open\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
+        (
+            b"SERVICE_DATABASE_URL='postgresql://me:a${hunter2}b@host/db'\n",
+            ".env:1: SERVICE_DATABASE_URL holds the ${} of a name that is set nowhere; a value that has that itself "
+            "belongs into the environment or a file of secrets",
+        ),
+        (
+            b"service_revision=${LATER}\nLATER=a\n",
+            ".env:1: SERVICE_REVISION holds the ${} of a name that is set nowhere; a value that has that itself "
+            "belongs into the environment or a file of secrets",
+        ),
         (b"SERVICE_REVISION=a\nnonsense here\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
     ],
 )
@@ -278,6 +288,13 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
     Path(".env").write_bytes(bytes_)
 
     assert problems(monkeypatch) == [problem]
+
+
+def test_what_a_file_refers_to_is_what_is_meant_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PART", "1")
+    Path(".env").write_text("BEFORE=2\nSERVICE_REVISION=a$b-${PART}-${BEFORE}-${ABSENT:-3}\nOTHER=${ABSENT}\n")
+
+    assert PLATFORM.load()[0].revision == "a$b-1-2-3"
 
 
 def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

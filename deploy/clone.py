@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE_DOCS = Path("service/platform/docs")
@@ -29,6 +31,9 @@ OF_ANOTHER_REPOSITORY = (
 )
 """What a hook of git's sets, and leads git to a repository wherever it is run; the Makefile leaves them out as well."""
 
+
+AS_TEXT: Mapping[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "surrogateescape"}
+"""How programs are run: git has a file's name, or what is in it, also where that is no text."""
 
 _unsaid: list[OSError] = []
 
@@ -67,6 +72,8 @@ def open_standard_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)  # children have it as well
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  for as long as the process lives
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: no name of a file ends a command
 
 
 def end_as_at_ctrl_c() -> None:
@@ -126,7 +133,7 @@ def attempt(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever that is. Raises Refused when there is no such program."""
     try:
-        return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=directory, env=environment, check=False, **AS_TEXT)
     except FileNotFoundError as error:
         raise Refused(f"{command[0]} is not here: install it") from error
 
@@ -139,7 +146,7 @@ def ask(*arguments: str) -> str:
 
 def follow_up(*command: str) -> None:
     """Run what mends generated files after a change. What fails is told, and the change stands."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, check=False, **AS_TEXT)
     if done.returncode:
         failed = " ".join(command)
         say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
@@ -158,6 +165,17 @@ def lock() -> None:
     locking = (uv, "lock", "--quiet", "--python", sys.executable)
     if attempt(*locking, "--offline").returncode:
         follow_up(*locking)
+
+
+def answer(question: str) -> str:
+    """Return what the person at the terminal says, without blanks around it; "" for Ctrl-D, or where nobody is."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return input(question).strip()
+    except EOFError:
+        say("")  # what is said next begins a line
+        return ""
 
 
 def say(line: str) -> None:

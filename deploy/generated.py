@@ -48,8 +48,9 @@ def _put(name: str, text: str | None) -> None:
 
 def _show(commit: str, name: str) -> str | None:
     """Return a file's text in a commit; None where it has none, as a picture."""
+    done = attempt("git", "show", f"{commit}:{name}")
     try:
-        done = attempt("git", "show", f"{commit}:{name}")
-    except UnicodeDecodeError:
+        done.stdout.encode()
+    except UnicodeEncodeError:
         return None
     return done.stdout if done.returncode == 0 else None

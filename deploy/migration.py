@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
-from deploy.clone import ROOT, Refused, attempt, command, say  # after the path above
+from deploy.clone import ROOT, Refused, answer, attempt, command, say  # after the path above
 
 GOOD_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 VERSIONS = ROOT / "migrations" / "versions"
@@ -125,10 +125,9 @@ def body(source: str, function: str) -> str:
 
 
 def ask(changes: list[str]) -> str:
-    if not sys.stdin.isatty():
-        return ""
-    say(f"This migration does more than add: {', '.join(changes)}.")
-    return input("What stops working for the code that runs now? (nothing, if that code does without) ").strip()
+    if sys.stdin.isatty():
+        say(f"This migration does more than add: {', '.join(changes)}.")
+    return answer("What stops working for the code that runs now? (nothing, if that code does without) ")
 
 
 def say_what_breaks(written: Path, changes: list[str], breaking: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.clone import ROOT, TEMPLATE_DOCS, Refused, attempt, project_name, run
+from deploy.clone import AS_TEXT, ROOT, TEMPLATE_DOCS, Refused, attempt, project_name, run
 from deploy.origin import Origin
 
 # What a clone counts by itself: its own stands in both versions of the template, so that no update changes it.
@@ -72,9 +72,8 @@ def _apply(tree: Path, tool: str, *arguments: str) -> None:
         cwd=tree,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         check=False,
+        **AS_TEXT,
     )
     if done.returncode:
         raise Refused(f"the template's own {tool} failed: {done.stderr.strip() or done.stdout.strip()}")

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from deploy.clone import (  # after the path above
     ROOT,
     Refused,
+    answer,
     command,
     follow_up,
     lock,
@@ -90,8 +91,8 @@ def take_database_back(removal: Removal, choice: str) -> bool:
     if not (ROOT / ".data" / "postgres").exists() or not removal.revisions:
         return False
     if choice == "ask" and sys.stdin.isatty():
-        answer = input("Drop the sample's tables, and what is in them, from the development database in .data? [y/N] ")
-        choice = "downgrade" if answer.strip().lower() in {"y", "yes"} else "keep"
+        said = answer("Drop the sample's tables, and what is in them, from the development database in .data? [y/N] ")
+        choice = "downgrade" if said.lower() in {"y", "yes"} else "keep"
     if choice != "downgrade":
         return True
     if removal.later:

@@ -19,6 +19,7 @@ from deploy.clone import (  # after the path above
     ROOT,
     TEMPLATE_DOCS,
     Refused,
+    answer,
     command,
     follow_up,
     project_name,
@@ -87,14 +88,14 @@ def main() -> None:
     old, new = project_name(), given.name
     refuse_bad(new)
     holder = given.holder.strip()
-    if not holder.isprintable():
-        raise Refused(f"the holder is one line of LICENSE, and not {holder!r}")
+    refuse_bad_holder(holder)
     need_clone_to_record()  # first: one that was interrupted is not taken for done
     if old == new and (not holder or holds(holder)):
         say(f"it is called {new} already: nothing to do")
         return
     refuse_taken(new, old)
-    holder = holder or ask_holder()
+    holder = holder or answer("Who holds the copyright of what you add? (nothing leaves LICENSE as it is) ")
+    refuse_bad_holder(holder)
     replace(old, new)
     move_files(old, new)
     first_time = not (ROOT / TEMPLATE_DOCS / "README.md").exists()
@@ -119,6 +120,11 @@ def refuse_bad(name: str) -> None:
             f"{name!r} cannot be the name of a project, a chart and an image: use lower-case letters, digits and "
             f"single hyphens between them, a letter first, at most {LONGEST} characters"
         )
+
+
+def refuse_bad_holder(holder: str) -> None:
+    if not holder.isprintable():  # as an arrow key is not
+        raise Refused(f"the holder is one line of LICENSE, and not {holder!r}")
 
 
 def refuse_taken(name: str, old: str) -> None:
@@ -168,10 +174,10 @@ def make_pages_own(title: str) -> None:
     (ROOT / TEMPLATE_DOCS).mkdir(exist_ok=True)
     for document in [name for name in tracked() if name.endswith(".md")]:
         target = kept.get(document, document)
-        text = (ROOT / document).read_text()
+        text = (ROOT / document).read_text(errors="surrogateescape")  # yours may be in another encoding
         mended = LINK.sub(lambda link, a=document, b=target: mend(link, a, b, kept), text)
         if mended != text or target != document:
-            (ROOT / target).write_text(mended)
+            (ROOT / target).write_text(mended, errors="surrogateescape")
     for name in OWN:
         (ROOT / name).write_text((PAGES / f"{name}.in").read_text().replace("{title}", title))
 
@@ -193,12 +199,6 @@ def mend(link: re.Match[str], document: str, target: str, moved: dict[str, str])
 
 def holds(holder: str) -> bool:
     return f" {holder}\n" in (ROOT / "LICENSE").read_text()
-
-
-def ask_holder() -> str:
-    if not sys.stdin.isatty():
-        return ""
-    return input("Who holds the copyright of what you add? (nothing leaves LICENSE as it is) ").strip()
 
 
 def add_holder(holder: str) -> None:

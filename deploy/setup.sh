@@ -33,6 +33,9 @@ fi
 # Programs in .venv name the place that they were made for: in a folder that was moved they are made anew, from uv's cache.
 place=.venv/made-for
 if [ -f "$place" ] && [ "$(cat "$place")" != "$(pwd -P)" ]; then
+	for part in .venv/* .venv/.[!.]*; do # what says so last: a removal that is interrupted is gone on with
+		[ "$part" = "$place" ] || rm -rf "$part"
+	done
 	rm -rf .venv
 fi
 

@@ -1,6 +1,7 @@
 """`make rename`: a clone gets its own name wherever outsiders see one, and stays clean, whole and green."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -136,6 +137,16 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
 
     assert (done.returncode, git(clone, "status", "--porcelain")) == (1, "?? notes.txt\n")
     assert "commit or stash first" in done.stderr
+
+
+def test_your_own_document_may_be_in_another_encoding_as_may_its_name(clone: Path) -> None:
+    mine = clone / os.fsdecode(b"caf\xe9.md")
+    mine.write_bytes(b"A caf\xe9: [read](CHANGELOG.md)\n")
+    commit(clone)
+    done = run_in(clone, *RENAME, "shop")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert mine.read_bytes() == b"A caf\xe9: [read](service/platform/docs/CHANGELOG.md)\n"
 
 
 def test_one_that_was_interrupted_is_not_taken_for_done(clone: Path) -> None:

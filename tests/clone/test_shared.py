@@ -1,6 +1,7 @@
 """What the commands of a clone's life share: the lock file, and how they end."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,29 @@ def test_a_reader_that_has_left_ends_no_command_half_way() -> None:
 
     told = ["worked", "done, but the output cannot be written: Broken pipe"]
     assert (done.returncode, done.stderr.splitlines()) == (1, told)
+
+
+@pytest.mark.parametrize(("typed", "heard"), [(b"\x04", ""), (b" mine \n", "mine")])
+def test_the_end_of_what_is_typed_is_no_answer(typed: bytes, heard: str) -> None:
+    ours, theirs = pty.openpty()
+    work = "lambda: print(repr(answer('Which? ')), file=sys.stderr)"
+    script = f"import sys; from deploy.clone import answer, command; command({work}, changes=False)"
+    os.write(ours, typed)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+    )
+    os.close(ours)
+    os.close(theirs)
+
+    assert (done.returncode, done.stderr) == (0, f"{heard!r}\n")
+
+
+def test_a_file_s_name_that_is_no_text_ends_no_command() -> None:
+    work = "lambda: say(run('printf', r'caf\\351'))"
+    script = f"from deploy.clone import command, run, say; command({work}, changes=False)"
+    done = run_in(ROOT, "python", "-c", script)
+
+    assert (done.stdout, done.stderr) == ("caf\\udce9\n", "")
 
 
 def test_no_migration_is_left_of_what_is_interrupted_after_it_was_written(tmp_path: Path) -> None:

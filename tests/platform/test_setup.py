@@ -111,6 +111,28 @@ def test_in_a_folder_that_was_moved_all_programs_are_made_anew(tmp_path: Path) -
     assert not (after / ".venv" / "bin" / "alembic").exists()
 
 
+def test_in_a_folder_that_was_moved_a_removal_that_was_interrupted_is_gone_on_with(tmp_path: Path) -> None:
+    before, after, programs = tmp_path / "before", tmp_path / "after", tmp_path / "programs"
+    for folder in (before, programs):
+        folder.mkdir()
+    set_up(before)
+    (before / ".venv" / "bin" / "alembic").touch()
+    (before / ".venv" / ".lock").touch()
+    before.rename(after)
+    killed = programs / "rm"  # it has removed all that it was told to but for one folder, as it was killed in that
+    killed.write_text(
+        f'#!/bin/sh\nmv .venv/bin bin\n{shutil.which("rm")} "$@"\nmkdir -p .venv; mv bin .venv\nkill -9 $PPID\n'
+    )
+    killed.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up(after, PATH=f"{programs}:{after}:{os.environ['PATH']}")
+    left = (after / ".venv" / "bin" / "alembic").exists()
+    set_up(after)
+
+    assert left
+    assert not (after / ".venv" / "bin" / "alembic").exists()
+
+
 @pytest.mark.parametrize("home", ["/proc/none", ""])
 def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: str) -> None:
     said = set_up(tmp_path, HOME=home, UV_CACHE_DIR="", XDG_CACHE_HOME="")

@@ -81,7 +81,7 @@ class Address:
 
     @classmethod
     def _make(cls, url: SecretStr, settings: PlatformSettings, options: Mapping[str, str], *, prepares: bool) -> Self:
-        arguments = _connect_arguments(make_url(url.get_secret_value()))
+        arguments = connect_arguments(make_url(url.get_secret_value()))
         parameters = DEFAULTS | {name: str(value) for name, value in arguments.items()}
         parameters["client_encoding"] = ENCODING
         if prepares:  # past every pooler
@@ -123,7 +123,8 @@ def _given(url: SecretStr | None) -> SecretStr:
     return url
 
 
-def _connect_arguments(url: URL) -> dict[str, Any]:
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Return what libpq is told for an address."""
     dialect: Any = PGDialect_psycopg  # it knows several hosts in one URL; its constructor has no types
     _, arguments = dialect().create_connect_args(url)
     return dict(arguments)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from service.platform.database.address import connect_arguments
 from service.platform.database.embedded import DataUnusable, Embedded, open_embedded
 
 DATA = Path(".data")
@@ -42,6 +43,13 @@ def anew(data: Path) -> str:
 
 
 def for_psql(url: str) -> str:
-    """Return an address in the form that psql takes, without its password: psql asks, or reads ~/.pgpass."""
-    shown = make_url(url).set(drivername="postgresql")._replace(password=None)
-    return shown.render_as_string(hide_password=False).replace("+", "%20")  # libpq takes a plus as it is
+    """Return an address in the form that psql takes, without a password: psql asks, or reads ~/.pgpass.
+
+    Hosts with a port each, which only SQLAlchemy reads, become a list of hosts and one of ports.
+    """
+    given = make_url(url)
+    arguments = connect_arguments(given) if "host" in given.query else {}
+    places = {name: arguments[name] for name in ("host", "port") if str(arguments.get(name, "")).strip(",")}
+    secret = [name for name in given.query if "password" in name]
+    shown = given.set(drivername="postgresql").update_query_dict(places).difference_update_query(secret)
+    return shown._replace(password=None).render_as_string(hide_password=False).replace("+", "%20")  # a plus is a plus

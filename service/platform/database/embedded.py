@@ -106,7 +106,7 @@ def running_url(data: Path) -> str | None:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None  # nobody holds it
     with suppress(OSError):
-        lines = (data / "postmaster.pid").read_text().splitlines()
+        lines = _state(data / "postmaster.pid")
         if len(lines) >= 8 and lines[7].strip() == "ready":
             return _url(Path(lines[4]), lines[3])
     return None
@@ -147,9 +147,9 @@ def _acquire(lock: IO[str], data: Path) -> None:
 def _socket_directory(data: Path) -> Iterator[Path]:
     """Yield where the socket goes: the data directory, which is ours alone, unless its path is too long for that.
 
-    Nor may it hold a comma, which parts one directory from the next.
+    Nor may it hold a comma, which parts one directory from the next, or bytes that are no text, as an address is.
     """
-    if _is_short(data) and "," not in str(data):
+    if _is_short(data) and "," not in str(data) and _is_text(data):
         yield data
         return
     for place in (tempfile.gettempdir(), *SHORT_PLACES):  # the first may be as long: TMPDIR names it
@@ -163,6 +163,12 @@ def _socket_directory(data: Path) -> Iterator[Path]:
 
 def _is_short(directory: Path) -> bool:
     return len(os.fsencode(directory)) + len(SOCKET_NAME) <= MAX_SOCKET_PATH
+
+
+def _is_text(directory: Path) -> bool:
+    with suppress(UnicodeEncodeError):
+        return bool(str(directory).encode())
+    return False
 
 
 def _make_place(data: Path) -> None:
@@ -237,9 +243,14 @@ def _wait_ready(process: subprocess.Popen[bytes], data: Path) -> None:
 def _is_ready(pid: int, pidfile: Path) -> bool:
     """Read the file in which the server writes its state on line 8, as `pg_ctl --wait` does."""
     with suppress(OSError):
-        lines = pidfile.read_text().splitlines()
+        lines = _state(pidfile)
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
     return False
+
+
+def _state(pidfile: Path) -> list[str]:
+    """Return the lines of the file; the second is the directory, which may be no text."""
+    return pidfile.read_text(errors="surrogateescape").split("\n")
 
 
 def _last_words(data: Path) -> str:

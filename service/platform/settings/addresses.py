@@ -1,7 +1,7 @@
 """What an address in a setting may be, checked whole: nothing that was given is dropped, and nothing can never match.
 
 Pure. Each function returns the address as it is compared or used, or raises ValueError with words that follow the
-variable's name; a password is in none of them.
+variable's name and may repeat the text; words.py takes a password out of it.
 """
 
 import ipaddress

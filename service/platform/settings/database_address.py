@@ -88,10 +88,11 @@ def _check_hosts(arguments: Mapping[str, str]) -> None:
     if len(ports) not in {1, len(hosts)}:
         raise ValueError(f"names {len(hosts)} hosts and {len(ports)} ports")
     for host in hosts:
+        if host.startswith(("/", "@")):  # those are sockets in the file system, and a folder may be called as it likes
+            continue
         if " " in host or ("%" in host and ":" not in host):  # an IPv6 address may name its interface
             raise ValueError(f"{host!r} is no host; separate several by commas")
-        if not host.startswith(("/", "@")):  # those are sockets in the file system
-            _look_up_able(host)
+        _look_up_able(host)
 
 
 def _look_up_able(host: str) -> None:

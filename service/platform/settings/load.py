@@ -6,12 +6,14 @@ Raises SettingsError with every problem at once, a line each: wrong values, and 
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
+from dotenv.variables import Variable, parse_variables
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -23,6 +25,7 @@ from service.platform.settings.secrets import MARK, SecretUnreadable, read_secre
 from service.platform.settings.words import nearest, sentence, shown
 
 ENV_FILE = ".env"
+WHERE_ELSE = "a value that has that itself belongs into the environment or a file of secrets"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"  # says where settings come from, and so is not one itself
 
 # What libpq says to the server in the name of a session, after and so above all that it is told by its caller: in
@@ -128,7 +131,7 @@ class Catalogue:
         return sentence(name, self.find(name).info, detail)
 
     def _misspelt(self, name: str) -> str | None:
-        return None if name in self._by_variable else nearest(name, self._by_variable)
+        return None if name in self._by_variable else nearest(name, (*self._by_variable, SECRETS_DIR))
 
 
 def effective(settings: PlatformSettings, origins: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -150,8 +153,9 @@ def traces_wanted() -> bool:
 
 
 def _secrets_directory() -> str | None:
-    """Return where the files of secrets are, as the environment or `.env` says."""
-    return os.environ.get(SECRETS_DIR) or dotenv_values(ENV_FILE).get(SECRETS_DIR) or None
+    """Return where the files of secrets are, as the environment or `.env` says, in whatever case, as settings are."""
+    given = chain(os.environ.items(), dotenv_values(ENV_FILE).items())
+    return next((value for name, value in given if value and name.upper() == SECRETS_DIR), None)
 
 
 def _unread_variables() -> Iterator[str]:
@@ -179,11 +183,22 @@ def _unread_lines() -> Iterator[str]:
     else:
         if text.startswith(MARK):
             yield f"{ENV_FILE}:1: begins with a byte order mark, as a part of the first name; save the file without it"
+        known = set(os.environ)
         for binding in parse_stream(io.StringIO(text)):
+            read = binding.original.string
+            line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
             if binding.error:
-                read = binding.original.string
-                line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
                 yield f"{ENV_FILE}:{line}: cannot be read; write NAME=value, and close each quote"
+            elif (key := binding.key or "").upper().startswith(PREFIX) and _loses(binding.value or "", known):
+                # not which name, as that may be a part of a password
+                yield f"{ENV_FILE}:{line}: {key.upper()} holds the ${{}} of a name that is set nowhere; {WHERE_ELSE}"
+            known.add(binding.key or "")
+
+
+def _loses(value: str, known: Container[str]) -> bool:
+    """Return whether a value of `.env` refers to a name without value and default, which would be left out."""
+    parts = parse_variables(value)
+    return any(isinstance(part, Variable) and part.default is None and part.name not in known for part in parts)
 
 
 def _unread_secrets() -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Settings in words: ranges, values as they may be shown, the nearest name. Pure; knows no setting by name."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
@@ -13,6 +14,8 @@ from service.platform.settings.types import ADDRESS, SecretURL
 
 # A name is taken for a misspelt setting within one edit, and one more for each so many letters.
 SHORTEST, LETTERS_FOR_ONE_MORE, MOST = 4, 9, 3
+# What stands before the host of an address: such a one may be given to a setting that takes none, by mistake.
+_PASSWORD = re.compile(r"(?s)^(\s*[\w+.-]+://|[^@:]*:).*@")
 
 
 def is_secret(info: FieldInfo) -> bool:
@@ -86,11 +89,13 @@ def shown(value: object) -> str:
 
 
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:
-    """Return one line: the variable, its value unless it is a secret, and what it may be."""
+    """Return one line: the variable, its value unless it is a secret, without a password in it, and what it may be."""
     if error["type"] == "missing":
         return f"{variable}: must be set ({describe_range(info)})"
-    value = "" if is_secret(info) else f"{error['input']!r} "
-    return f"{variable}: {value}{error['msg'] if error['type'] == ADDRESS else f'must be {describe_range(info)}'}"
+    given = error["input"]
+    value = "" if is_secret(info) else f"{given!r} "
+    told = f"{variable}: {value}{error['msg'] if error['type'] == ADDRESS else f'must be {describe_range(info)}'}"
+    return told.replace(repr(given), repr(_PASSWORD.sub(r"\1***@", given))) if isinstance(given, str) else told
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -21,6 +21,7 @@ NO_ANSWER, WRONG = 1, 2  # exit codes
 SENDABLE = "a request holds ASCII without blanks"
 _FIRST = ("version", "revision", "phase", "started", "schema", "python", "versions")
 _DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE = re.compile(r"(?P<margin>[ │├└─]*)(?P<what>.*?)(?P<doing>  \[.*\])?")
 
 
@@ -63,7 +64,7 @@ def ours(where: str) -> Iterator[None]:
     """Raise AskError for an answer in which something is not what this service's listener says."""
     try:
         yield
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise AskError(f"{where} answers something else: is that the management listener?") from error
 
 
@@ -80,12 +81,12 @@ async def facts(url: str) -> str:
             rows += [(prefix + name, part) for name, part in value.items() if name != NAME]
         else:
             rows.append((key, value))
-    return "\n".join(f"{name:<18} {value}" for name, value in rows)
+    return plain("\n".join(f"{name:<18} {value}" for name, value in rows))
 
 
 async def tree(url: str, *, colours: bool) -> str:
     """Return /tasks; with colours the tasks stand out, and what they work for."""
-    text = await ask(url, "/tasks", accept="text/plain")
+    text = plain(await ask(url, "/tasks", accept="text/plain"))
     return "\n".join(map(paint, text.splitlines())) if colours else text
 
 
@@ -97,6 +98,11 @@ async def level(url: str, change: tuple[str, float] | None = None) -> str:
         if document.get("seconds_left") is None:
             return f"{document['level']}, as usual"
         return f"{document['level']} for {document['seconds_left']:.0f} s more, then {document['usual']} again"
+
+
+def plain(text: str) -> str:
+    """Return a text with its control characters escaped but for line ends and tabs: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def paint(line: str) -> str:
@@ -141,11 +147,11 @@ def parse(url: str) -> SplitResult:
 def _detail(answer: Answer) -> str:
     try:
         detail = str(json.loads(answer.body)["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         detail = answer.body[:200].decode(errors="replace")
     if answer.status == 404 and not detail.startswith("there is no "):  # not a thing is missing, but the page
         return "no such page; the management listener is wanted, such as http://127.0.0.1:9000"
-    return detail
+    return plain(detail)
 
 
 def reason(error: BaseException) -> str:

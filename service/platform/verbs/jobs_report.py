@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from service.platform.verbs.inspect import ask_json, ours
+from service.platform.verbs.inspect import ask_json, ours, plain
 
 _COLUMNS = ("id", "kind", "state", "failures", "run_at", "error")
 _WIDEST = 60  # characters of an error in a list
@@ -35,7 +35,7 @@ async def one(url: str, id: int, change: str) -> str:  # noqa: A002  what the ar
     with ours(url + path):
         found["id"]
     lines = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in found.items()]
-    return "\n".join(f"{name:<13} {value}" for name, value in lines)
+    return plain("\n".join(f"{name:<13} {value}" for name, value in lines))
 
 
 async def dead_ones(url: str, query: str, change: str) -> str:
@@ -48,4 +48,4 @@ async def dead_ones(url: str, query: str, change: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows))
+    return plain("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)))

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from service.platform.database import EmbeddedUnavailable, open_embedded
+from service.platform.database.embedded import running_url
 from service.platform.database.launch import find_binaries, reason
 from service.platform.testing.own_server import free_port
 from service.platform.testing.processes import PATIENCE, descendants
@@ -149,6 +150,14 @@ def test_a_temporary_directory_that_is_as_long_is_none_either(directory: Path) -
 def test_a_comma_in_the_path_is_no_obstacle(directory: Path) -> None:
     """It parts directories of sockets to the server, and hosts to its clients."""
     with open_embedded(directory / "mine, and yours" / "postgres", durable=False) as server:
+        assert answers(server.url)
+
+
+def test_a_path_that_is_no_text_is_no_obstacle(directory: Path) -> None:
+    """An address is text, and so is what the server's own file is read as."""
+    data = directory / os.fsdecode(b"caf\xe9") / "postgres"
+    with open_embedded(data, durable=False) as server:
+        assert running_url(data) == server.url
         assert answers(server.url)
 
 

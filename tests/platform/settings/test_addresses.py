@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from service.platform.database.address import Address
+from service.platform.database.development import for_psql
 from service.platform.settings import PlatformSettings
 from service.platform.settings.addresses import host_name, origin
 from service.platform.settings.database_address import database_url
@@ -57,6 +58,7 @@ def test_what_libpq_would_drop_or_refuse_later_is_refused(url: str, said: str) -
         "postgres://host/name",
         "postgresql://user:p%40ss%2Fw%3Ard@[::1]:6543/name?sslmode=verify-full&connect_timeout=3",
         "postgresql://me@/db?host=/run/postgresql",
+        "postgresql://me@/db?host=/home/me/my%20shop/100%25/.data",
         "postgresql://me@/db?host=a,b&port=1,2",
         "postgresql://me@/db?host=a:1&host=b:2&target_session_attrs=read-write",
         "postgresql://host/db?options=-c%20search_path%3Dx&application_name=a%20b",
@@ -64,6 +66,25 @@ def test_what_libpq_would_drop_or_refuse_later_is_refused(url: str, said: str) -
 )
 def test_what_libpq_takes_is_taken(url: str) -> None:
     assert database_url(url).get_backend_name() == "postgresql"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports"),
+    [
+        ("postgresql://me:hunter2@/db?host=a:1&host=b:2", "a,b", "1,2"),
+        ("postgresql://me@/db?host=a:1&password=hunter2&sslpassword=hunter2", "a", "1"),
+        ("postgresql://me@/db?host=a&host=b", "a,b", None),
+        ("postgresql://me@/db?host=a,b&port=1,2", "a,b", "1,2"),
+        ("postgresql://me:hunter2@a:1/db", "a", "1"),
+        ("postgresql://me@/db?host=/home/me/my%20shop/1+1/100%25/.data&port=1", "/home/me/my shop/1 1/100%/.data", "1"),
+    ],
+)
+def test_psql_is_led_to_the_same_places_and_told_no_password(url: str, hosts: str, ports: str | None) -> None:
+    told = for_psql(database_url(url).render_as_string(hide_password=False))
+    read = conninfo_to_dict(told)
+
+    assert "hunter2" not in told
+    assert (read["host"], read.get("port"), read["user"], read["dbname"]) == (hosts, ports, "me", "db")
 
 
 @settings(deadline=None)

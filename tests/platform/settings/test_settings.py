@@ -139,10 +139,40 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
             "SERVICE_AUTH_SCOPES: 'profile' must hold openid, without which a provider does not say who signed in",
         ),
         ("SERVICE_SECRETS_DIR", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
+        ("service_secrets_dir", "/nowhere", "SERVICE_SECRETS_DIR: '/nowhere' is not a directory"),
+        ("SERVICE_SECRET_DIR", "/", "SERVICE_SECRET_DIR: no such setting; did you mean SERVICE_SECRETS_DIR?"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
     assert problems(monkeypatch, **{name: value}) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_BIND", "postgresql://me:hunter2@host/db"),
+        ("SERVICE_MAX_REQUESTS", "me:hunter2@host"),
+        ("SERVICE_LOG_LEVEL", "https://hunter2@host"),
+        ("SERVICE_ALLOWED_ORIGINS", "https://example.org,https://me:hun/hunter2@host"),
+        ("SERVICE_ALLOWED_HOSTS", "https://me:hunter2@host"),
+        ("SERVICE_ALLOWED_HOSTS", "me:'hunter2@host"),
+        ("SERVICE_AUTH_ISSUER", "https://me:hunter2@host"),
+        ("SERVICE_AUTH_JWKS_URL", "https://me:hunter2@ho@st"),
+        ("SERVICE_TRUSTED_PROXIES", "http://me:hunter2@host"),
+    ],
+)
+def test_a_password_in_a_wrong_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    (problem,) = problems(monkeypatch, **{name: value})
+
+    assert problem.startswith(f"{name}: '")
+    assert "***@" in problem
+    assert "hunter2" not in problem
+
+
+def test_what_is_no_address_is_repeated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = problems(monkeypatch, SERVICE_LOG_LEVEL="ops@example.org")
+
+    assert problem.startswith("SERVICE_LOG_LEVEL: 'ops@example.org' must be")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +269,16 @@ def test_an_unknown_name_that_resembles_nothing_is_only_a_warning(monkeypatch: p
             ".env:1: begins with a byte order mark, as a part of the first name; save the file without it",
         ),
         (b"\nSERVICE_REVISION='open\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
+        (
+            b"SERVICE_DATABASE_URL='postgresql://me:a${hunter2}b@host/db'\n",
+            ".env:1: SERVICE_DATABASE_URL holds the ${} of a name that is set nowhere; a value that has that itself "
+            "belongs into the environment or a file of secrets",
+        ),
+        (
+            b"service_revision=${LATER}\nLATER=a\n",
+            ".env:1: SERVICE_REVISION holds the ${} of a name that is set nowhere; a value that has that itself "
+            "belongs into the environment or a file of secrets",
+        ),
         (b"SERVICE_REVISION=a\nnonsense here\n", ".env:2: cannot be read; write NAME=value, and close each quote"),
     ],
 )
@@ -248,6 +288,13 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
     Path(".env").write_bytes(bytes_)
 
     assert problems(monkeypatch) == [problem]
+
+
+def test_what_a_file_refers_to_is_what_is_meant_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PART", "1")
+    Path(".env").write_text("BEFORE=2\nSERVICE_REVISION=a$b-${PART}-${BEFORE}-${ABSENT:-3}\nOTHER=${ABSENT}\n")
+
+    assert PLATFORM.load()[0].revision == "a$b-1-2-3"
 
 
 def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
 """`service jobs` with words that no job is called by; tests/platform/jobs has it with a service."""
 
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -14,3 +18,41 @@ def test_a_kind_that_is_no_text_is_asked_for_like_any(tmp_path: Path, verb: str)
     done = run_to_end(tmp_path, "jobs", "--url", url, verb, "--kind", "\udcff")
 
     assert (done.returncode, done.stderr) == (1, f"{url} does not answer: Connection refused\n")
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Answers as a management listener does, of a job whose error quotes what somebody sent."""
+
+    def do_GET(self) -> None:
+        job = {"id": 1, "kind": "charge", "error": "one\x1b[2J\x1b]0;two\x07\r\x9bthree\n\tfour"}
+        answers = {"/info": "[" * 100_000, "/jobs/1": json.dumps(job)}
+        body = answers.get(self.path, json.dumps({"jobs": [job]})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("verb", [("list",), ("show", "1")])
+def test_an_error_s_words_cannot_command_a_terminal(tmp_path: Path, listener: str, verb: tuple[str, ...]) -> None:
+    done = run_to_end(tmp_path, "jobs", "--url", listener, *verb)
+
+    assert r"one\x1b[2J\x1b]0;two\x07\x0d\x9bthree" in done.stdout
+    assert "\tfour" in done.stdout
+
+
+def test_an_answer_that_is_too_deep_is_none_of_ours(tmp_path: Path, listener: str) -> None:
+    done = run_to_end(tmp_path, "info", listener)
+
+    told = f"{listener}/info answers something else: is that the management listener?\n"
+    assert (done.returncode, done.stderr) == (1, told)

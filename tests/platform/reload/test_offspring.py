@@ -1,14 +1,18 @@
-"""What a parent says to a child arrives message by message, however much it is."""
+"""What a parent says to a child arrives message by message, and its end is noticed whatever it leaves behind."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
+from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from service.platform.reload.channel import Message
-from service.platform.reload.offspring import Offspring
+from service.platform.reload.offspring import Offspring, start
 
 
 async def test_what_is_said_beside_a_long_message_comes_behind_it() -> None:
@@ -30,3 +34,40 @@ async def test_what_is_said_beside_a_long_message_comes_behind_it() -> None:
             await trio.to_thread.run_sync(read)
 
     assert [list(message) for message in heard] == [["load"], ["takes_over"]]
+
+
+FORKS = """
+import os
+import signal
+
+if not os.fork():
+    with open(os.environ["FORKED"] + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(file.name, os.environ["FORKED"])
+    signal.pause()
+"""
+
+
+async def test_the_end_of_a_child_is_noticed_while_a_process_that_it_forked_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pool of processes does that nobody shuts down: a fork has whatever was open."""
+    (tmp_path / "a_package_that_forks.py").write_text(FORKS)
+    forked = tmp_path / "forked"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("FORKED", str(forked))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            child = start(["dev"])
+            nursery.start_soon(child.run, {}, trio.Lock())
+            await child.say({"load": ["a_package_that_forks"]})
+            while not forked.exists():  # noqa: ASYNC110  another process makes it
+                await trio.sleep(0.01)
+            try:
+                child.signal(signal.SIGKILL)
+                with trio.move_on_after(10):
+                    await child.ended.wait()
+                assert child.ended.is_set()
+            finally:
+                os.kill(int(forked.read_text()), signal.SIGKILL)
+    assert child.code == 128 + signal.SIGKILL

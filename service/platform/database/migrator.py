@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import structlog
@@ -158,7 +158,7 @@ def _held(guard: psycopg.Connection, worker: psycopg.Connection) -> Iterator[Non
             except psycopg.Error as error:
                 lost.append(f"the connection that keeps other runners out was lost: {flat(error)}")
         if lost and not over.is_set():
-            line.shutdown(socket.SHUT_RDWR)
+            _cut(line)
 
     with _line_of(worker) as line, _line_of(guard) as own:
         looks = threading.Thread(target=look, name="lock of the migrations", daemon=True)
@@ -173,13 +173,18 @@ def _held(guard: psycopg.Connection, worker: psycopg.Connection) -> Iterator[Non
             over.set()
             looks.join(LEAVE_LOOK)
             if looks.is_alive():  # it waits for an answer, which nobody needs any more
-                own.shutdown(socket.SHUT_RDWR)
+                _cut(own)
                 looks.join()
 
 
 def _line_of(connection: psycopg.Connection) -> socket.socket:
     """Return its socket once more, to be closed apart."""
     return socket.socket(fileno=os.dup(connection.fileno()))
+
+
+def _cut(line: socket.socket) -> None:
+    with suppress(OSError):  # one that was reset is cut already
+        line.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -190,7 +195,7 @@ def _answering(connection: psycopg.Connection) -> Iterator[None]:
     """
     with _line_of(connection) as line:
         begun = time.monotonic()
-        cut = threading.Timer(ANSWER_LIMIT, line.shutdown, [socket.SHUT_RDWR])
+        cut = threading.Timer(ANSWER_LIMIT, _cut, [line])
         cut.start()
         try:
             yield

@@ -68,6 +68,8 @@ def end_at_signals() -> None:
         signal.signal(number, end)
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)  # asked for the tasks too early: there are none
     signal.signal(signal.SIGUSR2, lambda _number, _frame: None)  # means nothing here, and its default is a kill
+    # Whoever started us may wait for its own with these blocked, which is inherited: we would hear none before SIGKILL.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*ending_signals(), signal.SIGUSR1])
 
 
 def end_at_no_more() -> None:

@@ -62,10 +62,11 @@ class Offspring:
                 self.signal(signal.SIGKILL)
 
     async def run(self, answers: dict[str, Answer], terminal: trio.Lock) -> None:
-        """Answer what it asks until it has ended."""
-        await self._converse(answers, terminal)
-        while self.process.poll() is None:  # noqa: ASYNC110  its end of the line has closed: it is about to be gone
-            await trio.sleep(0.005)
+        """Answer what it asks until it has ended: what it has forked may live on, and has its end of the line, too."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._converse, answers, terminal)
+            await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
+            nursery.cancel_scope.cancel()
         self.line.close()
         self.ended.set()
 

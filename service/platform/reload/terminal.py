@@ -28,7 +28,10 @@ async def end_without_terminal() -> None:
 
 @contextlib.contextmanager
 def tidy_terminal() -> Iterator[None]:
-    """Leave the terminal as it was found: a child that is killed at a prompt leaves it without echo."""
+    """Leave the terminal as it was found: a child that is killed at a prompt leaves it without echo.
+
+    In the background it is not touched: another has it by then, and the kernel stops whoever sets it (SIGTTOU).
+    """
     if not sys.stdin.isatty():
         yield
         return
@@ -38,5 +41,13 @@ def tidy_terminal() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        if not _in_background():
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except OSError:  # it is gone, or not the terminal that our session has, which stops nobody
+        return False

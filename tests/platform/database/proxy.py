@@ -1,5 +1,7 @@
 """A small TCP proxy before PostgreSQL: it can lead elsewhere, refuse, fall silent, break a line, and change a word."""
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +42,12 @@ class Proxy:
         for scope in self._lines:
             scope.cancel()
 
+    def reset(self) -> None:
+        """Break all lines that have met the server, as a firewall does that forgets them: with a RST."""
+        for line in self._muted:
+            line.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            line.scope.cancel()
+
     def mute(self) -> None:
         """Swallow from now on what is said on the lines that there are; they stay open."""
         for line in self._muted:
@@ -59,7 +67,7 @@ class Proxy:
 
     async def serve(self, client: trio.SocketStream) -> None:
         with trio.CancelScope() as scope:
-            line = _Line(scope)
+            line = _Line(scope, client)
             self._lines.add(scope)
             with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 if self.silent:
@@ -105,6 +113,7 @@ class Proxy:
 @dataclass(eq=False)
 class _Line:
     scope: trio.CancelScope
+    client: trio.SocketStream
     mute: bool = False  # the client hears nothing more from the server
     deaf: bool = False  # nor does the server from the client
 

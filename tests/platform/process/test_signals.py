@@ -165,3 +165,18 @@ def test_what_was_said_last_is_written() -> None:
     done = subprocess.run([sys.executable, "-E", "-c", said], check=False, capture_output=True, text=True, timeout=30)
 
     assert (done.returncode, done.stdout) == (0, "last words")
+
+
+BLOCKED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+code = "import os, signal; from service.platform.process.start import end_at_signals; end_at_signals(); {}"
+os.execv(sys.executable, [sys.executable, "-c", code.format("os.kill(os.getpid(), signal.SIGTERM); print('deaf')")])
+"""
+
+
+def test_signals_that_whoever_started_it_has_blocked_are_heard() -> None:
+    """As by a supervisor that waits for its own with `sigwait`: what it starts inherits that."""
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (128 + SIGTERM, b"", b"")

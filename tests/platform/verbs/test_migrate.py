@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import trio
 from psycopg.errors import Diagnostic
 
 from service.platform.database.migrate import migrate
-from service.platform.database.migrator import LOCK
+from service.platform.database.migrator import LOCK, open_migrator
 from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import HEAD, waits_for_a_schema
 from service.platform.testing.own_server import OwnServer
@@ -291,6 +292,21 @@ async def test_a_migration_ends_when_the_server_falls_silent(clone: Path, one_se
     assert running.log.read_text() == (
         "migration next failed: PostgreSQL has not answered for 10 s; it may be repeated\n"
     )
+
+
+async def test_lines_that_are_reset_are_told_by_the_migration_alone(one_server: OwnServer) -> None:
+    """Both at once, while a migration's own code runs: there is nothing left to cut, and no traceback of that."""
+    async with open_proxy(one_server.port) as proxy:
+
+        def run() -> None:
+            with open_migrator(settings_for(proxy.url())) as connection:
+                [looks] = [one for one in threading.enumerate() if one.name == "lock of the migrations"]
+                trio.from_thread.run_sync(proxy.reset)
+                looks.join()
+                connection.exec_driver_sql("SELECT 1")
+
+        with trio.fail_after(60), pytest.raises(psycopg.OperationalError, match="keeps other runners out was lost"):
+            await trio.to_thread.run_sync(run)
 
 
 @waits_for_a_schema

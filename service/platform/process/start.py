@@ -70,6 +70,7 @@ def end_at_signals() -> None:
     signal.signal(signal.SIGUSR2, lambda _number, _frame: None)  # means nothing here, and its default is a kill
     # Whoever started us may wait for its own with these blocked, which is inherited: we would hear none before SIGKILL.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [*ending_signals(), signal.SIGUSR1])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # nor how a child of ours ended, where it is ignored: each would be 0
 
 
 def end_at_no_more() -> None:

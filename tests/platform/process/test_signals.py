@@ -180,3 +180,18 @@ def test_signals_that_whoever_started_it_has_blocked_are_heard() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, timeout=60, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (128 + SIGTERM, b"", b"")
+
+
+IGNORED = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+code = "from service.platform.process.start import end_at_signals; end_at_signals(); import subprocess, sys; {}"
+failing = "print(subprocess.run([sys.executable, '-c', 'raise SystemExit(7)']).returncode)"
+os.execv(sys.executable, [sys.executable, "-c", code.format(failing)])
+"""
+
+
+def test_how_a_child_ended_is_known_also_where_whoever_started_it_ignores_that_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"7\n", b"")

@@ -5,7 +5,9 @@ It is a real clone with an environment of its own, which both orders share, as t
 
 import os
 import resource
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +59,22 @@ def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(copy, "config", "user.name", "tests")
     git(copy, "config", "user.email", "tests@example.org")
     hand_on_types(copy)
+    _make_environment(copy)
     return copy
+
+
+def _make_environment(clone: Path) -> None:
+    """Make what the first `make` would, with the bytecode from here: 19 seconds of processor time to compile it anew.
+
+    To whom uv gives a copy of a file, and not a link to it, the bytecode is stale, and compiled all the same.
+    """
+    command = ("sync", "--quiet", "--locked", "--inexact", "--group", "dev", "--group", "helm")
+    own = {"VIRTUAL_ENV": "", "UV_PROJECT_ENVIRONMENT": ".venv", "UV_PYTHON": sys.executable}
+    subprocess.run([UV, *command], cwd=clone, env=os.environ | own, check=True, timeout=600)
+    here, there = (next((root / ".venv").glob("lib/python*/site-packages")) for root in (ROOT, clone))
+    for compiled in here.rglob("__pycache__"):
+        if (there / compiled.relative_to(here)).parent.exists():
+            shutil.copytree(compiled, there / compiled.relative_to(here), dirs_exist_ok=True)
 
 
 @pytest.fixture

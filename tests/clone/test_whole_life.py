@@ -8,8 +8,9 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -54,8 +55,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    git(template.parent, "clone", "--quiet", str(template), str(copy := tmp_path_factory.mktemp("life") / "clone"))
+def clone(template: Path) -> Iterator[Path]:
+    """Yield a clone on the disk, where uv links what is a gigabyte elsewhere."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        yield _clone(template, Path(place) / "clone")
+
+
+def _clone(template: Path, copy: Path) -> Path:
+    git(template.parent, "clone", "--quiet", str(template), str(copy))
     git(copy, "config", "user.name", "tests")
     git(copy, "config", "user.email", "tests@example.org")
     hand_on_types(copy)

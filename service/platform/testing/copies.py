@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.platform.testing.processes import STAND_INS
+from service.platform.testing.throwaway import directory_in_memory
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -74,6 +75,7 @@ def _copy_tracked(to: Path) -> Path:
                     _copy_file(compiled, to)  # else each process compiles it, a quarter of its start
     begin(to)
     commit(to)
+    git(to, "repack", "-a", "-d", "--quiet")  # 26 files to copy instead of 834
     return to
 
 
@@ -148,7 +150,8 @@ def run_in(copy: Path, *command: str, seconds: float = 1200, **environment: str)
     Of pytest each run has a directory of its own for what it leaves: runs that share one tidy up after each other, at
     once, and one that finds no more what it removes has failed.
     """
-    with TemporaryDirectory(ignore_cleanup_errors=True) as left:
+    with directory_in_memory() as memory, TemporaryDirectory(ignore_cleanup_errors=True) as on_disk:
+        left = str(memory or on_disk)
         own = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "", "PYTEST_DEBUG_TEMPROOT": left}
         return subprocess.run(
             [BIN / command[0], *command[1:]],

@@ -27,12 +27,13 @@ python: ## Python with the service's parts and a connection to the development d
 	@$(SETUP) --group embedded
 	@exec .venv/bin/python deploy/console.py python
 
+# Bytecode is kept, as by the set-up: each process of the suite would compile a hundred modules of pytest's plugins anew.
 test: ## [MARKED="not drill"] the whole suite: style, types, drift, architecture, docs, unit and real-process tests
 	@said=$$(git ls-files 2>&1 >/dev/null) || { case $$said in \
 		*safe.directory*) echo "$$said" ;; \
 		*) echo "make test needs git, and a repository here: git init && git add --all" ;; esac; exit 1; }
 	@$(SETUP) --group dev --group helm
-	@exec .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$$MARKED")
+	@exec env -u PYTHONDONTWRITEBYTECODE .venv/bin/pytest $(SIDE_BY_SIDE) $(if $(MARKED),-m "$$MARKED")
 
 test-database: ## a PostgreSQL for tests that stays until Ctrl-C: pytest on one file then takes seconds
 	@$(SETUP) --group dev

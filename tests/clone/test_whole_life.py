@@ -6,8 +6,9 @@ It is a real clone with an environment of its own, which both orders share, as t
 import os
 import resource
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -52,8 +53,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clone(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    git(template.parent, "clone", "--quiet", str(template), str(copy := tmp_path_factory.mktemp("life") / "clone"))
+def clone(template: Path) -> Iterator[Path]:
+    """Yield a clone on the disk, where uv links what is a gigabyte elsewhere."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        yield _clone(template, Path(place) / "clone")
+
+
+def _clone(template: Path, copy: Path) -> Path:
+    git(template.parent, "clone", "--quiet", str(template), str(copy))
     git(copy, "config", "user.name", "tests")
     git(copy, "config", "user.email", "tests@example.org")
     hand_on_types(copy)

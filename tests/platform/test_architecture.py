@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -42,6 +43,7 @@ RESERVED = {
     "trio.open_signal_receiver": {"process", "reload"},
     "trio.run": {"verbs"},
 }
+LAST_OF_RESERVED = {name.rpartition(".")[2] for name in RESERVED}  # a whole name is put together for these alone
 FEATURE_MAY_RUN = "verbs"  # a feature's verbs are clients with a `trio.run` of their own
 
 
@@ -54,13 +56,34 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(source: str) -> Iterator[str]:
-    """Yield what a module imports from modules of the service, and whole modules, by their full names."""
-    for node in ast.walk(ast.parse(source)):
+@dataclass(frozen=True)
+class Said:
+    """What the rules ask of a module's source: its docstring, imports by their full names, and reserved attributes."""
+
+    docstring: str | None
+    imports: tuple[str, ...]
+    reserved: frozenset[str]
+
+
+@cache
+def read(source: str) -> Said:
+    """Parse a source once for all tests: of the service's there are five that look at each."""
+    tree = ast.parse(source)
+    found: list[str] = []
+    reserved: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and node.attr in LAST_OF_RESERVED:
+            reserved.add(ast.unparse(node))
+    return Said(ast.get_docstring(tree), tuple(found), frozenset(reserved & RESERVED.keys()))
+
+
+def imports(source: str) -> tuple[str, ...]:
+    """Return what a module imports from modules of the service, and whole modules, by their full names."""
+    return read(source).imports
 
 
 def room(name: str) -> str:
@@ -173,8 +196,8 @@ def test_the_pages_name_the_layers() -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_reserved_is_used_only_where_it_belongs(path: Path) -> None:
-    uses = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    uses |= set(imports(path.read_text()))
+    said = read(path.read_text())
+    uses = said.reserved | set(said.imports)
     parts = dotted(path).split(".")
     owner = parts[2] if room(dotted(path)) == "platform" and len(parts) > 2 else ""
     if room(dotted(path)).startswith("feature ") and path.stem == FEATURE_MAY_RUN:
@@ -185,9 +208,7 @@ def test_what_is_reserved_is_used_only_where_it_belongs(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_says_what_it_holds(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), (
-        "a module opens with what it holds and what it refuses to hold"
-    )
+    assert read(path.read_text()).docstring, "a module opens with what it holds and what it refuses to hold"
 
 
 def declared() -> set[str]:

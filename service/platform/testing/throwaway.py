@@ -1,4 +1,4 @@
-"""Where the clusters of a run lie: in memory where there is room, as copying a database takes a third there."""
+"""Where the clusters and files of a run lie: in memory where there is room. To copy a database takes a third there."""
 
 import os
 import shutil
@@ -25,6 +25,17 @@ def directory_for_clusters(on_disk: Path) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place)
+
+
+@contextmanager
+def directory_in_memory() -> Iterator[Path | None]:
+    """Yield an empty directory in memory from which programs can be run, or None; it is gone at the end."""
+    place = None if os.statvfs(MEMORY if MEMORY.exists() else "/").f_flag & os.ST_NOEXEC else _in_memory()
+    try:
+        yield place
+    finally:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _in_memory() -> Path | None:

@@ -21,6 +21,7 @@ ENTRY = (
 )
 # What a child gets beyond the bound of its own drain, in seconds, before it is killed.
 MARGIN = 2.0
+LOOK = 0.05  # seconds between two looks whether it has ended
 
 # Answers a question: the message, and a socket to hand over.
 type Answer = Callable[[Message], tuple[Message, socket.socket | None]]
@@ -65,7 +66,8 @@ class Offspring:
         """Answer what it asks until it has ended: what it has forked may live on, and has its end of the line, too."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._converse, answers, terminal)
-            await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
+            while self.process.poll() is None:  # noqa: ASYNC110  not every system tells a loop of it
+                await trio.sleep(LOOK)
             nursery.cancel_scope.cancel()
         self.line.close()
         self.ended.set()

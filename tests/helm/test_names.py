@@ -149,3 +149,32 @@ def test_a_rolling_update_may_be_as_kubernetes_does_it() -> None:
     release = render(CHART, {"database": {"existingSecret": "db"}, "strategy": {"rollingUpdate": None}})
 
     assert release.server.owner["spec"]["strategy"] == {"type": "RollingUpdate"}
+
+
+@pytest.mark.parametrize("mode", ["job", "hook", "trial"])
+def test_every_pod_has_the_labels_and_annotations_of_all(mode: str) -> None:
+    """A cluster's rules look at pods: the migration's was refused where one has to name its team."""
+    database = {"trial": {"enabled": True}} if mode == "trial" else {"existingSecret": "db"}
+    common = {"commonLabels": {"team": "a"}, "commonAnnotations": {"example.org/a": "b"}, "workers": {"enabled": True}}
+
+    release = render(CHART, common | {"database": database, "migration": {"mode": mode.replace("trial", "job")}})
+
+    assert len({pod.owner["kind"] for pod in release.pods}) == 3 + (mode == "trial")
+    assert {pod.name for pod in release.pods if pod.labels.get("team") != "a"} == set()
+    assert {pod.name for pod in release.pods if pod.annotations.get("example.org/a") != "b"} == set()
+
+
+def test_pods_that_have_to_end_have_labels_and_annotations_of_their_own() -> None:
+    """A mesh's container beside them goes on, and the Job never ends."""
+    apart = {"podLabels": {"sidecar.istio.io/inject": "false"}, "podAnnotations": {"linkerd.io/inject": "disabled"}}
+
+    release = render(CHART, {"database": {"existingSecret": "db"}, "migration": apart, "workers": {"enabled": True}})
+
+    left_alone = {
+        pod.owner["kind"]
+        for pod in release.pods
+        if pod.labels.items() >= apart["podLabels"].items()
+        and pod.annotations.items() >= apart["podAnnotations"].items()
+    }
+    touched = {pod.owner["kind"] for pod in release.pods if {*pod.labels, *pod.annotations} & {*apart["podLabels"]}}
+    assert left_alone == touched == {"Job", "Pod"}

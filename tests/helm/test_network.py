@@ -121,6 +121,15 @@ def test_a_migration_reaches_its_database_and_nobody_reaches_it(mode: str) -> No
     assert of_the_policy == (hook | {"helm.sh/hook-weight": "-1"} if mode == "hook" else {})
 
 
+def test_pods_may_ask_for_names_wherever_a_cluster_has_its_servers() -> None:
+    """Behind their Service those of OpenShift listen on 5353, and a policy counts that port."""
+    policies = render(CHART, OUTSIDE | POLICY | {"workers": {"enabled": True}}).of("NetworkPolicy")
+
+    wanted = [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    assert len(policies) == 4
+    assert [one["spec"]["egress"][0] for one in policies] == [{"ports": wanted}] * 4
+
+
 def test_a_test_reaches_the_service_and_what_the_service_reaches() -> None:
     release = render(CHART, OUTSIDE | POLICY)
     policies = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in release.of("NetworkPolicy")}

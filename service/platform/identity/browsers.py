@@ -1,6 +1,7 @@
 """Browsers that sign in: what the routes under /auth do, between the provider, its tokens and our sessions."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -91,6 +92,7 @@ class Browsers:
         sid = caller.claims.get("sid")
         sid = sid if isinstance(sid, str) else None
         session = await self._sessions.begin(caller, lifetime=self.lifetime, sid=sid, before=before)
+        log.info("signed in", subject=caller.label)
         return SignedIn(session, begun.target)
 
     async def _caller(self, given: dict[str, Any], pending: Pending) -> Caller:
@@ -114,7 +116,8 @@ class Browsers:
 
     async def sign_out(self, session: str, *, site: str) -> str:
         """End a session; return where the browser goes to end the provider's own, or back to the site's first page."""
-        await self._sessions.end(session)
+        for subject in await self._sessions.end(session):
+            log.info("signed out", subject=self._gate.label(subject))
         try:
             endpoint = await self._provider.endpoint("end_session_endpoint")
         except ProviderAway:
@@ -125,7 +128,10 @@ class Browsers:
     async def logout(self, token: str) -> int:
         """End what the provider says in a logout token; return how many sessions. Raises Unauthenticated."""
         logout = await self._gate.check_logout(token, client=self._client)
-        return await self._sessions.end_by_provider(subject=logout.subject, sid=logout.sid)
+        ended = await self._sessions.end_by_provider(subject=logout.subject, sid=logout.sid)
+        for subject, sessions in Counter(ended).items():
+            log.info("signed out by the provider", subject=self._gate.label(subject), sessions=sessions)
+        return len(ended)
 
     async def _endpoint(self, name: str) -> str:
         try:

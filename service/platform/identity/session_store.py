@@ -41,7 +41,7 @@ def insert_session(
     was put back.
     """
     connection.execute(_LOCK_SUBJECT, {"subject": caller.subject})
-    replaced = 0 if before is None else end_sessions(connection, session_table.c.hash == before)
+    replaced = 0 if before is None else len(end_sessions(connection, session_table.c.hash == before))
     expires = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lifetime)
     connection.execute(
         postgresql.insert(session_table)
@@ -51,7 +51,7 @@ def insert_session(
     others = session_table.c.subject == caller.subject, session_table.c.hash != digest
     by_age = session_table.c.made.desc(), session_table.c.hash
     newest = sa.select(session_table.c.hash).where(*others).order_by(*by_age).limit(MOST_SESSIONS - 1)
-    return replaced, end_sessions(connection, *others, session_table.c.hash.not_in(newest))
+    return replaced, len(end_sessions(connection, *others, session_table.c.hash.not_in(newest)))
 
 
 async def read_session(database: Database, digest: bytes) -> tuple[Caller, float] | None:
@@ -68,22 +68,24 @@ def select_live(connection: Connection, *, digests: Collection[bytes]) -> set[by
     return {bytes(digest) for digest in connection.execute(held).scalars()}
 
 
-def end_session(connection: Connection, *, digest: bytes) -> int:
+def end_session(connection: Connection, *, digest: bytes) -> list[str]:
+    """End a session; return whose it was, nobody where it has ended already."""
     return end_sessions(connection, session_table.c.hash == digest)
 
 
-def end_by_provider(connection: Connection, *, subject: str | None, sid: str | None) -> int:
-    """End the sessions that the provider names, by its own id for one or else by their subject; return how many."""
+def end_by_provider(connection: Connection, *, subject: str | None, sid: str | None) -> list[str]:
+    """End the sessions that the provider names, by its own id for one or else by their subject; return whose."""
     which = [session_table.c.sid == sid] if sid else []
     return end_sessions(connection, *which, *([session_table.c.subject == subject] if subject else []))
 
 
-def end_sessions(connection: Connection, *which: sa.ColumnElement[bool]) -> int:
-    """Delete sessions, and tell every replica of each."""
-    ended = connection.execute(sa.delete(session_table).where(*which).returning(session_table.c.hash)).scalars().all()
-    for digest in ended:
+def end_sessions(connection: Connection, *which: sa.ColumnElement[bool]) -> list[str]:
+    """Delete sessions, and tell every replica of each; return the subject of each."""
+    ended = sa.delete(session_table).where(*which).returning(session_table.c.hash, session_table.c.subject)
+    rows = connection.execute(ended).all()
+    for digest, _ in rows:
         connection.execute(sa.select(sa.func.pg_notify(CHANNEL, bytes(digest).hex())))
-    return len(ended)
+    return [subject for _, subject in rows]
 
 
 def read_telling(payload: str) -> bytes | None:

@@ -90,17 +90,20 @@ class Sessions:
         caller, _, over = known
         return replace(caller, expires=time.time() + over - trio.current_time())
 
-    async def end(self, value: str) -> None:
-        """End a session, here at once and on the other replicas when they hear of it."""
-        if (digest := read_id(value)) is not None:
-            ended = await self._run(store.end_session, digest=digest)
-            self._statistics.sessions_ended[ENDED] += ended
-            with trio.CancelScope(shield=True):  # for TELL seconds: whoever signs out may hang up, and none may be left
-                await self._end(digest)
+    async def end(self, value: str) -> list[str]:
+        """End a session, here at once and on the other replicas when they hear of it; return whose it was."""
+        if (digest := read_id(value)) is None:
+            return []
+        ended = await self._run(store.end_session, digest=digest)
+        self._statistics.sessions_ended[ENDED] += len(ended)
+        with trio.CancelScope(shield=True):  # for TELL seconds: whoever signs out may hang up, and none may be left
+            await self._end(digest)
+        return ended
 
-    async def end_by_provider(self, *, subject: str | None, sid: str | None) -> int:
+    async def end_by_provider(self, *, subject: str | None, sid: str | None) -> list[str]:
+        """End sessions on every replica, as each hears of it; return whose each was."""
         ended = await self._run(store.end_by_provider, subject=subject, sid=sid)
-        self._statistics.sessions_ended["by provider"] += ended
+        self._statistics.sessions_ended["by provider"] += len(ended)
         return ended
 
     def hold(self, digest: bytes, stay: Stay) -> Callable[[], None]:

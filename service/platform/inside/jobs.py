@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from quart import Blueprint, request
 from sqlalchemy import Connection, RowMapping
 
@@ -12,6 +13,8 @@ from service.platform.database import Database
 from service.platform.errors import Invalid, NotFound, cut
 from service.platform.inside.management import loopback_only
 from service.platform.jobs import operators, statistics
+
+log = structlog.get_logger(__name__)
 
 PATH = "/jobs"
 STATES = ("waiting", "running", "done", "dead", "discarded")
@@ -56,7 +59,9 @@ def create_routes(database: Database) -> Blueprint:
     @loopback_only
     async def change(id: int, change: str) -> dict[str, Any]:  # noqa: A002
         """Retry a dead or discarded one, discard one that waits or is dead, or run one now that waits for its time."""
-        return shown(await database.run(CHANGES[change], _held(id)))
+        row = await database.run(CHANGES[change], _held(id))
+        log.warning("job changed by an operator", change=change, kind=row["kind"], id=id)
+        return shown(row)
 
     @routes.post(f"{PATH}/<any({', '.join(OF_A_KIND)}):change>")
     @loopback_only
@@ -68,6 +73,7 @@ def create_routes(database: Database) -> Blueprint:
             changed += portion
         if not changed:
             raise NotFound(f"there is no dead job of {cut(kind)} to {change}")
+        log.warning("jobs changed by an operator", change=change, kind=kind, count=changed)
         return {"kind": kind, "changed": changed}
 
     return routes

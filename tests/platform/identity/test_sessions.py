@@ -41,10 +41,10 @@ class Rows:
         await self.may_answer.wait()
         return rows
 
-    async def run(self, *_: object, **__: object) -> int:
+    async def run(self, *_: object, **__: object) -> list[str]:
         await trio.lowlevel.cancel_shielded_checkpoint()
         self.committed()
-        return 1
+        return ["u-1"]
 
     async def read(self, _: object, *, digests: Collection[bytes]) -> set[bytes]:
         await trio.lowlevel.checkpoint()

@@ -1,6 +1,7 @@
 """Browsers: signing in by the code flow, out again on every replica, and what is sent in place of an honest answer."""
 
 import json
+import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
@@ -140,6 +141,32 @@ async def test_a_browser_signs_in_and_out(make_settings: MakeSettings) -> None:
     assert (members.status_code, subject) == (200, "u-1")
     assert out.json()["to"].startswith(f"{site.issuer.url}/end?client_id={CLIENT}")
     assert (after["signed_in"], theft["signed_in"], browser.cookies) == (False, False, {})
+
+
+async def test_the_log_tells_who_signed_in_and_out_and_no_name(
+    make_settings: MakeSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line of a request has whoever asks, and before a sign-in, as behind a sign-out, that is nobody."""
+    async with sites(make_settings) as [site]:
+        ada, bob = site.browser(), site.browser()
+        await ada.sign_in(name="Ada Lovelace", sub="subject-of-ada")
+        await ada.ask("/members")
+        for _ in range(2):
+            await ada.ask("/auth/sign-out", "POST")
+        await bob.sign_in(sub="u-1")
+        await site.client.post("/auth/backchannel-logout", data={"logout_token": logout(site)})
+
+    output = capfd.readouterr().out
+    lines = [line.split("]", 1)[1].strip() for line in output.splitlines() if "] " in line]
+    events = [re.split(" {2,}", line)[0] for line in lines]
+    told = [event for event in events if event.startswith("signed")]
+    whose = [re.search("subject=([0-9a-f]{16})", line) for line in lines if "signed" in line or "/members" in line]
+    by_ada, asked, out, by_bob, ended = [found and found[1] for found in whose]
+    assert told == ["signed in", "signed out", "signed in", "signed out by the provider"]
+    assert (by_ada, by_bob) == (out, ended)
+    assert asked == by_ada != by_bob
+    assert "Ada" not in output
+    assert "subject-of-ada" not in output
 
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])

@@ -197,6 +197,11 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
         "name one job by its id, or a kind by --kind\n",
     ]
     assert [one.returncode for one in of_a_kind] == [0, 1, 2, 2]
+    acts = [*first.events("job changed by an operator"), *first.events("jobs changed by an operator")]
+    assert [[one.get(key) for key in ("change", "kind", "id", "count")] for one in acts] == [
+        ["discard", "hopeless", listed[0]["id"], None],
+        ["discard", "hopeless", None, 1],
+    ]
 
 
 def test_a_worker_that_may_run_nothing_is_refused(tmp_path: Path) -> None:

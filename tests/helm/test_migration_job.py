@@ -49,6 +49,39 @@ def test_the_owners_job_alone_grants_to_the_services_user() -> None:
     assert told == {"Job"}
 
 
+@pytest.mark.parametrize(
+    ("database", "migration", "secret", "key"),
+    [
+        ({}, {}, "db", "url"),
+        ({"urlKey": "pooler"}, {}, "db", "pooler"),
+        ({"urlKey": "pooler", "directUrlKey": "direct"}, {}, "db", "direct"),
+        ({"urlKey": "pooler", "directUrlKey": "direct"}, {"urlKey": "mine"}, "db", "mine"),
+        ({"urlKey": "dsn", "directUrlKey": "direct"}, {"existingSecret": "owner"}, "owner", "dsn"),
+        ({"directUrlKey": "direct"}, {"existingSecret": "owner", "urlKey": "mine"}, "owner", "mine"),
+    ],
+)
+def test_it_reads_its_address_where_the_values_say(database: Object, migration: Object, secret: str, key: str) -> None:
+    """Past a pooler where that is said; an owner's secret has keys of its own."""
+    release = render(CHART, {"database": {"existingSecret": "db"} | database, "migration": migration})
+
+    [found] = release.of("Job")
+    [address] = [
+        one["valueFrom"]["secretKeyRef"]
+        for one in found["spec"]["template"]["spec"]["containers"][0]["env"]
+        if one["name"] == "SERVICE_DATABASE_URL"
+    ]
+    assert address == {"name": secret, "key": key}
+
+
+@pytest.mark.parametrize(("migration", "has"), [({}, True), ({"existingSecret": "owner"}, False)])
+def test_the_password_of_the_services_user_is_not_the_owners(migration: Object, *, has: bool) -> None:
+    release = render(CHART, {"database": {"existingSecret": "db", "passwordKey": "password"}, "migration": migration})
+
+    [found] = release.of("Job")
+    names = {one["name"] for one in found["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert ("SERVICE_DATABASE_PASSWORD_FILE" in names) is has
+
+
 @pytest.mark.parametrize("mode", ["job", "hook"])
 def test_it_starts_with_whatever_the_serving_pods_start_with(mode: str) -> None:
     """Settings are checked together: what was left out had its default, and the others did not fit to that."""

@@ -132,6 +132,20 @@ def test_a_pod_that_was_sent_away_does_not_count(code: int) -> None:
     assert action(job("job"), code, disrupted=True) == "Ignore"
 
 
+@pytest.mark.parametrize(("mode", "seconds"), [("job", "300"), ("hook", "60")])
+def test_it_is_told_what_the_values_say(mode: str, seconds: str) -> None:
+    resources = {"limits": {"memory": "1Gi"}}
+
+    plain = job(mode)["spec"]
+    told = job(mode, breaking=True, activeDeadlineSeconds=900, resources=resources)["spec"]
+
+    [before], [container] = (one["template"]["spec"]["containers"] for one in (plain, told))
+    assert before["args"] == ["migrate", "--wait", seconds]
+    assert container["args"] == ["migrate", "--wait", seconds, "--breaking"]
+    assert ("activeDeadlineSeconds" in plain, told["activeDeadlineSeconds"]) == (False, 900)
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+
+
 def test_a_hook_ends_before_helm_stops_waiting_for_it() -> None:
     """Five minutes, unless told otherwise; after each failure the controller waits twice as long, from 10 s on."""
     found = job("hook", backoffLimit=6)["spec"]

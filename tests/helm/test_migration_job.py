@@ -82,6 +82,20 @@ def test_the_password_of_the_services_user_is_not_the_owners(migration: Object, 
     assert ("SERVICE_DATABASE_PASSWORD_FILE" in names) is has
 
 
+@pytest.mark.parametrize(
+    ("mode", "account", "name"),
+    [
+        ("job", {"name": "ours"}, "ours"),
+        ("hook", {"name": "ours"}, "default"),
+        ("hook", {"name": "theirs", "create": False}, "theirs"),
+    ],
+)
+def test_a_hook_runs_as_whom_there_is_before_the_release(mode: str, account: Object, name: str) -> None:
+    [found] = render(CHART, OUTSIDE | {"migration": {"mode": mode}, "serviceAccount": account}).of("Job")
+
+    assert found["spec"]["template"]["spec"]["serviceAccountName"] == name
+
+
 @pytest.mark.parametrize("mode", ["job", "hook"])
 def test_it_starts_with_whatever_the_serving_pods_start_with(mode: str) -> None:
     """Settings are checked together: what was left out had its default, and the others did not fit to that."""

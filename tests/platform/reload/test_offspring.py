@@ -147,6 +147,8 @@ async def test_a_child_has_the_time_of_its_drain_and_at_a_prompt_as_long_as_it_t
             mock_clock.jump(seconds)
             await wait_all_tasks_blocked()
             child.process.stdin.close()
+            await trio.to_thread.run_sync(child.process.wait)
+            mock_clock.jump(1)  # to the next look at it
             await child.ended.wait()
 
         assert child.code == code

@@ -158,6 +158,7 @@ def test_helm_test_asks_the_pods_themselves_and_checks_the_database(
     health, database = (tests[name]["spec"]["containers"][0] for name in ("health", "database"))
 
     assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in tests.values()} == {"test"}
+    assert {one["spec"]["restartPolicy"] for one in tests.values()} == {"Never"}  # Helm waits for its end
     assert health["args"] == ["smoke", f"http://{headless}:8000", "--replicas", replicas, *host]
     assert "env" not in health
     assert database["args"] == ["check"]

@@ -205,23 +205,6 @@ async def test_while_none_can_be_started_nobody_waits_for_one(clone: Clone) -> N
     assert "  LookupError: broken\n" in said
 
 
-async def test_one_that_is_killed_while_it_starts_is_started_again_too(clone: Clone) -> None:
-    """As by a system that is out of memory: its code is not to blame, and no save would mend it."""
-    dies = (
-        "\nimport os, pathlib, signal\n\nif pathlib.Path('dies').exists():\n"
-        "    pathlib.Path('dies').unlink()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    clone.save(PROBE.replace('"first"', "str(__import__('os').getpid())") + dies)
-    async with developing(clone) as service, httpx2.AsyncClient(timeout=60) as client:
-        (clone.path / "dies").touch()
-        killed = await kill_who_answers(client, service.public)
-        last = (await client.get(service.public + "/answer", headers=CLOSE)).text  # it waits, and not in vain
-        said = await wait_said(service, "the service has ended with 137; it starts again in", times=2)
-
-    assert last != killed
-    assert "not started" not in said
-
-
 async def kill_who_answers(client: httpx2.AsyncClient, url: str) -> str:
     """Kill the process that answers with its number, and return that."""
     pid = (await client.get(url + "/answer", headers=CLOSE)).text

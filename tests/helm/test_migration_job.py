@@ -49,6 +49,53 @@ def test_the_owners_job_alone_grants_to_the_services_user() -> None:
     assert told == {"Job"}
 
 
+@pytest.mark.parametrize(
+    ("database", "migration", "secret", "key"),
+    [
+        ({}, {}, "db", "url"),
+        ({"urlKey": "pooler"}, {}, "db", "pooler"),
+        ({"urlKey": "pooler", "directUrlKey": "direct"}, {}, "db", "direct"),
+        ({"urlKey": "pooler", "directUrlKey": "direct"}, {"urlKey": "mine"}, "db", "mine"),
+        ({"urlKey": "dsn", "directUrlKey": "direct"}, {"existingSecret": "owner"}, "owner", "dsn"),
+        ({"directUrlKey": "direct"}, {"existingSecret": "owner", "urlKey": "mine"}, "owner", "mine"),
+    ],
+)
+def test_it_reads_its_address_where_the_values_say(database: Object, migration: Object, secret: str, key: str) -> None:
+    """Past a pooler where that is said; an owner's secret has keys of its own."""
+    release = render(CHART, {"database": {"existingSecret": "db"} | database, "migration": migration})
+
+    [found] = release.of("Job")
+    [address] = [
+        one["valueFrom"]["secretKeyRef"]
+        for one in found["spec"]["template"]["spec"]["containers"][0]["env"]
+        if one["name"] == "SERVICE_DATABASE_URL"
+    ]
+    assert address == {"name": secret, "key": key}
+
+
+@pytest.mark.parametrize(("migration", "has"), [({}, True), ({"existingSecret": "owner"}, False)])
+def test_the_password_of_the_services_user_is_not_the_owners(migration: Object, *, has: bool) -> None:
+    release = render(CHART, {"database": {"existingSecret": "db", "passwordKey": "password"}, "migration": migration})
+
+    [found] = release.of("Job")
+    names = {one["name"] for one in found["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert ("SERVICE_DATABASE_PASSWORD_FILE" in names) is has
+
+
+@pytest.mark.parametrize(
+    ("mode", "account", "name"),
+    [
+        ("job", {"name": "ours"}, "ours"),
+        ("hook", {"name": "ours"}, "default"),
+        ("hook", {"name": "theirs", "create": False}, "theirs"),
+    ],
+)
+def test_a_hook_runs_as_whom_there_is_before_the_release(mode: str, account: Object, name: str) -> None:
+    [found] = render(CHART, OUTSIDE | {"migration": {"mode": mode}, "serviceAccount": account}).of("Job")
+
+    assert found["spec"]["template"]["spec"]["serviceAccountName"] == name
+
+
 @pytest.mark.parametrize("mode", ["job", "hook"])
 def test_it_starts_with_whatever_the_serving_pods_start_with(mode: str) -> None:
     """Settings are checked together: what was left out had its default, and the others did not fit to that."""
@@ -97,6 +144,20 @@ def test_only_a_database_that_is_away_is_asked_again(mode: str) -> None:
 @pytest.mark.parametrize("code", [CRASHED, UNREACHABLE, REFUSED, KILLED, 143])
 def test_a_pod_that_was_sent_away_does_not_count(code: int) -> None:
     assert action(job("job"), code, disrupted=True) == "Ignore"
+
+
+@pytest.mark.parametrize(("mode", "seconds"), [("job", "300"), ("hook", "60")])
+def test_it_is_told_what_the_values_say(mode: str, seconds: str) -> None:
+    resources = {"limits": {"memory": "1Gi"}}
+
+    plain = job(mode)["spec"]
+    told = job(mode, breaking=True, activeDeadlineSeconds=900, resources=resources)["spec"]
+
+    [before], [container] = (one["template"]["spec"]["containers"] for one in (plain, told))
+    assert before["args"] == ["migrate", "--wait", seconds]
+    assert container["args"] == ["migrate", "--wait", seconds, "--breaking"]
+    assert ("activeDeadlineSeconds" in plain, told["activeDeadlineSeconds"]) == (False, 900)
+    assert container["resources"]["limits"]["memory"] == "1Gi"
 
 
 def test_a_hook_ends_before_helm_stops_waiting_for_it() -> None:

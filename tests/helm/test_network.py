@@ -96,6 +96,15 @@ def test_pods_may_reach_the_identity_provider(config: dict[str, str], ports: lis
             },
             4319,
         ),
+        (
+            {
+                "extraEnv": [
+                    {"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "value": "http://collector:4320/v1/traces"},
+                    {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4319"},
+                ]
+            },
+            4320,
+        ),
     ],
 )
 def test_pods_may_reach_the_collector_of_traces_wherever_it_is_said(values: dict[str, Any], port: int) -> None:
@@ -139,6 +148,92 @@ def test_a_test_reaches_the_service_and_what_the_service_reaches() -> None:
 
     assert usual == policies["server"]["spec"]["egress"]
     assert service == {"ports": [{"port": 8000}, {"port": 9000}], "to": [{"podSelector": {"matchLabels": ours}}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "replicas", "host"),
+    [
+        ({"replicaCount": 3}, "2", []),
+        ({"replicaCount": 1}, "1", []),
+        ({"config": {"SERVICE_ALLOWED_HOSTS": "a.example, b.example"}}, "2", ["--host", "a.example"]),
+    ],
+)
+def test_helm_test_asks_the_pods_themselves_and_checks_the_database(
+    values: dict[str, Any], replicas: str, host: list[str]
+) -> None:
+    release = render(CHART, OUTSIDE | values)
+    [headless] = [one["metadata"]["name"] for one in release.of("Service") if one["spec"].get("clusterIP") == "None"]
+    tests = {one["metadata"]["name"].rpartition("-")[2]: one for one in release.of("Pod")}
+    health, database = (tests[name]["spec"]["containers"][0] for name in ("health", "database"))
+
+    assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in tests.values()} == {"test"}
+    assert {one["spec"]["restartPolicy"] for one in tests.values()} == {"Never"}  # Helm waits for its end
+    assert health["args"] == ["smoke", f"http://{headless}:8000", "--replicas", replicas, *host]
+    assert "env" not in health
+    assert database["args"] == ["check"]
+    assert "SERVICE_DATABASE_URL" in {one["name"] for one in database["env"]}
+
+
+def test_a_test_that_failed_makes_place_for_the_next() -> None:
+    policies = {
+        one["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for one in render(CHART, OUTSIDE).of("Pod")
+    }
+
+    assert policies == {"before-hook-creation,hook-succeeded"}
+
+
+def test_a_policy_lets_in_and_out_whom_the_values_name() -> None:
+    def somebody(name: str) -> dict[str, Any]:
+        return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+    named = {"publicFrom": [somebody("ingress")], "monitoringFrom": [somebody("monitoring")]}
+    more = {"ports": [{"port": 6379}], "to": [somebody("cache")]}
+    database = {"databasePorts": [5433, 6432], "databaseTo": [somebody("database")]}
+
+    release = render(CHART, OUTSIDE | {"networkPolicy": {"enabled": True, "extraEgress": [more]} | named | database})
+
+    own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": "demo"}}}
+    policies = {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"] for one in release.of("NetworkPolicy")
+    }
+    served = policies["server"]
+    assert served["ingress"] == [
+        {"ports": [{"port": "http"}], "from": [somebody("ingress"), own]},
+        {"ports": [{"port": "management"}], "from": [own, somebody("monitoring")]},
+    ]
+    names, *others = served["egress"]
+    assert [one for one in names["ports"] if one["port"] == 53] == [
+        {"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")
+    ]
+    assert others == [
+        {"ports": [{"port": 5433}, {"port": 6432}], "to": [somebody("database")]},
+        more,
+    ]
+    assert [policies[one]["ingress"] for one in ("migration", "test")] == [[], []]
+    assert all(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies.values())
+
+
+def test_an_ingress_is_told_its_class_and_its_certificates() -> None:
+    tls = [{"secretName": "tls", "hosts": ["a.example"]}]
+    told = {"className": "nginx", "annotations": {"example.org/a": "b"}, "tls": tls}
+
+    [made] = render(CHART, OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]} | told}).of("Ingress")
+
+    assert (made["spec"]["ingressClassName"], made["spec"]["tls"]) == ("nginx", tls)
+    assert made["metadata"]["annotations"]["example.org/a"] == "b"
+
+
+def test_a_route_is_told_its_names_and_how_long_it_may_take() -> None:
+    names = ["a.example"]
+    told = {"hostnames": names, "annotations": {"example.org/a": "b"}, "timeouts": {"request": "0s"}}
+    route = {"enabled": True, "parentRefs": [{"name": "public"}]}
+
+    [made] = render(CHART, OUTSIDE | {"httpRoute": route | told}).of("HTTPRoute")
+
+    assert made["spec"]["hostnames"] == names
+    assert made["spec"]["parentRefs"] == route["parentRefs"]
+    assert made["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
+    assert made["metadata"]["annotations"]["example.org/a"] == "b"
 
 
 def test_a_route_carries_filters() -> None:

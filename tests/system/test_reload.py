@@ -155,13 +155,22 @@ async def test_a_migration_that_is_edited_after_it_was_applied_is_told_until_it_
 
 
 async def test_settings_are_read_anew(clone: Clone) -> None:
-    async with developing(clone) as service, httpx2.AsyncClient() as client:
-        (clone.path / ".env").write_text("SERVICE_REQUEST_DEADLINE=7\n")
+    """At an address that is another, too: nobody is left to wait at the one before."""
+    host = f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # no other test's
+    file = clone.path / ".env"
+    file.write_text(f"SERVICE_BIND={host}:18000\n")
+    async with developing(clone, bind="") as service, httpx2.AsyncClient() as client:
+        before = service.public
+        file.write_text(f"SERVICE_BIND={host}:18001\nSERVICE_REQUEST_DEADLINE=7\n")
         await wait_said(service, "reloaded in")
         await wait_said(service, "stopped")
         shown = (await client.get(service.management + "/settings")).json()
+        answer = await client.get(f"http://{host}:18001/answer")
+        with pytest.raises(httpx2.NetworkError):
+            await client.get(before + "/answer")
 
     assert shown["SERVICE_REQUEST_DEADLINE"]["value"] == "7"
+    assert (before, answer.text) == (f"http://{host}:18000", "first")
 
 
 async def test_one_that_ends_by_itself_is_started_again(clone: Clone) -> None:

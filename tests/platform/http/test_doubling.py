@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, TypeAdapter
+from pydantic import AfterValidator, AliasChoices, AliasPath, BaseModel, Field, JsonValue, TypeAdapter
 from pydantic import dataclasses as pydantic_dataclasses
 from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
 
@@ -103,6 +103,38 @@ class Away(BaseModel):
     held: "Away | Apart | None" = None
 
 
+class Either(BaseModel):
+    held: "Given | Either | None" = Field(None, validation_alias=AliasChoices("apart", AliasPath("within", 0)))
+
+
+class Given(BaseModel):
+    within: "Given | Either | None" = None
+
+
+class Deep(BaseModel):
+    held: "Shallow | Deep | None" = Field(None, validation_alias=AliasPath("apart", "within"))
+
+
+class Shallow(BaseModel):
+    within: "Shallow | Deep | None" = None
+
+
+class ByBoth(BaseModel, validate_by_name=True):
+    held: "ByBoth | Plain | Leaf" = Field(validation_alias="apart")
+
+
+class Plain(BaseModel):
+    held: "ByBoth | Plain | Leaf"
+
+
+class ByName(BaseModel, validate_by_name=True, validate_by_alias=False):
+    apart: "ByName | Other | None" = Field(None, validation_alias="held")
+
+
+class Other(BaseModel):
+    held: "ByName | Other | None" = None
+
+
 class Tree(BaseModel):
     type: "Tree | list[Tree] | None" = None
     name: str | int = ""
@@ -146,6 +178,8 @@ def lines(model: object) -> list[str]:
         (Term, "Plus | Times"),
         (Folder, "Folder | Link"),
         (Renamed, "Named | Renamed"),
+        (Either, "Given | Either"),
+        (ByBoth, "ByBoth | Plain"),
         (Loose, "dict | Holder"),
         (Lists, "list | tuple"),
     ],
@@ -157,7 +191,10 @@ def test_kinds_that_hold_each_other_in_one_place_are_refused(model: object, kind
     assert line.endswith("tell them apart by Field(discriminator=…)")
 
 
-@pytest.mark.parametrize("model", [All, Tagged, Not, Tree, Apart, Section, Json, JsonValue, dict[str, Any], Leaf | Not])
+@pytest.mark.parametrize(
+    "model",
+    [All, Tagged, Not, Tree, Apart, Deep, ByName, Section, Json, JsonValue, dict[str, Any], Leaf | Not],
+)
 def test_others_are_taken(model: object) -> None:
     assert not lines(model)
 
@@ -177,6 +214,14 @@ def looks_at(model: Any, body: object) -> int:
 
 def test_trap_each_level_of_such_a_union_doubles_the_work() -> None:
     assert [looks_at(And | Or | Leaf, nested(depth)) for depth in (1, 2, 3, 8)] == [2, 4, 8, 256]
+
+
+def test_trap_a_field_that_is_read_by_its_name_too_doubles_it_by_that_name() -> None:
+    body: dict[str, Any] = {"op": "leaf", "number": 1}
+    for _ in range(8):
+        body = {"held": body}
+
+    assert looks_at(ByBoth | Plain | Leaf, body) == 256
 
 
 def test_each_level_of_one_with_a_tag_is_looked_at_once() -> None:

@@ -30,6 +30,7 @@ class Rows:
         self.live = set(digests)
         self.left = 3_600.0  # seconds of each
         self.reads = 0
+        self.looked_for: list[set[bytes]] = []
         self.may_answer = trio.Event()
         self.may_answer.set()
         self.committed: Callable[[], object] = lambda: None  # called when a session's end is committed
@@ -48,6 +49,7 @@ class Rows:
 
     async def read(self, _: object, *, digests: Collection[bytes]) -> set[bytes]:
         await trio.lowlevel.checkpoint()
+        self.looked_for.append(set(digests))
         return self.live & set(digests)
 
     @asynccontextmanager
@@ -153,6 +155,19 @@ async def test_so_many_sessions_are_known_and_the_latest(mock_clock: MockClock) 
         assert rows.reads == len(digests)
         await sessions.find(digests[0])
         assert rows.reads == len(digests) + 1
+
+
+async def test_a_session_is_looked_for_as_long_as_a_websocket_lives_on_it(mock_clock: MockClock) -> None:
+    """What were never forgotten would grow for as long as sessions last."""
+    rows = Rows(ONE)
+    async with open_sessions(rows) as sessions:
+        one, other = (sessions.hold(ONE, Stay(lambda _: None)) for _ in range(2))
+        one()
+        await rows.say(None)
+        other()
+        await rows.say(None)
+
+    assert rows.looked_for == [{ONE}]
 
 
 async def test_who_signs_out_and_hangs_up_leaves_no_websocket_behind(autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -80,6 +81,27 @@ async def hold_at(line: int) -> bool:
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     return watchdog.last is not None and "test_watchdog.py" in watchdog.last.where
+
+
+@pytest.mark.parametrize("request_id", ["r-1", ""])
+async def test_who_sleeps_on_the_loop_is_told_with_its_request_before_the_loop_goes_on(request_id: str) -> None:
+    """What takes no processor's time is seen by the thread alone: the signal's clock stands still with it."""
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    if not request_id:
+        structlog.contextvars.unbind_contextvars("request_id")
+    with structlog.testing.capture_logs() as logs, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Watchdog(0.05).run)
+            await trio.sleep(0.1)
+            end = time.perf_counter() + 30
+            while not (told := [line for line in logs if line["event"] == "event loop held"]):
+                assert time.perf_counter() < end
+                time.sleep(0.01)  # noqa: ASYNC251  it holds the loop
+            nursery.cancel_scope.cancel()
+    structlog.contextvars.unbind_contextvars("request_id")
+
+    assert [line["request_id"] for line in told] == [request_id]
+    assert "test_watchdog.py" in told[0]["where"]
 
 
 async def test_c_code_is_named_also_where_the_thread_gets_the_interpreter_too_late() -> None:

@@ -5,16 +5,17 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.reload.channel import Message, encode
-from service.platform.reload.offspring import Offspring, start
+from service.platform.reload.offspring import MARGIN, Offspring, start
 
 
 async def test_what_is_said_beside_a_long_message_comes_behind_it() -> None:
@@ -97,10 +98,67 @@ async def test_the_terminal_is_given_back_by_the_child_that_had_it_and_by_no_oth
             assert (prompting.at_prompt, terminal.locked()) == (False, False)
 
 
+async def test_a_child_that_ends_without_having_read_what_it_was_told_is_one_that_has_ended() -> None:
+    """As one that is killed: the kernel tells us of it by an error, at what we read and at what we say."""
+    with trio.fail_after(60), open_child("cat") as (child, end):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.run, {}, trio.Lock())
+            await child.say({"takes_over": True})
+            end.close()
+            await wait_all_tasks_blocked()
+            await child.say({"takes_over": True})
+            child.signal(signal.SIGKILL)
+
+    assert child.ended.is_set()
+
+
+# Says that it is there; at SIGTERM it ends with 5 or goes on, and with 7 when nothing more is to be read.
+DRAINS = """
+import signal, sys
+signal.signal(signal.SIGTERM, (lambda *_: sys.exit(5)) if sys.argv[1] == "ends" else signal.SIG_IGN)
+print(flush=True)
+sys.stdin.read()
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "at_prompt", "seconds", "code"),
+    [
+        ("ends", False, 0, 5),
+        ("goes on", False, 60 + MARGIN - 1, 7),
+        ("goes on", False, 60 + MARGIN + 1, 128 + signal.SIGKILL),
+        ("goes on", True, 600, 7),
+    ],
+    ids=["drained", "draining", "over its bound", "at a prompt"],
+)
+async def test_a_child_has_the_time_of_its_drain_and_at_a_prompt_as_long_as_it_takes(
+    mock_clock: MockClock, does: str, at_prompt: bool, seconds: float, code: int
+) -> None:
+    with open_child(sys.executable, "-c", DRAINS, does) as (child, _):
+        assert child.process.stdin
+        assert child.process.stdout
+        await trio.to_thread.run_sync(child.process.stdout.readline)
+        child.told, child.at_prompt = {"drain_bound": 60}, at_prompt
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.run, {}, trio.Lock())
+            nursery.start_soon(child.end)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(seconds)
+            await wait_all_tasks_blocked()
+            child.process.stdin.close()
+            await trio.to_thread.run_sync(child.process.wait)
+            mock_clock.jump(1)  # to the next look at it
+            await child.ended.wait()
+
+        assert child.code == code
+
+
 @contextmanager
-def open_child(program: str) -> Iterator[tuple[Offspring, trio.socket.SocketType]]:
+def open_child(*command: str) -> Iterator[tuple[Offspring, trio.socket.SocketType]]:
     """Yield a child that runs this, and its end of the line."""
     ours, theirs = socket.socketpair()
-    with subprocess.Popen([program], stdin=subprocess.PIPE) as process, trio.socket.from_stdlib_socket(theirs) as end:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process, trio.socket.from_stdlib_socket(theirs) as end:
         yield Offspring(process, trio.socket.from_stdlib_socket(ours)), end
         process.kill()

@@ -89,21 +89,23 @@ class _Body:
     def _places(self, kind: _Schema) -> _Places:
         """Return what a kind holds, by where that is: a name, any name, or a place in a list."""
         places: _Places = {}
-        seen, left = set(), [kind]
+        seen: set[int] = set()
+        left: list[tuple[_Schema, _Schema]] = [(kind, {})]
         while left:
-            one = left.pop()
+            one, around = left.pop()
             if id(one) in seen:
                 continue
             seen.add(id(one))
+            config = one.get("config") or around
             if one["type"] in _WITH_FIELDS:
-                for name, field in _fields(one):
+                for name, field in _fields(one, config):
                     places.setdefault(name, []).append(field["schema"])
             elif one["type"] in _WITH_ITEMS:
                 places.setdefault(_ITEM, []).extend(_parts({"items": one.get("items_schema", ())}))
             elif one["type"] == "dict":
                 places.setdefault(_ANY_NAME, []).extend(_parts({"values": one.get("values_schema", ())}))
             else:  # what is around a kind, or another union
-                left += self._within(one)
+                left += [(inner, config) for inner in self._within(one)]
         return places
 
     def _name(self, kind: _Schema) -> str:
@@ -116,13 +118,17 @@ def _of_choice(choice: Any) -> _Schema:
     return schema
 
 
-def _fields(schema: _Schema) -> Iterator[tuple[str, _Schema]]:
+def _fields(schema: _Schema, config: _Schema) -> Iterator[tuple[str, _Schema]]:
     """Yield the fields of a schema, each with each name that it is given by; of a path of names the first counts."""
     fields = schema["fields"]
     for name, field in fields.items() if isinstance(fields, Mapping) else ((field["name"], field) for field in fields):
-        alias = field.get("validation_alias", name)
-        for one in [alias] if isinstance(alias, str) else alias:
-            yield str(one[0] if isinstance(one, list) else one), field
+        alias = field.get("validation_alias")
+        if alias is None or config.get("validate_by_name"):
+            yield str(name), field
+        if alias is not None and config.get("validate_by_alias", True):
+            several = isinstance(alias, list) and isinstance(alias[0], list)
+            for one in alias if several else [alias]:
+                yield str(one[0] if isinstance(one, list) else one), field
 
 
 def _parts(schema: _Schema) -> Iterator[_Schema]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ AS_TEXT: Mapping[str, Any] = {"capture_output": True, "encoding": "utf-8", "erro
 """How programs are run: git has a file's name, or what is in it, also where that is no text."""
 
 _unsaid: list[OSError] = []
+_interrupted: list[int] = []
 
 
 class Refused(Exception):
@@ -60,7 +62,9 @@ def command(work: Callable[[], None], *, changes: bool = True, alone: bool = Tru
         work()
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
+        if not _interrupted:
+            raise
         sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
     if _unsaid:
         sys.exit(f"done, but the output cannot be written: {_unsaid[0].strerror}")
@@ -78,9 +82,14 @@ def open_standard_streams() -> None:
 
 def end_as_at_ctrl_c() -> None:
     """Let SIGTERM, and the end of the terminal, take back what is half made, as Ctrl-C does; under nohup it stays."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        _interrupted.append(number)  # as what is imported may make another error of the exception
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+            signal.signal(number, interrupt)
 
 
 def be_alone() -> None:

@@ -44,6 +44,10 @@ class Refused(Exception):
     """Why nothing was changed."""
 
 
+class Stopped(Refused):
+    """Why what was begun could not go on, and what to do then."""
+
+
 def command(work: Callable[[], None], *, changes: bool = True, alone: bool = True) -> None:
     """Run a command; a refusal is one sentence and exit code 1, and so is Ctrl-C, SIGTERM or a terminal that goes.
 
@@ -60,12 +64,17 @@ def command(work: Callable[[], None], *, changes: bool = True, alone: bool = Tru
         if changes and alone:
             be_alone()
         work()
+    except Stopped as stopped:
+        sys.exit(str(stopped))
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
-    except (KeyboardInterrupt, Exception):
-        if not _interrupted:
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted:
+            sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+        if not isinstance(error, OSError):
             raise
-        sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+        # Such as a full disk, or a folder that may not be written to.
+        sys.exit(f"{error}: `git status` says what was changed until then" if changes else str(error))
     if _unsaid:
         sys.exit(f"done, but the output cannot be written: {_unsaid[0].strerror}")
 
@@ -151,6 +160,22 @@ def ask(*arguments: str) -> str:
     """Return what git says, without the blanks around it; "" where it knows nothing."""
     done = attempt("git", *arguments)
     return "" if done.returncode else done.stdout.strip()
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file's text, or on a full disk leave it as it is: what is in it may be nowhere else yet."""
+    if path.exists() and path.read_text() == text:
+        return
+    path = path.resolve()  # a link stays one
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(text)
+        if path.exists():
+            shutil.copymode(path, new)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def follow_up(*command: str) -> None:

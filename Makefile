@@ -7,8 +7,10 @@ SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 # EXTRAS=otel adds the packages for traces, to `run`, `install` and `image`.
 SETUP := sh deploy/setup.sh $(addprefix --extra ,$(EXTRAS))
 
-# A shell that is set up for another Python, or a hook of git's, has these: all that runs here is of this folder.
-unexport PYTHONHOME GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_PREFIX
+# A shell that is set up for another Python, or a hook of git's, has these: all that runs here is of this folder. And its texts are UTF-8,
+# its assertions are run, and its programs end.
+unexport PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONUTF8 PYTHONOPTIMIZE PYTHONINSPECT
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_PREFIX
 
 # A switch says yes by one word: what is said otherwise, or by a slip, is none.
 only = $(if $(filter-out $(2),$($(1))),$(error $(1)=$($(1)): must be $(2), or not be given))

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,10 +37,15 @@ AS_TEXT: Mapping[str, Any] = {"capture_output": True, "encoding": "utf-8", "erro
 """How programs are run: git has a file's name, or what is in it, also where that is no text."""
 
 _unsaid: list[OSError] = []
+_interrupted: list[int] = []
 
 
 class Refused(Exception):
     """Why nothing was changed."""
+
+
+class Stopped(Refused):
+    """Why what was begun could not go on, and what to do then."""
 
 
 def command(work: Callable[[], None], *, changes: bool = True, alone: bool = True) -> None:
@@ -58,10 +64,17 @@ def command(work: Callable[[], None], *, changes: bool = True, alone: bool = Tru
         if changes and alone:
             be_alone()
         work()
+    except Stopped as stopped:
+        sys.exit(str(stopped))
     except Refused as refused:
         sys.exit(f"nothing was changed: {refused}" if changes else str(refused))
-    except KeyboardInterrupt:
-        sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted:
+            sys.exit("interrupted: `git status` says what was changed until then" if changes else "interrupted")
+        if not isinstance(error, OSError):
+            raise
+        # Such as a full disk, or a folder that may not be written to.
+        sys.exit(f"{error}: `git status` says what was changed until then" if changes else str(error))
     if _unsaid:
         sys.exit(f"done, but the output cannot be written: {_unsaid[0].strerror}")
 
@@ -78,9 +91,14 @@ def open_standard_streams() -> None:
 
 def end_as_at_ctrl_c() -> None:
     """Let SIGTERM, and the end of the terminal, take back what is half made, as Ctrl-C does; under nohup it stays."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        _interrupted.append(number)  # as what is imported may make another error of the exception
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+            signal.signal(number, interrupt)
 
 
 def be_alone() -> None:
@@ -142,6 +160,22 @@ def ask(*arguments: str) -> str:
     """Return what git says, without the blanks around it; "" where it knows nothing."""
     done = attempt("git", *arguments)
     return "" if done.returncode else done.stdout.strip()
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file's text, or on a full disk leave it as it is: what is in it may be nowhere else yet."""
+    if path.exists() and path.read_text() == text:
+        return
+    path = path.resolve()  # a link stays one
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(text)
+        if path.exists():
+            shutil.copymode(path, new)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def follow_up(*command: str) -> None:

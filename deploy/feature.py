@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from deploy import migration  # after the path above
-from deploy.clone import ROOT, Refused, command, say  # the same
+from deploy.clone import ROOT, Refused, command, rewrite, say  # the same
 
 GOOD_NAME = re.compile(r"[a-z][a-z0-9_]{1,29}")
 TEMPLATES = ROOT / "deploy" / "feature"
@@ -118,13 +118,13 @@ def write_files(name: str) -> None:
 
 def add_line(name: str, text: str) -> None:
     text = text.replace(IMPORT, f"from service.{name} import {name.upper()}\n{IMPORT}")
-    FEATURES.write_text(text.replace(TUPLE, f"\n    {name.upper()},{TUPLE}"))
+    rewrite(FEATURES, text.replace(TUPLE, f"\n    {name.upper()},{TUPLE}"))
 
 
 def take_back(name: str, features: str) -> None:
-    FEATURES.write_text(features)
-    shutil.rmtree(ROOT / "service" / name, ignore_errors=True)
+    shutil.rmtree(ROOT / "service" / name, ignore_errors=True)  # first: on a full disk it makes room
     (ROOT / "tests" / f"test_{name}.py").unlink(missing_ok=True)
+    rewrite(FEATURES, features)
 
 
 if __name__ == "__main__":

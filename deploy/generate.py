@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
-from deploy.clone import command, template_page  # noqa: E402  # after the path above
+from deploy.clone import command, rewrite, template_page  # noqa: E402  # after the path above
 
 BEGIN, END = "<!-- settings: made by `make generate` -->\n", "<!-- end of settings -->\n"
 CHARTS = ROOT / "helm" / "observability"
@@ -52,7 +52,7 @@ def main() -> None:
     for path in set(CHARTS.iterdir()) - copies.keys():
         path.unlink()
     for path, text in (texts() | copies).items():
-        path.write_text(text)
+        rewrite(path, text)
     runpy.run_path(str(ROOT / "helm" / "generate.py"), run_name="__main__")
 
 

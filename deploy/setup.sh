@@ -22,12 +22,24 @@ find_uv() {
 
 # What is made here is .venv, whatever the shell says of another project's or another Python's; and a home that is missing or may not be
 # written to has no room for what is downloaded.
-unset VIRTUAL_ENV PYTHONHOME UV_PROJECT UV_WORKING_DIR UV_WORKING_DIRECTORY
+unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONINSPECT UV_PROJECT UV_WORKING_DIR UV_WORKING_DIRECTORY
 export UV_PROJECT_ENVIRONMENT=.venv
 export HOME="${HOME:-$PWD/.uv}"
 cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/uv}
 if ! mkdir -p "$cache" 2>/dev/null || ! [ -w "$cache" ]; then
 	export UV_CACHE_DIR="$PWD/.uv/cache" UV_PYTHON_INSTALL_DIR="$PWD/.uv/python"
+fi
+
+# One at a time: of two that make .venv, or .uv, each takes what the other has half made for broken. Its children have the lock as well, and
+# keep it where it is killed. Where there is no flock, as on macOS, or no lock, as on some shares, it goes without.
+if command -v flock >/dev/null 2>&1; then
+	exec 9<deploy/setup.sh
+	locked=0
+	flock -n 9 2>/dev/null || locked=$?
+	if [ "$locked" = 1 ]; then
+		echo "another set-up is at work in this folder: waiting until it has ended" >&2
+		flock 9
+	fi
 fi
 
 # Programs in .venv name the place that they were made for: in a folder that was moved they are made anew, from uv's cache.

@@ -19,6 +19,7 @@ from deploy.base import FETCHED, find_base, find_version  # after the path above
 from deploy.clone import (
     ROOT,
     Refused,
+    Stopped,
     ask,
     attempt,
     command,
@@ -57,6 +58,9 @@ CONFLICTS = """
 {version} of the template came, and both sides edited these files:
 {names}
 Mend them (`git diff` shows where), `git add` them, and then: make update
+To leave it: make update ABORT=1"""
+STOPPED = """{version} of the template is merged, but {why}
+Mend that, and then: make update
 To leave it: make update ABORT=1"""
 HEADS = """
 The migrations have two heads now, yours and the template's. Before the commit: make join"""
@@ -212,7 +216,10 @@ def go_on() -> None:
     if left := ask("diff", "--name-only", "--diff-filter=U").splitlines():
         say(CONFLICTS.format(version=version, names="\n".join(f"  {name}" for name in left)))
         return
-    make_anew()
+    try:
+        make_anew()
+    except Refused as refused:
+        raise Stopped(STOPPED.format(version=version, why=refused)) from refused
     say(NEXT.format(version=version, count=len(ask("diff", "--cached", "--name-only").splitlines())))
     heads = attempt(sys.executable, "-m", "alembic", "heads")
     if heads.stdout.count("(head)") > 1:

@@ -44,6 +44,43 @@ def test_ctrl_c_and_the_like_are_a_sentence_that_says_where_to_look(end: str) ->
     assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
 
 
+def test_ctrl_c_is_a_sentence_also_where_another_error_is_made_of_it() -> None:
+    """As pydantic does while it is imported."""
+    code = """
+import os, signal
+from deploy.clone import command
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise ValueError("no validator") from error
+command(work)
+"""
+    done = run_in(ROOT, "python", "-c", code)
+
+    assert (done.returncode, done.stderr) == (1, "interrupted: `git status` says what was changed until then\n")
+
+
+def test_what_cannot_be_written_is_a_sentence_and_keeps_what_was_there(tmp_path: Path) -> None:
+    """As on a full disk: an edit that is not committed is nowhere else."""
+    edited = tmp_path / "edited"
+    edited.write_text("mine\n")
+    code = f"""
+import resource
+from pathlib import Path
+from deploy.clone import command, rewrite
+def work():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8))
+    rewrite(Path({str(edited)!r}), "of another length\\n")
+command(work)
+"""
+    done = run_in(ROOT, "python", "-c", code)
+
+    told = "[Errno 27] File too large: `git status` says what was changed until then\n"
+    assert (done.returncode, done.stderr) == (1, told)
+    assert (edited.read_text(), [path.name for path in tmp_path.iterdir()]) == ("mine\n", ["edited"])
+
+
 def test_a_command_asks_git_about_its_own_clone_where_a_hook_names_another(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     work = "lambda: print(run('git', 'rev-parse', '--absolute-git-dir'))"

@@ -1,5 +1,6 @@
 """`make update`: a clone that was renamed, stripped and edited takes a newer template, and only real conflicts stay."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -299,6 +300,26 @@ def test_what_fails_in_the_middle_is_taken_back(clone: Path, template: Path) -> 
     assert (done.returncode, done.stderr) == (1, "nothing was changed: no room\n")
     assert (git(clone, "status", "--porcelain"), git(clone, "branch", "--list")) == before
     assert "no update is under way" in refused(clone, "--abort")
+
+
+def test_what_fails_after_the_merge_is_not_said_to_have_changed_nothing(
+    clone: Path, template: Path, tmp_path: Path
+) -> None:
+    """It goes on once that is mended."""
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    fails = 'case "$*" in "add --update") echo "no room" >&2; exit 128 ;; esac'
+    program.write_text(f'#!/bin/sh\n{fails}\nexec {shutil.which("git")} "$@"\n')
+    program.chmod(0o755)
+    git(clone, "checkout", "--quiet", "HEAD~1", "--", "AGENTS.md")  # which both sides edited
+    commit(clone)
+    done = run_in(clone, *UPDATE, "--from", str(template), PATH=f"{program.parent}:{os.environ['PATH']}")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("v0.2.0 of the template is merged, but git add --update failed:\nno room\n")
+    assert done.stderr.endswith("Mend that, and then: make update\nTo leave it: make update ABORT=1\n")
+    again = run_in(clone, *UPDATE)
+    assert (again.returncode, "merged and not yet committed" in again.stdout) == (0, True)
 
 
 def test_an_interrupted_one_leaves_no_work_tree(clone: Path, template: Path) -> None:

@@ -3,9 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -71,11 +74,75 @@ def test_another_project_s_environment_is_left_alone(tmp_path: Path) -> None:
     assert not [line for line in said if line.partition("=")[0] in others]
 
 
-def test_another_python_s_home_is_left_alone(tmp_path: Path) -> None:
-    """With it no Python starts: none was new enough, and none could be downloaded."""
-    said = set_up(tmp_path, PYTHONHOME=str(tmp_path / "elsewhere"))
+def test_another_python_s_variables_are_left_alone(tmp_path: Path) -> None:
+    """With the first no Python starts, and with the last none ends: none was new enough."""
+    names = ("PYTHONHOME", "PYTHONPATH", "PYTHONPLATLIBDIR", "PYTHONINSPECT")
+    said = set_up(tmp_path, **dict.fromkeys(names, str(tmp_path / "elsewhere")))
 
-    assert not [line for line in said if line.startswith("PYTHONHOME=")]
+    assert not [line for line in said if line.partition("=")[0] in names]
+
+
+def test_no_target_is_led_astray_by_another_python_s_variables(tmp_path: Path) -> None:
+    """A package on PYTHONPATH goes before ours; without assertions no test runs; and a text is no ASCII."""
+    names = ("PYTHONHOME", "PYTHONPATH", "PYTHONPLATLIBDIR", "PYTHONUTF8", "PYTHONOPTIMIZE", "PYTHONINSPECT")
+    for name, says in ((".venv/bin/python", "env"), ("deploy/setup.sh", "env")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    words = ["make", "--no-print-directory", "feature", "NAME=orders"]
+    environment = os.environ | dict.fromkeys(names, "0")
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.count("\nNAME=orders\n") == 2
+    assert [line for line in done.stdout.splitlines() if line.partition("=")[0] in names] == []
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="macOS has none, and there it goes without")
+def test_of_two_at_once_one_waits(tmp_path: Path) -> None:
+    """Each took the other's half made .venv for a broken one, and removed it."""
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    waits = f'echo "at work" >&2; echo "$$" >"{begun}"; read _ <"{go_on}"; mkdir -p .venv/bin; cp python .venv/bin'
+    for name, says in (("uv", waits), ("python", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
+    for fifo in (begun, go_on):
+        os.mkfifo(fifo)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    environment = os.environ | {"PATH": path, "UV_PYTHON": "any"}
+
+    with ExitStack() as scope:
+
+        def start() -> tuple[subprocess.Popen[str], IO[str]]:
+            script = ["sh", "deploy/setup.sh"]
+            process = scope.enter_context(
+                subprocess.Popen(
+                    script, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+                )
+            )
+            scope.callback(end, process)
+            assert process.stderr is not None
+            return process, process.stderr
+
+        first, _ = start()
+        at_work = begun.read_text()
+        second, said = start()
+
+        assert said.readline() == "another set-up is at work in this folder: waiting until it has ended\n"
+        go_on.write_text("\n")
+        assert first.wait(60) == 0
+        assert begun.read_text() != at_work
+        go_on.write_text("\n")
+        assert second.wait(60) == 0
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End what was started, and what that has started, where a test failed."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_folder_of_the_same_name_elsewhere_is_not_where_it_works(tmp_path: Path) -> None:

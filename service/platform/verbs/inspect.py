@@ -38,15 +38,17 @@ async def ask(url: str, path: str, *, accept: str = "*/*", method: str = "GET", 
     url, where = without_password(url), parse(url)
     headers = {"Accept": accept, "Content-Type": "application/json"}
     sent = b"" if body is None else json.dumps(body).encode()
+    unknown = ""
     try:
         with trio.fail_after(PATIENCE):
             async with open_stream(url) as stream:
+                unknown = "" if method == "GET" else "; whether it did what was asked is not known"
                 client = HttpClient(stream, where.netloc)
                 answer = await client.ask(where.path.rstrip("/") + path, method=method, headers=headers, body=sent)
     except h11.RemoteProtocolError as error:
-        raise AskError(f"{url} does not speak HTTP: {error}") from error
+        raise AskError(f"{url} does not speak HTTP, or hung up: {error}{unknown}") from error
     except FAILURES as error:
-        raise AskError(f"{url} does not answer: {reason(error)}") from error
+        raise AskError(f"{url} does not answer: {reason(error)}{unknown}") from error
     if answer.status != 200:
         raise AskError(f"{url}{path} says {answer.status}: {_detail(answer)}")
     return answer.body.decode(errors="replace").rstrip()

@@ -20,6 +20,29 @@ def test_a_kind_that_is_no_text_is_asked_for_like_any(tmp_path: Path, verb: str)
     assert (done.returncode, done.stderr) == (1, f"{url} does not answer: Connection refused\n")
 
 
+class HangsUp(BaseHTTPRequestHandler):
+    """Takes what is asked, and says nothing to it, as a service that is killed then."""
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+
+@pytest.mark.parametrize(("verb", "unknown"), [("list", False), ("retry", True)])
+def test_a_change_whose_answer_is_lost_is_said_to_be_unknown(tmp_path: Path, verb: str, unknown: bool) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HangsUp) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = run_to_end(tmp_path, "jobs", "--url", url, verb, "--kind", "charge")
+        server.shutdown()
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{url} does not speak HTTP, or hung up: ")
+    assert done.stderr.endswith("; whether it did what was asked is not known\n") == unknown
+
+
 class Listener(BaseHTTPRequestHandler):
     """Answers as a management listener does, of a job whose error quotes what somebody sent."""
 

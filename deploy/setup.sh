@@ -46,7 +46,8 @@ fi
 place=.venv/made-for
 if [ -f "$place" ] && [ "$(cat "$place")" != "$(pwd -P)" ]; then
 	for part in .venv/* .venv/.[!.]*; do # what says so last: a removal that is interrupted is gone on with
-		[ "$part" = "$place" ] || rm -rf "$part"
+		# Of a link only the link goes, below: the folder that this one was copied from may have what it leads to.
+		[ -L .venv ] || [ "$part" = "$place" ] || rm -rf "$part"
 	done
 	rm -rf .venv
 fi

@@ -58,3 +58,15 @@ def test_git_packs_no_copy_in_the_background(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "built-in: git commit" in trace.read_text()
     assert "maintenance" not in trace.read_text()
+
+
+def test_bytecode_that_is_elsewhere_stays_there(tmp_path: Path) -> None:
+    """PYTHONPYCACHEPREFIX makes its paths whole ones: each file would have been copied to where it is."""
+    script = (
+        "import sys; from pathlib import Path; from service.platform.testing.copies import copy_repository; "
+        "copy_repository(Path(sys.argv[1]))"
+    )
+    elsewhere = str(tmp_path / "bytecode")
+    done = run_in(ROOT, "python", "-c", script, str(tmp_path / "copy"), PYTHONPYCACHEPREFIX=elsewhere)
+
+    assert done.returncode == 0, done.stderr

@@ -200,6 +200,21 @@ def test_in_a_folder_that_was_moved_a_removal_that_was_interrupted_is_gone_on_wi
     assert not (after / ".venv" / "bin" / "alembic").exists()
 
 
+def test_an_environment_that_a_folder_links_to_stays_for_the_folder_it_was_copied_from(tmp_path: Path) -> None:
+    first, copied, elsewhere = tmp_path / "first", tmp_path / "copied", tmp_path / "elsewhere"
+    first.mkdir()
+    elsewhere.mkdir()
+    (first / ".venv").symlink_to(elsewhere)
+    set_up(first)
+    (elsewhere / "bin" / "alembic").touch()
+    shutil.copytree(first, copied, symlinks=True)
+    set_up(copied)
+
+    assert (elsewhere / "bin" / "alembic").exists()
+    assert (elsewhere / "made-for").read_text() == f"{first}\n"
+    assert not (copied / ".venv").is_symlink()
+
+
 @pytest.mark.parametrize("home", ["/proc/none", ""])
 def test_without_a_home_to_write_to_downloads_stay_here(tmp_path: Path, home: str) -> None:
     said = set_up(tmp_path, HOME=home, UV_CACHE_DIR="", XDG_CACHE_HOME="")

@@ -80,7 +80,9 @@ def _copy_tracked(to: Path) -> Path:
 
 
 def _compiled(name: str) -> list[str]:
-    """Return where bytecode of a module is: Python's own, and of a test pytest's."""
+    """Return where bytecode of a module is beside it: Python's own, and of a test pytest's."""
+    if sys.pycache_prefix:
+        return []
     own = Path(cache_from_source(name))
     return [str(own.with_name(path.name)) for path in (ROOT / own.parent).glob(f"{own.stem}*.pyc")]
 

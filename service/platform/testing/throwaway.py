@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +31,19 @@ def directory_for_clusters(on_disk: Path) -> Iterator[Path]:
 @contextmanager
 def directory_in_memory() -> Iterator[Path | None]:
     """Yield an empty directory in memory from which programs can be run, or None; it is gone at the end."""
-    place = None if os.statvfs(MEMORY if MEMORY.exists() else "/").f_flag & os.ST_NOEXEC else _in_memory()
+    place = None if _bars_programs(MEMORY) else _in_memory()
     try:
         yield place
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _bars_programs(place: Path) -> bool:
+    barred = False
+    if sys.platform == "linux":
+        barred = place.exists() and bool(os.statvfs(place).f_flag & os.ST_NOEXEC)
+    return barred
 
 
 def _in_memory() -> Path | None:

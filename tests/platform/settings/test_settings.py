@@ -158,6 +158,10 @@ def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: 
         ("SERVICE_ALLOWED_HOSTS", "me:'hunter2@host"),
         ("SERVICE_AUTH_ISSUER", "https://me:hunter2@host"),
         ("SERVICE_AUTH_JWKS_URL", "https://me:hunter2@ho@st"),
+        ("SERVICE_AUTH_JWKS_URL", "https://me:hunter2/3@host"),
+        ("SERVICE_AUTH_ISSUER", "https://me:HUNTER2#3@host"),
+        ("SERVICE_AUTH_ISSUER", "https://me:[hunter2]@host"),
+        ("SERVICE_ALLOWED_ORIGINS", "https://me:[hunter2]@host"),
         ("SERVICE_TRUSTED_PROXIES", "http://me:hunter2@host"),
     ],
 )
@@ -166,7 +170,7 @@ def test_a_password_in_a_wrong_address_is_not_repeated(monkeypatch: pytest.Monke
 
     assert problem.startswith(f"{name}: '")
     assert "***@" in problem
-    assert "hunter2" not in problem
+    assert "hunter2" not in problem.lower()
 
 
 def test_what_is_no_address_is_repeated_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,6 +301,15 @@ def test_what_a_file_refers_to_is_what_is_meant_where_it_is_known(monkeypatch: p
     assert PLATFORM.load()[0].revision == "a$b-1-2-3"
 
 
+def test_what_a_file_refers_to_may_be_nowhere_where_the_environment_has_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERVICE_REVISION", "given")
+    Path(".env").write_text("service_revision=${ABSENT}\n")
+
+    assert PLATFORM.load()[0].revision == "given"
+
+
 def test_bytes_that_are_no_text_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(monkeypatch, SERVICE_REVISION=os.fsdecode(b"caf\xe9")) == ["SERVICE_REVISION: is not UTF-8"]
 

@@ -43,9 +43,11 @@ class _Body:
         """Return the names of two kinds between which the work doubles; none where there are no such two."""
         for union in self._reached(self._schema):
             if union.get("type") == "union":
-                for one, other in combinations(map(_of_choice, union["choices"]), 2):
-                    if self._meet_again(union, self._places(one), self._places(other)):
-                        return self._name(one), self._name(other)
+                back = [kind for kind in map(_of_choice, union["choices"]) if self._leads_to(union, kind)]
+                places = [self._places(kind) for kind in back]
+                for one, other in combinations(range(len(back)), 2):
+                    if self._meet_again(union, places[one], places[other]):
+                        return self._name(back[one]), self._name(back[other])
         return ()
 
     def _meet_again(self, union: _Schema, ones: _Places, others: _Places) -> bool:

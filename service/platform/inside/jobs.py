@@ -69,11 +69,14 @@ def create_routes(database: Database) -> Blueprint:
         """Retry or discard all that are dead of a `kind`; return how many. What dies meanwhile is left."""
         kind = _kind()
         until, changed = await database.read(operators.select_now), 0
-        while portion := await database.run(OF_A_KIND[change], kind=kind, until=until):
-            changed += portion
+        try:
+            while portion := await database.run(OF_A_KIND[change], kind=kind, until=until):
+                changed += portion
+        finally:  # those that were changed are, also where the next ones cannot be
+            if changed:
+                log.warning("jobs changed by an operator", change=change, kind=kind, count=changed)
         if not changed:
             raise NotFound(f"there is no dead job of {cut(kind)} to {change}")
-        log.warning("jobs changed by an operator", change=change, kind=kind, count=changed)
         return {"kind": kind, "changed": changed}
 
     return routes

@@ -1,12 +1,12 @@
 """What an address in a setting may be, checked whole: nothing that was given is dropped, and nothing can never match.
 
 Pure. Each function returns the address as it is compared or used, or raises ValueError with words that follow the
-variable's name and may repeat the text; words.py takes a password out of it.
+variable's name and may repeat the text; words.py takes a password out of it, though not out of a part.
 """
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -31,7 +31,7 @@ def host_name(text: str) -> str:
 def origin(text: str) -> str:
     """Return an origin as browsers write it: lower case, punycode, without the port that its scheme has anyway."""
     right = "must hold origins such as https://example.org, separated by commas"
-    parts = urlsplit(text.lower())
+    parts = _parts(text.lower(), right)
     if parts.scheme not in DEFAULT_PORTS or not parts.netloc:
         raise ValueError(f"{right}; {text!r} is none")
     if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
@@ -53,7 +53,7 @@ def issuer(text: str) -> str:
 def https_address(text: str) -> str:
     """Return an address at which something trusted answers: https, or http on this machine."""
     right = "must be an https address, such as https://login.example.org/realms/main"
-    parts = urlsplit(text)
+    parts = _parts(text, right)
     if parts.scheme not in DEFAULT_PORTS or not parts.netloc or not all("!" <= character <= "~" for character in text):
         raise ValueError(right)  # an address is ASCII: a name in other letters is written as xn--
     if parts.fragment or "@" in parts.netloc:
@@ -72,10 +72,17 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
+def _parts(text: str, right: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:  # it quotes what is in brackets, which may be a password
+        raise ValueError(f"{right}; its brackets hold no IPv6 address") from None
+
+
 def _host_and_port(netloc: str, right: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", netloc)
     if found is None or not 0 < int(found[2] or 1) <= 65535:
-        raise ValueError(f"{right}; {netloc!r} has no host and port")
+        raise ValueError(f"{right}; between // and the next / is no host and port")
     return found[1], int(found[2]) if found[2] else None
 
 

@@ -183,15 +183,19 @@ def _unread_lines() -> Iterator[str]:
     else:
         if text.startswith(MARK):
             yield f"{ENV_FILE}:1: begins with a byte order mark, as a part of the first name; save the file without it"
-        known = set(os.environ)
+        known, given = set(os.environ), {name.upper() for name, value in os.environ.items() if value}
         for binding in parse_stream(io.StringIO(text)):
             read = binding.original.string
             line = binding.original.line + read[: len(read) - len(read.lstrip())].count("\n")
             if binding.error:
                 yield f"{ENV_FILE}:{line}: cannot be read; write NAME=value, and close each quote"
-            elif (key := binding.key or "").upper().startswith(PREFIX) and _loses(binding.value or "", known):
+            elif (
+                (key := (binding.key or "").upper()).startswith(PREFIX)
+                and key not in given  # the environment wins
+                and _loses(binding.value or "", known)
+            ):
                 # not which name, as that may be a part of a password
-                yield f"{ENV_FILE}:{line}: {key.upper()} holds the ${{}} of a name that is set nowhere; {WHERE_ELSE}"
+                yield f"{ENV_FILE}:{line}: {key} holds the ${{}} of a name that is set nowhere; {WHERE_ELSE}"
             known.add(binding.key or "")
 
 

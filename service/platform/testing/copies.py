@@ -170,8 +170,7 @@ def run_suite(copy: Path, *which: str, without: Iterable[str] = ()) -> subproces
     """Run a copy's tests, but those that are left out, and print the end of what they said."""
     left_out = [f"--ignore={name}" for name in (*KNOW_OF_NO_FEATURE, *without)]
     said = ("-q", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider")
-    # In one process: it runs beside the suite that asks, and each further one imports and collects all of it, too.
-    beside = (*SIDE_BY_SIDE, "-n", "0")
+    beside = (*SIDE_BY_SIDE, "-n", "2")  # most often it runs beside the suite that asks
     done = run_in(copy, "pytest", *said, *beside, *left_out, *which)
     print(done.stdout[-3000:])
     return done

@@ -20,7 +20,7 @@ import trio
 from sqlalchemy import Connection
 from trio.testing import MockClock
 
-from service.platform.database import open_database
+from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
 from service.platform.errors import Invalid
 from service.platform.identity import Unauthenticated
@@ -38,7 +38,7 @@ from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.issuer import CLIENT, Issuer, open_issuer
 from service.platform.testing.own_server import OwnServer
 from service.platform.testing.wire import Closed, RawWebsocket, UpgradeRefused, open_raw
-from tests.platform.database.proxy import open_proxy
+from tests.platform.database.proxy import Proxy, open_proxy
 from tests.platform.identity.world import DOORS, FREE, auth
 from tests.platform.test_calls import other_service
 from tests.platform.upgrades import settings_for
@@ -169,18 +169,25 @@ async def test_the_log_tells_who_signed_in_and_out_and_no_name(
     assert "subject-of-ada" not in output
 
 
+@asynccontextmanager
+async def behind_proxy(server: OwnServer) -> AsyncIterator[tuple[Proxy, Database, Site]]:
+    """Yield a proxy, a replica that reaches the server through it, and the server's database past it."""
+    migrate(settings_for(server.tcp_url))
+    async with (
+        open_proxy(server.port) as proxy,
+        open_database(PlatformSettings(database_url=server.tcp_url)) as direct,
+        sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
+    ):
+        yield proxy, direct, site
+
+
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 async def test_a_sign_in_whose_commit_has_no_answer_is_done_all_the_same(
     one_server: OwnServer, *, committed: bool
 ) -> None:
     """The browser cannot repeat it, as the code is good once; and nobody would have the session that was begun."""
-    migrate(settings_for(one_server.tcp_url))
     with trio.fail_after(60):
-        async with (
-            open_proxy(one_server.port) as proxy,
-            open_database(PlatformSettings(database_url=one_server.tcp_url)) as direct,
-            sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
-        ):
+        async with behind_proxy(one_server) as (proxy, direct, site):
             browser = site.browser()
             await browser.sign_in()
             proxy.break_at(b"COMMIT\0", forward=committed)
@@ -197,13 +204,8 @@ async def test_an_end_whose_commit_has_no_answer_is_done_all_the_same(
     one_server: OwnServer, *, committed: bool
 ) -> None:
     """Providers do not tell of a sign-out again, and who has signed out at a machine of others goes away."""
-    migrate(settings_for(one_server.tcp_url))
     with trio.fail_after(60):
-        async with (
-            open_proxy(one_server.port) as proxy,
-            open_database(PlatformSettings(database_url=one_server.tcp_url)) as direct,
-            sites(partial(PlatformSettings, database_url=proxy.url())) as [site],
-        ):
+        async with behind_proxy(one_server) as (proxy, direct, site):
             browser, other = site.browser(), site.browser()
             await browser.sign_in()
             await other.sign_in(sub="u-1")

@@ -15,6 +15,7 @@ current=$1
 next=$2
 namespace=trireme-trial
 background=
+starting= # something of which it does not have the number yet
 
 say() {
 	printf '\n== %s\n' "$1"
@@ -35,6 +36,7 @@ end() {
 	code=$?
 	trap - EXIT
 	# What runs in the background of a script does not heed Ctrl-C.
+	[ -z "$starting" ] || background="$background ${!:-}"
 	# shellcheck disable=SC2086  # a number each
 	kill $background 2>/dev/null || true
 	if [ "$code" != 0 ]; then
@@ -48,8 +50,9 @@ end() {
 
 # Two URLs, through the port-forward that an operator would use.
 curl_health() {
+	starting=1
 	kubectl --namespace "$namespace" port-forward service/demo-trireme 18000:80 >/dev/null &
-	background=$!
+	background=$! starting=
 	for probe in livez readyz; do
 		curl --fail --silent --retry 20 --retry-all-errors --retry-delay 1 "http://127.0.0.1:18000/$probe" ||
 			{ echo "no /$probe through the port-forward" >&2 && exit 1; }
@@ -64,12 +67,14 @@ under_load() {
 	image=$1
 	shift
 	k exec rollout -- rm -f /tmp/stop
+	starting=1
 	kubectl --namespace "$namespace" exec -i rollout -- python - http://demo-trireme <deploy/rollout.py &
-	background=$!
+	background=$! starting=
 	for watcher in tests/*/rollout.py; do # what the clients of a feature see, where it has such a script
 		[ -f "$watcher" ] || continue
+		starting=1
 		kubectl --namespace "$namespace" exec -i rollout -- python - http://demo-trireme <"$watcher" &
-		background="$background $!"
+		background="$background $!" starting=
 	done
 	sleep 10
 	"$@"

@@ -64,3 +64,28 @@ def test_a_trial_that_is_told_to_stop_takes_its_namespace_away(tmp_path: Path, s
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(trial.pid, signal.SIGKILL)
+
+
+def test_what_a_trial_has_begun_ends_with_it_also_at_a_signal_in_that_moment(tmp_path: Path) -> None:
+    """Ahead of its number's being known: it stayed, and a port with it."""
+    for name in ("kubectl", "helm"):
+        (tmp_path / name).write_text(PLANTED.replace("exec sleep", ">begun; exec sleep"))
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "deploy" / "trial.sh"
+    script.parent.mkdir()
+    begun = " port-forward service/demo-trireme 18000:80 >/dev/null &\n"
+    text = (ROOT / "deploy" / "trial.sh").read_text()
+    is_there = "until [ -e begun ]; do sleep 0.01; done"
+    script.write_text(text.replace(begun, f"{begun}{is_there}\nkill -INT $$\n"))
+    done = subprocess.run(
+        ["sh", script, "example/shop:1", "example/shop:2"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # to its end: whoever still runs holds it open
+
+    assert done.returncode == 128 + signal.SIGINT
+    assert f"kubectl delete namespace {NAME}-trial" in done.stderr

@@ -73,9 +73,10 @@ def test_what_a_trial_has_begun_ends_with_it_also_at_a_signal_in_that_moment(tmp
         (tmp_path / name).chmod(0o755)
     script = tmp_path / "deploy" / "trial.sh"
     script.parent.mkdir()
-    begun = " port-forward service/demo-trireme 18000:80 >/dev/null &\n"
+    begun = f" port-forward service/demo-{NAME} 18000:80 >/dev/null &\n"
     text = (ROOT / "deploy" / "trial.sh").read_text()
     is_there = "until [ -e begun ]; do sleep 0.01; done"
+    assert begun in text
     script.write_text(text.replace(begun, f"{begun}{is_there}\nkill -INT $$\n"))
     done = subprocess.run(
         ["sh", script, "example/shop:1", "example/shop:2"],

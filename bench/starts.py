@@ -42,7 +42,14 @@ def main(url: str) -> None:
     def theirs() -> Started:
         port = free_port()
         native = url.replace("postgresql+psycopg", "postgresql+asyncpg")
-        command = [BIN / "uvicorn", "bench.apps.fastapi_ready:app", "--port", str(port), "--log-level", "error"]
+        command: list[Path | str] = [
+            BIN / "uvicorn",
+            "bench.apps.fastapi_ready:app",
+            "--port",
+            str(port),
+            "--log-level",
+            "error",
+        ]
         return started(command, port, {"DATABASE_URL": native})
 
     ours(), theirs()  # files are read for the first time

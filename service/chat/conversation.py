@@ -151,7 +151,7 @@ class RoomsConversation:
             return
         author = self._author
         try:
-            self._chat.rule(author.caller, frame.room, "write")
+            self._chat.ask(author.caller, frame.room, "write")
         except Forbidden as error:
             self._send(Error(code="forbidden", message=str(error), id=frame.id))
             return
@@ -176,7 +176,7 @@ class RoomsConversation:
             self._send(Error(code="bad_frame", message=f"room: at most {MAX_ROOMS} are joined at once", ref=frame.ref))
             return
         try:
-            self._chat.rule(self._author.caller, frame.room, "read")
+            self._chat.ask(self._author.caller, frame.room, "read")
         except Forbidden as error:
             self._send(Error(code="forbidden", message=str(error), ref=frame.ref))
             return

@@ -61,7 +61,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
 
         An unknown room is empty.
         """
-        chat.rule(await caller(), room, "read")
+        chat.ask(await caller(), room, "read")
         return json_response(adapter_of(Page).dump_json(await read_page(database, room, query_args), by_alias=True))
 
     @blueprint.post("/api/rooms/<room>/messages")
@@ -74,7 +74,7 @@ def add_history(blueprint: Blueprint, chat: Chat, database: Database) -> None:
         """Store a message: 201, or 200 when it was stored before under this id. Other text under it is a conflict."""
         post = parse_post(await request.get_json())
         author = await identify(request, post.author)
-        chat.rule(author.caller, room, "write")
+        chat.ask(author.caller, room, "write")
         draft = Draft(
             room=room, id=post.id or secrets.token_hex(16), author=author.name, subject=author.subject, text=post.text
         )

@@ -9,7 +9,7 @@ from typing import Literal
 from service.platform.identity import Caller
 
 type Action = Literal["read", "write"]
-type Rule = Callable[[Caller, str, Action], object]
+type Rule = Callable[[Caller, str, Action], None]
 
 
 def check(caller: Caller, room: str, action: Action) -> None:

@@ -12,6 +12,7 @@ from service.chat.backlog import Answer
 from service.chat.connection import Chat
 from service.chat.frames import encode_texts
 from service.chat.protocol import MAX_TEXT, Close, Error, Joined, Presence
+from service.chat.rules import Action
 from service.chat.store import Draft
 from service.chat.tail import Burst, Entry
 from service.platform.http import Conversation, Ending
@@ -33,8 +34,9 @@ class SimpleConversation:
         self._own: set[str] = set()  # ids of what it sent and has not come by yet
 
     async def run(self) -> None:
-        for action in ("read", "write"):
-            self._chat.rule(self._author.caller, LOBBY, action)
+        actions: tuple[Action, ...] = ("read", "write")
+        for action in actions:
+            self._chat.ask(self._author.caller, LOBBY, action)
         room = await self._chat.rooms.open_room(LOBBY, None)
         seat, _ = room.join(self, ref="", since=None)
         try:

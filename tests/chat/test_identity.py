@@ -19,7 +19,7 @@ from service.platform.identity import Caller
 from service.platform.testing import wire
 from service.platform.testing.contract import Client
 from service.platform.testing.issuer import AUDIENCE, Issuer, open_issuer
-from service.platform.testing.wire import UpgradeRefused
+from service.platform.testing.wire import Closed, UpgradeRefused
 from tests.chat.conftest import Start
 from tests.chat.wire import open_raw
 from tests.platform.identity.world import VALID, end_in_time
@@ -160,11 +160,32 @@ async def test_a_room_s_rule_holds_for_frames_and_http(start: Start) -> None:
     assert statuses == [403, 200, 403]
 
 
+async def test_a_room_s_rule_that_answers_instead_of_raising_lets_nobody_in(start: Start) -> None:
+    def answer(caller: Caller, room: str, action: Action) -> Any:
+        return room == "lobby"
+
+    service = await start(rule=answer)
+    async with Client(service.url) as client, open_raw(service.url) as member:
+        statuses = [
+            (await client.get("/api/rooms/lobby/messages")).status_code,
+            (await client.get("/api/rooms/staff/messages")).status_code,
+            (await client.post("/api/rooms/staff/messages", json={"text": "hi"})).status_code,
+        ]
+        await member.expect("hello")
+        await member.send({"type": "join", "room": "staff", "ref": "r"})
+        with pytest.raises(Closed) as closed:
+            await member.expect("joined")
+
+    assert statuses == [500, 500, 500]
+    assert closed.value.code == 1011
+
+
 def test_a_room_s_rule_that_waits_is_refused_as_it_would_let_everybody_in() -> None:
-    async def look_up(caller: Caller, room: str, action: Action) -> None:
+    async def wait(caller: Caller, room: str, action: Action) -> None:
         raise Forbidden("nobody")
 
     unused: Any = None
+    look_up: Any = wait
     with pytest.raises(ValueError, match="a rule does not wait"):
         Chat(settings=unused, rooms=unused, writer=unused, conversations=unused, replica="", rule=look_up)
 

@@ -4,6 +4,7 @@ Where one replica is enough, its addresses 127.0.0.1 and 127.0.0.2 stand for two
 """
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,29 @@ async def test_a_replica_that_leaves_is_found(tmp_path: Path, database_url: str)
 async def test_fewer_replicas_than_promised_are_found(autojump_clock: MockClock) -> None:
     with pytest.raises(SmokeError, match="leads to 1 replicas, and 2 were promised"):
         await told_by_smoke(["http://127.0.0.1:1"])
+
+
+async def test_what_another_program_answers_is_shown_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 418 I\r\nContent-Length: 10\r\n\r\n\x1b[2Jcleare")
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        words = ("smoke", f"http://127.0.0.1:{port}", "--replicas", "1")
+        done = await trio.to_thread.run_sync(lambda: run_to_end(tmp_path, *words))
+        nursery.cancel_scope.cancel()
+
+    assert done.stderr == f"127.0.0.1:{port}/livez says 418: \\x1b[2Jcleare\n"
+
+
+async def test_an_address_behind_tls_is_no_replica_s(tmp_path: Path) -> None:
+    done = await trio.to_thread.run_sync(lambda: run_to_end(tmp_path, "smoke", "https://shop.example.org"))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("https://shop.example.org: must start with http://")
 
 
 async def test_a_replica_that_takes_no_connection_is_found(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ A route that declares nothing stops the start. A declaration is data and a pure 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 
 from service.platform.declarations import Declaration
 from service.platform.identity.caller import Caller, InsufficientScope, Unauthenticated
 
-# A rule of one's own: raises Forbidden, whose message says what is missing, for a caller who is signed in.
-type Rule = Callable[[Caller], object]
+# A rule of one's own, for whoever is signed in: raises Forbidden, which says what is missing, or returns nothing.
+type Rule = Callable[[Caller], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,19 @@ class May:
         if missing := [one for one in self.scopes if one not in caller.scopes]:
             raise InsufficientScope(f"the token lacks the scope {' '.join(missing)}", scopes=self.scopes)
         if self.rule is not None:
-            self.rule(caller)
+            obey(self.rule, caller)
+
+
+def obey[**P](rule: Callable[P, object], *asked: P.args, **named: P.kwargs) -> None:
+    """Ask a rule, which raises Forbidden or returns nothing. Raises TypeError where it returns something.
+
+    Whoever wrote `return False` meant to refuse, and was not heard: nobody is let in.
+    """
+    answer = rule(*asked, **named)
+    if answer is not None:
+        if iscoroutine(answer):
+            answer.close()
+        raise TypeError(f"a rule raises Forbidden, or returns nothing: {rule!r} returned {type(answer).__name__}")
 
 
 ANYONE = May(signed_in=False)

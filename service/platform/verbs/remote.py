@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 
-from service.platform.verbs.program import CRASHED, fail, program, run_client
+from service.platform.verbs.program import CRASHED, WRONG, fail, program, run_client
 from service.platform.verbs.where import check_sent, check_token_file, checked_url, management_url, public_url
 
 verbs = typer.Typer()
@@ -80,8 +80,11 @@ def smoke(
     Example: service smoke http://NAME-management:8000
     """
     from service.platform.client.smoke import SmokeError, smoke
+    from service.platform.verbs.inspect import plain
 
     urls = [checked_url(url) for url in urls]
+    if secure := [url for url in urls if url.startswith("https:")]:
+        fail(f"{secure[0]}: must start with http://, as the replicas are asked one by one, behind what ends TLS", WRONG)
     check_sent(host=host)
     checks = [feature.smoke for feature in program(context).features if feature.smoke is not None]
 
@@ -92,7 +95,7 @@ def smoke(
     try:
         run_client(tell_each)
     except SmokeError as error:
-        fail(str(error), CRASHED)
+        fail(plain(str(error)), CRASHED)
 
 
 LOAD_HELP = """Put load on a running service and report how it answers. Exits 1 if a promise was broken.

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,9 +89,29 @@ def test_a_rule_that_waits_is_refused_as_it_would_let_everybody_in() -> None:
     async def look_up(_: Caller) -> None:
         raise Forbidden("nobody")
 
+    wrong: Any
     for wrong in (look_up, partial(look_up)):
         with pytest.raises(ValueError, match="a rule does not wait"):
             only(wrong)
+
+
+@pytest.mark.parametrize("answer", [False, True, 0, ""])
+def test_a_rule_that_answers_instead_of_raising_lets_nobody_in(answer: object) -> None:
+    def is_staff(_: Caller) -> Any:
+        return answer
+
+    with pytest.raises(TypeError, match=r"a rule raises Forbidden, or returns nothing: .*is_staff.* returned "):
+        May(rule=is_staff).check(ADA)
+
+
+def test_a_rule_whose_waiting_is_hidden_lets_nobody_in() -> None:
+    async def look_up(_: Caller) -> None: ...
+
+    def hidden(caller: Caller) -> Any:
+        return look_up(caller)
+
+    with pytest.raises(TypeError, match="returned coroutine"):
+        May(rule=hidden).check(ADA)
 
 
 async def test_a_route_that_says_not_who_may_or_how_it_is_limited_stops_the_start(

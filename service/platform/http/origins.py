@@ -7,6 +7,7 @@ setting. A feature, or a hook, that says `Access-Control-Allow-Origin` itself is
 
 from collections.abc import Awaitable, Collection
 
+from service.platform.errors import REASON
 from service.platform.http.activities import Message, Receive, Scope, Send
 from service.platform.http.requests import ASGI
 
@@ -34,7 +35,7 @@ def share(app: ASGI, allowed: Collection[str]) -> ASGI:
         origin = headers.get(b"origin", b"")
         listed = origin if origin.decode("latin1").lower() in allowed else b""
         preflight = bool(listed) and scope["method"] == "OPTIONS" and _ASKING in headers
-        return app(scope, receive, _Answer(send, listed, preflight=preflight).send)
+        return app(scope, receive, _Answer(scope, send, listed, preflight=preflight).send)
 
     return asgi
 
@@ -42,7 +43,8 @@ def share(app: ASGI, allowed: Collection[str]) -> ASGI:
 class _Answer:
     """One answer on its way out. `origin` is empty for who may not read it."""
 
-    def __init__(self, send: Send, origin: bytes, *, preflight: bool) -> None:
+    def __init__(self, scope: Scope, send: Send, origin: bytes, *, preflight: bool) -> None:
+        self._scope = scope
         self._send = send
         self._origin = origin
         self._preflight = preflight
@@ -60,6 +62,7 @@ class _Answer:
             self._preflight = False
         elif self._preflight:  # whatever became of it: the request itself is told, in words that the page may read
             start["status"] = 204
+            self._scope.pop(REASON, None)  # of the log: nobody was refused
             headers = [pair for pair in headers if pair[0] == b"connection"]
             headers += [(_ALLOWED, self._origin), *_SENDING]
         elif self._origin:

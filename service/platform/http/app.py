@@ -19,6 +19,7 @@ from service.platform.http.bodies import TURNS, JsonRequest, closed_to_forms
 from service.platform.http.callers import CALLERS
 from service.platform.http.limits import Limiter, limit_of, without_limit
 from service.platform.http.openapi import PathParts, doubling, explain, read_lists, with_form
+from service.platform.http.origins import share
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.http.turns import Turns
 from service.platform.identity import (
@@ -112,7 +113,8 @@ def surround(
         any_host={HEALTHZ},  # a monitor asks by address, as for the probes
         takes=app.takes,
     )
-    return forwarded(around(guarded, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
+    shared = share(guarded, settings.allowed_origins)
+    return forwarded(around(shared, observe=observe, seldom=(HEALTHZ,), tracing=tracing), settings.trusted_proxies)
 
 
 class _App(Application):
@@ -173,6 +175,8 @@ class _App(Application):
         if rule is None:
             return None
         scope["route"] = rule.rule  # for the log line and the metrics
+        if scope.get("method") == "OPTIONS" and rule.provide_automatic_options:  # type: ignore[attr-defined]  # as in dispatch_request
+            return None  # no view is called: a browser that asks ahead of each request would halve the route's rate
         if (limiter := self._limiter(rule.endpoint)) is not None:
             limiter.enter(scope)
         return limiter

@@ -183,8 +183,8 @@ class PlatformSettings(Frozen):
     allowed_origins: Origins = Field(
         (),
         examples=["https://example.org,https://example.com"],
-        description="Origins whose pages may open websockets and send requests that change something; empty"
-        " is the same origin only.",
+        description="Origins whose pages may open websockets, send requests that change something, and read answers"
+        " (CORS, without cookies); empty is the same origin only.",
     )
     allowed_hosts: Names = Field(
         (),

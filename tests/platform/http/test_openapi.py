@@ -2,6 +2,7 @@
 
 import enum
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass as plain_dataclass
@@ -16,7 +17,7 @@ import httpx2
 import pytest
 import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import AliasChoices, BaseModel, Field, computed_field
+from pydantic import AliasChoices, BaseModel, Field, computed_field, create_model
 from pydantic.dataclasses import dataclass
 from quart import Blueprint, Response, after_this_request, jsonify
 from quart_schema import validate_headers, validate_querystring, validate_request, validate_response
@@ -28,7 +29,7 @@ from service.platform.http.limits import unlimited
 from service.platform.http.openapi import add_document, replies
 from service.platform.http.openapi.headers import headers_of
 from service.platform.http.openapi.numbers import wanted_within
-from service.platform.http.openapi.schemas import SparseSchema, json_schema
+from service.platform.http.openapi.schemas import AnswerSchema, SparseSchema, json_schema
 from service.platform.identity import anyone
 from service.platform.testing.booting import booted
 from service.platform.testing.contract import OPENAPI, Client
@@ -613,6 +614,39 @@ async def test_what_a_feature_declares_is_described_asked_for_and_explained(make
         "maybe: must be a whole number from 1 to 3, not '4'",
     ]
     assert (item["in"], item["schema"]["maximum"], needed["required"], plain["required"]) == ("path", 3, True, False)
+
+
+@pytest.mark.parametrize("generator", [AnswerSchema, SparseSchema])
+@pytest.mark.parametrize(
+    ("default", "described"),
+    [(2**53 - 1, True), (2**53, False), (2**63 - 1, False), (1 - 2**53, True), (-(2**53), False), (True, True)],
+)
+def test_a_default_that_javascript_cannot_hold_is_not_described(
+    generator: type[AnswerSchema], default: int, *, described: bool
+) -> None:
+    """Clients fill in what is described, and 2**63 - 1 comes back as 9223372036854776000, which is over the bound."""
+    whole = create_model("Whole", number=(int, default))
+
+    field, _ = json_schema(whole, generator=generator)
+
+    assert ("default" in field["properties"]["number"]) is described
+
+
+async def test_what_a_javascript_client_fills_in_is_taken(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), FEATURES) as urls, Client(urls.public) as client:
+        document = (await client.get(OPENAPI)).json()
+        filled = {
+            re.sub("{[^}]*}", "1", path): {
+                one["name"]: int(float(one["schema"]["default"]))  # every number of JavaScript's is a double
+                for one in operations["get"]["parameters"]
+                if isinstance(one["schema"].get("default"), int)
+            }
+            for path, operations in document["paths"].items()
+            if path.startswith("/api/") and "get" in operations
+        }
+        answers = [await client.get(path, params=query) for path, query in filled.items() if query]
+
+    assert [answer.text for answer in answers if answer.status_code == 400] == []
 
 
 @pytest.mark.parametrize(

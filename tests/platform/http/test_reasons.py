@@ -242,6 +242,19 @@ async def test_what_is_refused_on_the_way_to_a_view_has_a_reason(
     assert status == expected[0]
 
 
+async def test_what_becomes_of_a_page_asking_first_is_no_refusal() -> None:
+    asking = (
+        get("/nowhere")
+        .replace(b"GET", b"OPTIONS")
+        .replace(b"\r\n\r\n", b"\r\nOrigin: http://y\r\nAccess-Control-Request-Method: PUT\r\n\r\n")
+    )
+    async with surrounded(Lifecycle(), max_requests=0, allowed_origins=("http://y",)) as (server, lines):
+        status = await ask(server, asking)
+
+    assert line_of(lines) == (204, None)
+    assert status == 204
+
+
 @pytest.mark.parametrize(
     ("request_", "changes", "expected"),
     [

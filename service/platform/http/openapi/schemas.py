@@ -7,6 +7,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 REFERENCE = "#/components/schemas/{model}"
 
+# Above it JavaScript, whose numbers are doubles, reads another number, which may be out of bounds when it is sent back.
+_EXACT = 2**53 - 1
+
 
 class AnswerSchema(GenerateJsonSchema):
     """JSON Schema of what is sent: fields that have a default are sent too."""
@@ -17,6 +20,13 @@ class AnswerSchema(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  pydantic's signature
         return False  # it would be the field's name once more
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        """Leave out a default that a client would send changed, if it filled it in: who says nothing gets it anyway."""
+        made = super().default_schema(schema)
+        default = made.get("default")
+        changed = isinstance(default, int) and abs(default) > _EXACT
+        return {key: value for key, value in made.items() if key != "default" or not changed}
 
 
 class SparseSchema(AnswerSchema):

@@ -4,7 +4,7 @@ import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from alembic.util import CommandError
@@ -25,6 +25,12 @@ def include_name(name: str | None, kind: str, _: Any) -> bool:
     return (kind, name) != ("table", STATE_TABLE)  # ours, not a feature's: autogenerate would drop it
 
 
+def render_item(kind: str, item: object, autogenerate: Any) -> str | Literal[False]:
+    from service.platform.database import enums  # here: who migrates does without
+
+    return enums.render_item(kind, item, autogenerate)
+
+
 @contextmanager
 def connect() -> Iterator[Connection]:
     """Yield the connection that was brought, else one to the database of the settings, else to `service dev`'s own.
@@ -35,6 +41,7 @@ def connect() -> Iterator[Connection]:
         yield given
         return
 
+    import service.platform.database.enums  # they are compared once it is imported
     import service.platform.verbs.tables  # noqa: F401  here: who migrates does without
 
     import_all(FEATURES)
@@ -53,6 +60,7 @@ def run_online() -> None:
             connection=connection,
             target_metadata=metadata,
             include_name=include_name,
+            render_item=render_item,
             on_version_apply=record_state,
             transaction_per_migration=True,
         )

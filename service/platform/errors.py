@@ -286,11 +286,13 @@ def make_reply(status: int, detail: str, headers: Mapping[str, str], *, instance
 @lru_cache(maxsize=64)
 def _opening(status: int, detail: str) -> str:
     """Return a problem document without its end: what it says of each request alike, as most refusals do."""
-    try:
-        title = http.HTTPStatus(status).phrase
-    except ValueError:
-        title = "Unknown Status"
-    return json.dumps(Problem(type="about:blank", title=title, status=status, detail=detail)).removesuffix("}")
+    problem = Problem(type="about:blank", title=phrase_of(status), status=status, detail=detail)
+    return json.dumps(problem).removesuffix("}")
+
+
+def phrase_of(status: int) -> str:
+    """Return what a status is called, which may be a feature's own."""
+    return http.HTTPStatus(status).phrase if status in http.HTTPStatus else "Unknown Status"
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

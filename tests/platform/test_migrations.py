@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
+import service.platform.database.enums  # they are compared once it is imported
 import service.platform.verbs.tables  # noqa: F401  they register with metadata
 from service.features import FEATURES
 from service.platform.database import MigrationRefused, metadata

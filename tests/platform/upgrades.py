@@ -19,6 +19,8 @@ from typing import Any, Self
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, Table, create_engine, func, insert, select
 from sqlalchemy import types as sql
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ranges
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -202,5 +204,14 @@ def _value(column: Column[Any], number: int, mark: str) -> Any:
         sql.Uuid: uuid.uuid4(),
         sql.ARRAY: [],
         sql.JSON: {},
+        ranges.AbstractSingleRange: ranges.Range(empty=True),
+        ranges.AbstractMultiRange: [],
+        postgresql.INET: "127.0.0.1",
+        postgresql.CIDR: "127.0.0.0/8",
+        postgresql.MACADDR: "08:00:2b:01:02:03",
+        postgresql.TSVECTOR: mark,
+        postgresql.BIT: "1" * (getattr(kind, "length", None) or 1),
+        postgresql.MONEY: str(number),
+        postgresql.OID: number,
     }
     return next((value for base, value in made.items() if isinstance(kind, base)), None)

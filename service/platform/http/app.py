@@ -18,7 +18,7 @@ from service.platform.errors import DeadlineExceeded, Reply, ServiceError, cut, 
 from service.platform.http.bodies import TURNS, JsonRequest, closed_to_forms
 from service.platform.http.callers import CALLERS
 from service.platform.http.limits import Limiter, limit_of, without_limit
-from service.platform.http.openapi import PathParts, doubling, explain, read_lists, with_form
+from service.platform.http.openapi import PathParts, doubling, explain, folders, read_lists, undefined, with_form
 from service.platform.http.origins import share
 from service.platform.http.requests import ASGI, HEALTHZ, RequestObserver, around
 from service.platform.http.turns import Turns
@@ -75,15 +75,17 @@ def create_app(
     """Return the application that serves `blueprints`, to whom they declare and as much as they declare.
 
     Raises UndeclaredError when a route does not say who may, or how it is limited, or takes a form where it must not,
-    or a body that may be hours of work.
+    or a body that may be hours of work, or is annotated with what is not there; and for a folder of files.
     """
     limits = RateLimits(settings.rate_per_address) if limits is None else limits
     app = _App(__name__, settings=settings, identity=identity, limits=limits, static_folder=None)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
+    if lines := [*folders(app)]:  # whose routes are Quart's own
+        raise UndeclaredError("\n".join(lines))
     views = [(_name(rule), app.view_functions[rule.endpoint]) for rule in app.url_map.iter_rules()]
-    lines = [*undeclared(views), *without_limit(views), *with_form(views), *closed_to_forms(views), *doubling(views)]
-    if lines:
+    checks = (undeclared, without_limit, with_form, closed_to_forms, doubling, undefined)
+    if lines := [line for check in checks for line in check(views)]:
         raise UndeclaredError("\n".join(lines))
     app.config |= {"QUART_SCHEMA_CONVERT_CASING": False, "QUART_SCHEMA_CONVERSION_PREFERENCE": "pydantic"}
     app.register_error_handler(ServiceError, reply_to_service_error)

@@ -26,7 +26,10 @@ class Client(httpx2.AsyncClient):
         if response.request.url.path == OPENAPI:
             return
         if self._contract is None:
-            self._contract = read_contract((await self.get(OPENAPI)).text)
+            document = await self.get(OPENAPI)
+            told = f"{OPENAPI} answers {document.status_code}: the service's log says why"
+            assert document.status_code == 200, told
+            self._contract = read_contract(document.text)
         self._contract.check(response)
 
 

@@ -153,6 +153,17 @@ def test_a_slip_that_would_stop_a_release_is_found(
     assert slip.said in problems[0]
 
 
+def test_a_row_is_made_up_for_each_kind_of_column_that_must_be_filled(
+    release: Release, empty_database_url: str, tmp_path: Path
+) -> None:
+    code = release("one")
+    kinds = "daterange, tstzrange, nummultirange, inet, cidr, macaddr, tsvector, bit(3), uuid[], jsonb, money, oid"
+    columns = ", ".join(f"c{number} {kind} NOT NULL" for number, kind in enumerate(kinds.split(", ")))
+    write_migration(code, "two", "one", serves_from="one", up=f"CREATE TABLE kinds ({columns})")
+
+    fill_database(empty_database_url, code, "two", tmp_path / "steps")
+
+
 def test_a_table_that_takes_no_made_up_row_says_what_was_wrong_with_it(
     release: Release, empty_database_url: str, tmp_path: Path
 ) -> None:

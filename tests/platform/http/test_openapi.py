@@ -129,6 +129,13 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
             await client.get(path)
 
 
+class Expired(errors.Refused):
+    """A status that only this service has."""
+
+    status = 498
+    reason = "expired"
+
+
 @asynccontextmanager
 async def open_failing(resources: Resources) -> AsyncIterator[Blueprint]:
     routes = Blueprint("failing", __name__)
@@ -137,10 +144,26 @@ async def open_failing(resources: Resources) -> AsyncIterator[Blueprint]:
     @anyone
     @unlimited("a test's")
     @replies(errors.Conflict)
+    @replies(Expired)
     async def thing(name: str) -> Wrong:
         if name == "taken":
             raise errors.Conflict("it is")
+        if name == "expired":
+            raise Expired("it has gone")
         return {"number": 1}
+
+    yield routes
+
+
+@asynccontextmanager
+async def open_untellable(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("untellable", __name__)
+
+    @routes.get("/thing")
+    @anyone
+    @unlimited("a test's")
+    async def thing() -> dict[str, Blueprint]:
+        return {}
 
     yield routes
 
@@ -157,6 +180,24 @@ async def test_an_answer_is_described_beside_the_errors_that_its_route_declares(
     assert [answer.status_code for answer in answers] == [200, 409]
     assert described["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Wrong"}
     assert "409" in described
+
+
+async def test_a_status_without_a_name_is_described_as_it_is_answered(make_settings: MakeSettings) -> None:
+    async with booted(make_settings(**FREE), [FAILING]) as urls, Client(urls.public) as client:
+        answer = await client.get("/thing/expired")
+
+    assert (answer.status_code, answer.json()["title"]) == (498, "Unknown Status")
+
+
+async def test_a_document_that_cannot_be_made_is_an_error_that_names_the_route(
+    make_settings: MakeSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings(**FREE)
+    async with booted(settings, [Feature("untellable", open=open_untellable)]) as urls, Client(urls.public) as client:
+        with pytest.raises(AssertionError, match=r"^/openapi.json answers 500: the service's log says why$"):
+            await client.get("/thing")
+
+    assert "of what untellable.thing at /thing declares" in capfd.readouterr().out
 
 
 class Colour(enum.Enum):

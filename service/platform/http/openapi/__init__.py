@@ -5,9 +5,10 @@ added here. Whoever has a document of its own to send uses `add_document`.
 """
 
 from service.platform.http.openapi.declarations import Media, explain, read_lists, replies, unguarded, with_form
-from service.platform.http.openapi.documents import add_document
+from service.platform.http.openapi.documents import add_document, folders
 from service.platform.http.openapi.doubling import doubling
 from service.platform.http.openapi.parts import PathParts
+from service.platform.http.openapi.paths import undefined
 from service.platform.http.openapi.provider import add_openapi
 from service.platform.http.openapi.schemas import SparseSchema, json_schema
 from service.platform.http.openapi.security import SCHEME, security_scheme
@@ -21,10 +22,12 @@ __all__ = [
     "add_openapi",
     "doubling",
     "explain",
+    "folders",
     "json_schema",
     "read_lists",
     "replies",
     "security_scheme",
+    "undefined",
     "unguarded",
     "with_form",
 ]

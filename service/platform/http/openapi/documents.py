@@ -1,6 +1,6 @@
 """Documents that never change while the process lives: sent from memory, and not again to who has them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from hashlib import sha256
 
 import trio
@@ -41,6 +41,14 @@ def add_document(routes: Quart | Blueprint, path: str, body: bytes | Make, heade
         return response
 
     routes.add_url_rule(path, path.strip("/").replace(".", "_") or "index", send)
+
+
+def folders(app: Quart) -> Iterator[str]:
+    """Yield a line for each blueprint with a folder of files: nothing says who may, and threads would read them."""
+    told = "a static_folder is not served: send its files by `add_document(routes, path, body, headers)`"
+    for name, blueprint in app.blueprints.items():
+        if blueprint.has_static_folder:
+            yield f"blueprint {name}: {told}"
 
 
 class _Document:

@@ -29,7 +29,10 @@ class PathParts:
     def declare(self, rule: str, endpoint: str, view: Callable[..., object]) -> None:
         """Read what `view` says of the parts of `rule`."""
         parts = names(rule)
-        hints = annotations(view) if parts else {}
+        try:
+            hints = annotations(view) if parts else {}
+        except NameError:
+            return  # the check of all routes, which comes next, names it and stops the start
         adapters = {name: adapter(hints[name]) for name in parts if name in hints}
         checked = {name: found for name, found in adapters.items() if found is not None}
         if (headers := getattr(view, QUART_SCHEMA_HEADERS_ATTRIBUTE, None)) is not None:

@@ -1,7 +1,8 @@
 """The parts of a path: their names, what their converters let through, and what a view's annotations say of them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
@@ -48,6 +49,17 @@ def annotations(view: Callable[..., object]) -> dict[str, Any]:
     views = getattr(view, "view_class", None)
     methods = [view] if views is None else [getattr(views, method.lower()) for method in views.methods or ()]
     return {name: hint for one in methods for name, hint in get_type_hints(one, include_extras=True).items()}
+
+
+def undefined(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a line for each of some routes, each a name and its view, with an annotation that says nothing here."""
+    for name, view in routes:
+        try:
+            with suppress(TypeError):  # of what has no annotations, such as a partial
+                annotations(view)
+        except NameError as error:
+            told = "which is not there when it serves: import it outside of `if TYPE_CHECKING`"
+            yield f"{name}: is annotated with {error.name}, {told}"
 
 
 def adapter(hint: Any) -> TypeAdapter[Any] | None:

@@ -6,7 +6,6 @@ quart-schema's extension is not installed: it would convert each response anew, 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
 from inspect import getdoc
 from typing import Any, Literal, get_origin, is_typeddict
 
@@ -44,7 +43,11 @@ def add_openapi(app: Quart, issuer: str | None = None) -> None:
 
     async def make() -> bytes:
         for rule in provider.generate_rules():
-            provider.build_paths(rule)
+            try:
+                provider.build_paths(rule)
+            except Exception as error:  # of quart-schema or pydantic, whose words do not say whose declaration it is
+                error.add_note(f"of what {rule.endpoint} at {rule.rule} declares")
+                raise
             await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have their turn
         return json.dumps(provider.schema()).encode()
 
@@ -215,7 +218,7 @@ def _complete(operation: dict[str, Any], method: str, *, guarded: bool, closed: 
 
 
 def _told(status: str, response: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
-    phrase = HTTPStatus(int(status)).phrase if status.isdecimal() else ""
+    phrase = errors.phrase_of(int(status)) if status.isdecimal() else ""
     return response if "$ref" in response else {"description": phrase, "headers": headers} | response
 
 

@@ -22,7 +22,7 @@ from service.platform.database.schema import (
     metadata,
     read_code_schema,
 )
-from service.platform.database.session import find_unfit
+from service.platform.database.session import find_unfit, is_past_poolers
 from service.platform.database.state import read_state
 from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute
 from service.platform.errors import DatabaseAway
@@ -81,9 +81,13 @@ async def ask(settings: PlatformSettings) -> Facts:
     return await _answer(Address.pool(settings), lambda pgconn: _ask(pgconn, settings))
 
 
-async def ask_directly(settings: PlatformSettings) -> None:
-    """Go the way past the pooler, as the listener and migrations do. Raises DatabaseAway likewise."""
-    await _answer(Address.direct(settings), lambda pgconn: _value(pgconn, "SELECT 1"))
+async def ask_directly(settings: PlatformSettings) -> bool:
+    """Go the way of the listener and of migrations; return whether it is past every pooler. Raises DatabaseAway."""
+    return await _answer(Address.direct(settings), _is_past_poolers)
+
+
+async def _is_past_poolers(pgconn: PGconn) -> bool:
+    return is_past_poolers(pgconn, await _value(pgconn, "SELECT pg_backend_pid()"))
 
 
 async def _answer[T](address: Address, question: Callable[[PGconn], Awaitable[T]]) -> T:

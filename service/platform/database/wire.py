@@ -161,7 +161,7 @@ async def _poll(pgconn: PGconn) -> None:
             case _:
                 break
     refusal = pgconn.get_error_message()
-    raise psycopg.OperationalError(f"{refusal}{pooler_problem(refusal)}")
+    raise psycopg.OperationalError(f"{refusal}{pooler_problem(refusal, pgconn.options)}")
 
 
 def _refuse_encodings(pgconn: PGconn) -> None:

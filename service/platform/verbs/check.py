@@ -148,10 +148,12 @@ async def past_the_pooler(settings: PlatformSettings) -> Finding:
 
     started = time.monotonic()
     try:
-        await ask_directly(settings)
+        past = await ask_directly(settings)
     except DatabaseAway as error:
         return Finding("direct", str(error), "is SERVICE_DATABASE_DIRECT_URL right, and the server up?", failed=True)
-    return Finding("direct", f"answers after {(time.monotonic() - started) * 1000:.0f} ms, past the pooler")
+    seen = f"answers after {(time.monotonic() - started) * 1000:.0f} ms, {'past the' if past else 'through a'} pooler"
+    advice = "in transaction mode that loses notifications and locks: let SERVICE_DATABASE_DIRECT_URL lead past it"
+    return Finding("direct", seen, "" if past else advice)
 
 
 def tables(lacking: Mapping[str, str]) -> Finding:

@@ -31,8 +31,13 @@ LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE IN
 SERVER_POLL = 0.2
 CONNECT_TIMEOUT = "5"
 SHARING_LOOKS = 3  # at who answers, as traffic of others may come between two
-PRIMARY = {"target_session_attrs": "primary"}  # whatever an address says that is made for reading, too
-STANDBY_WORDS = "server is in hot standby mode", "the server is a standby, takes no writes"  # libpq's, and ours
+# Whatever an address says that is made for reading, too; and not where operators hold the data still: what was migrated
+# there would stay behind when they move.
+WRITES = {"target_session_attrs": "read-write"}
+READ_ONLY_WORDS = (  # libpq's, and ours
+    "session is read-only",
+    "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+)
 
 # For the migrations' session, once the lock is held: a lock timeout would cut the wait for it too. A migration that
 # cannot have its table in this time fails and may be repeated, rather than let all queries queue behind it.
@@ -40,7 +45,6 @@ SESSION = (
     "SET lock_timeout = '3s'",
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
-    "SET default_transaction_read_only = off",
     # which PostgreSQL has from version 17 on, and may not know
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
 )
@@ -92,12 +96,12 @@ def _connect(address: Address) -> psycopg.Connection | str:
     Raises MigrationRefused for an address that will never do.
     """
     try:
-        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | PRIMARY)
+        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | WRITES)
         return psycopg.connect(conninfo, autocommit=True)
     except (psycopg.OperationalError, PasswordUnreadable) as error:
         if problem := pooler_problem(str(error), address.parameters["options"].encode()):
             raise MigrationRefused(f"{flat(error)}{problem}") from None
-        return flat(error).replace(*STANDBY_WORDS)
+        return flat(error).replace(*READ_ONLY_WORDS)
     except psycopg.ProgrammingError as error:
         raise MigrationRefused(f"SERVICE_DATABASE_URL: {flat(error)}") from None
 

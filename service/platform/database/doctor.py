@@ -40,6 +40,13 @@ GROUP BY relname
 ORDER BY relname
 """
 
+# Of which of them it sees only the rows that a policy lets through: none where there is no policy, without a word.
+SELECT_FILTERED = """
+SELECT relname, '' FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = current_schema() AND relkind IN ('r', 'p') AND row_security_active(pg_class.oid)
+ORDER BY relname
+"""
+
 # Where else somebody has migrated: the catalogue shows it also to a role that may not use the schema.
 SELECT_MIGRATED = f"""
 SELECT string_agg(quote_ident(nspname), ', ' ORDER BY nspname)
@@ -68,6 +75,7 @@ class Facts:
     limited_by: str  # whose limit that is
     may_create: bool
     lacking: Mapping[str, str]  # rights that the role lacks, of each feature's table
+    filtered: tuple[str, ...]  # those of which it may not see all rows
     clock_ahead: float  # seconds that the server's clock is ahead of ours
     unlimited: tuple[str, ...]  # the ceilings that the server would not enforce as this service wants them
     unfit: tuple[str, ...]  # what else is wrong with a session, a sentence each
@@ -121,6 +129,9 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
         limited_by=limited_by,
         may_create=await _value(pgconn, "SELECT has_schema_privilege(current_schema(), 'CREATE')") == "t",
         lacking={table: rights for table, rights in await _rows(pgconn, SELECT_LACKING) if table in metadata.tables},
+        filtered=tuple(
+            table for table, _ in await _rows(pgconn, SELECT_FILTERED) if table in {*metadata.tables, STATE_TABLE}
+        ),
         clock_ahead=now - ours,
         unlimited=tuple(name for name, value in have.items() if value in {"", "0"}),
         unfit=tuple(await find_unfit(pgconn, wanted, of_server=True)),

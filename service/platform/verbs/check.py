@@ -124,6 +124,7 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
             "" if facts.may_create else "fine for `serve`; `migrate` needs a role with CREATE on the schema",
         ),
         *([tables(facts.lacking)] if facts.lacking else []),
+        *([rows(facts.filtered)] if facts.filtered else []),
         Finding("schema", facts.schema, "" if facts.served else facts.schema_advice, not facts.served),
         Finding(
             "ceilings",
@@ -154,6 +155,11 @@ async def past_the_pooler(settings: PlatformSettings) -> Finding:
     seen = f"answers after {(time.monotonic() - started) * 1000:.0f} ms, {'past the' if past else 'through a'} pooler"
     advice = "in transaction mode that loses notifications and locks: let SERVICE_DATABASE_DIRECT_URL lead past it"
     return Finding("direct", seen, "" if past else advice)
+
+
+def rows(filtered: Sequence[str]) -> Finding:
+    advice = "others are as if they were not there: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, unless you want that"
+    return Finding("rows", f"of {', '.join(filtered)} the role has those alone that a policy lets through", advice)
 
 
 def tables(lacking: Mapping[str, str]) -> Finding:

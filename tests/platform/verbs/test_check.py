@@ -244,6 +244,22 @@ def test_a_right_that_lacks_in_a_schema_whose_name_wants_quotes_is_told(tmp_path
 
 
 @waits_for_a_schema
+def test_rows_that_a_policy_hides_are_told(tmp_path: Path, one_server: OwnServer) -> None:
+    migrate(settings_for(one_server.tcp_url))
+    ports = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
+    with psycopg.connect(conninfo(one_server.tcp_url), autocommit=True) as connection:
+        connection.execute("""CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA public TO app;
+            CREATE TABLE of_others (); ALTER TABLE of_others ENABLE ROW LEVEL SECURITY;
+            ALTER TABLE job ENABLE ROW LEVEL SECURITY""")
+        owner = run_to_end(tmp_path, "check", database_url=one_server.tcp_url, **ports)
+        app = run_to_end(tmp_path, "check", database_url=one_server.tcp_url.replace("postgres@", "app@"), **ports)
+        connection.execute("DROP OWNED BY app")
+
+    assert "rows" not in lines(owner.stdout)
+    assert "of job the role has those alone that a policy lets through" in app.stdout
+
+
+@waits_for_a_schema
 @pytest.mark.parametrize(
     ("given", "line"),
     [

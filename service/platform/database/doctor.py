@@ -24,7 +24,7 @@ from service.platform.database.schema import (
 )
 from service.platform.database.session import find_unfit, is_past_poolers
 from service.platform.database.state import read_state
-from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute
+from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute, why_no_writes
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 
@@ -71,6 +71,7 @@ class Facts:
 
     version: str
     version_number: int  # 180001 is 18.1
+    no_writes: str  # why it takes none
     max_connections: int
     limited_by: str  # whose limit that is
     may_create: bool
@@ -125,6 +126,7 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
     return Facts(
         version=await _value(pgconn, "SHOW server_version"),
         version_number=int(await _value(pgconn, "SHOW server_version_num")),
+        no_writes=why_no_writes(pgconn),
         max_connections=int(most),
         limited_by=limited_by,
         may_create=await _value(pgconn, "SELECT has_schema_privilege(current_schema(), 'CREATE')") == "t",

@@ -109,7 +109,11 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
     old = facts.version_number < OLDEST
     crowded = needed > facts.max_connections
     return [
-        Finding("database", f"answers after {(time.monotonic() - started) * 1000:.0f} ms"),
+        Finding(
+            "database",
+            facts.no_writes or f"answers after {(time.monotonic() - started) * 1000:.0f} ms",
+            "writes get 503, and `migrate` waits" if facts.no_writes else "",
+        ),
         *direct,
         Finding("version", f"PostgreSQL {facts.version}", "15 or later is needed" if old else "", old),
         Finding(

@@ -141,10 +141,20 @@ def encoding_problem(pgconn: PGconn) -> str | None:
     )
 
 
-def pooler_problem(refusal: str) -> str:
-    """Return what to do where the words with which a connection was refused are a pooler's; else nothing."""
+def asked_for_forms(options: bytes) -> bool:
+    """Tell, by what a session was begun with, whether it is to be past every pooler."""
+    return _words(FORMS).encode() in options
+
+
+def pooler_problem(refusal: str, *, past: bool) -> str:
+    """Return what to do where the words with which a connection was refused are a pooler's; else nothing.
+
+    `past`: whether it was to be past every pooler.
+    """
     if OPTIONS_REFUSED not in refusal:
         return ""
+    if not past:
+        return "; that is PgBouncer: set what the URL has as `options` on the role, ALTER ROLE ... SET ..."
     return (
         "; that is PgBouncer, which refuses what sessions ask for: set SERVICE_DATABASE_POOLED=true, "
         "and SERVICE_DATABASE_DIRECT_URL to an address past it"

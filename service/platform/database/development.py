@@ -52,4 +52,6 @@ def for_psql(url: str) -> str:
     places = {name: arguments[name] for name in ("host", "port") if str(arguments.get(name, "")).strip(",")}
     secret = [name for name in given.query if "password" in name]
     shown = given.set(drivername="postgresql").update_query_dict(places).difference_update_query(secret)
-    return shown._replace(password=None).render_as_string(hide_password=False).replace("+", "%20")  # a plus is a plus
+    # SQLAlchemy writes a blank as a plus behind the question mark, and as a blank ahead of it; libpq knows neither.
+    ahead, mark, behind = shown._replace(password=None).render_as_string(hide_password=False).partition("?")
+    return ahead.replace(" ", "%20") + mark + behind.replace("+", "%20")

@@ -22,9 +22,9 @@ from service.platform.database.schema import (
     metadata,
     read_code_schema,
 )
-from service.platform.database.session import find_unfit
+from service.platform.database.session import find_unfit, is_past_poolers
 from service.platform.database.state import read_state
-from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute
+from service.platform.database.wire import ANSWER_LIMIT, ConnectFailed, connect, execute, why_no_writes
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 
@@ -37,6 +37,13 @@ JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = current_schema() AND relkind IN ('r', 'p')
     AND NOT has_table_privilege(pg_class.oid, privilege)
 GROUP BY relname
+ORDER BY relname
+"""
+
+# Of which of them it sees only the rows that a policy lets through: none where there is no policy, without a word.
+SELECT_FILTERED = """
+SELECT relname, '' FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = current_schema() AND relkind IN ('r', 'p') AND row_security_active(pg_class.oid)
 ORDER BY relname
 """
 
@@ -64,10 +71,12 @@ class Facts:
 
     version: str
     version_number: int  # 180001 is 18.1
+    no_writes: str  # why it takes none
     max_connections: int
     limited_by: str  # whose limit that is
     may_create: bool
     lacking: Mapping[str, str]  # rights that the role lacks, of each feature's table
+    filtered: tuple[str, ...]  # those of which it may not see all rows
     clock_ahead: float  # seconds that the server's clock is ahead of ours
     unlimited: tuple[str, ...]  # the ceilings that the server would not enforce as this service wants them
     unfit: tuple[str, ...]  # what else is wrong with a session, a sentence each
@@ -81,9 +90,13 @@ async def ask(settings: PlatformSettings) -> Facts:
     return await _answer(Address.pool(settings), lambda pgconn: _ask(pgconn, settings))
 
 
-async def ask_directly(settings: PlatformSettings) -> None:
-    """Go the way past the pooler, as the listener and migrations do. Raises DatabaseAway likewise."""
-    await _answer(Address.direct(settings), lambda pgconn: _value(pgconn, "SELECT 1"))
+async def ask_directly(settings: PlatformSettings) -> bool:
+    """Go the way of the listener and of migrations; return whether it is past every pooler. Raises DatabaseAway."""
+    return await _answer(Address.direct(settings), _is_past_poolers)
+
+
+async def _is_past_poolers(pgconn: PGconn) -> bool:
+    return is_past_poolers(pgconn, await _value(pgconn, "SELECT pg_backend_pid()"))
 
 
 async def _answer[T](address: Address, question: Callable[[PGconn], Awaitable[T]]) -> T:
@@ -113,10 +126,14 @@ async def _ask(pgconn: PGconn, settings: PlatformSettings) -> Facts:
     return Facts(
         version=await _value(pgconn, "SHOW server_version"),
         version_number=int(await _value(pgconn, "SHOW server_version_num")),
+        no_writes=why_no_writes(pgconn),
         max_connections=int(most),
         limited_by=limited_by,
         may_create=await _value(pgconn, "SELECT has_schema_privilege(current_schema(), 'CREATE')") == "t",
         lacking={table: rights for table, rights in await _rows(pgconn, SELECT_LACKING) if table in metadata.tables},
+        filtered=tuple(
+            table for table, _ in await _rows(pgconn, SELECT_FILTERED) if table in {*metadata.tables, STATE_TABLE}
+        ),
         clock_ahead=now - ours,
         unlimited=tuple(name for name, value in have.items() if value in {"", "0"}),
         unfit=tuple(await find_unfit(pgconn, wanted, of_server=True)),

@@ -30,8 +30,14 @@ LEAVE_LOOK = 1.0  # seconds that a look may still take when the migrations are o
 LOCK_POLL = 0.1  # seconds; a blocking wait would hold a snapshot that CREATE INDEX CONCURRENTLY of the holder waits for
 SERVER_POLL = 0.2
 CONNECT_TIMEOUT = "5"
-PRIMARY = {"target_session_attrs": "primary"}  # whatever an address says that is made for reading, too
-STANDBY_WORDS = "server is in hot standby mode", "the server is a standby, takes no writes"  # libpq's, and ours
+SHARING_LOOKS = 3  # at who answers, as traffic of others may come between two
+# Whatever an address says that is made for reading, too; and not where operators hold the data still: what was migrated
+# there would stay behind when they move.
+WRITES = {"target_session_attrs": "read-write"}
+READ_ONLY_WORDS = (  # libpq's, and ours
+    "session is read-only",
+    "the server takes no writes: it is a standby, or default_transaction_read_only is on",
+)
 
 # For the migrations' session, once the lock is held: a lock timeout would cut the wait for it too. A migration that
 # cannot have its table in this time fails and may be repeated, rather than let all queries queue behind it.
@@ -39,7 +45,6 @@ SESSION = (
     "SET lock_timeout = '3s'",
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
-    "SET default_transaction_read_only = off",
     # which PostgreSQL has from version 17 on, and may not know
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
 )
@@ -91,12 +96,12 @@ def _connect(address: Address) -> psycopg.Connection | str:
     Raises MigrationRefused for an address that will never do.
     """
     try:
-        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | PRIMARY)
+        conninfo = make_conninfo("", **{"connect_timeout": CONNECT_TIMEOUT} | address.parameters | WRITES)
         return psycopg.connect(conninfo, autocommit=True)
     except (psycopg.OperationalError, PasswordUnreadable) as error:
-        if problem := pooler_problem(str(error)):
+        if problem := pooler_problem(str(error), past=True):
             raise MigrationRefused(f"{flat(error)}{problem}") from None
-        return flat(error).replace(*STANDBY_WORDS)
+        return flat(error).replace(*READ_ONLY_WORDS)
     except psycopg.ProgrammingError as error:
         raise MigrationRefused(f"SERVICE_DATABASE_URL: {flat(error)}") from None
 
@@ -110,6 +115,7 @@ def _open_guard(address: Address, wait: Seconds) -> Iterator[psycopg.Connection]
             if problem := encoding_problem(guard.pgconn):
                 raise MigrationRefused(problem)
             try:
+                _refuse_sharing(guard, address, wait)
                 for _ in _until_locked(guard, LOCK):
                     heard = time.monotonic()
             except psycopg.OperationalError as error:
@@ -122,6 +128,27 @@ def _open_guard(address: Address, wait: Seconds) -> Iterator[psycopg.Connection]
             raise ServerAway(f"{what}: {lost}; it may be repeated")
         log.warning("database away", error=lost, waiting_at_most=wait)
         time.sleep(SERVER_POLL)
+
+
+def _refuse_sharing(guard: psycopg.Connection, address: Address, wait: Seconds) -> None:
+    """Refuse a pooler that gives one process to several sessions: locks would stay there, and keep nobody out.
+
+    One that refuses what a session asks for is known by that already; this one ignores it.
+    """
+    if _process(guard) == guard.info.backend_pid:
+        return  # nothing is between, as a pooler has numbers of its own
+    with closing(_wait_connected(address, wait)) as other:
+        if any(_process(guard) == _process(other) for _ in range(SHARING_LOOKS)):
+            raise MigrationRefused(
+                "a pooler in transaction mode is between, where no lock keeps other runners out: "
+                "set SERVICE_DATABASE_DIRECT_URL to an address past it"
+            )
+
+
+def _process(connection: psycopg.Connection) -> int:
+    with _answering(connection):
+        [(process,)] = connection.execute("SELECT pg_backend_pid()")
+    return int(process)
 
 
 def _until_locked(connection: psycopg.Connection, lock: int) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from psycopg.pq.abc import PGconn
 
-from service.platform.database.address import FORMS
+from service.platform.database.address import FORMS, asked_for_forms
 from service.platform.database.wire import execute
 
 # Forms in which another value is borne: BEGIN says the level itself, and a moment is the same in each zone.
@@ -25,11 +25,17 @@ _SERVER_LOSES: Final = {
     "fsync": "what is acknowledged may be lost when the machine stops",
     "full_page_writes": "a page may be torn when the machine stops",
 }
+# One that ignores what sessions ask for, and so lets them in.
+_POOLED: Final = (
+    "a pooler is between: if it is in transaction mode, notifications and prepared statements are lost until "
+    "SERVICE_DATABASE_POOLED is true, and SERVICE_DATABASE_DIRECT_URL leads past it"
+)
 _NAMES: Final = ", ".join(f"'{name}'" for name in {*FORMS, *_CUT, *_LOSES, *_SERVER_LOSES})
-_SCHEMA: Final = "schema"
+_SCHEMA, _PROCESS = "schema", "process"
 _SELECT: Final = f"""
     SELECT name, setting FROM pg_settings WHERE name IN ({_NAMES})
-    UNION ALL SELECT '{_SCHEMA}', current_schema() ORDER BY name"""  # noqa: S608  constants
+    UNION ALL SELECT '{_SCHEMA}', current_schema()
+    UNION ALL SELECT '{_PROCESS}', pg_backend_pid()::text ORDER BY name"""  # noqa: S608  constants
 
 
 async def find_unfit(pgconn: PGconn, limits: Mapping[str, str], *, of_server: bool = False) -> list[str]:
@@ -42,8 +48,14 @@ async def find_unfit(pgconn: PGconn, limits: Mapping[str, str], *, of_server: bo
     loses = _LOSES | _SERVER_LOSES if of_server else _LOSES
     lost = [f"{name} is off: {loses[name]}" for name in loses if have.get(name) == "off"]
     others = (_sentence(name, value, limits) for name, value in have.items() if name in _CUT or name in FORMS)
+    past = [] if is_past_poolers(pgconn, have[_PROCESS]) else [_POOLED]
     lead = [] if have[_SCHEMA] else ["search_path leads to no schema that the role may use"]
-    return [*lead, *lost, *filter(None, others)]
+    return [*past, *lead, *lost, *filter(None, others)]
+
+
+def is_past_poolers(pgconn: PGconn, process: str) -> bool:
+    """Tell whether who answers is who let us in, or does not have to be: a pooler gives us a number of its own."""
+    return not asked_for_forms(pgconn.options) or process == str(pgconn.backend_pid)
 
 
 def _sentence(name: str, value: str, limits: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
-from service.platform.database.address import encoding_problem, pooler_problem
+from service.platform.database.address import asked_for_forms, encoding_problem, pooler_problem
 from service.platform.database.redaction import flat
 
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
@@ -161,7 +161,7 @@ async def _poll(pgconn: PGconn) -> None:
             case _:
                 break
     refusal = pgconn.get_error_message()
-    raise psycopg.OperationalError(f"{refusal}{pooler_problem(refusal)}")
+    raise psycopg.OperationalError(f"{refusal}{pooler_problem(refusal, past=asked_for_forms(pgconn.options))}")
 
 
 def _refuse_encodings(pgconn: PGconn) -> None:

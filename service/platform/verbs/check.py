@@ -109,7 +109,11 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
     old = facts.version_number < OLDEST
     crowded = needed > facts.max_connections
     return [
-        Finding("database", f"answers after {(time.monotonic() - started) * 1000:.0f} ms"),
+        Finding(
+            "database",
+            facts.no_writes or f"answers after {(time.monotonic() - started) * 1000:.0f} ms",
+            "writes get 503, and `migrate` waits" if facts.no_writes else "",
+        ),
         *direct,
         Finding("version", f"PostgreSQL {facts.version}", "15 or later is needed" if old else "", old),
         Finding(
@@ -124,6 +128,7 @@ async def database(settings: PlatformSettings, of_jobs: int) -> list[Finding]:
             "" if facts.may_create else "fine for `serve`; `migrate` needs a role with CREATE on the schema",
         ),
         *([tables(facts.lacking)] if facts.lacking else []),
+        *([rows(facts.filtered)] if facts.filtered else []),
         Finding("schema", facts.schema, "" if facts.served else facts.schema_advice, not facts.served),
         Finding(
             "ceilings",
@@ -148,10 +153,17 @@ async def past_the_pooler(settings: PlatformSettings) -> Finding:
 
     started = time.monotonic()
     try:
-        await ask_directly(settings)
+        past = await ask_directly(settings)
     except DatabaseAway as error:
         return Finding("direct", str(error), "is SERVICE_DATABASE_DIRECT_URL right, and the server up?", failed=True)
-    return Finding("direct", f"answers after {(time.monotonic() - started) * 1000:.0f} ms, past the pooler")
+    seen = f"answers after {(time.monotonic() - started) * 1000:.0f} ms, {'past the' if past else 'through a'} pooler"
+    advice = "in transaction mode that loses notifications and locks: let SERVICE_DATABASE_DIRECT_URL lead past it"
+    return Finding("direct", seen, "" if past else advice)
+
+
+def rows(filtered: Sequence[str]) -> Finding:
+    advice = "others are as if they were not there: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, unless you want that"
+    return Finding("rows", f"of {', '.join(filtered)} the role has those alone that a policy lets through", advice)
 
 
 def tables(lacking: Mapping[str, str]) -> Finding:

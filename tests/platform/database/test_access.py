@@ -14,7 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
+import structlog.testing
 import trio
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from service.platform.database import Statement, open_database
@@ -26,6 +28,7 @@ from service.platform.database.wire import ConnectFailed, connect, execute, requ
 from service.platform.errors import DatabaseAway
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer, free_port, make_certificate
+from service.platform.testing.processes import run_to_end
 from tests.platform.database.observer import Observer, observe
 from tests.platform.database.units import (
     INSERT,
@@ -57,16 +60,29 @@ default_pool_size = 5
 @pytest.fixture
 def pooled(one_server: OwnServer) -> Iterator[PlatformSettings]:
     """Yield settings that lead through PgBouncer in transaction mode, and past it."""
+    with pooler(one_server) as settings:
+        yield settings
+
+
+@pytest.fixture
+def ignoring(one_server: OwnServer) -> Iterator[PlatformSettings]:
+    """Yield settings of which the pooler's address lets in also who asks for a session of its own."""
+    with pooler(one_server, "ignore_startup_parameters = options") as settings:
+        yield settings
+
+
+@contextmanager
+def pooler(server: OwnServer, *more: str) -> Iterator[PlatformSettings]:
     if PGBOUNCER is None:
         pytest.skip("needs pgbouncer")
     listen = free_port()
     become = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
     with tempfile.NamedTemporaryFile("w", suffix=".ini") as configuration:
-        configuration.write(CONFIGURATION.format(port=one_server.port, listen=listen))
+        configuration.write("\n".join([CONFIGURATION.format(port=server.port, listen=listen), *more]))
         configuration.flush()
         Path(configuration.name).chmod(0o644)
         with running([PGBOUNCER, *become, configuration.name], listen):
-            yield pooled_settings(one_server, listen)
+            yield pooled_settings(server, listen)
 
 
 def pooled_settings(server: OwnServer, listen: int) -> PlatformSettings:
@@ -170,6 +186,48 @@ async def test_a_pooler_of_which_the_settings_say_nothing_is_named(pooled: Platf
 
     with pytest.raises(MigrationRefused, match="set SERVICE_DATABASE_POOLED=true"):
         migrate(settings, wait=30)
+
+
+async def test_options_that_a_pooler_refuses_belong_to_the_role(pooled: PlatformSettings) -> None:
+    assert pooled.database_url is not None
+    url = f"{pooled.database_url.get_secret_value()}?options=-csearch_path%3Dshop"
+    settings = pooled.model_copy(update={"database_url": SecretStr(url)})
+    with trio.fail_after(30):
+        async with open_database(settings) as database:
+            error = (await database.look()).error
+
+    assert "set what the URL has as `options` on the role" in error
+    assert "SERVICE_DATABASE_POOLED" not in error
+
+
+async def test_a_pooler_that_ignores_what_sessions_ask_for_is_told(
+    ignoring: PlatformSettings, one_server: OwnServer, tmp_path: Path
+) -> None:
+    assert ignoring.database_url is not None
+    url = ignoring.database_url.get_secret_value()
+    told = []
+    for settings in (PlatformSettings(database_url=url), ignoring, PlatformSettings(database_url=one_server.tcp_url)):
+        with trio.fail_after(30), structlog.testing.capture_logs() as logged:
+            async with open_database(settings) as database:
+                await database.look()
+        told.append(sum("a pooler is between" in line.get("found", "") for line in logged))
+    ports = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0", "database_pooled": "true"}
+    through, past = (
+        run_to_end(tmp_path, "check", database_url=url, database_direct_url=direct, **ports).stdout
+        for direct in (url, one_server.tcp_url)
+    )
+
+    assert told == [1, 0, 0]
+    assert "through a pooler; in transaction mode that loses notifications and locks" in through
+    assert "ms, past the pooler" in past
+
+
+def test_migrations_take_no_lock_that_stays_in_a_pooler(ignoring: PlatformSettings, one_server: OwnServer) -> None:
+    with pytest.raises(MigrationRefused, match="set SERVICE_DATABASE_DIRECT_URL to an address past it"):
+        migrate(PlatformSettings(database_url=ignoring.database_url), wait=30)
+
+    with observe(one_server.url) as observer:
+        assert observer.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
 
 
 async def test_past_a_pooler_notifications_arrive(pooled: PlatformSettings) -> None:

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 import structlog.testing
 import trio
+from sqlalchemy import make_url
 from trio.testing import MockClock
 
-from service.platform.database import Database, Outcome, open_database
+from service.platform.database import Database, Outcome, ServerAway, open_database
 from service.platform.database.launch import find_binaries
 from service.platform.database.migrate import migrate
 from service.platform.errors import DatabaseAway, DatabaseUnable, OutcomeUnknown
@@ -162,6 +163,27 @@ def test_migrations_find_the_primary_of_several_hosts_whatever_their_order(
     release = make_release(tmp_path, "one")
     for url in (of_both(standby, primary), of_both(primary, standby, target_session_attrs="prefer-standby")):
         assert migrate(PlatformSettings(database_url=url), wait=0, migrations=release).after == "one"
+
+
+def test_migrations_leave_a_server_that_is_made_read_only_for_another_and_else_wait(
+    pair: tuple[OwnServer, OwnServer], tmp_path: Path
+) -> None:
+    """What they wrote there would stay behind when its data move."""
+    old, new = pair
+    new.promote()
+    release = make_release(tmp_path, "one")
+    told_otherwise = make_url(old.url).update_query_dict({"options": "-c default_transaction_read_only=off"})
+    with read_only(old):
+        with pytest.raises(
+            ServerAway, match="takes no writes: it is a standby, or default_transaction_read_only is on"
+        ):
+            migrate(PlatformSettings(database_url=old.url), wait=0, migrations=release)
+        both = migrate(PlatformSettings(database_url=of_both(old, new)), wait=0, migrations=release)
+        own = told_otherwise.render_as_string(hide_password=False)
+        meant = migrate(PlatformSettings(database_url=own), wait=0, migrations=release)
+
+    assert (both.before, both.after) == (None, "one")
+    assert (meant.before, meant.after) == (None, "one")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Addresses in settings: nothing given is dropped, what can never match is refused, and no password is repeated."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -85,6 +85,20 @@ def test_psql_is_led_to_the_same_places_and_told_no_password(url: str, hosts: st
 
     assert "hunter2" not in told
     assert (read["host"], read.get("port"), read["user"], read["dbname"]) == (hosts, ports, "me", "db")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1))
+@example("Our Shop")  # blanks that are written as such are refused by libpq 18
+@example("a+b")
+def test_a_user_and_a_database_are_told_as_they_were_given(name: str) -> None:
+    from urllib.parse import quote
+
+    told = for_psql(f"postgresql://{quote(name, safe='')}@host/{quote(name, safe='')}?application_name=a%20b%2Bc")
+    read = conninfo_to_dict(told)
+
+    assert " " not in told
+    assert (read["user"], read["dbname"], read["application_name"]) == (name, name, "a b+c")
 
 
 @settings(deadline=None)

@@ -179,7 +179,9 @@ async def test_a_standby_is_waited_for_by_its_name(tmp_path: Path, one_server: O
             connection.execute("SELECT pg_promote()")
         code = await waiting.wait_end()
 
-    assert away["error"].endswith("failed: the server is a standby, takes no writes")
+    assert away["error"].endswith(
+        "failed: the server takes no writes: it is a standby, or default_transaction_read_only is on"
+    )
     assert code == 0
 
 

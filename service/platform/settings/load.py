@@ -10,17 +10,18 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from dotenv.variables import Variable, parse_variables
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from service.platform.settings.base import PlatformSettings
-from service.platform.settings.frozen import PREFIX, FeatureSettings, prefix_of
+from service.platform.settings.frozen import PREFIX, FeatureSettings, Frozen, prefix_of
 from service.platform.settings.secrets import MARK, SecretUnreadable, read_secret
 from service.platform.settings.words import nearest, sentence, shown
 
@@ -94,14 +95,10 @@ class Catalogue:
         The first of these that holds a value wins: the environment, `.env`, the files in `SERVICE_SECRETS_DIR`. What
         libpq would take from the environment past them is taken out of it.
         """
-        if unread := [*_unread_variables(), *_unread_lines(), *_unread_secrets()]:
-            raise SettingsError(unread)
+        directory = _readable_directory()
         hide_from_libpq()
-        directory = _secrets_directory()
         given = _given(directory)
-        problems = [
-            f"{name}: no such setting; did you mean {near}?" for name in given if (near := self._misspelt(name))
-        ]
+        problems = [self._no_such(name) for name in given if self._misspelt(name)]
         loaded: dict[str, FeatureSettings] = {}
         settings = self._try(self.settings, PREFIX, directory, problems)
         for name, kind in self.of_features.items():
@@ -110,6 +107,16 @@ class Catalogue:
         if problems or settings is None:
             raise SettingsError(problems)
         return settings.with_features(loaded), {name: given.get(name, "default") for name in self.variables}
+
+    def load_alone(self, field: str) -> Any:
+        """Return one field of yours or the platform's, whatever is wrong with the others."""
+        info, directory = self.settings.model_fields[field], _readable_directory()
+        problems = [self._no_such(name) for name in _given(directory) if self._misspelt(name) == variable(field)]
+        alone: dict[str, Any] = {field: (info.annotation, info)}
+        settings = self._try(create_model("Alone", __base__=Frozen, **alone), PREFIX, directory, problems)
+        if problems or settings is None:
+            raise SettingsError(problems)
+        return getattr(settings, field)
 
     def unknown_names(self) -> list[str]:
         """Return the `SERVICE_*` names that are no setting and resemble none: worth a warning, no more."""
@@ -129,6 +136,9 @@ class Catalogue:
             return detail["msg"]  # settings that do not fit together name themselves
         name = variable(str(detail["loc"][0]), prefix)
         return sentence(name, self.find(name).info, detail)
+
+    def _no_such(self, name: str) -> str:
+        return f"{name}: no such setting; did you mean {self._misspelt(name)}?"
 
     def _misspelt(self, name: str) -> str | None:
         return None if name in self._by_variable else nearest(name, (*self._by_variable, SECRETS_DIR))
@@ -156,6 +166,13 @@ def _secrets_directory() -> str | None:
     """Return where the files of secrets are, as the environment or `.env` says, in whatever case, as settings are."""
     given = chain(os.environ.items(), dotenv_values(ENV_FILE).items())
     return next((value for name, value in given if value and name.upper() == SECRETS_DIR), None)
+
+
+def _readable_directory() -> str | None:
+    """Return the directory of secrets; raises SettingsError where a source cannot be read as a whole."""
+    if unread := [*_unread_variables(), *_unread_lines(), *_unread_secrets()]:
+        raise SettingsError(unread)
+    return _secrets_directory()
 
 
 def _unread_variables() -> Iterator[str]:

@@ -58,12 +58,13 @@ def local_url(bind: str) -> str:
 
 
 def _listens(context: "typer.Context", field: str) -> str:
-    from service.platform.settings import PlatformSettings, SettingsError
+    """Return the URL of a listener by its own setting: others may be wrong, and are of no concern to who asks."""
+    from service.platform.settings import SettingsError
 
     try:
-        bind = str(getattr(program(context).catalogue.load()[0], field))
-    except SettingsError:  # of no concern to who asks a service that runs
-        bind = str(PlatformSettings.model_fields[field].default)
+        bind = str(program(context).catalogue.load_alone(field))
+    except SettingsError as error:
+        fail(f"{error}\nmend that, or name the URL", WRONG)
     if bind.endswith(":0"):
         fail(f"SERVICE_{field.upper()}: is {bind}, any free port, so name the URL", WRONG)
     return local_url(bind)

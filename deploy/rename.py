@@ -72,7 +72,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "service/*/page/index.html": ("<title>{title}</title>", "<strong>{title}</strong>"),
     "service/*/runbook.md": ("demo-{name}",),
     "service/platform/name.py": ('NAME = "{name}"\n',),
-    "tests/helm/mutations.yaml": ('include "{name}.',),
+    "tests/helm/mutations.yaml": ('include "{name}.', 'include \\"{name}.'),
     "uv.lock": ('\nname = "{name}"\n',),
 }
 TEMPLATE_DESCRIPTION = r"A production service on QuartTrio[^\"]*"

@@ -7,7 +7,14 @@ FROM ${PYTHON_IMAGE} AS build
 ARG UV_VERSION=0.13.9
 # Optional parts, as `--build-arg EXTRAS=otel`: traces by OpenTelemetry.
 ARG EXTRAS=
+# An index in the place of the public one; uv.lock must name it. Name and password for it, as a .netrc, and the authority of its
+# certificate come as secrets (`netrc`, `ca`), which no layer and no history keeps. deploy/README.md says how.
+ARG UV_DEFAULT_INDEX=
 RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=netrc,target=/root/.netrc \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi && \
+    if [ -n "${UV_DEFAULT_INDEX}" ]; then export PIP_INDEX_URL="${UV_DEFAULT_INDEX}"; fi && \
     python3 -m pip install --root-user-action=ignore "uv==${UV_VERSION}"
 WORKDIR /app
 # Bytecode that is valid whenever it was made: the same from each build, and not stale where a builder sets files' times.
@@ -16,10 +23,16 @@ ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
 RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,source=pyproject.toml,target=/app/pyproject.toml \
     --mount=type=bind,source=uv.lock,target=/app/uv.lock \
+    --mount=type=secret,id=netrc,target=/root/.netrc \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi && \
     uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}} --no-install-project
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=secret,id=netrc,target=/root/.netrc \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    if [ -f /run/secrets/ca ]; then export SSL_CERT_FILE=/run/secrets/ca; fi && \
     uv sync --locked --no-dev --no-editable ${EXTRAS:+--extra ${EXTRAS}} && \
     find .venv/lib -name uv_cache.json -delete && \
     sed -i '/uv_cache.json/d' .venv/lib/python*/site-packages/*.dist-info/RECORD

@@ -62,6 +62,9 @@ PLACES: dict[str, tuple[str, ...]] = {
     "helm/Chart.yaml": ("name: {name}\n",),
     "helm/README.md": ("\n{title} on Kubernetes", " {name}-database", "`{name}:VERSION`"),
     "helm/ci/everything-values.yaml": ("example.org/{name},",),
+    "helm/ci/keda-values.yaml": ('include "{name}.',),
+    "helm/templates/*.*": ('include "{name}.', 'define "{name}.'),
+    "helm/templates/tests/*": ('include "{name}.', 'define "{name}.'),
     "helm/values-production.yaml": (" {name}-database",),
     "helm/values.yaml": ("  repository: {name}\n", "/example/{name}/"),
     "pyproject.toml": ('\nname = "{name}"\n',),
@@ -69,6 +72,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "service/*/page/index.html": ("<title>{title}</title>", "<strong>{title}</strong>"),
     "service/*/runbook.md": ("demo-{name}",),
     "service/platform/name.py": ('NAME = "{name}"\n',),
+    "tests/helm/mutations.yaml": ('include "{name}.', 'include \\"{name}.'),
     "uv.lock": ('\nname = "{name}"\n',),
 }
 TEMPLATE_DESCRIPTION = r"A production service on QuartTrio[^\"]*"

@@ -20,6 +20,7 @@ sys.path.insert(0, str(CHART.parent))  # run as a script, from anywhere
 from helm.kinds import LIKE, LIMIT, expand, only_printable  # noqa: E402  # after the path above
 from service.features import FEATURES  # noqa: E402  # the same
 from service.platform.feature import catalogue  # noqa: E402  # the same
+from service.platform.name import NAME  # noqa: E402  # the same
 from service.platform.settings import DRAIN_MARGIN, Catalogue, PlatformSettings, Setting  # noqa: E402  # the same
 from service.platform.settings.documents import is_required, json_schema, secrets  # noqa: E402  # after the path above
 from service.settings import Settings  # noqa: E402  # the same
@@ -163,7 +164,7 @@ def make_settings_template(known: Catalogue) -> str:
         "secrets": hidden,
     }
     note = "{{/* What the templates know of service/platform/settings/base.py. Made by `make generate`. */}}"
-    return f'{note}\n{{{{- define "service.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
+    return f'{note}\n{{{{- define "{NAME}.settings" -}}}}\n{json.dumps(facts, indent=2)}\n{{{{- end -}}}}\n'
 
 
 def outputs(chart: Path = CHART, known: Catalogue = KNOWN) -> dict[Path, str]:

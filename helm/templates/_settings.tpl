@@ -1,5 +1,5 @@
 {{/* What the templates know of service/platform/settings/base.py. Made by `make generate`. */}}
-{{- define "service.settings" -}}
+{{- define "trireme.settings" -}}
 {
   "drain_margin": 5.0,
   "request_deadline": 10,

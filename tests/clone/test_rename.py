@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import helm_python
 import pytest
 
 from service.platform.name import NAME, TITLE
@@ -66,6 +68,22 @@ def test_what_follows_fits(renamed: Path) -> None:
         assert locked.returncode == 0, locked.stderr
     generated = run_in(renamed, "python", "deploy/generate.py")
     assert (generated.returncode, git(renamed, "status", "--porcelain")) == (0, "")
+
+
+@pytest.mark.parametrize("needy", [NAME, LONG])
+def test_two_clones_stand_under_one_parent_chart(needy: str, renamed: Path, tmp_path: Path) -> None:
+    """Helm has one set of names for the templates of all its charts: what one clone needs was asked of the other."""
+    for name, chart in ((NAME, ROOT / "helm"), (LONG, renamed / "helm")):
+        shutil.copytree(chart, tmp_path / "charts" / name, ignore=shutil.ignore_patterns("ci", "*.py", "__pycache__"))
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: both\nversion: 1.0.0\n")
+    known = tmp_path / "charts" / needy / "templates" / "_settings.tpl"
+    text = known.read_text().replace('"required": {', '"required": {"SERVICE_OF": "what is needed"')
+    known.write_text(text.replace('"config": [', '"config": ["SERVICE_OF",'))
+    values = {name: {"database": {"existingSecret": "db"}} for name in (NAME, LONG)}
+
+    where = re.escape(f"charts/{needy}/templates/checks.yaml")
+    with helm_python.Chart.load(tmp_path) as parent, pytest.raises(helm_python.HelmError, match=f"{where}.*SERVICE_OF"):
+        parent.render(values, name="demo", namespace="prod")
 
 
 def test_the_clone_s_pages_are_its_own_and_the_template_s_lie_with_the_platform(renamed: Path) -> None:

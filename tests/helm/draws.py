@@ -114,7 +114,7 @@ def _of_kind(kind: str, schema: dict[str, Any], path: str) -> st.SearchStrategy[
             return _text(schema)
         case "array":
             one, fewest = draw_from(schema["items"], path + "[]"), schema.get("minItems", 0)
-            return st.lists(one, min_size=fewest, max_size=2, unique=schema.get("uniqueItems", False))
+            return st.lists(one, min_size=fewest, max_size=2, unique_by=repr if schema.get("uniqueItems") else None)
     return _object(schema, path)
 
 

@@ -1,5 +1,6 @@
 """The image's recipe, the compose file and the balancer: linted, and held against the settings and the chart."""
 
+import itertools
 import os
 import re
 import shutil
@@ -104,6 +105,67 @@ def test_the_image_says_of_which_commit_it_is_and_whether_it_is_that_commit(tmp_
 
     assert (none, "not a git repository" in why) == ("REVISION=unknown", True)
     assert (same, edited) == (f"REVISION={committed}", f"REVISION={committed}-dirty")
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a clone to build, and a folder with a docker that says what it is told, a line each."""
+    told = tmp_path / "bin" / "docker"
+    told.parent.mkdir()
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o755)
+    (tmp_path / "clone" / "deploy").mkdir(parents=True)
+    for name in ("pyproject.toml", "deploy/build-image.sh"):
+        shutil.copy(ROOT / name, tmp_path / "clone" / name)
+    return tmp_path / "clone", told.parent
+
+
+def build_with(builder: tuple[Path, Path], **variables: str) -> subprocess.CompletedProcess[str]:
+    clone, programs = builder
+    own = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    command = ("sh", "deploy/build-image.sh")
+    return subprocess.run(
+        command, cwd=clone, env=own | variables, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+INDEX = "https://packages.example.org/@team/simple"
+
+
+def test_the_builder_is_told_of_an_index_and_gets_its_password_as_a_secret(builder: tuple[Path, Path]) -> None:
+    plain = build_with(builder).stdout.splitlines()
+    own = build_with(builder, UV_DEFAULT_INDEX=INDEX, NETRC="/a b/netrc", SSL_CERT_FILE="/ca.crt").stdout.splitlines()
+
+    assert "--secret" not in plain
+    assert own[own.index(f"UV_DEFAULT_INDEX={INDEX}") - 1] == "--build-arg"
+    assert [after for word, after in itertools.pairwise(own) if word == "--secret"] == [
+        "id=netrc,src=/a b/netrc",
+        "id=ca,src=/ca.crt",
+    ]
+
+
+@pytest.mark.parametrize("address", ["https://me:hunter2@packages.example.org/simple", "https://token@packages"])
+def test_a_password_in_the_index_s_address_is_not_given_to_the_builder(
+    builder: tuple[Path, Path], address: str
+) -> None:
+    done = build_with(builder, UV_DEFAULT_INDEX=address)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "NETRC" in done.stderr
+    assert address not in done.stderr
+
+
+def test_every_step_that_downloads_has_the_index_s_secrets() -> None:
+    """Mounted, so that no layer keeps them; where there are none the step goes without."""
+    recipe = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    steps = [line for line in recipe.splitlines() if line.startswith("RUN") and re.search(r"pip install|uv sync", line)]
+
+    assert len(steps) == 3
+    for step in steps:
+        assert "--mount=type=secret,id=netrc,target=/root/.netrc " in step
+        assert "--mount=type=secret,id=ca,target=/run/secrets/ca " in step
+        assert "if [ -f /run/secrets/ca ]; then export " in step
+    assert recipe.index("ARG UV_DEFAULT_INDEX=") < recipe.index(steps[0])
 
 
 def test_the_image_s_user_may_read_the_migrations_of_a_clone_made_under_a_strict_umask(tmp_path: Path) -> None:

@@ -231,9 +231,26 @@ def test_a_route_is_told_its_names_and_how_long_it_may_take() -> None:
     [made] = render(CHART, OUTSIDE | {"httpRoute": route | told}).of("HTTPRoute")
 
     assert made["spec"]["hostnames"] == names
-    assert made["spec"]["parentRefs"] == route["parentRefs"]
+    assert [one["name"] for one in made["spec"]["parentRefs"]] == ["public"]
     assert made["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
     assert made["metadata"]["annotations"]["example.org/a"] == "b"
+
+
+@pytest.mark.parametrize("given", [{}, {"group": "", "kind": "Service", "port": 80}])
+def test_a_route_says_what_the_cluster_would_fill_in(given: dict[str, Any]) -> None:
+    """The defaults of the kind's definition: who compares what is there with what is rendered finds no difference."""
+    route = {"enabled": True, "parentRefs": [{"name": "public"} | given]}
+
+    [made] = render(CHART, OUTSIDE | {"httpRoute": route}).of("HTTPRoute")
+
+    [rule], [service] = made["spec"]["rules"], render(CHART, OUTSIDE).of("Service")[:1]
+    assert made["spec"]["parentRefs"] == [
+        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "public"} | given
+    ]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+    assert rule["backendRefs"] == [
+        {"group": "", "kind": "Service", "name": service["metadata"]["name"], "port": 80, "weight": 1}
+    ]
 
 
 def test_a_route_carries_filters() -> None:

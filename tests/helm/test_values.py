@@ -182,6 +182,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         OUTSIDE | {"workers": {"enabled": True}, "startupProbe": {"httpGet": None, "tcpSocket": {"port": 8000}}},
         "startupProbe asks port 8000, on which workers do not listen: ask management",
     ),
+    (
+        OUTSIDE | {"livenessProbe": {"exec": {"command": ["true"]}}},
+        "livenessProbe has exec and httpGet, and a probe has one of exec, grpc, httpGet and tcpSocket: set",
+    ),
+    (OUTSIDE | {"startupProbe": {"httpGet": None}}, "startupProbe has none, and a probe has one of"),
+    (OUTSIDE | {"imagePullSecrets": [{"name": "a"}, {"name": "a"}]}, "items at 0 and 1 are equal"),
     (OUTSIDE | {"httpRoute": {"hostnames": ["a.example"]}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     (OUTSIDE | {"ingress": {"enabled": True}}, "ingress.hosts is empty"),

@@ -53,6 +53,11 @@ class Process:
         lines = [json.loads(line) for line in whole.split(b"\n") if line.startswith(b"{")]
         return [line for line in lines if not name or line["event"] == name]
 
+    def complaints(self) -> list[str]:
+        """Return the log's events that warn or say worse, but for how long something took: that is the machine's."""
+        told = [line["event"] for line in self.events() if line["level"] in {"warning", "error", "critical"}]
+        return [event for event in told if event != "slow unit" and not event.startswith("event loop ")]
+
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -132,6 +132,13 @@ async def test_asking_first_is_not_of_the_routes_rate(make_settings: MakeSetting
     assert answer.status_code == 200
 
 
+async def test_asking_first_keeps_no_connection_that_has_to_end(make_settings: MakeSettings) -> None:
+    async with asking(make_settings, LISTED) as client:
+        answer = await client.options("/%ff", headers={"Origin": LISTED, **ASKING})
+
+    assert (answer.status_code, answer.headers.get("connection")) == (204, "close")
+
+
 async def test_options_that_is_no_such_question_is_answered_as_ever(make_settings: MakeSettings) -> None:
     async with asking(make_settings, LISTED) as client:
         answer = await client.options("/shelf", headers={"Origin": LISTED})

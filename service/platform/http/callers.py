@@ -17,7 +17,7 @@ async def caller() -> Caller:
 
     For a websocket ask before `accept`, so that a refusal is a status. Raises Unauthenticated when what the request
     carries does not hold, which a route for anyone may meet here, and any other before its handler. Cookies say nothing
-    beside a form's body.
+    beside a form's body, nor where a page of another origin sends them.
     """
     gate: Gate | None = current_app.extensions.get(CALLERS)
     asked = request if has_request_context() else websocket

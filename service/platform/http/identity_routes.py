@@ -9,7 +9,7 @@ from quart import Blueprint, Response, request
 from quart_schema import validate_querystring
 
 from service.platform.database import Database
-from service.platform.errors import Conflict, Invalid
+from service.platform.errors import Conflict, Forbidden, Invalid
 from service.platform.http.bodies import takes
 from service.platform.http.callers import caller
 from service.platform.http.limits import limited, unlimited
@@ -25,6 +25,7 @@ from service.platform.identity import (
     session_of,
     signed_in,
 )
+from service.platform.server import UNASKED
 from service.platform.settings import DEFAULT_PORTS, variable
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     @replies(Conflict)
     async def sign_out() -> Response:
         """End this browser's session, its websockets included."""
+        if UNASKED in request.scope:
+            raise Forbidden("a page of another origin signs nobody out here")
         to = await browsers(identity).sign_out(request.cookies.get(cookies.SESSION, ""), site=site())
         response = Response(json.dumps({"to": to}), content_type="application/json")
         response.headers.add("Set-Cookie", cookie(cookies.SESSION, "", 0))

@@ -16,7 +16,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 JSON = "application/json"
 # Of a page elsewhere, browsers send these without asking us first (the Fetch standard, CORS-safelisted request-header).
 UNASKED_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
-UNASKED = "unasked"  # in the scope of a request whose body is of these: its cookies may be a page's doing
+UNASKED = "unasked"  # in the scope of a request whose body is of these, or of a page elsewhere: its cookies say nothing
 # Given twice, one reader takes the first and another the last. Of a Host, h11 refuses a second.
 _ONCE = (b"content-type", b"origin")
 
@@ -113,6 +113,11 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
         return False
     port = f":{DEFAULT_PORTS[parts.scheme]}"
     return parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
+
+
+def is_elsewhere(origin: str | None, host: str, allowed: Collection[str]) -> bool:
+    """Whether a page is let in by the list alone. Of the same site, browsers send our cookies with what it does."""
+    return bool(allowed) and origin is not None and not is_allowed_origin(origin, host, ())
 
 
 def media_type(content_type: str) -> str:

@@ -13,7 +13,15 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
 from service.platform.lifecycle import Lifecycle
 from service.platform.server.address import client_of, subscriber
-from service.platform.server.entry import SAFE_METHODS, UNASKED, UNASKED_TYPES, Headers, media_type, refusal
+from service.platform.server.entry import (
+    SAFE_METHODS,
+    UNASKED,
+    UNASKED_TYPES,
+    Headers,
+    is_elsewhere,
+    media_type,
+    refusal,
+)
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
@@ -117,13 +125,16 @@ class Guard:
                 return self._count(error)
             if media_type(headers.content_type) in UNASKED_TYPES:
                 cast(dict[str, Any], scope)[UNASKED] = True
+        self._note_elsewhere(scope, headers)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:
         if (wrong := undecoded(scope["raw_path"], scope["query_string"])) is not None:
             return self._count(wrong)
-        if (error := refusal("GET", Headers.of(scope["headers"]), self._settings, upgrade=True)) is not None:
+        headers = Headers.of(scope["headers"])
+        if (error := refusal("GET", headers, self._settings, upgrade=True)) is not None:
             return self._count(error)
+        self._note_elsewhere(scope, headers)
         if self._lifecycle.leaving:
             return self._turn_away("leaving", "this replica is going away")
         if self._websockets >= self._settings.max_websockets:
@@ -137,6 +148,10 @@ class Guard:
         if wait := self._limits.take(client_of(scope)):
             return self._count(RateLimited("too many requests from this address", retry_after=wait))
         return None
+
+    def _note_elsewhere(self, scope: HTTPScope | WebsocketScope, headers: Headers) -> None:
+        if is_elsewhere(headers.origin, headers.host, self._settings.allowed_origins):
+            cast(dict[str, Any], scope)[UNASKED] = True
 
     def _turn_away(self, reason: str, message: str) -> ServiceError:
         return self._count(Unavailable(message, retry_after=RETRY_AFTER, reason=reason))

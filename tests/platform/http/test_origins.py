@@ -36,7 +36,7 @@ async def open_shelf(_: Resources) -> AsyncIterator[Blueprint]:
 
     @routes.route("/own", methods=["OPTIONS"])
     @anyone
-    @unlimited("a test's")
+    @limited(rate=0.01)  # one, and the next in a hundred seconds
     async def allow() -> Response:
         told = {"Access-Control-Allow-Origin": LISTED, "Access-Control-Allow-Credentials": "true"}
         return Response("as the feature says", headers=told)
@@ -130,6 +130,20 @@ async def test_asking_first_is_not_of_the_routes_rate(make_settings: MakeSetting
         answer = await client.put("/shelf", headers={"Origin": LISTED})
 
     assert answer.status_code == 200
+
+
+async def test_a_view_of_a_feature_s_own_for_it_is_of_its_rate(make_settings: MakeSettings) -> None:
+    async with asking(make_settings, LISTED) as client:
+        answers = [await client.options("/own", headers={"Origin": LISTED}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+async def test_asking_first_keeps_no_connection_that_has_to_end(make_settings: MakeSettings) -> None:
+    async with asking(make_settings, LISTED) as client:
+        answer = await client.options("/%ff", headers={"Origin": LISTED, **ASKING})
+
+    assert (answer.status_code, answer.headers.get("connection")) == (204, "close")
 
 
 async def test_options_that_is_no_such_question_is_answered_as_ever(make_settings: MakeSettings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_plain_validator_function
 from quart import Blueprint, websocket
 from quart.blueprints import BlueprintSetupState
-from quart.views import MethodView
+from quart.views import MethodView, View
 from werkzeug.routing import BaseConverter
 
 from service.platform.feature import Feature, Resources
@@ -79,6 +79,17 @@ class Items(MethodView):
 
     async def get(self, name: Name) -> dict[str, str]:
         return {"name": name}
+
+
+@anyone
+@unlimited("a test's")
+class Thing(View):
+    """A view that is a class, with one method for all of HTTP's."""
+
+    methods: ClassVar = ["GET", "PUT"]
+
+    async def dispatch_request(self, small: Small) -> dict[str, int]:  # type: ignore[override]  # as in Quart's docs
+        return {"small": small}
 
 
 @asynccontextmanager
@@ -176,6 +187,7 @@ async def open_parts(resources: Resources) -> AsyncIterator[Blueprint]:
         await websocket.send(name)
 
     routes.add_url_rule("/items/<name>", view_func=Items.as_view("items"))
+    routes.add_url_rule("/things/<small>", view_func=Thing.as_view("things"))
     yield routes
 
 
@@ -194,6 +206,7 @@ PARTS = Feature("parts", open=open_parts)
         ("/either/NAME", "name: must be 1 to 8 of a-z, not 'NAME'"),
         ("/either/a/7", "small: must be a whole number from 1 to 3, not '7'"),
         ("/items/NAME", "name: must be 1 to 8 of a-z, not 'NAME'"),
+        ("/things/4", "small: must be a whole number from 1 to 3, not '4'"),
     ],
 )
 async def test_a_part_that_is_not_what_it_is_declared_to_be_is_named(
@@ -217,11 +230,12 @@ async def test_a_view_gets_what_it_declares_and_defaults_are_its_own(make_settin
             await client.get(f"/any/a:b>c/{id_}/0042"),
             await client.get("/day/2026-01-02/abc/x/y"),
             await client.get("/items/abc"),
+            await client.put("/things/3"),
         ]
 
     assert [answer.text.strip().replace(" ", "") for answer in answers] == [
         '{"onemore":3}', '{"degrees":120}', '{"a":9}', '{"a":3}', '{"shop":7}',
-        f"a:b>c{id_.replace('-', '')}42", "2026Opaquex/y", '{"name":"abc"}',
+        f"a:b>c{id_.replace('-', '')}42", "2026Opaquex/y", '{"name":"abc"}', '{"small":3}',
     ]  # fmt: skip
 
 

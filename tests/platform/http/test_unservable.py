@@ -43,6 +43,21 @@ def test_a_view_that_is_annotated_with_a_name_of_the_type_checker_s_stops_the_st
         create_app([routes_of()], PlatformSettings(database_url="postgresql://h/d"))
 
 
+def test_a_view_that_is_annotated_with_a_module_of_the_type_checker_s_stops_the_start() -> None:
+    """The package is there, and not what of it is imported for the type checker alone."""
+    routes = Blueprint("shop", __name__)
+
+    @routes.get("/all")
+    @routes.get("/one/<int:id>")
+    @anyone
+    @unlimited("a constant")
+    async def all_(id: int = 0) -> "re.nowhere.Thing":  # type: ignore[name-defined]  # as it is when it serves
+        raise NotImplementedError
+
+    with pytest.raises(UndeclaredError, match="is annotated with nowhere, which is not there when it serves"):
+        create_app([routes], PlatformSettings(database_url="postgresql://h/d"))
+
+
 def test_a_folder_of_files_stops_the_start_and_is_told_what_there_is_instead() -> None:
     routes = Blueprint("shop", __name__)
     routes.register_blueprint(Blueprint("page", __name__, static_folder="page"))

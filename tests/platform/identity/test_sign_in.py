@@ -92,8 +92,9 @@ class Site:
         return Browser(self.client, self.issuer)
 
     @asynccontextmanager
-    async def socket(self, browser: Browser, path: str = "/feed") -> AsyncIterator[RawWebsocket]:
+    async def socket(self, browser: Browser, path: str = "/feed", *, origin: str = "") -> AsyncIterator[RawWebsocket]:
         headers = f"Cookie: {SESSION}={browser.cookies.get(SESSION, '')}\r\n"
+        headers += f"Origin: {origin}\r\n" if origin else ""
         async with open_raw(self.url, path, headers=headers) as socket:
             yield socket
 
@@ -688,6 +689,42 @@ async def test_a_page_of_another_origin_can_do_nothing(make_settings: MakeSettin
 
     assert answers == [403, 403, 403]
     assert by_our_page.status_code == 415, "a form is taken from who is no browser"
+
+
+async def test_a_page_of_a_listed_origin_is_not_whoever_has_signed_in_here(make_settings: MakeSettings) -> None:
+    """Browsers send the cookie with what a page of the same site does: app.example.org is of api.example.org's."""
+    listed = "https://app.example.org"
+    async with sites(make_settings, allowed_origins=f"{listed},http://127.0.0.1:1") as [site]:
+        browser = site.browser()
+        await browser.sign_in(sub="u-1")
+        elsewhere = {"Origin": listed}
+        asked = [("/auth/me", "GET"), ("/auth/ticket", "POST"), ("/hook", "POST"), ("/auth/sign-out", "POST")]
+        with pytest.raises(UpgradeRefused) as upgrade:
+            async with site.socket(browser, origin=listed):
+                pass
+        answers = [await browser.ask(path, method, headers=elsewhere) for path, method in asked]
+        me, ticket, hook, out = answers
+        token = {"Authorization": f"Bearer {site.issuer.token(sub='u-2')}"}
+        by_token = await browser.ask("/auth/me", headers=elsewhere | token)
+        assert (await browser.me())["signed_in"]
+
+    assert (me.json()["signed_in"], hook.json()) == (False, {"subject": ""})
+    assert (upgrade.value.status, ticket.status_code, out.status_code) == (401, 401, 403)
+    assert [answer.headers.get("Set-Cookie") for answer in answers] == [None] * 4
+    assert by_token.json()["subject"] == "u-2"
+
+
+async def test_the_service_s_own_page_has_its_session_where_its_origin_is_listed(make_settings: MakeSettings) -> None:
+    own = "http://orders.example.org"
+    async with sites(make_settings, allowed_origins=f"https://app.example.org,{own}") as [site]:
+        browser = site.browser()
+        await browser.sign_in(sub="u-1")
+        ours = {"headers": {"Origin": own, "Host": "orders.example.org"}}
+        hook = await browser.ask("/hook", "POST", **ours)
+        out = await browser.ask("/auth/sign-out", "POST", **ours)
+
+    assert hook.json() == {"subject": "u-1"}
+    assert (out.status_code, browser.cookies) == (200, {})
 
 
 async def test_a_cookie_says_nothing_beside_a_body_that_any_page_may_send(make_settings: MakeSettings) -> None:

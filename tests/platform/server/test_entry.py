@@ -3,7 +3,7 @@
 import pytest
 
 from service.platform.errors import Invalid
-from service.platform.server.entry import Headers, is_allowed_origin, refusal
+from service.platform.server.entry import Headers, is_allowed_origin, is_elsewhere, refusal
 from tests.platform.server.child import make_settings
 
 ORIGINS = [
@@ -40,6 +40,20 @@ ORIGINS = [
 @pytest.mark.parametrize(("origin", "host", "allowed", "whether"), ORIGINS)
 def test_origins(origin: str | None, host: str, allowed: tuple[str, ...], *, whether: bool) -> None:
     assert is_allowed_origin(origin, host, allowed) is whether
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "elsewhere"),
+    [
+        ("https://app.example.org", ("https://app.example.org",), True),
+        ("https://api.example.org", ("https://app.example.org", "https://api.example.org"), False),
+        ("null", ("https://app.example.org",), True),
+        (None, ("https://app.example.org",), False),
+        ("https://app.example.org", (), False),  # it can do nothing here, and is told nothing
+    ],
+)
+def test_who_is_let_in_by_the_list_alone(origin: str | None, allowed: tuple[str, ...], *, elsewhere: bool) -> None:
+    assert is_elsewhere(origin, "api.example.org", allowed) is elsewhere
 
 
 JSON = {"content-type": "application/json", "content-length": "2"}

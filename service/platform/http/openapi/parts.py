@@ -31,7 +31,7 @@ class PathParts:
         parts = names(rule)
         try:
             hints = annotations(view) if parts else {}
-        except NameError:
+        except (NameError, AttributeError):
             return  # the check of all routes, which comes next, names it and stops the start
         adapters = {name: adapter(hints[name]) for name in parts if name in hints}
         checked = {name: found for name, found in adapters.items() if found is not None}

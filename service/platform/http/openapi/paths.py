@@ -45,9 +45,12 @@ def nameless(rule: str) -> str:
 
 
 def annotations(view: Callable[..., object]) -> dict[str, Any]:
-    """Return the annotations of a view, or of all methods of a class of views."""
+    """Return the annotations of a view, or of all methods of a class of views, or of the one that is for all."""
     views = getattr(view, "view_class", None)
-    methods = [view] if views is None else [getattr(views, method.lower()) for method in views.methods or ()]
+    methods = [view]
+    if views is not None:
+        own = [method.lower() for method in views.methods or ()]
+        methods = [getattr(views, name) for name in own if hasattr(views, name)] or [views.dispatch_request]
     return {name: hint for one in methods for name, hint in get_type_hints(one, include_extras=True).items()}
 
 
@@ -57,7 +60,7 @@ def undefined(routes: Iterable[tuple[str, Any]]) -> Iterator[str]:
         try:
             with suppress(TypeError):  # of what has no annotations, such as a partial
                 annotations(view)
-        except NameError as error:
+        except (NameError, AttributeError) as error:  # a name, or a module of a package that is there
             told = "which is not there when it serves: import it outside of `if TYPE_CHECKING`"
             yield f"{name}: is annotated with {error.name}, {told}"
 

@@ -4,15 +4,17 @@ Each type has a statement of its own, ahead of what uses it or after it, and so 
 use the same. A value that the code knows no more stays, as PostgreSQL takes none away. Imported by who compares.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import ExecuteSQLOp, MigrateOperation, UpgradeOps
-from alembic.util import DispatchPriority, PriorityDispatchResult
+from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import UserDefinedType
 
 THERE = sa.text("""
     SELECT typname, array_agg(enumlabel ORDER BY enumsortorder), EXISTS (
@@ -20,7 +22,8 @@ THERE = sa.text("""
         WHERE atttypid IN (pg_type.oid, typarray) AND relkind IN ('r', 'p') AND NOT attisdropped)
     FROM pg_type JOIN pg_enum ON enumtypid = pg_type.oid WHERE pg_type_is_visible(pg_type.oid) GROUP BY pg_type.oid""")
 
-quote = PGDialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy's own lacks it
+DIALECT: Dialect = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own lacks it
+quote = DIALECT.identifier_preparer.quote
 
 
 class EnumOp(ExecuteSQLOp):
@@ -42,13 +45,14 @@ def render_statement(_: AutogenContext, op: EnumOp) -> list[str]:
     return [] if op.statement is None else [f"op.execute({op.statement!r})"]
 
 
-def render_item(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
+def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
     """Write a column's enum, or an array's, as one that is there; False leaves anything else to Alembic."""
     if kind != "type" or (found := enum_of(item)) is None:
         return False
     context.imports.add("from sqlalchemy.dialects import postgresql")
-    told = f"postgresql.ENUM({', '.join(repr(value) for value in found.enums)}, name={found.name!r}, create_type=False)"
-    return f"postgresql.ARRAY({told})" if isinstance(item, sa.ARRAY) else told
+    values = ", ".join(repr(str(value)) for value in found.enums)
+    told = f"postgresql.ENUM({values}, name={found.name!r}, create_type=False)"
+    return f"postgresql.ARRAY({told})" if any(isinstance(layer, sa.ARRAY) for layer in layers(item)) else told
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST, qualifier="postgresql")
@@ -58,28 +62,55 @@ def compare_enums(context: AutogenContext, upgrade: UpgradeOps, _: object) -> Pr
         return PriorityDispatchResult.CONTINUE  # nothing to compare
     found = {name: (values, used) for name, values, used in context.connection.execute(THERE)}
     there = {name: values for name, (values, _) in found.items()}
-    wanted = dict(enums(context.metadata))
+    metadata: Any = context.metadata  # one, as migrations/env.py gives it
+    columns = [column for table in metadata.tables.values() for column in table.columns]
+    wanted, named = enums(columns), names(columns)
     upgrade.ops[:0] = [*made(wanted, there), *widened(wanted, there)]
     # One that no column has is not ours to drop: a function's, or an extension's.
     upgrade.ops += [
-        EnumOp(*reversed(both(name, values))) for name, (values, used) in found.items() if used and name not in wanted
+        EnumOp(*reversed(both(name, values)))
+        for name, (values, used) in found.items()
+        if used and name not in wanted and quote(name) not in named
     ]
     return PriorityDispatchResult.CONTINUE
 
 
-def enums(metadata: Any) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield each enum that a column has, by name, with its values."""
-    for table in metadata.tables.values():
-        for column in table.columns:
-            if (found := enum_of(column.type)) is not None:
-                yield str(found.name), found.enums
+def enums(columns: Iterable[sa.Column[Any]]) -> dict[str, Sequence[str]]:
+    """Return each enum that a column has, by name, with its values. Raises CommandError where two have one name."""
+    first: dict[str, tuple[sa.Column[Any], Sequence[str]]] = {}
+    for column in columns:
+        if (found := enum_of(column.type)) is None:
+            continue
+        other, values = first.setdefault(str(found.name), (column, found.enums))
+        if set(values) != set(found.enums):
+            what = f"{other} and {column} have enums of one name, {found.name}, with other values"
+            raise CommandError(f"{what}: give one of them another, as Enum(..., name=...)")
+    return {name: values for name, (_, values) in first.items()}
 
 
-def enum_of(kind: object) -> sa.Enum | None:
-    """Return the enum of PostgreSQL's that a column's type is, or is made of."""
-    while isinstance(kind, sa.ARRAY | sa.TypeDecorator):
-        kind = kind.item_type if isinstance(kind, sa.ARRAY) else kind.impl_instance
-    return kind if isinstance(kind, sa.Enum) and kind.native_enum else None
+def names(columns: Iterable[sa.Column[Any]]) -> set[str]:
+    """Return the types that a column has by a name alone, which may be an enum's."""
+    last = ([*layers(column.type)][-1] for column in columns)
+    return {kind.compile(DIALECT) for kind in last if isinstance(kind, UserDefinedType)}
+
+
+def enum_of(kind: sa.types.TypeEngine[Any]) -> sa.Enum | None:
+    """Return the enum of PostgreSQL's that a column's type is, or is made of; one in a schema is left to Alembic."""
+    [*_, last] = layers(kind)
+    return last if isinstance(last, sa.Enum) and last.native_enum and last.schema is None else None
+
+
+def layers(kind: sa.types.TypeEngine[Any]) -> Iterator[sa.types.TypeEngine[Any]]:
+    """Yield what a type is to PostgreSQL, and what that is made of."""
+    while True:
+        kind = kind.dialect_impl(DIALECT)
+        yield kind
+        if isinstance(kind, sa.ARRAY):
+            kind = kind.item_type
+        elif isinstance(kind, sa.TypeDecorator):
+            kind = kind.impl_instance
+        else:
+            return
 
 
 def made(wanted: Mapping[str, Sequence[str]], there: Mapping[str, Sequence[str]]) -> Iterator[EnumOp]:

@@ -15,7 +15,7 @@ from service.chat.parsing import parse_post
 from service.chat.protocol import BIGGEST, Ack, Error, Page, Post, RoomName, adapter_of, encode
 from service.chat.store import Draft
 from service.platform.database import Database
-from service.platform.errors import Conflict, Forbidden, Unavailable
+from service.platform.errors import Conflict, Forbidden, ServiceError, Unavailable
 from service.platform.http import caller, limited, replies, unlimited
 from service.platform.identity import signed_in
 
@@ -92,11 +92,13 @@ async def read_page(database: Database, room: str, question: Question) -> Page:
     return await pages.read_after(database, room, question.after, before=before, limit=limit)
 
 
-def refusal(error: Error, *, made: str) -> Conflict | Unavailable:
+def refusal(error: Error, *, made: str) -> ServiceError:
     """Return what the caller is told; with the id that was `made` for it, as it may be needed to send it again."""
     if error.code == "conflict":
         return Conflict(error.message)
-    told = f"{error.message}: {made}" if made and error.retryable else error.message
+    if not error.retryable:
+        return ServiceError(error.message)
+    told = f"{error.message}: {made}" if made else error.message
     return Unavailable(told, retry_after=(error.retry_after_ms or 1000) / 1000)
 
 

@@ -5,6 +5,7 @@ import statistics
 import sys
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import trio
@@ -16,6 +17,7 @@ from service.platform.testing.contract import Client
 from service.platform.testing.own_server import OwnServer
 from tests.chat.conftest import Start
 from tests.chat.frames import open_raw
+from tests.platform.database.observer import conninfo
 from tests.platform.database.proxy import open_proxy
 
 LIMIT = 60
@@ -41,6 +43,22 @@ async def test_a_post_is_stored_and_a_repeat_is_the_same(start: Start) -> None:
         assert "hi" not in conflict.json()["detail"].split()
         assert (without.status_code, without.json()["seq"]) == (201, 2)
         assert (delivered["id"], delivered["from"], delivered["text"]) == ("i1", "éva", "hi")
+
+
+async def test_a_post_that_the_database_will_never_take_is_told_no_time_to_come_back_at(
+    start: Start, database_url: str
+) -> None:
+    with psycopg.connect(conninfo(database_url), autocommit=True) as connection:
+        connection.execute("ALTER TABLE chat_message ADD CONSTRAINT ours CHECK (text <> 'poison')")
+    with trio.fail_after(LIMIT):
+        service = await start()
+        async with Client(service.url) as client:
+            never = await client.post(PATH, json={"text": "poison"})
+            other = await client.post(PATH, json={"text": "hi"})
+
+    assert (never.status_code, never.json()["detail"]) == (500, "the message cannot be stored")
+    assert "retry-after" not in never.headers
+    assert other.status_code == 201
 
 
 async def test_a_post_without_an_id_whose_commit_has_no_answer_is_told_the_id_to_send_it_again_with(

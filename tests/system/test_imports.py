@@ -52,8 +52,8 @@ def test_a_verb_that_neither_serves_nor_migrates_imports_neither(
     assert imported(done.stderr) & unwanted == set(), LATER
 
 
-def test_what_migrates_does_not_import_what_serves(tmp_path: Path, database_url: str) -> None:
-    done = run_to_end(tmp_path, "migrate", command=TIMED, database_url=database_url)
+def test_what_migrates_does_not_import_what_serves(tmp_path: Path, writable_database_url: str) -> None:
+    done = run_to_end(tmp_path, "migrate", command=TIMED, database_url=writable_database_url)
 
     assert (done.returncode, "alembic" in imported(done.stderr)) == (0, True), done.stderr
     for_people = FOR_PEOPLE - {"mako"}  # which Alembic imports whatever it is asked for

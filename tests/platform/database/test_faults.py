@@ -307,9 +307,9 @@ async def wait_recovered(database: Database) -> float:
             return trio.current_time() - started
 
 
-@pytest.mark.parametrize("transactional", [True, False], ids=["run", "read"])
+@pytest.mark.parametrize(("transactional", "begins"), [(True, b"BEGIN"), (False, b"SELECT 1")], ids=["run", "read"])
 async def test_a_task_whose_line_falls_silent_goes_on_by_another(
-    one_server: OwnServer, mock_clock: MockClock, transactional: bool
+    one_server: OwnServer, mock_clock: MockClock, transactional: bool, begins: bytes
 ) -> None:
     """Behind a pooler or a proxy, whose own line to a server that is gone stays open for minutes, or for hours."""
     mock_clock.rate = 1
@@ -325,7 +325,7 @@ async def test_a_task_whose_line_falls_silent_goes_on_by_another(
             await database.keep_running(work)
             proxy.mute()
             nursery.start_soon(database.keep_running, work)
-            while not database.in_flight():
+            while begins not in proxy.swallowed:  # a unit that was stopped ahead of that gives its line back unharmed
                 await trio.sleep(0.01)
             mock_clock.jump(STATEMENTS * (10 + STATEMENT_MARGIN))
             while len(results) < 2:

@@ -33,9 +33,10 @@ LAYERS = (
     {"testing"},
 )
 
-# What only one part of the platform may use, and nobody else.
+# What only one part of the platform may use, or the features, and nobody else.
+A_FEATURE = "a feature"
 RESERVED = {
-    "trio.to_thread": {"calls", "database"},
+    "trio.to_thread": {"calls", "database", A_FEATURE},  # for what a library does that blocks or computes
     "trio.lowlevel.start_thread_soon": {"database"},
     # database/launch.py hands it on to PostgreSQL's programs, and reload reads what others have named.
     "os.environ": {"settings", "database", "reload", "testing"},
@@ -198,12 +199,32 @@ def test_the_pages_name_the_layers() -> None:
 def test_what_is_reserved_is_used_only_where_it_belongs(path: Path) -> None:
     said = read(path.read_text())
     uses = said.reserved | set(said.imports)
-    parts = dotted(path).split(".")
-    owner = parts[2] if room(dotted(path)) == "platform" and len(parts) > 2 else ""
-    if room(dotted(path)).startswith("feature ") and path.stem == FEATURE_MAY_RUN:
-        owner = FEATURE_MAY_RUN
 
-    assert not {use for use, owners in RESERVED.items() if use in uses and owner not in owners}
+    assert not {use for use, owners in RESERVED.items() if use in uses and not owners & whose(dotted(path))}
+
+
+def whose(name: str) -> set[str]:
+    """Return as whom a module uses what is reserved."""
+    parts = name.split(".")
+    if room(name) == "platform":
+        return set(parts[2:3])
+    if not room(name).startswith("feature "):
+        return set()
+    return {A_FEATURE, FEATURE_MAY_RUN} if parts[-1] == FEATURE_MAY_RUN else {A_FEATURE}
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("service.yours.routes", True),
+        ("service.yours", True),
+        ("service.platform.database.door", True),
+        ("service.platform.http.app", False),
+        ("service.settings", False),
+    ],
+)
+def test_a_feature_may_have_a_thread_for_what_blocks(name: str, may: bool) -> None:
+    assert bool(RESERVED["trio.to_thread"] & whose(name)) == may
 
 
 def test_the_platform_hashes_by_what_a_fips_mode_leaves() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from service.platform.settings.base import PlatformSettings
+from service.platform.settings.kinds import has_names, is_list, json_form, kind_of
 from service.platform.settings.load import Catalogue, Setting, effective
 from service.platform.settings.words import describe_range, is_secret, shown
 
@@ -72,8 +73,11 @@ _KEPT = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "
 
 
 def _property(one: Setting, generated: dict[str, Any]) -> dict[str, Any]:
-    kinds = [kind for kind in generated.get("anyOf", [generated]) if kind.get("type") != "null"]
+    kinds = [each for each in generated.get("anyOf", [generated]) if each.get("type") != "null"]
+    kind = kind_of(one.info.annotation)[0]
     kept: dict[str, Any] = {key: kinds[0][key] for key in _KEPT if key in kinds[0]}
-    if len(kinds) > 1 or kept.get("type") == "array":
+    if len(kinds) > 1 or is_list(kind) or has_names(kind):
         kept = {"type": "string"}
+        if form := json_form(kind):  # the chart makes a text of it
+            kept = {"type": ["string", form]}
     return {**kept, "description": f"{one.info.description} ({describe_range(one.info)})"}

@@ -3,7 +3,9 @@
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.platform.settings.kinds import kind_of, read_text
 
 PREFIX = "SERVICE_"
 
@@ -18,6 +20,7 @@ class Frozen(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True,
+        enable_decoding=False,  # pydantic-settings would have lists as JSON, and end what is none with a traceback
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -28,13 +31,16 @@ class Frozen(BaseSettings):
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
         """Take `INFO` for `info` where a field may be one of some words, and leave out the blanks around any text.
 
-        `echo secret | base64` puts a newline into a Secret; files of secrets are read without it as well.
+        `echo secret | base64` puts a newline into a Secret; files of secrets are read without it as well. What is made
+        of parts is read from text, unless its type has a way of its own (NoDecode).
         """
-        value = value.strip() if isinstance(value, str) else value
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if get_origin(annotation) is Literal and isinstance(value, str):
-            return next((word for word in get_args(annotation) if str(word).lower() == value.lower()), value)
-        return value
+        if not isinstance(value, str):
+            return value
+        value, field = value.strip(), cls.model_fields[info.field_name or ""]
+        kind = kind_of(field.annotation)[0]
+        if get_origin(kind) is Literal:
+            return next((word for word in get_args(kind) if str(word).lower() == value.lower()), value)
+        return value if NoDecode in field.metadata else read_text(kind, value)
 
 
 class FeatureSettings(Frozen):

@@ -1,15 +1,15 @@
 """Settings in words: ranges, values as they may be shown, the nearest name. Pure; knows no setting by name."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, to_json
 
+from service.platform.settings.kinds import is_list, json_form, kind_of, parts
 from service.platform.settings.types import ADDRESS, SecretURL
 
 # A name is taken for a misspelt setting within one edit, and one more for each so many letters.
@@ -19,12 +19,13 @@ _PASSWORD = re.compile(r"(?s)^(\s*[\w+.-]+://|[^@:]*:).*@")
 
 
 def is_secret(info: FieldInfo) -> bool:
-    return "SecretStr" in str(info.annotation)
+    """Return whether a value holds a secret, be it in a part of it."""
+    return any("SecretStr" in str(part) for part in parts(info.annotation))
 
 
 def describe_range(info: FieldInfo) -> str:
     """Return what a setting may be, as in "a whole number from 1 to 500"."""
-    kind, rules = _kind(info.annotation)
+    kind, rules = kind_of(info.annotation)
     rules = [*info.metadata, *rules]
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
@@ -33,19 +34,18 @@ def describe_range(info: FieldInfo) -> str:
     if kind in (int, float):
         return ("a whole number" if kind is int else "a number") + _bounds(rules)
     words, size = "a secret" if is_secret(info) else "a path" if kind is Path else "a text", _size(rules)
+    if form := _form(kind):
+        words, size = f"{words}, as {form}" if is_secret(info) else form, ""
     if info.examples:
         return f"{words}{size}, such as {info.examples[0]}" if size else f"such as {info.examples[0]}"
     return words + size
 
 
-def _kind(annotation: Any) -> tuple[Any, list[Any]]:
-    """Return what a field may be, None aside, and the rules that stand inside of its type."""
-    if get_origin(annotation) in (Union, UnionType):
-        return _kind(next(one for one in get_args(annotation) if one is not type(None)))
-    if get_origin(annotation) is Annotated:
-        kind, *rules = get_args(annotation)
-        return kind, [part for rule in rules for part in getattr(rule, "metadata", [rule])]
-    return annotation, []
+def _form(kind: Any) -> str:
+    """Return in which form parts are given; nothing where there are none."""
+    if form := json_form(kind):
+        return f"a JSON {form}"
+    return "a list with commas" if is_list(kind) else ""
 
 
 def _bounds(rules: Iterable[Any]) -> str:
@@ -83,13 +83,25 @@ def shown(value: object) -> str:
             return str(value).lower()
         case float():
             return str(int(value) if value.is_integer() else value)
-        case tuple():
-            return ",".join(map(shown, value))
+        case dict() | BaseModel():
+            return to_json(value).decode()
+        case tuple() | list() | set() | frozenset():
+            return _shown_list(value)
     return str(value)
+
+
+def _shown_list(value: Collection[object]) -> str:
+    texts = list(map(shown, value))
+    if any(isinstance(one, dict | BaseModel) or "," in text for one, text in zip(value, texts, strict=True)):
+        return to_json(value).decode()
+    return ",".join(sorted(texts) if isinstance(value, set | frozenset) else texts)
 
 
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:
     """Return one line: the variable, its value unless it is a secret, without a password in it, and what it may be."""
+    if (inside := error["loc"][1:]) and error["type"] != ADDRESS:
+        where, why = ".".join(map(str, inside)), error["msg"][:1].lower() + error["msg"][1:]
+        return f"{variable}: must be {describe_range(info)}; {where}: {why}"
     if error["type"] == "missing":
         return f"{variable}: must be set ({describe_range(info)})"
     given = error["input"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, create_model
 
 from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, Setting
 from service.platform.settings.documents import is_required
@@ -42,10 +42,11 @@ def stand_ins(catalogue: Catalogue) -> dict[str, str]:
 
 def _stand_in(setting: Setting) -> str:
     kind: Any = Annotated[setting.info.annotation, setting.info]
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    for value in _candidates(setting, adapter):
+    alone: dict[str, Any] = {setting.field: (setting.info.annotation, setting.info)}
+    group: type[FeatureSettings] = create_model("Alone", __base__=FeatureSettings, **alone)
+    for value in _candidates(setting, TypeAdapter(kind)):
         try:
-            adapter.validate_python(value)
+            group.model_validate({setting.field: value})
         except ValidationError:
             continue
         return value

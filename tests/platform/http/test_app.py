@@ -1,6 +1,7 @@
 """Error replies and the deadline, on a booted service with features that misbehave."""
 
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,6 +58,36 @@ async def test_a_request_over_its_deadline_is_answered_504(make_settings: MakeSe
     assert (answer.status_code, answer.headers["retry-after"]) == (504, "1")
     assert answer.json()["detail"] == "the request took longer than 0.3 seconds"
     assert time.monotonic() - begun < 10
+
+
+async def test_a_request_leaves_a_thread_behind_at_its_deadline(make_settings: MakeSettings) -> None:
+    release = threading.Event()
+
+    @asynccontextmanager
+    async def open_blocking(_: Resources) -> AsyncIterator[Blueprint]:
+        routes = Blueprint("blocking", __name__)
+
+        @routes.get("/blocking")
+        @anyone
+        @unlimited("a test's")
+        async def blocking() -> str:
+            await trio.to_thread.run_sync(release.wait, abandon_on_cancel=True)
+            return "done"
+
+        yield routes
+
+    settings = make_settings(bind="127.0.0.1:0", management_bind="127.0.0.1:0", request_deadline=0.3)
+    try:
+        with trio.fail_after(30):
+            async with (
+                booted(settings, [Feature("blocking", open=open_blocking)]) as urls,
+                httpx2.AsyncClient() as client,
+            ):
+                answer = await client.get(f"{urls.public}/blocking")
+    finally:
+        release.set()
+
+    assert answer.status_code == 504
 
 
 async def test_a_body_still_awaited_at_the_deadline_is_its_clients_fault(make_settings: MakeSettings) -> None:

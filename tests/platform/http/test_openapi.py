@@ -129,6 +129,30 @@ async def test_an_answer_that_is_not_described_fails_its_test(make_settings: Mak
             await client.get(path)
 
 
+@asynccontextmanager
+async def open_removing(resources: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("removing", __name__)
+
+    @routes.delete("/number")
+    @anyone
+    @unlimited("a test's")
+    @replies(None, 204)
+    async def remove() -> tuple[str, int]:
+        return "", 204
+
+    yield routes
+
+
+async def test_an_answer_without_a_body_is_described_as_one(make_settings: MakeSettings) -> None:
+    removing = Feature("removing", open=open_removing)
+    async with booted(make_settings(**FREE), [removing]) as urls, Client(urls.public) as client:
+        removed = await client.delete("/number")
+        document = (await client.get(OPENAPI)).json()
+
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert "content" not in document["paths"]["/number"]["delete"]["responses"]["204"]
+
+
 class Expired(errors.Refused):
     """A status that only this service has."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, PositiveInt, SecretStr
+from pydantic import BaseModel, Field, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings
 
 from service.features import FEATURES
@@ -415,6 +415,89 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert settings.allowed_hosts == ("example.org", "www.example.org")
     assert settings.trusted_proxies == ("10.0.0.0/8", "::1/128", "192.0.2.0/24", "192.0.2.1/32", "::/0")
+
+
+class Account(BaseModel):
+    name: str
+    most: int = 1
+
+
+class Login(BaseModel):
+    user: str
+    password: SecretStr
+
+
+class WithParts(FeatureSettings):
+    hosts: tuple[str, ...] = Field((), description="Which.")
+    codes: list[int] | None = Field(None, description="Which.")
+    words: frozenset[str] = Field(frozenset({"b", "a"}), description="Which.")
+    keys: tuple[SecretStr, ...] = Field((), description="Which.")
+    limits: dict[str, int] = Field({}, description="Which.")
+    account: Account = Field(Account(name="free"), description="Which.")
+    accounts: list[Account] = Field([], description="Which.")
+    logins: dict[str, Login] = Field({}, description="Which.")
+
+
+PARTS = Catalogue(Settings, {"orders": WithParts})
+
+
+def test_lists_of_a_feature_are_comma_separated_too_and_what_has_names_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HOSTS": "one, two,",
+        "CODES": "[1, 2]",
+        "WORDS": "c",
+        "KEYS": "hunter2,hunter3",
+        "LIMITS": '{"free": 3}',
+        "ACCOUNT": '{"name": "gold", "most": 3}',
+        "ACCOUNTS": '[{"name": "one, two"}]',
+        "LOGINS": '{"main": {"user": "ada", "password": "hunter2"}}',
+    }.items():
+        monkeypatch.setenv(f"SERVICE_ORDERS_{name}", value)
+    settings, origins = PARTS.load()
+    orders = settings.of(WithParts)
+    again = dict(line.split(maxsplit=2)[:2] for line in documents.table(settings, origins).splitlines())
+
+    assert (orders.hosts, orders.codes, orders.words) == (("one", "two"), [1, 2], frozenset({"c"}))
+    assert [key.get_secret_value() for key in orders.keys] == ["hunter2", "hunter3"]
+    assert (orders.limits, orders.account, len(orders.accounts)) == ({"free": 3}, Account(name="gold", most=3), 1)
+    assert again["SERVICE_ORDERS_CODES"] == "1,2"
+    assert again["SERVICE_ORDERS_LIMITS"] == '{"free":3}'
+    assert "hunter" not in str(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("CODES", "1,b", "must be a list with commas; 1: input should be a valid integer, unable to parse string"),
+        ("LIMITS", "free=3", "'free=3' must be a JSON object"),
+        ("LIMITS", '{"free": "x"}', "must be a JSON object; free: input should be a valid integer, unable to parse"),
+        ("ACCOUNT", "[]", "[] must be a JSON object"),
+        ("ACCOUNT", '{"most": 2}', "must be a JSON object; name: field required"),
+        ("ACCOUNTS", '{"name": "a"}', "must be a JSON array"),
+        ("KEYS", '["hunter2"', "must be a secret, as a list with commas"),
+        ("LOGINS", '{"main": "hunter2"}', "must be a secret, as a JSON object; main: input should be a valid"),
+    ],
+)
+def test_a_part_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str) -> None:
+    monkeypatch.setenv(f"SERVICE_ORDERS_{name}", value)
+    with pytest.raises(SettingsError) as raised:
+        PARTS.load()
+    [told] = raised.value.problems
+
+    assert told.startswith(f"SERVICE_ORDERS_{name}: ")
+    assert problem in told
+    assert "hunter2" not in told
+
+
+def test_the_documents_show_parts_as_the_environment_gives_them() -> None:
+    example, schema = documents.env(PARTS), json.loads(documents.json_schema(PARTS))["properties"]
+
+    assert '# SERVICE_ORDERS_ACCOUNT={"name":"free","most":1}\n' in example
+    assert "# SERVICE_ORDERS_WORDS=a,b\n" in example
+    assert "Which. (a list with commas)" in example
+    assert schema["SERVICE_ORDERS_HOSTS"]["type"] == "string"
+    assert schema["SERVICE_ORDERS_ACCOUNT"]["type"] == ["string", "object"]
+    assert {"SERVICE_ORDERS_KEYS", "SERVICE_ORDERS_LOGINS"} <= {one.variable for one in documents.secrets(PARTS)}
 
 
 def test_the_table_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

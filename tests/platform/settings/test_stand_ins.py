@@ -27,8 +27,11 @@ class OrderSettings(FeatureSettings):
     database: DatabaseURL
     endpoint: HttpsAddress
     folder: Path
+    hosts: list[str]
+    limits: dict[str, int]
     mode: Literal["east", "west"]
     names: Names
+    numbers: tuple[int, ...] = Field(examples=["1,2"])
     optional: str | None = None
     page: HttpUrl
     patience: Seconds

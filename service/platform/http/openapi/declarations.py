@@ -35,6 +35,7 @@ class Media:
 def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F], F]:
     """Declare what a route answers: a dataclass, TypedDict, Media or error. No status: the error's own, else 200.
 
+    None is an answer without a body, as of 204.
     A route whose return annotation is a dict, such as a TypedDict, a list or a model needs none for its 200.
     """
 

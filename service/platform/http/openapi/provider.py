@@ -177,6 +177,8 @@ class _Provider(OpenAPIProvider):
     def build_response_object(self, model: Any, headers: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if is_error(model):
             return {"$ref": f"#/components/responses/{self._errors[model]}"}, {}
+        if model is None:
+            return {}, {}
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))

@@ -115,9 +115,9 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Iterable[str]) -> 
     return parts.netloc.removesuffix(port) == host.lower().removesuffix(port)
 
 
-def is_elsewhere(origin: str | None, host: str, allowed: Collection[str]) -> bool:
-    """Whether a page is let in by the list alone. Of the same site, browsers send our cookies with what it does."""
-    return bool(allowed) and origin is not None and not is_allowed_origin(origin, host, ())
+def is_elsewhere(origin: str | None, host: str) -> bool:
+    """Whether a page is let in by a list alone. Of the same site, browsers send our cookies with what it does."""
+    return origin is not None and not is_allowed_origin(origin, host, ())
 
 
 def media_type(content_type: str) -> str:

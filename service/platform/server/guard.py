@@ -125,7 +125,8 @@ class Guard:
                 return self._count(error)
             if media_type(headers.content_type) in UNASKED_TYPES:
                 cast(dict[str, Any], scope)[UNASKED] = True
-        self._note_elsewhere(scope, headers)
+        if self._settings.allowed_origins:
+            self._note_elsewhere(scope, headers)
         return None if method in SAFE_METHODS else self._refuse_rate(scope)
 
     def _refuse_websocket(self, scope: WebsocketScope) -> ServiceError | None:
@@ -134,7 +135,8 @@ class Guard:
         headers = Headers.of(scope["headers"])
         if (error := refusal("GET", headers, self._settings, upgrade=True)) is not None:
             return self._count(error)
-        self._note_elsewhere(scope, headers)
+        if self._settings.allowed_origins:
+            self._note_elsewhere(scope, headers)
         if self._lifecycle.leaving:
             return self._turn_away("leaving", "this replica is going away")
         if self._websockets >= self._settings.max_websockets:
@@ -150,7 +152,7 @@ class Guard:
         return None
 
     def _note_elsewhere(self, scope: HTTPScope | WebsocketScope, headers: Headers) -> None:
-        if is_elsewhere(headers.origin, headers.host, self._settings.allowed_origins):
+        if is_elsewhere(headers.origin, headers.host):
             cast(dict[str, Any], scope)[UNASKED] = True
 
     def _turn_away(self, reason: str, message: str) -> ServiceError:

@@ -438,7 +438,7 @@ class WithParts(FeatureSettings):
     logins: dict[str, Login] = Field({}, description="Which.")
 
 
-PARTS = Catalogue(Settings, {"orders": WithParts})
+PARTS = Catalogue(PlatformSettings, {"orders": WithParts})
 
 
 def test_lists_of_a_feature_are_comma_separated_too_and_what_has_names_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

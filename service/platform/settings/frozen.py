@@ -3,9 +3,9 @@
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.platform.settings.kinds import kind_of, read_text
+from service.platform.settings.kinds import kinds_of, read_text
 
 PREFIX = "SERVICE_"
 
@@ -32,15 +32,15 @@ class Frozen(BaseSettings):
         """Take `INFO` for `info` where a field may be one of some words, and leave out the blanks around any text.
 
         `echo secret | base64` puts a newline into a Secret; files of secrets are read without it as well. What is made
-        of parts is read from text, unless its type has a way of its own (NoDecode).
+        of parts is read from text, unless its type has a way of its own (NoDecode, Json).
         """
         if not isinstance(value, str):
             return value
         value, field = value.strip(), cls.model_fields[info.field_name or ""]
-        kind = kind_of(field.annotation)[0]
-        if get_origin(kind) is Literal:
+        [(kind, _), *others] = kinds_of(field.annotation)
+        if get_origin(kind) is Literal and not others:
             return next((word for word in get_args(kind) if str(word).lower() == value.lower()), value)
-        return value if NoDecode in field.metadata else read_text(kind, value)
+        return read_text(field.annotation, field.metadata, value)
 
 
 class FeatureSettings(Frozen):

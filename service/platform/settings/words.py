@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import Secret, SecretBytes, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_json
 
@@ -86,7 +86,7 @@ def shown(value: object) -> str:
     match value:
         case SecretURL():
             return value.shown()
-        case SecretStr() | SecretBytes() | Secret():
+        case SecretStr():
             return "***"
         case None:
             return ""
@@ -107,7 +107,7 @@ def _shown_list(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return to_json(_masked(value), fallback=str).decode()
+    return to_json(_masked(value)).decode()
 
 
 def _masked(value: Any) -> Any:

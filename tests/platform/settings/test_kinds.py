@@ -5,7 +5,17 @@ from enum import IntFlag
 from typing import Annotated, Literal, NamedTuple
 
 import pytest
-from pydantic import BaseModel, BeforeValidator, Field, Json, JsonValue, SecretBytes, SecretStr, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    Json,
+    JsonValue,
+    SecretBytes,
+    SecretStr,
+    field_serializer,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 from service.platform.settings import Catalogue, FeatureSettings, PlatformSettings, documents, effective
@@ -76,11 +86,21 @@ class Kinds(FeatureSettings):
     anything: JsonValue = Field(None, description="Which.")
     tree: Tree = Field({}, description="Which.")
     rows: list[list[int]] = Field([[1]], description="Which.")
+    marks: list[str] = Field(["[a]"], description="Which.")
+    blanks: list[str] = Field(["a", ""], description="Which.")
+    pairs: frozenset[str] = Field(frozenset({"a,b"}), description="Which.")
+    loud: list[str] = Field([], description="Which.")
     own: BySemicolons | None = Field(None, description="Which.")
     told: dict[str, Told] = Field({}, description="Which.")
+    tolds: list[Told] = Field([], description="Which.")
     boxed: Box[Login] | None = Field(None, description="Which.")
     sealed: Sealed | None = Field(None, description="Which.")
     blob: SecretBytes | None = Field(None, description="Which.")
+
+    @field_validator("loud", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: list[str]) -> list[str]:
+        return [one.upper() for one in value]
 
 
 KINDS = Catalogue(PlatformSettings, {"orders": Kinds})
@@ -102,6 +122,8 @@ KINDS = Catalogue(PlatformSettings, {"orders": Kinds})
         ("raw", "[1, 2]", [1, 2]),
         ("anything", '{"a": [1]}', {"a": [1]}),
         ("tree", '{"a": {}}', {"a": {}}),
+        ("loud", "a,b", ["A", "B"]),
+        ("loud", '["a,b"]', ["A,B"]),
         ("own", "a,b;c", ("a,b", "c")),
     ],
 )
@@ -116,10 +138,15 @@ def test_each_kind_is_read_as_pydantic_does(
 
 SEALED = {
     "told": '{"a": {"password": "hunter2"}}',
+    "tolds": '[{"password": "hunter2"}]',
     "boxed": '{"inside": {"user": "ada", "password": "hunter2"}}',
     "sealed": '{"token": "hunter2"}',
     "blob": "hunter2",
 }
+
+
+def test_settings_that_are_made_are_taken_as_they_are() -> None:
+    assert Kinds.model_validate(made := Kinds()) is made
 
 
 def test_a_secret_in_any_part_is_one_and_is_shown_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +169,15 @@ def test_each_default_that_is_shown_is_taken_when_it_is_given(monkeypatch: pytes
 
 def test_only_a_list_alone_is_said_to_be_given_with_commas() -> None:
     told = {field: describe_range(info) for field, info in Kinds.model_fields.items()}
-    as_json = {"point", "pair", "tree", "told", "boxed", "sealed"}
+    as_json = {"point", "pair", "tree", "told", "tolds", "boxed", "sealed"}
 
-    assert {field for field, may_be in told.items() if "commas" in may_be} == {"maybe", "rows"}
+    assert {field for field, may_be in told.items() if "commas" in may_be} == {
+        "maybe",
+        "rows",
+        "marks",
+        "blanks",
+        "pairs",
+        "loud",
+    }
     assert {field for field, may_be in told.items() if "JSON" in may_be} == as_json
     assert {told[field] for field in ("list_or_word", "list_or_dict", "own")} == {"a text"}

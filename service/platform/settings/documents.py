@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from service.platform.settings.base import PlatformSettings
-from service.platform.settings.kinds import has_names, is_list, json_form, kind_of
+from service.platform.settings.kinds import is_list, json_form
 from service.platform.settings.load import Catalogue, Setting, effective
 from service.platform.settings.words import describe_range, is_secret, shown
 
@@ -74,10 +74,8 @@ _KEPT = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "
 
 def _property(one: Setting, generated: dict[str, Any]) -> dict[str, Any]:
     kinds = [each for each in generated.get("anyOf", [generated]) if each.get("type") != "null"]
-    kind = kind_of(one.info.annotation)[0]
+    form = json_form(one.info.annotation)
     kept: dict[str, Any] = {key: kinds[0][key] for key in _KEPT if key in kinds[0]}
-    if len(kinds) > 1 or is_list(kind) or has_names(kind):
-        kept = {"type": "string"}
-        if form := json_form(kind):  # the chart makes a text of it
-            kept = {"type": ["string", form]}
+    if len(kinds) > 1 or form or is_list(one.info.annotation):
+        kept = {"type": ["string", form] if form else "string"}  # the chart makes a text of it
     return {**kept, "description": f"{one.info.description} ({describe_range(one.info)})"}

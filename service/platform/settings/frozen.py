@@ -2,10 +2,11 @@
 
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.platform.settings.kinds import kind_of, read_text
+from service.platform.settings.kinds import kinds_of, read_text
 
 PREFIX = "SERVICE_"
 
@@ -26,21 +27,31 @@ class Frozen(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+    def _as_meant(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Take `INFO` for `info` where a field may be one of some words, and leave out the blanks around any text.
 
         `echo secret | base64` puts a newline into a Secret; files of secrets are read without it as well. What is made
-        of parts is read from text, unless its type has a way of its own (NoDecode).
+        of parts is read from text ahead of a field's validators, unless its type has a way of its own (NoDecode, Json).
         """
-        if not isinstance(value, str):
-            return value
-        value, field = value.strip(), cls.model_fields[info.field_name or ""]
-        kind = kind_of(field.annotation)[0]
-        if get_origin(kind) is Literal:
-            return next((word for word in get_args(kind) if str(word).lower() == value.lower()), value)
-        return value if NoDecode in field.metadata else read_text(kind, value)
+        fields = {key: field for name, field in cls.model_fields.items() for key in (name, *_aliases(field))}
+        return {key: _meant(fields.get(key), value) for key, value in values.items()}
+
+
+def _aliases(field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    several = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [one for one in several if isinstance(one, str)]
+
+
+def _meant(field: FieldInfo | None, value: Any) -> Any:
+    if field is None or not isinstance(value, str):
+        return value
+    value, [(kind, _), *others] = value.strip(), kinds_of(field.annotation)
+    if get_origin(kind) is Literal and not others:
+        return next((word for word in get_args(kind) if str(word).lower() == value.lower()), value)
+    return read_text(field.annotation, field.metadata, value)
 
 
 class FeatureSettings(Frozen):

@@ -1,26 +1,37 @@
 """Settings in words: ranges, values as they may be shown, the nearest name. Pure; knows no setting by name."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_json
 
-from service.platform.settings.kinds import is_list, json_form, kind_of, parts
+from service.platform.settings.kinds import (
+    SECRETS,
+    fields,
+    has_names,
+    holds_secret,
+    is_list,
+    is_own,
+    json_form,
+    kind_of,
+)
 from service.platform.settings.types import ADDRESS, SecretURL
 
 # A name is taken for a misspelt setting within one edit, and one more for each so many letters.
 SHORTEST, LETTERS_FOR_ONE_MORE, MOST = 4, 9, 3
 # What stands before the host of an address: such a one may be given to a setting that takes none, by mistake.
 _PASSWORD = re.compile(r"(?s)^(\s*[\w+.-]+://|[^@:]*:).*@")
+# What is nothing, or something else, between commas.
+_UNCLEAR = re.compile(r"^$|^\[|,").search
 
 
 def is_secret(info: FieldInfo) -> bool:
     """Return whether a value holds a secret, be it in a part of it."""
-    return any("SecretStr" in str(part) for part in parts(info.annotation))
+    return holds_secret(info.annotation)
 
 
 def describe_range(info: FieldInfo) -> str:
@@ -34,18 +45,18 @@ def describe_range(info: FieldInfo) -> str:
     if kind in (int, float):
         return ("a whole number" if kind is int else "a number") + _bounds(rules)
     words, size = "a secret" if is_secret(info) else "a path" if kind is Path else "a text", _size(rules)
-    if form := _form(kind):
+    if (form := _form(info.annotation)) and not is_own(rules):
         words, size = f"{words}, as {form}" if is_secret(info) else form, ""
     if info.examples:
         return f"{words}{size}, such as {info.examples[0]}" if size else f"such as {info.examples[0]}"
     return words + size
 
 
-def _form(kind: Any) -> str:
+def _form(annotation: Any) -> str:
     """Return in which form parts are given; nothing where there are none."""
-    if form := json_form(kind):
+    if form := json_form(annotation):
         return f"a JSON {form}"
-    return "a list with commas" if is_list(kind) else ""
+    return "a list with commas" if is_list(annotation) else ""
 
 
 def _bounds(rules: Iterable[Any]) -> str:
@@ -83,18 +94,33 @@ def shown(value: object) -> str:
             return str(value).lower()
         case float():
             return str(int(value) if value.is_integer() else value)
-        case dict() | BaseModel():
-            return to_json(value).decode()
-        case tuple() | list() | set() | frozenset():
-            return _shown_list(value)
-    return str(value)
+    if is_list(type(value)):
+        return _shown_list(value)
+    return _json(value) if has_names(type(value)) else str(value)
 
 
-def _shown_list(value: Collection[object]) -> str:
+def _shown_list(value: Any) -> str:
     texts = list(map(shown, value))
-    if any(isinstance(one, dict | BaseModel) or "," in text for one, text in zip(value, texts, strict=True)):
-        return to_json(value).decode()
+    if any(map(is_list, kinds := set(map(type, value)))) or any(map(has_names, kinds)) or any(map(_UNCLEAR, texts)):
+        return _json(value)
     return ",".join(sorted(texts) if isinstance(value, set | frozenset) else texts)
+
+
+def _json(value: Any) -> str:
+    return to_json(_masked(value)).decode()
+
+
+def _masked(value: Any) -> Any:
+    """Return what holds no secret as it is, and of another all parts, lest a serializer of its own tells them."""
+    if isinstance(value, SECRETS):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {name: _masked(one) for name, one in value.items()}
+    if is_list(type(value)):
+        return list(map(_masked, value))
+    if has_names(type(value)) and holds_secret(type(value)):
+        return {name: _masked(getattr(value, name)) for name in fields(type(value))}
+    return value
 
 
 def sentence(variable: str, info: FieldInfo, error: ErrorDetails) -> str:

@@ -14,14 +14,16 @@ from service.platform.reload.watching import new_settings
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
-    """Let nothing be opened, as where all the watchers are taken that the kernel has for a user: the same EMFILE."""
-    with Path("/dev/null").open() as lowest:
-        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, usual[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    """Let nothing be opened, as where all the watchers are taken that the kernel has for a user: the same EMFILE.
+
+    Not by the lowest number that is free: another may become free meanwhile, as when something is collected.
+    """
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 async def collect(directory: Path) -> list[str]:

@@ -41,11 +41,16 @@ def read_text(annotation: Any, rules: Iterable[Any], text: str) -> Any:
     if is_own([*rules, *(rule for _, inside in kinds for rule in inside)]):
         return text
     if is_list(annotation) and not json_form(annotation) and not (text.startswith("[") or text == "null"):
-        return [one for part in text.split(",") if (one := part.strip())]
+        return split(text)
     if any(is_list(kind) or has_names(kind) for kind, _ in kinds):
         with suppress(ValueError):
             return json.loads(text)
     return text
+
+
+def split(text: str) -> list[str]:
+    """Return what stands between commas, without the blanks around it; nothing is no part."""
+    return [one for part in text.split(",") if (one := part.strip())]
 
 
 def is_own(rules: Iterable[Any]) -> bool:

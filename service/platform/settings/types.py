@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from service.platform.settings import addresses
+from service.platform.settings.kinds import split
 
 _MAPPED = 96  # the bits before an IPv4 address that is written as ::ffff:10.0.0.0
 ADDRESS = "address"  # the kind of error whose words are a whole sentence, for words.py
@@ -96,7 +97,7 @@ def _checked[Given, Read](check: Callable[[Given], Read]) -> AfterValidator:
 
 
 def _split(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+    return tuple(split(value)) if isinstance(value, str) else value
 
 
 Seconds = float

@@ -197,6 +197,25 @@ async def open_streaming(resources: Resources) -> AsyncIterator[Blueprint]:
 
 
 @asynccontextmanager
+async def open_ticking(_: Resources) -> AsyncIterator[Blueprint]:
+    """Yield an answer whose second part follows a moment after the first."""
+    routes = Blueprint("ticking", __name__)
+
+    @routes.get("/ticking")
+    @anyone
+    @unlimited("a test's")
+    async def ticking() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"tick"
+            await trio.sleep(0.1)
+            yield b"tock"
+
+        return parts()
+
+    yield routes
+
+
+@asynccontextmanager
 async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
     """Yield a route and a websocket that do units of work, with a span on the thread; two fail, one late."""
     routes = Blueprint("traced", __name__)
@@ -308,6 +327,7 @@ CRASHING = Feature("crashing", open=open_crashing)
 STUBBORN = Feature("stubborn", open=open_stubborn)
 HOLDING = Feature("holding", open=open_holding)
 STREAMING = Feature("streaming", open=open_streaming)
+TICKING = Feature("ticking", open=open_ticking)
 TRACED = Feature("traced", open=open_traced)
 DYING = Feature("dying", open=open_dying)
 

@@ -122,7 +122,7 @@ async def proxied(
     ports = free_ports(4)
     replicas = [
         Place(
-            directory / f"replica{number}", "STREAMING", "HOLDING", command=WITH_FEATURES,
+            directory / f"replica{number}", "STREAMING", "HOLDING", "TICKING", command=WITH_FEATURES,
             database_url=database_url, trusted_proxies="127.0.0.1", rate_per_address=0,
             bind=f"127.0.0.1:{ports[2 * number]}", management_bind=f"127.0.0.1:{ports[2 * number + 1]}",
             drain_delay=NOTICED, drain_spread=0, **(first if number == 0 else {}),
@@ -232,6 +232,24 @@ async def test_a_client_that_leaves_has_its_query_cancelled_behind_a_proxy(
             took = await observer.wait_gone()
 
     assert took < 5  # of the 20 s that it sleeps, and of the 10 s that a request may take
+
+
+async def test_a_part_of_an_answer_does_not_wait_for_the_next_in_a_proxy(
+    proxy: Proxy, tmp_path: Path, database_url: str
+) -> None:
+    """In one of several tries, as the two also meet where this process is late."""
+    alone = False
+    with trio.fail_after(PATIENCE):
+        async with proxied(proxy, tmp_path, database_url) as (url, _):
+            for _ in range(20):
+                async with await trio.open_tcp_stream("127.0.0.1", port_of(url)) as client:
+                    await client.send_all(b"GET /ticking HTTP/1.1\r\nHost: x\r\n\r\n")
+                    came = b""
+                    while b"tick" not in came:
+                        came += await client.receive_some()
+                alone = alone or b"tock" not in came
+
+    assert alone
 
 
 def clients(replicas: list[Place], request_id: str) -> list[str]:

@@ -30,7 +30,8 @@ from service.platform.server.statistics import NO_DESCRIPTORS
 log = structlog.get_logger(__name__)
 
 # How long a peer may take to read our last words and to close, before the socket is closed under it. Closing at once,
-# with bytes of it unread, would make the kernel send a reset, and that takes the last words with it.
+# with bytes of it unread, would make the kernel send a reset, and that takes the last words with it. It begins anew
+# while a body that nobody wants goes on coming: some clients and proxies send all of it before they read the answer.
 LINGER = 2.0
 # A connection on which nothing has come yet, or whose listener is shared with others, may have its request on the way.
 LAST_CALL = 1.0
@@ -78,6 +79,7 @@ class ServerConnection(TCPServer):
         self._in_headers = False
         self._headers_until = math.inf
         self._closing = False
+        self._lingers_until = -math.inf  # at the latest, while it goes on sending
         self._resting: tuple[float, trio.Event] | None = None  # until when nothing is read, or until this
 
     async def run(self) -> None:
@@ -139,9 +141,9 @@ class ServerConnection(TCPServer):
 
     def leave(self, *, within: float = 0) -> None:
         """Close if nothing is asked of this connection within so many seconds; else it closes after the response."""
-        if not self._idle or self._closing:
-            return
-        if not (self._in_headers or self._first or self._has_next or self._has_unread()):
+        if self._closing:
+            self._lingers_until = min(self._lingers_until, trio.current_time() + LINGER)
+        elif self._idle and not (self._in_headers or self._first or self._has_next or self._has_unread()):
             within = max(within, LAST_CALL) if self._is_new else within
             if not (within or self.outbox.waiting_bytes):
                 self._closing = True
@@ -264,6 +266,8 @@ class ServerConnection(TCPServer):
                 await self.protocol.handle(RawData(data))
                 if self._idle:
                     self._watch_headers()
+            elif (until := min(self._lingers_until, trio.current_time() + LINGER)) > self.read_scope.deadline:
+                self.read_scope.deadline = until
             data = await self._receive()
 
     async def _receive(self) -> bytes:
@@ -343,7 +347,9 @@ class ServerConnection(TCPServer):
         if self._resting is not None:
             self._resting[1].set()
         self._end_writing()
-        self.read_scope.deadline = trio.current_time() + LINGER
+        now = trio.current_time()
+        self._lingers_until = now + (LINGER if self.config.closing else self.config.settings.body_timeout)
+        self.read_scope.deadline = now + LINGER
 
     def _report(self, error: Exception) -> None:
         self.config.statistics.connection_errors[type(error).__name__] += 1

@@ -139,6 +139,65 @@ async def test_an_answer_ahead_of_its_requests_body_says_that_it_is_the_last(
     assert answer.lower().count(b"connection: close\r\n") == 1
 
 
+async def send_on(client: trio.SocketStream, clock: trio.testing.MockClock, seconds: int) -> None:
+    """Go on with a body, a byte a second, and see each read."""
+    for _ in range(seconds):
+        clock.jump(1)
+        await client.send_all(b"1")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def test_who_goes_on_with_a_body_that_was_refused_is_listened_to_for_as_long_as_a_body_may_take(
+    safe_app: Application, mock_clock: trio.testing.MockClock
+) -> None:
+    """A proxy that sends all of it ahead of reading the answer would say 502 after a reset."""
+    settings = make_settings(body_timeout=30)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        await client.send_all(POST.replace(b"/read", b"/nowhere").replace(b"5", b"50"))
+        answer = await Reader(client).rest()
+        await send_on(client, mock_clock, 25)
+        kept = server.statistics.connections_open
+        with contextlib.suppress(trio.BrokenResourceError):
+            await send_on(client, mock_clock, 10)
+        left = server.statistics.connections_open
+
+    assert answer[9:12] == b"404"
+    assert (kept, left) == (1, 0)
+
+
+async def test_who_says_no_more_after_a_refusal_is_let_go_soon(
+    safe_app: Application, mock_clock: trio.testing.MockClock
+) -> None:
+    settings = make_settings(body_timeout=30)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        await client.send_all(POST.replace(b"/read", b"/nowhere"))
+        await Reader(client).rest()
+        mock_clock.jump(3)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+        assert server.statistics.connections_open == 0
+
+
+@pytest.mark.parametrize("missing", [0, 1], ids=["refused before", "refused after"])
+async def test_an_end_of_the_server_does_not_wait_for_a_body_that_was_refused(
+    safe_app: Application, mock_clock: trio.testing.MockClock, missing: int
+) -> None:
+    head = POST.replace(b"/read", b"/nowhere").replace(b"5", b"50")
+    first = head[: len(head) - missing]
+    settings = make_settings(body_timeout=30, graceful_timeout=60)
+    async with running(safe_app, settings) as server, await server.connect() as client:
+        await client.send_all(first)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        server.stop.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await client.send_all(head[len(first) :])
+        await Reader(client).rest()
+        with contextlib.suppress(trio.BrokenResourceError):
+            await send_on(client, mock_clock, 5)
+
+        assert server.stopped.is_set()
+
+
 async def test_a_body_that_comes_behind_its_head_and_is_read_ends_no_connection(safe_app: Application) -> None:
     async with running(safe_app) as server, await server.connect() as client:
         reader = Reader(client)

@@ -41,6 +41,14 @@ FORMS = {
 }
 # What is acknowledged is on the disk, and a session that waits for work is not ended for it; the URL may say otherwise.
 PROMISED = {"synchronous_commit": "on", "idle_session_timeout": "0"}
+# Likewise of a client whose machine or network went without a word: PostgreSQL asks it after two hours, as the system
+# does by default, and until then keeps its sessions, with their place among max_connections and a migration's lock.
+GONE = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 
 # PgBouncer's words, whose SQLSTATE is that of every breach of the protocol; they are translated nowhere.
 OPTIONS_REFUSED = "unsupported startup parameter"
@@ -86,7 +94,7 @@ class Address:
         parameters["client_encoding"] = ENCODING
         if prepares:  # past every pooler
             # between ours: what an operator writes into the URL wins over a limit, and not over a form
-            all_of_them = [_words({**PROMISED, **options}), parameters.get("options", ""), _words(FORMS)]
+            all_of_them = [_words({**PROMISED, **GONE, **options}), parameters.get("options", ""), _words(FORMS)]
             parameters["options"] = " ".join(filter(None, all_of_them))
         return cls(parameters, settings.database_password_file, prepares)
 

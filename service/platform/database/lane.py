@@ -182,6 +182,8 @@ class Lane:
             del self._running[unit]
             self.counters.cancels_sent += unit.cancels_sent
             self.counters.lines_cut += unit.was_cut
+            if unit.was_silent:
+                self.pool.note_silence(pooled)
             if unit.tainted or unit.was_cut:
                 pooled.close()
             self.pool.give(pooled)

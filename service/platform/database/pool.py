@@ -7,6 +7,7 @@ Theory of operation. A connection is connecting, idle, out, or closed:
     idle       -> out      `take`: the one used last, so that those in excess grow old and are seen to be dead
     out        -> idle     `give`: the driver knows of no fault, and no transaction is open
     any        -> closed   not clean, found dead, or it leads to a standby while there is a primary
+    idle       -> closed   another fell silent that was heard from later (`note_silence`): it may be as dead
 
 How many are out is not decided here: `Slots` lets no more units in than there may be connections, and each takes one
 at a time. So idle, out and connecting together stay at that number, save for one that replaces another at this moment.
@@ -26,6 +27,7 @@ What cannot happen, and why.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 import psycopg
 import trio
@@ -88,7 +90,17 @@ class Pool:
     def note_primary(self, primary: bool) -> None:
         """Take notice of where new connections lead now: where there is a primary, those to a standby are replaced."""
         self._primary = primary
-        for pooled in [pooled for pooled in self._idle if self._outdated(pooled)]:
+        self._replace([pooled for pooled in self._idle if self._outdated(pooled)])
+
+    def note_silence(self, silent: PooledConnection) -> None:
+        """Close those that were not heard from since the silent one was: each would cost a unit its deadline in turn.
+
+        What ends one line in silence, as a proxy that loses its server, has often ended all that were open then.
+        """
+        self._replace([pooled for pooled in self._idle if pooled.heard <= silent.heard])
+
+    def _replace(self, some: Sequence[PooledConnection]) -> None:
+        for pooled in some:
             self._idle.remove(pooled)
             pooled.close()
             self.replaced += 1
@@ -148,6 +160,7 @@ class Pool:
     def give(self, pooled: PooledConnection) -> None:
         """Take a connection back; one that is not clean is closed."""
         if pooled.usable and not self._closed and not self._outdated(pooled):
+            pooled.heard = trio.current_time()
             self._idle.append(pooled)
         else:
             pooled.close()

@@ -24,6 +24,7 @@ import socket
 import threading
 
 import psycopg
+import trio
 from psycopg import pq
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGconn
@@ -64,7 +65,7 @@ class Warnings:
 class PooledConnection:
     """A connection made by `wire.connect`. One unit at a time uses it, on its own thread."""
 
-    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "pgconn", "prepared", "prepares", "warnings")
+    __slots__ = ("_open", "_pid", "_proxied", "_socket", "dbapi", "heard", "pgconn", "prepared", "prepares", "warnings")
 
     def __init__(self, pgconn: PGconn, *, prepares: bool, open_pids: set[int]) -> None:
         """`open_pids` has the number of this connection's process at the server for as long as it is open."""
@@ -77,6 +78,7 @@ class PooledConnection:
             self.dbapi.prepare_threshold = None
         self.prepares = prepares
         self.prepared: dict[object, bytes] = {}  # names that the server knows statements by: see statement.py
+        self.heard = trio.current_time()  # when the server was last known to answer on it: the pool keeps it
         self.warnings = Warnings()
         self.dbapi.add_notice_handler(self.warnings.hear)  # with a method of this object's it would be a circle
         self._proxied: PoolProxiedConnection | None = None

@@ -98,6 +98,11 @@ class StatementUnit:
         self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
         self.was_cut = False
 
+    @property
+    def was_silent(self) -> bool:
+        """True when it was cut: it waits for nothing but the server."""
+        return self.was_cut
+
     async def run[T](self, statement: Statement, values: Sequence[object], make: Callable[[list[Row]], T]) -> T:
         """Run it and return what `make` makes of its rows before COMMIT; cancelled, leave the rest to `stop`.
 

@@ -12,8 +12,8 @@ The task leaves `run` with the outcome; or, cancelled, it calls `stop`, which se
 cancel while the thread is attached, again and again until the thread has ended. GRACE later it cuts the connection.
 
 Who may change what. Under `_changed`: the thread `_attached`, the task `_stopped` and `_cancelling`. Only the thread,
-without a lock: `committed`, `notifications`, `outcome_unknown`, `value`; the task reads them once `_running` is false,
-which is after the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop:
+without a lock: `committed`, `lost`, `notifications`, `outcome_unknown`, `value`; the task reads them once `_running`
+is false, which is after the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop:
 `_running`, `_ended`, `_waiting`, and the counts of what was sent and cut.
 
 What cannot happen, and why.
@@ -69,7 +69,8 @@ class Stopped(BaseException):
 class Unit:
     __slots__ = (
         "_attached", "_cancelling", "_changed", "_ended", "_pooled", "_running", "_stopped", "_waiting",
-        "cancels_sent", "committed", "notifications", "outcome_unknown", "tainted", "transactional", "value", "was_cut",
+        "cancels_sent", "committed", "lost", "notifications", "outcome_unknown", "tainted", "transactional", "value",
+        "was_cut",
     )  # fmt: skip
 
     def __init__(self, pooled: PooledConnection, *, transactional: bool) -> None:
@@ -83,12 +84,18 @@ class Unit:
         self._waiting: trio.lowlevel.Task | None = None
         self.transactional = transactional
         self.committed = False
+        self.lost = False  # its line was, while the thread waited for an answer: written by the thread
         self.outcome_unknown = False
         self.value: Any = None
         self.notifications: set[tuple[str, str]] = set()  # to be sent once it is committed: written by the thread
         self.cancels_sent = 0
         self.tainted = False  # a cancel request may still be on its way: the connection is not to be used again
         self.was_cut = False
+
+    @property
+    def was_silent(self) -> bool:
+        """True when it was cut as the server owed an answer; not when Python took its time."""
+        return self.was_cut and self.lost
 
     # on the thread
 

@@ -73,6 +73,7 @@ def perform[T](  # noqa: PLR0917  Trio's threads take positional arguments only
     except BaseException as error:
         hide_values(error)
         _roll_back(pooled)
+        unit.lost = pooled.broken and isinstance(error, (*_OF_A_LOSS, DeadAtBegin, OutcomeUnknown))
         if pooled.broken and isinstance(error, _OF_A_LOSS):
             if not unit.transactional:
                 raise DeadAtBegin from error  # noqa: ASYNC104  on a thread, where there is no Cancelled

@@ -277,6 +277,23 @@ async def test_every_session_has_the_static_ceilings(make_settings: MakeSettings
             assert shown == ["12s", "3500ms", "5s", "500ms"]
 
 
+@pytest.mark.parametrize(
+    ("given", "idle"), [("", "15"), ("?options=-c%20tcp_keepalives_idle%3D60", "60")], ids=["ours", "the URL's"]
+)
+async def test_the_server_asks_after_a_client_whose_machine_may_be_gone(
+    one_server: OwnServer, given: str, idle: str
+) -> None:
+    """A dead node's sessions, and the lock of its migration, would be kept for two hours. Read from its own sockets."""
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    with trio.fail_after(25):
+        async with open_database(PlatformSettings(database_url=one_server.tcp_url + given)) as database:
+            shown = await database.read(
+                lambda connection: [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
+            )
+
+            assert shown == [idle, "5", "3", "30000"]
+
+
 async def fill_pool(database: Database, size: int) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(size):

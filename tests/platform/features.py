@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
 
+import structlog
 import trio
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from quart import Blueprint, Response, request, websocket
@@ -23,6 +24,7 @@ from service.platform.http import idempotent, run_once
 from service.platform.http.app import no_deadline
 from service.platform.http.limits import unlimited
 from service.platform.identity import anyone
+from service.platform.jobs import enqueue, job
 from service.platform.settings import SettingsError
 from tests.platform.server.child import add_routes
 
@@ -256,6 +258,25 @@ async def open_traced(resources: Resources) -> AsyncIterator[Blueprint]:
     yield routes
 
 
+@job(retries=0)
+def be_traced(connection: Connection) -> None:
+    structlog.get_logger().info("done as a job")
+
+
+@asynccontextmanager
+async def open_enqueuing(resources: Resources) -> AsyncIterator[Blueprint]:
+    """Yield a route that enqueues a job."""
+    routes = Blueprint("enqueuing", __name__)
+
+    @routes.get("/enqueue")
+    @anyone
+    @unlimited("a test's")
+    async def enqueue_one() -> str:
+        return str(await resources.database.run(enqueue, be_traced))
+
+    yield routes
+
+
 def select_traced(connection: Connection) -> None:
     from opentelemetry import trace  # here, as no other feature's process needs it
 
@@ -329,6 +350,7 @@ HOLDING = Feature("holding", open=open_holding)
 STREAMING = Feature("streaming", open=open_streaming)
 TICKING = Feature("ticking", open=open_ticking)
 TRACED = Feature("traced", open=open_traced)
+ENQUEUING = Feature("enqueuing", open=open_enqueuing, jobs=(be_traced,))
 DYING = Feature("dying", open=open_dying)
 
 

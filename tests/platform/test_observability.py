@@ -33,7 +33,7 @@ DASHBOARDS: list[dict[str, Any]] = [json.loads((folder / "dashboard.json").read_
 # Words of PromQL and the labels that Prometheus itself adds.
 LANGUAGE = {
     "and", "by", "count", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max",
-    "min", "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
+    "max_over_time", "min", "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
 }  # fmt: skip
 
 

@@ -26,13 +26,13 @@ SERVER, CLIENT = 2, 3  # kinds of spans
 
 @asynccontextmanager
 async def traced(
-    directory: Path, database_url: str, endpoint: str, *variables: str, **settings: Any
+    directory: Path, database_url: str, endpoint: str, *variables: str, feature: str = "TRACED", **settings: Any
 ) -> AsyncIterator[Process]:
     """Yield a process that sends its spans to `endpoint`, soon."""
     given = f"{TRACES}={endpoint}", "OTEL_BSP_SCHEDULE_DELAY=100", *variables  # the later of two counts
     command = ("env", *given, *WITH_FEATURES)
     given_too = {"slow_step": 0.5, **QUICK, **settings}  # what a busy machine does is not what they look for
-    async with ready(directory, "TRACED", command=command, database_url=database_url, **given_too) as service:
+    async with ready(directory, feature, command=command, database_url=database_url, **given_too) as service:
         yield service
 
 
@@ -94,6 +94,24 @@ async def test_a_request_its_units_and_what_their_threads_do_are_one_trace(tmp_p
     assert the_one(collector, "select_nothing_there").failed
     assert service.events("refused by PostgreSQL")[0]["trace_id"] == broken.trace_id
     assert counted["failed"] == 0
+
+
+async def test_a_job_is_a_trace_that_its_lines_name_linked_to_the_request(
+    tmp_path: Path, writable_database_url: str
+) -> None:
+    async with (
+        collecting() as collector,
+        traced(tmp_path, writable_database_url, collector.url, feature="ENQUEUING") as service,
+        httpx2.AsyncClient() as client,
+    ):
+        number = int((await client.get(service.public + "/enqueue")).text)
+        await collector.wait_for("GET /enqueue")
+        spans = await collector.wait_for("job be_traced", 2)  # the attempt, and its unit of work
+
+    [span] = [each for each in spans if each.parent_id == ""]
+    [line] = service.events("done as a job")
+    assert (line["job"], line["job_id"], line["trace_id"]) == ("be_traced", number, span.trace_id)
+    assert span.links == [the_one(collector, "GET /enqueue").span_id]
 
 
 async def test_each_message_of_a_websocket_is_a_trace_linked_to_the_upgrade(tmp_path: Path, database_url: str) -> None:

@@ -26,7 +26,7 @@ _OTHER_METHOD, _UNMATCHED = "_OTHER", "unmatched"
 class RequestActivity:
     """One request and its response."""
 
-    __slots__ = ("_bytes", "_scope", "_send", "started", "status")
+    __slots__ = ("_begun", "_bytes", "_scope", "_send", "started", "status")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.started = time.perf_counter()
@@ -34,6 +34,12 @@ class RequestActivity:
         self._scope = scope
         self._send = send
         self._bytes = 0
+        self._begun: float | None = None  # of an answer in parts: when it had the first
+
+    @property
+    def seconds_until_answer(self) -> float:
+        """Return how long we took: an answer in parts, such as events, lasts as long as whoever reads it likes."""
+        return (time.perf_counter() if self._begun is None else self._begun) - self.started
 
     @property
     def labels(self) -> tuple[str, str, str]:
@@ -54,6 +60,8 @@ class RequestActivity:
             message["headers"] = complete_headers(message["headers"], self._scope["request_id"])
         elif message["type"] == "http.response.body":
             self._bytes += len(message.get("body", b""))
+            if self._begun is None and message.get("more_body"):
+                self._begun = time.perf_counter()
         await self._send(message)
 
     def event(self, seconds: float) -> dict[str, Any]:

@@ -32,8 +32,8 @@ _REQUEST_ID, _TRACE_ID = (
 
 HEALTHZ = "/healthz"  # asked again and again by monitors
 
-# Called at the end of each request with method, route, status and seconds, of which clients can't make up any. It must
-# be quick and not raise.
+# Called at the end of each request with method, route, status and the seconds until its answer, of which clients can't
+# make up any. It must be quick and not raise.
 type RequestObserver = Callable[[str, str, str, float], None]
 
 
@@ -71,7 +71,7 @@ def around(
             tell("debug" if path in statuses and statuses[path] == status else "info", exchange.event(seconds))
             if path in statuses:
                 statuses[path] = status
-            observe(*exchange.labels, seconds)
+            observe(*exchange.labels, exchange.seconds_until_answer)
             if traced is not None:
                 traced.end(exchange.labels[0], scope.get("route", ""), scope.get(CUT, status))
 

@@ -62,7 +62,7 @@ def show_server(metrics: Metrics, seen: ServerStatistics, tracing: Tracing | Non
         _show_tracing(metrics, tracing.counts)
     durations = metrics.histogram(
         "http_server_request_duration_seconds",
-        "From a request's headers to the end of its response.",
+        "From a request's headers to the end of its response, or to the first part of one in parts.",
         "http_request_method",
         "http_route",
         "http_response_status_code",

@@ -138,9 +138,10 @@ class Claims:
         begun, self._look_at = trio.current_time(), math.inf
         unsure = self._is_unsure
         seen = await self._see(rescuing=begun >= self._rescues_at)
-        for kind, count in seen.rescued.items():
-            self._statistics.rescued[kind] += count
-            log.warning("jobs rescued", kind=kind, count=count)
+        for one in seen.rescued:
+            self._statistics.rescued[one.kind] += 1
+            tell, what = (log.error, "job dead") if one.state == "dead" else (log.warning, "job rescued")
+            tell(what, kind=one.kind, id=one.id, attempt=one.failures, error=one.error)
         turned, next_turn = await self._take_turns(seen.now)
         # one that is over is left where it is locked
         lease = None if seen.lease is None else max(seen.lease, LOCKED, self._rescues_at - begun)

@@ -75,6 +75,16 @@ class Claimed(NamedTuple):
     worker: str
 
 
+class Rescued(NamedTuple):
+    """A job whose worker was gone."""
+
+    id: int
+    kind: str
+    state: str  # what it became: waiting, dead, or done where another stands for it
+    failures: int
+    error: str
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What the next look at the table may have to do, in seconds from now; None is nothing known."""
@@ -82,7 +92,7 @@ class Outlook:
     ready: bool  # something is due now, though perhaps at its limit
     due: float | None  # the first that waits for its time
     lease: float | None  # the first lease that will be over
-    rescued: Mapping[str, int]  # by kind
+    rescued: Sequence[Rescued]
     now: datetime
 
 
@@ -398,32 +408,36 @@ def look(
 ) -> Outlook:
     """Rescue what no worker holds any more, and tell when to look again; `until` is as for `rescue`."""
     retries = {one.name: one.retries for one in kinds}
-    rescued = rescue(connection, retries, lease=lease, until=until) if rescuing else {}
+    rescued = rescue(connection, retries, lease=lease, until=until) if rescuing else []
     row = connection.execute(_OUTLOOK, {"kinds": [one.name for one in kinds]}).one()
     return Outlook(ready=row.ready, due=row.due, lease=row.lease, rescued=rescued, now=row.now)
 
 
 def rescue(
     connection: Connection, retries: Mapping[str, int], *, lease: float, until: float = math.inf
-) -> dict[str, int]:
-    """End the claims whose lease is over, an attempt spent; return how many, by kind.
+) -> list[Rescued]:
+    """End the claims whose lease is over, an attempt spent; return whose.
 
     None, if it is later than `until` by the server's clock, in seconds since 1970: it was put forward.
     A job of a kind that this release does not know is rescued too: it waits for one that does.
     """
-    rescued: dict[str, int] = {}
+    rescued: list[Rescued] = []
     if lost := connection.execute(_LOST, {"lease": lease, "until": until}).all():
         connection.execute(_WAIT_LITTLE)
     for row in lost:
-        why = f"worker {row.worker} was killed, frozen or cut off"
-        values = _ending(row, error=why, retries=retries.get(row.kind), pause=0, spent=1)
-        if _ends_now(connection, partial(connection.execute, _END, values)):
-            rescued[row.kind] = rescued.get(row.kind, 0) + 1
+        _ends_now(connection, partial(_rescue_one, connection, row, retries.get(row.kind), rescued))
     return rescued
 
 
+def _rescue_one(connection: Connection, row: Row[Any], retries: int | None, rescued: list[Rescued]) -> None:
+    why = f"worker {row.worker} was killed, frozen or cut off"
+    values = _ending(row, error=why, retries=retries, pause=0, spent=1)
+    state = connection.execute(_END, values).scalar_one()
+    rescued.append(Rescued(row.id, row.kind, state, row.failures + 1, why))
+
+
 _LOST = text("""
-    SELECT id, kind, claim, worker FROM job
+    SELECT id, kind, claim, worker, failures FROM job
     WHERE state = 'running'
         AND leased_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 2 * make_interval(secs => :lease)
         AND pg_postmaster_start_time() NOT BETWEEN clock_timestamp() - make_interval(secs => :lease)

@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 import trio
 from sqlalchemy import Connection
+from structlog.contextvars import bind_contextvars
 
 from service.platform.database import Database
 from service.platform.failures import as_failure
@@ -45,6 +46,9 @@ HAND_BACK = 2.0  # seconds for writing what is handed back at the end
 SLICE = 0.001  # seconds after which a slot lets others have the loop, though its jobs never wait for anything
 
 log = structlog.get_logger(__name__)
+
+# structlog's own variables, set without its detour, as a job may be short.
+_JOB, _JOB_ID = (token.var for token in Context().run(bind_contextvars, job="", job_id=0).values())
 
 
 class Worker:
@@ -227,8 +231,9 @@ class Worker:
             self._statistics.observe_run(trio.current_time() - begun, one.kind, outcome)
 
     async def _execute(self, running: Running, kind: Job[...], begun: float) -> BaseException | None:
-        """Call the job's function; return what it raised."""
+        """Call the job's function, and let each line that is logged meanwhile name the job; return what it raised."""
         one = running.claimed
+        named, numbered = _JOB.set(one.kind), _JOB_ID.set(one.id)
         try:
             with running.begin(begun, kind.deadline):
                 arguments = kind.load(one.arguments)
@@ -243,6 +248,9 @@ class Worker:
             if (failure := as_failure(error)) is None:
                 raise
             return failure
+        finally:
+            _JOB.reset(named)  # as it was, or the slot would end
+            _JOB_ID.reset(numbered)
         return None
 
     def _timeout(self, kind: Job[...]) -> float | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from structlog.contextvars import bind_contextvars
+
 from service.platform.errors import MAX_INSTANCE, cut
 from service.platform.name import NAME, version
 from service.platform.settings import TRACES, SettingsError
@@ -114,13 +116,17 @@ class Tracing:
         return span
 
     def begin_job(self, kind: str, enqueued_in: str | None) -> "Span":
-        """Begin the span of one attempt: a trace of its own, linked to the one in which the job was enqueued."""
+        """Begin the span of one attempt: a trace of its own, linked to the one in which the job was enqueued.
+
+        The lines that the task logs from now on name it.
+        """
         links = []
         if enqueued_in is not None:
             around = self._extract({"traceparent": enqueued_in}, self.no_context)
             links = [self._trace.Link(self._trace.get_current_span(around).get_span_context())]
         span = self._tracer.start_span(f"job {kind}", self.no_context, kind=self._trace.SpanKind.CONSUMER, links=links)
         self.attach(self._trace.set_span_in_context(span, self.no_context))
+        bind_contextvars(trace_id=_hex(span))
         return span
 
     def end_job(self, span: "Span", outcome: str) -> None:
@@ -153,7 +159,7 @@ class Traced:
         self._tracing = tracing
         self._span = span
         self._message: Span | None = None
-        self.trace_id = f"{span.get_span_context().trace_id:032x}"
+        self.trace_id = _hex(span)
 
     def end(self, method: str, route: str, status: int | str) -> None:
         """End the request or the upgrade. A route is "" where none matched; a status that is no number, no answer."""
@@ -191,3 +197,8 @@ def _resource() -> Any:
     ours = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version()})
     named = not str(given.attributes[SERVICE_NAME]).startswith("unknown_service")
     return ours.merge(given) if named else given.merge(ours)
+
+
+def _hex(span: "Span") -> str:
+    """Return the id of a span's trace as W3C writes it."""
+    return f"{span.get_span_context().trace_id:032x}"

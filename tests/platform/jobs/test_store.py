@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import trio
 from sqlalchemy import Connection, event, text
+from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
@@ -58,6 +59,11 @@ async def claim(
     database: Database, *used: Job[...], most: int = 10, lease: float = LEASE, worker: str = "me"
 ) -> list[Claimed]:
     return await database.run(store.claim, used or (note, tell), most=most, worker=worker, lease=lease)
+
+
+async def rescued(database: Database, retries: dict[str, int], *, lease: float) -> dict[str, int]:
+    """Rescue, and return how many there were of each kind."""
+    return Counter(one.kind for one in await database.run(store.rescue, retries, lease=lease))
 
 
 def numbers(claimed: list[Claimed]) -> list[int]:
@@ -262,10 +268,10 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     await database.run(enqueue, note, number=1)
     [late] = await claim(database, lease=0.05)
     await trio.sleep(0.2)
-    rescued = await database.run(store.rescue, {"note": 3}, lease=0.05)
+    ended = await database.run(store.rescue, {"note": 3}, lease=0.05)
     [now] = await claim(database)
 
-    assert rescued == {"note": 1}
+    assert [(one.kind, one.id, one.state, one.failures) for one in ended] == [("note", late.id, "waiting", 1)]
     assert (now.id, now.claim, now.failures) == (late.id, late.claim + 1, 1)
     with pytest.raises(ClaimLost):
         await database.run(store.finish, late)
@@ -274,7 +280,7 @@ async def test_only_the_claim_that_holds_a_job_can_end_it(database: Database) ->
     with pytest.raises(ClaimLost):
         await database.run(store.hand_back, late)
     assert await database.run(store.finish_many, [late, now]) == {now.id}
-    assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {}
+    assert await rescued(database, {"note": 3}, lease=0.05) == {}
     assert await database.read(states) == {"done": 1}
     with pytest.raises(ClaimLost):
         await database.run(store.hand_back, late)  # also when it is done: another did that
@@ -371,7 +377,7 @@ async def test_a_clock_that_was_put_back_keeps_no_job_for_hours(database: Databa
     await database.run(enqueue, note, number=1)
     await claim(database, lease=3_600)
 
-    assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+    assert await rescued(database, {}, lease=0.05) == {"note": 1}
 
 
 async def test_a_clock_that_was_put_forward_takes_nothing_from_who_lives(database: Database) -> None:
@@ -383,7 +389,7 @@ async def test_a_clock_that_was_put_forward_takes_nothing_from_who_lives(databas
     before = (await database.run(store.look, (note,), lease=0.05, rescuing=False)).now.timestamp()
 
     seen = await database.run(store.look, (note,), lease=0.05, until=before)
-    assert (seen.rescued, await database.read(states)) == ({}, {"running": 1})
+    assert (seen.rescued, await database.read(states)) == ([], {"running": 1})
     assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
 
 
@@ -413,7 +419,7 @@ async def test_a_step_that_came_after_a_look_that_waited_takes_nothing_from_who_
     claimed = await claim(database, lease=0.05)
     await database.read(sleep, LEASE - BEAT)
 
-    assert (await claims._see(rescuing=True)).rescued == {}
+    assert (await claims._see(rescuing=True)).rescued == []
     assert await database.run(store.extend, claimed, lease=LEASE) == {claimed[0].id}
 
 
@@ -461,7 +467,7 @@ async def test_a_server_whose_clock_was_put_back_behind_its_own_start_rescues(
             await claim(database, lease=0.05)
             await trio.sleep(0.1)
 
-            assert await database.run(store.rescue, {}, lease=0.05) == {"note": 1}
+            assert await rescued(database, {}, lease=0.05) == {"note": 1}
 
 
 async def test_a_server_that_does_not_answer_within_a_lease_is_away(database: Database) -> None:
@@ -480,7 +486,7 @@ async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> No
     await trio.sleep(0.1)
 
     assert held == {claimed[0].id}
-    assert await database.run(store.rescue, {}, lease=1.6) == {}
+    assert await rescued(database, {}, lease=1.6) == {}
 
 
 def is_up_for(connection: Connection, seconds: float) -> bool:
@@ -493,7 +499,7 @@ async def test_no_lease_is_over_before_the_server_has_been_up_for_as_long(databa
     await claim(database, lease=0.05)
     await trio.sleep(0.1)
 
-    assert await database.run(store.rescue, {}, lease=86_400.0 * 365) == {}
+    assert await rescued(database, {}, lease=86_400.0 * 365) == {}
 
 
 async def test_an_outage_that_a_claim_alone_has_met_ends_no_lease_either(one_server: OwnServer) -> None:
@@ -532,7 +538,7 @@ async def test_a_job_that_its_worker_is_about_to_commit_is_neither_rescued_nor_w
     with psycopg.connect(writable_database_url.replace("+psycopg", "")) as worker:
         worker.execute("SELECT 1 FROM job WHERE id = %s FOR UPDATE", (one.id,))
         with trio.fail_after(5):
-            assert await database.run(store.rescue, {}, lease=0.05) == {}
+            assert await rescued(database, {}, lease=0.05) == {}
             assert await database.run(store.extend, claimed, lease=60) == {one.id}
 
 
@@ -546,6 +552,35 @@ async def test_without_a_retry_left_it_is_dead_by_failure_and_by_rescue(database
 
     assert [row["state"] for row in rows] == ["dead", "dead"]
     assert [row["error"] for row in rows] == ["nosuch", "worker me was killed, frozen or cut off"]
+
+
+@job(retries=1)
+def end_worker(connection: Connection) -> None:
+    """Stand for what ends each process that runs it."""
+
+
+async def test_the_log_names_each_job_whose_worker_was_gone_and_says_when_it_is_dead(database: Database) -> None:
+    """Whoever ran it can say nothing any more."""
+    own, statistics = database.beside(1, queue_wait=60), JobStatistics([end_worker.name])
+    ledger = Ledger(own, statistics, written=lambda: None, due=lambda _: None)
+    kinds_here = {end_worker.name: end_worker}
+    claims = Claims(ledger, Held(1), kinds_here, statistics, worker="other", age=60, begin=lambda: None)
+    while not await database.read(is_up_for, LEASE):
+        await trio.sleep(0.1)
+    lost = await database.run(enqueue, end_worker)
+    with capture_logs() as lines:
+        for worker in ("first", "second"):
+            await database.run(store.claim, [end_worker], most=1, worker=worker, lease=0.05)
+            await trio.sleep(0.1)
+            await claims._look()
+
+    gone = "worker {} was killed, frozen or cut off"
+    about = {"kind": "end_worker", "id": lost}
+    assert [line for line in lines if line["event"].startswith("job")] == [
+        about | {"event": "job rescued", "log_level": "warning", "attempt": 1, "error": gone.format("first")},
+        about | {"event": "job dead", "log_level": "error", "attempt": 2, "error": gone.format("second")},
+    ]
+    assert statistics.rescued == {"end_worker": 2}
 
 
 async def test_a_rescued_job_of_a_kind_that_nobody_here_knows_waits(database: Database) -> None:
@@ -663,10 +698,10 @@ async def test_what_is_enqueued_under_the_key_of_a_lost_job_and_not_committed_ke
     with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
         unit.execute("INSERT INTO job (kind, arguments, key) VALUES ('note', '{}', 'b')")
         with trio.fail_after(LEASE):
-            assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 2}
+            assert await rescued(database, {"note": 3}, lease=0.05) == {"note": 2}
         unit.commit()
 
-    assert await database.run(store.rescue, {"note": 3}, lease=0.05) == {"note": 1}
+    assert await rescued(database, {"note": 3}, lease=0.05) == {"note": 1}
     assert await database.read(states) == {"waiting": 3, "done": 1}
 
 

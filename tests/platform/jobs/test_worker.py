@@ -1,5 +1,6 @@
 """Jobs on a real database: enqueued with their unit, run once in effect, repeated, and handed back."""
 
+import json
 import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import structlog
 import trio
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -470,6 +472,33 @@ async def test_what_the_job_itself_meets_spends_its_attempts_and_is_told(
     assert [said in error for error in errors] == [True], errors
     if function is mistaken:  # its refusal is in the log already, and the stack at debug
         assert "Traceback" not in capsys.readouterr().out.partition("job dead")[2]
+
+
+@job()
+async def say(context: JobContext) -> None:
+    structlog.get_logger().info("said")
+
+
+@job()
+def say_in_a_unit(connection: Connection) -> None:
+    structlog.get_logger().info("said")
+
+
+@pytest.mark.parametrize("kind", [say, say_in_a_unit], ids=lambda kind: kind.name)
+async def test_what_is_logged_while_a_job_runs_names_it_and_nothing_else_does(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str], kind: Job[[]]
+) -> None:
+    configure_logs("info", "json")
+    async with world(make_settings, kind, kinds.fail, concurrency=1) as (database, _):
+        ids = [await database.run(enqueue, kind) for _ in range(2)]
+        await until(database, kinds.states, {"done": 2})
+        await database.run(enqueue, kinds.fail, number=1)
+        await until(database, kinds.states, {"done": 2, "dead": 1})
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    said = [(line["job"], line["job_id"]) for line in lines if line["event"] == "said"]
+    assert said == [(kind.name, each) for each in ids]
+    assert {line["event"] for line in lines if "job_id" in line} == {"said"}
 
 
 @job(retries=0)

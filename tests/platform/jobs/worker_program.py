@@ -142,7 +142,7 @@ def no_heartbeat() -> None:
 
 def forget_the_lost() -> None:
     """Rescue nothing: what a killed worker held is stuck in `running` for ever."""
-    store.rescue = lambda *_, **__: {}
+    store.rescue = lambda *_, **__: []
 
 
 def fail_the_lost() -> None:

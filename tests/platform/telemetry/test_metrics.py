@@ -2,10 +2,12 @@
 
 import json
 import random
+import time
 from collections import Counter
 
 import httpx2
 import pytest
+import trio
 
 from service.platform.http.activities import Message, Receive, Scope, Send
 from service.platform.http.requests import around
@@ -105,6 +107,34 @@ async def test_ten_thousand_paths_methods_and_headers_add_no_series() -> None:
     assert sum(value for series, value in after.items() if series.startswith("websocket_closes_total")) == 10_017
     other = 'http_request_method="_OTHER",http_response_status_code="404",http_route="unmatched"'
     assert after[f"http_server_request_duration_seconds_count{{{other}}}"] == 5_001
+
+
+@pytest.mark.parametrize("in_parts", [True, False])
+async def test_an_answer_in_parts_takes_as_long_as_its_first(*, in_parts: bool) -> None:
+    """Events last for minutes, as they are meant to, and a reader of a file may be slow: neither is a slow answer."""
+    observed, moments = list[float](), [time.perf_counter()]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if in_parts:
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        moments.append(time.perf_counter())
+        await trio.sleep(0.01)
+        moments.append(time.perf_counter())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        return
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("127.0.0.1", 1)}
+    await around(app, observe=lambda *told: observed.append(told[-1]))(scope, nothing, send)
+    begun, first, later = moments
+
+    assert (observed[0] <= first - begun) is in_parts
+    assert (observed[0] >= later - first) is not in_parts
 
 
 async def test_over_real_sockets_as_well(make_settings: MakeSettings) -> None:

@@ -759,10 +759,14 @@ function clockText() {
   return line.state === "offline" && !line.socket ? `Next try in ${Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000))} s.` : "";
 }
 
-// To set the same text again is a change as well, and read aloud.
+// To set the same text again is a change as well, and read aloud. What is there is not looked at: a browser that
+// translates the page has put its own words there.
 function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  if (lastTexts.get(element) === text) return;
+  lastTexts.set(element, text);
+  element.textContent = text;
 }
+const lastTexts = new WeakMap();
 
 function showStatus() {
   const trouble = line.state === "open" && current.trouble;

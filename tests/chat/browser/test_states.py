@@ -288,6 +288,25 @@ def test_a_message_that_was_not_sent_is_kept_with_its_reason_over_a_reload(
         assert asked == ["beforeunload", "confirm"]
 
 
+def test_what_is_being_written_is_kept_over_a_reload_for_its_room(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#drafts")
+    page.fill("#text", "half a thought")
+    page.reload()
+    page.wait_for_selector("#status[data-state=open]")
+    kept = page.input_value("#text")
+    page.goto(f"{service.url}/#harbour")
+    page.wait_for_selector("#title:text-is('harbour')")
+    elsewhere = page.input_value("#text")
+    page.goto(f"{service.url}/#drafts")
+    page.wait_for_selector("#title:text-is('drafts')")
+    page.press("#text", "Enter")
+    page.wait_for_selector("#log .message")
+    page.reload()
+    page.wait_for_selector("#log .message")
+
+    assert (kept, elsewhere, page.input_value("#text")) == ("half a thought", "", "")
+
+
 def test_earlier_messages_that_do_not_come_are_said_to_be_missing(service: Service, open_page: OpenPage) -> None:
     service.post("missing", "first")
     service.fill("missing", 60)

@@ -531,6 +531,7 @@ function pendingNode(room, one) {
       onclick: () => {
         room.drop(one);
         $("text").value = [one.text, $("text").value].filter(Boolean).join("\n"); // what is being written stays, too
+        keepDraft();
         measure();
         $("text").focus();
       },
@@ -759,10 +760,14 @@ function clockText() {
   return line.state === "offline" && !line.socket ? `Next try in ${Math.max(0, Math.ceil((line.retryAt - Date.now()) / 1000))} s.` : "";
 }
 
-// To set the same text again is a change as well, and read aloud.
+// To set the same text again is a change as well, and read aloud. What is there is not looked at: a browser that
+// translates the page has put its own words there.
 function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  if (lastTexts.get(element) === text) return;
+  lastTexts.set(element, text);
+  element.textContent = text;
 }
+const lastTexts = new WeakMap();
 
 function showStatus() {
   const trouble = line.state === "open" && current.trouble;
@@ -866,9 +871,8 @@ function enter(name) {
     keepRooms((kept) => kept.add(name));
     if (line?.state === "open") rooms.get(name).join();
   }
-  if (current) drafts.set(current.name, $("text").value);
   current = rooms.get(name);
-  $("text").value = drafts.get(name) ?? "";
+  $("text").value = draft();
   if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
   measure();
   showRoom();
@@ -877,7 +881,24 @@ function enter(name) {
   if (matchMedia("(pointer: fine)").matches) $("text").focus();
   return true;
 }
+
+// What is being written, of each room and each account: another one that signs in here is not shown it.
 const drafts = new Map();
+const draftKey = () => `draft.${current.name}.${who.subject}`;
+const draft = () => drafts.get(draftKey()) ?? recall("sessionStorage", draftKey(), "");
+
+function keepDraft() {
+  drafts.set(draftKey(), $("text").value); // where the browser keeps nothing
+  keep("sessionStorage", draftKey(), $("text").value);
+}
+
+// Who is asking has changed. What was written before that was known at all is theirs, too.
+function changeDraft(before) {
+  const written = before ? "" : $("text").value;
+  $("text").value = [draft(), written].filter(Boolean).join("\n");
+  if (written) keepDraft();
+  measure();
+}
 
 // The address names a room; what it names instead is said, and does not stay there.
 function enterNamed() {
@@ -908,6 +929,7 @@ function write() {
   }
   if (!text || length > MAX_TEXT) return;
   $("text").value = "";
+  keepDraft();
   measure();
   current.write(text);
   toEnd();
@@ -945,7 +967,10 @@ async function askWho(isOver) {
     if (isOver()) return false;
     who = answer.ok ? said : { ...who, trouble: said.detail };
     if (answer.ok) showWho(who);
-    if (before !== who.subject) showRoom({ keepPlace: true }); // what is mine is not what was
+    if (before !== who.subject) {
+      changeDraft(before);
+      showRoom({ keepPlace: true }); // what is mine is not what was
+    }
     return answer.ok;
   } catch {
     if (!isOver()) who = { ...who, trouble: "" };
@@ -1019,7 +1044,7 @@ function onStorage() {
 
 function listen() {
   $("composer").onsubmit = (event) => { event.preventDefault(); write(); };
-  $("text").oninput = measure;
+  $("text").oninput = () => { keepDraft(); measure(); };
   $("text").onkeydown = (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === ENDS_COMPOSITION) return;
     event.preventDefault();

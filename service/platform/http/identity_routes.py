@@ -109,8 +109,9 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
     @replies(Conflict)
     async def sign_in(query_args: Target) -> Response:
         """Send a browser to the identity provider; it comes back signed in, to a path on this site."""
-        url, pending = await browsers(identity).begin(query_args.to, site=site())
-        return go(url, cookie(cookies.PENDING, pending.cookie(), cookies.PENDING_SECONDS))
+        earlier = request.cookies.get(cookies.PENDING, "")
+        url, pending = await browsers(identity).begin(query_args.to, pending=earlier, site=site())
+        return go(url, keep_pending(pending))
 
     @routes.get("/auth/callback")
     @anyone
@@ -128,7 +129,7 @@ def add_sign_in(routes: Blueprint, identity: Identity) -> None:
             before=request.cookies.get(cookies.SESSION),
         )
         session = cookie(cookies.SESSION, done.session, int(browsers(identity).lifetime))
-        return go(done.target, session, cookie(cookies.PENDING, "", 0))
+        return go(done.target, session, keep_pending(done.pending))
 
     @routes.post("/auth/sign-out")
     @anyone
@@ -183,6 +184,10 @@ def site() -> str:
 def cookie(name: str, value: str, seconds: int) -> str:
     """Return a Set-Cookie that no script reads, no other host and no plain-text connection gets."""
     return f"{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax"
+
+
+def keep_pending(pending: str) -> str:
+    return cookie(cookies.PENDING, pending, cookies.PENDING_SECONDS if pending else 0)
 
 
 def go(url: str, *cookies: str) -> Response:

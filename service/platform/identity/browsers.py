@@ -16,7 +16,15 @@ from service.platform.identity.gate import Gate
 from service.platform.identity.keys import AWAY, PATIENCE, ProviderAway
 from service.platform.identity.provider import CodeRefused, Provider
 from service.platform.identity.sessions import Sessions
-from service.platform.identity.sign_in import Pending, authorization_url, begin, read_pending, told
+from service.platform.identity.sign_in import (
+    Pending,
+    add_pending,
+    authorization_url,
+    begin,
+    drop_pending,
+    read_pending,
+    told,
+)
 from service.platform.identity.statistics import IdentityStatistics
 from service.platform.identity.tokens import add_claims, refuse
 
@@ -27,10 +35,11 @@ CALLBACK = "/auth/callback"
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """The end of a sign-in: the new session's id, and where to go now."""
+    """The end of a sign-in: the new session's id, where to go now, and the sign-ins that have not ended yet."""
 
     session: str
     target: str
+    pending: str
 
 
 class Browsers:
@@ -54,13 +63,16 @@ class Browsers:
         self._issuer, self._client, self._secret, self._scopes = issuer, client, secret, scopes
         self.lifetime = lifetime
 
-    async def begin(self, target: str, *, site: str) -> tuple[str, Pending]:
-        """Return where a browser goes to sign in, and what it has to keep until it is back at `site`."""
-        pending = begin(target)
+    async def begin(self, target: str, *, pending: str, site: str) -> tuple[str, str]:
+        """Return where a browser goes to sign in, and what it has to keep until it is back at `site`.
+
+        `pending` is what it keeps already, as in another tab.
+        """
+        begun = begin(target)
         endpoint = await self._endpoint("authorization_endpoint")
         redirect_uri = site + CALLBACK
-        url = authorization_url(endpoint, pending, client=self._client, redirect_uri=redirect_uri, scopes=self._scopes)
-        return url, pending
+        url = authorization_url(endpoint, begun, client=self._client, redirect_uri=redirect_uri, scopes=self._scopes)
+        return url, add_pending(pending, begun)
 
     async def finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
         """Return the session of whoever came back. Raises Unauthenticated for any that does not hold, Unavailable."""
@@ -93,7 +105,7 @@ class Browsers:
         sid = sid if isinstance(sid, str) else None
         session = await self._sessions.begin(caller, lifetime=self.lifetime, sid=sid, before=before)
         log.info("signed in", subject=caller.label)
-        return SignedIn(session, begun.target)
+        return SignedIn(session, begun.target, drop_pending(pending, begun.state))
 
     async def _caller(self, given: dict[str, Any], pending: Pending) -> Caller:
         token, granted = given.get("id_token"), given.get("scope", self._scopes)

@@ -1,14 +1,15 @@
 """Signing in with a browser: the code flow of OpenID Connect with PKCE, state and nonce. Pure: no network, no SQL.
 
 What a browser is sent away with waits in a cookie of its own until it comes back: the state, which binds the answer to
-this browser, the nonce, which binds the ID token to it, and the verifier, which binds the code to us.
+this browser, the nonce, which binds the ID token to it, and the verifier, which binds the code to us. The cookie holds
+those of all tabs in which somebody is signing in.
 """
 
 import hmac
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -23,6 +24,7 @@ from service.platform.settings import variable
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
 YOUNG = 300.0  # seconds in which a logout token is taken
+ROOM = 2_000  # bytes for several in the cookie, some six: proxies may take 4,096 of headers, browsers of a cookie
 OURS = "sign-in."  # what a nonce of ours begins with: by that an ID token made for a browser is known from a program's
 
 
@@ -54,23 +56,46 @@ def check_target(target: str) -> str:
     return target
 
 
+def add_pending(cookie: str, pending: Pending) -> str:
+    """Return the cookie of a browser that begins one more sign-in, without the oldest ones that have no room in it."""
+    kept = pending.cookie()
+    for one in _sign_ins(cookie):
+        longer = f"{kept}.{one.cookie()}"
+        if len(longer) > ROOM:
+            break
+        kept = longer
+    return kept
+
+
+def drop_pending(cookie: str, state: str) -> str:
+    """Return the cookie without a sign-in that is over."""
+    return ".".join(one.cookie() for one in _sign_ins(cookie) if one.state != state)
+
+
 def read_pending(cookie: str, state: str, *, secure: bool = True) -> Pending:
     """Return the sign-in that this browser began, if its state came back; `secure` is by https.
 
     Raises Unauthenticated.
     """
-    try:
-        pending = Pending(**json.loads(urlsafe_b64decode(cookie)))
-        ours = all(isinstance(one, str) and one.isascii() for one in asdict(pending).values())
-        same = ours and hmac.compare_digest(pending.state.encode(), state.encode())
-        check_target(pending.target)
-    except (ValueError, TypeError, AttributeError, RecursionError, Invalid):
-        same = False
-    if not same:
+    pending = next((one for one in _sign_ins(cookie) if hmac.compare_digest(one.state.encode(), state.encode())), None)
+    if pending is None:
         why = "by https: over http browsers keep its cookie on localhost alone, and Safari nowhere"
         anew = "begin anew" if cookie or secure else f"begin anew, {why}"
         refuse(f"this sign-in did not begin in this browser, or was ended before; {anew}", Flaw.SIGN_IN)
     return pending
+
+
+def _sign_ins(cookie: str) -> Iterator[Pending]:
+    """Yield what a cookie holds, the last begun first; a browser may send anything."""
+    for part in cookie.split("."):
+        try:
+            pending = Pending(**json.loads(urlsafe_b64decode(part)))
+            ours = all(isinstance(one, str) and one.isascii() for one in asdict(pending).values())
+            check_target(pending.target)
+        except (ValueError, TypeError, AttributeError, RecursionError, Invalid):
+            continue
+        if ours:
+            yield pending
 
 
 def told(error: str | None) -> str:

@@ -250,6 +250,17 @@ def test_the_keyboard_is_enough(room: str, open_page: OpenPage) -> None:
     assert wait_shown(page, 1)[-1][1] == "to the next room\nin two lines"
 
 
+def test_the_box_shows_its_focus_where_the_system_forces_its_colours(room: str, open_page: OpenPage) -> None:
+    """There the colour of a border says nothing, and an outline is drawn whatever colour it has."""
+    page = open_page(room, "Ada", forced_colors="active")
+    outlines = []
+    for focused in ("#name", "#text"):
+        page.focus(focused)
+        outlines.append(page.evaluate("getComputedStyle(document.querySelector('#composer')).outlineStyle"))
+
+    assert outlines == ["none", "solid"]
+
+
 def test_an_enter_that_ends_a_composition_sends_nothing(room: str, open_page: OpenPage) -> None:
     """Safari ends a composition before it tells of the key that did: nothing but the key code says so."""
     page = open_page(room, "Ada")

@@ -130,6 +130,34 @@ def test_what_one_account_has_written_is_not_sent_by_another(browser: Browser, s
     tab.context.close()
 
 
+def test_what_was_being_written_as_the_session_ended_is_there_for_who_wrote_it(
+    browser: Browser, service: Process
+) -> None:
+    url = service.public.replace("127.0.0.1", "localhost") + "/#drafts"
+    tab = open_as(browser, url)
+    sign_in(tab, "ada")
+    tab.fill("#text", "half a page of Ada's")
+    other = tab.context.new_page()
+    other.goto(url)
+    other.wait_for_selector("#status[data-state=open]")
+    other.click("#sign-out")
+    other.wait_for_url("**/end_session?**")
+    tab.wait_for_selector("#status[data-state=stranger]")
+    other.goto(url)
+    sign_in(other, "bob")
+    tab.evaluate("dispatchEvent(new Event('online'))")
+    tab.wait_for_selector("#status[data-state=open]")
+    shown_to_bob = tab.input_value("#text")
+    tab.fill("#text", "and of Bob's")
+    other.click("#sign-out")
+    other.wait_for_url("**/end_session?**")
+    sign_in(tab, "ada")
+
+    assert shown_to_bob == ""
+    assert tab.input_value("#text") == "half a page of Ada's"
+    tab.context.close()
+
+
 @pytest.mark.parametrize("overtaken", [True, False])
 def test_an_answer_that_is_late_does_not_say_who_writes(browser: Browser, service: Process, overtaken: bool) -> None:
     url = service.public.replace("127.0.0.1", "localhost") + "/#late"

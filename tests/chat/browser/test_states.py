@@ -194,6 +194,25 @@ def test_what_is_read_aloud_changes_with_its_words_alone(service: Service, open_
     assert page.evaluate("said") == []
 
 
+# What a browser that translates pages does: it puts its own words in place of what it finds, once.
+TRANSLATE = """
+    const words = Object.assign(document.createElement("font"), { textContent: "Verbunden" });
+    document.querySelector("#status-text").replaceChildren(words);
+"""
+
+
+def test_a_status_that_the_browser_has_translated_stays_so(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#translated")
+    page.evaluate(TRANSLATE)
+    page.fill("#room-name", "foreign")
+    page.press("#room-name", "Enter")
+    page.wait_for_selector("#title:text-is('foreign')")
+
+    assert status(page) == "Verbunden"
+    page.click("#cut")
+    page.wait_for_selector("#status-text:has-text('You cut the line.')")
+
+
 @pytest.mark.drill  # ten seconds are what it waits
 def test_a_page_that_is_closed_for_its_rate_says_so_and_comes_back_late(service: Service, open_page: OpenPage) -> None:
     page = open_page(f"{service.url}/#rate", script=KEEP_SOCKETS)
@@ -267,6 +286,25 @@ def test_a_message_that_was_not_sent_is_kept_with_its_reason_over_a_reload(
         page.get_by_label("Leave too-large").click()
         page.wait_for_selector("#rooms:not(:has-text('too-large'))")
         assert asked == ["beforeunload", "confirm"]
+
+
+def test_what_is_being_written_is_kept_over_a_reload_for_its_room(service: Service, open_page: OpenPage) -> None:
+    page = open_page(f"{service.url}/#drafts")
+    page.fill("#text", "half a thought")
+    page.reload()
+    page.wait_for_selector("#status[data-state=open]")
+    kept = page.input_value("#text")
+    page.goto(f"{service.url}/#harbour")
+    page.wait_for_selector("#title:text-is('harbour')")
+    elsewhere = page.input_value("#text")
+    page.goto(f"{service.url}/#drafts")
+    page.wait_for_selector("#title:text-is('drafts')")
+    page.press("#text", "Enter")
+    page.wait_for_selector("#log .message")
+    page.reload()
+    page.wait_for_selector("#log .message")
+
+    assert (kept, elsewhere, page.input_value("#text")) == ("half a thought", "", "")
 
 
 def test_earlier_messages_that_do_not_come_are_said_to_be_missing(service: Service, open_page: OpenPage) -> None:

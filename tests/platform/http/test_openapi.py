@@ -19,6 +19,7 @@ import trio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import AliasChoices, BaseModel, Field, computed_field, create_model
 from pydantic.dataclasses import dataclass
+from pydantic.json_schema import JsonSchemaMode
 from quart import Blueprint, Response, after_this_request, jsonify
 from quart_schema import validate_headers, validate_querystring, validate_request, validate_response
 
@@ -695,6 +696,17 @@ def test_a_default_that_javascript_cannot_hold_is_not_described(
     field, _ = json_schema(whole, generator=generator)
 
     assert ("default" in field["properties"]["number"]) is described
+
+
+@pytest.mark.parametrize("mode", ["validation", "serialization"])
+@pytest.mark.parametrize("generator", [AnswerSchema, SparseSchema])
+def test_a_default_that_says_nothing_is_not_described(generator: type[AnswerSchema], mode: JsonSchemaMode) -> None:
+    """Of a body's field with a default openapi-typescript makes one that has to be sent."""
+    note = create_model("Note", text=(str, ...), id=(str | None, None), tags=(str | None, "a"))
+
+    fields = json_schema(note, mode=mode, generator=generator)[0]["properties"]
+
+    assert ["default" in fields[name] for name in ("text", "id", "tags")] == [False, False, True]
 
 
 async def test_what_a_javascript_client_fills_in_is_taken(make_settings: MakeSettings) -> None:

@@ -29,7 +29,7 @@ from service.platform.identity.ids import make_id
 from service.platform.identity.provider import refusal_of
 from service.platform.identity.session_store import MOST_SESSIONS, insert_session, select_live
 from service.platform.identity.sessions import POLL
-from service.platform.identity.sign_in import LOGOUT_EVENT, check_target, read_pending
+from service.platform.identity.sign_in import LOGOUT_EVENT, ROOM, add_pending, begin, check_target, read_pending
 from service.platform.identity.tokens import add_claims
 from service.platform.settings import PlatformSettings
 from service.platform.testing.booting import booted
@@ -378,6 +378,41 @@ def test_a_cookie_that_began_no_sign_in_is_none(cookie: str) -> None:
     assert read_pending(pending(), "s").verifier == "v"
     with pytest.raises(Unauthenticated):
         read_pending(cookie, "s")
+
+
+async def test_sign_ins_that_were_begun_side_by_side_all_succeed_and_each_once(make_settings: MakeSettings) -> None:
+    async with sites(make_settings) as [site]:
+        browser = site.browser()
+        tabs = [await browser.ask(f"/auth/sign-in?to=/tab{number}") for number in range(3)]
+        answers = [site.issuer.approve(tab.headers["Location"], sub="u-1") for tab in tabs]
+        backs = [await browser.ask(answer) for answer in answers]
+        again = [await browser.ask(answer) for answer in answers]
+        signed_in = await browser.me()
+
+    assert [(back.status_code, back.headers.get("Location")) for back in backs] == [
+        (303, "/tab0"), (303, "/tab1"), (303, "/tab2"),
+    ]  # fmt: skip
+    assert [answer.status_code for answer in again] == [401] * 3
+    assert (signed_in["subject"], set(browser.cookies)) == ("u-1", {SESSION})
+
+
+def test_of_more_sign_ins_than_a_cookie_holds_the_last_are_kept() -> None:
+    begun = [begin(f"/{number}") for number in range(100)]
+    cookie = ""
+    for one in begun:
+        cookie = add_pending(cookie, one)
+
+    assert len(cookie) <= ROOM
+    assert [read_pending(cookie, one.state) for one in begun[-5:]] == begun[-5:]
+    with pytest.raises(Unauthenticated):
+        read_pending(cookie, begun[0].state)
+
+
+@pytest.mark.parametrize("earlier", [*ODD_COOKIES.values(), "a; Domain=x", "\r\nX: 1", "...", ""])
+def test_what_began_no_sign_in_is_not_sent_back(earlier: str) -> None:
+    one = begin("/")
+
+    assert add_pending(earlier, one) == one.cookie()
 
 
 async def test_what_is_no_honest_answer_signs_nobody_in(make_settings: MakeSettings) -> None:

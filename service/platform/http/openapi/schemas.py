@@ -22,11 +22,15 @@ class AnswerSchema(GenerateJsonSchema):
         return False  # it would be the field's name once more
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
-        """Leave out a default that a client would send changed, if it filled it in: who says nothing gets it anyway."""
+        """Leave out a default that a client would send changed, if it filled it in: who says nothing gets it anyway.
+
+        And null, which says no more than that the field may be missing: what openapi-typescript makes of a body has to
+        have each field with a default.
+        """
         made = super().default_schema(schema)
         default = made.get("default")
-        changed = isinstance(default, int) and abs(default) > _EXACT
-        return {key: value for key, value in made.items() if key != "default" or not changed}
+        untold = default is None or (isinstance(default, int) and abs(default) > _EXACT)
+        return {key: value for key, value in made.items() if key != "default" or not untold}
 
 
 class SparseSchema(AnswerSchema):
@@ -39,10 +43,6 @@ class SparseSchema(AnswerSchema):
 
     def nullable_schema(self, schema: Any) -> dict[str, Any]:
         return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: Any) -> dict[str, Any]:
-        made = super().default_schema(schema)
-        return {key: value for key, value in made.items() if key != "default" or value is not None}
 
 
 def json_schema(

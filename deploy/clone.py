@@ -122,7 +122,8 @@ def need_clean_clone() -> None:
 
 
 def need_clone() -> None:
-    if not (ROOT / ".git").exists():
+    """Refuse where git does not know this folder, as a repository or as a folder of a larger one."""
+    if not (ROOT / ".git").exists() and not ask("ls-files", "--", "pyproject.toml"):
         raise Refused("this is no git clone, so it could not be undone; `git init` and a first commit make it one")
 
 

@@ -74,6 +74,11 @@ def main() -> None:
     parser.add_argument("--abort", action="store_true", help="leave an update that is not committed")
     given = parser.parse_args()
     need_clone()
+    if not (ROOT / ".git").exists():
+        raise Refused(
+            "this is a folder of a larger repository, and an update merges whole ones: "
+            "update a clone of its own, and bring it here by `git subtree pull`"
+        )
     if given.abort:
         leave()
     elif merging():

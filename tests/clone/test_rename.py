@@ -11,7 +11,17 @@ import helm_python
 import pytest
 
 from service.platform.name import NAME, TITLE
-from service.platform.testing.copies import ROOT, UV, commit, copy_repository, git, run_in, template_page, type_check
+from service.platform.testing.copies import (
+    ROOT,
+    UV,
+    begin,
+    commit,
+    copy_repository,
+    git,
+    run_in,
+    template_page,
+    type_check,
+)
 
 RENAME = ("python", "deploy/rename.py")
 LONG = "-".join(("acme", "order", "management"))  # joined here, so that the name itself is nowhere before
@@ -155,6 +165,22 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
 
     assert (done.returncode, git(clone, "status", "--porcelain")) == (1, "?? notes.txt\n")
     assert "commit or stash first" in done.stderr
+
+
+def test_a_folder_of_a_larger_repository_is_renamed_and_updated_elsewhere(pristine: Path, tmp_path: Path) -> None:
+    """It was told to `git init`, which makes a repository within the other."""
+    folder = Path(shutil.copytree(pristine, tmp_path / "services" / "shop", ignore=shutil.ignore_patterns(".git")))
+    begin(tmp_path)
+    commit(tmp_path)
+    updated = run_in(folder, "python", "deploy/update.py", "--from", str(pristine))
+    renamed = run_in(folder, *RENAME, "shop")
+
+    assert (updated.returncode, renamed.returncode, renamed.stderr) == (1, 0, "")
+    assert "this is a folder of a larger repository" in updated.stderr
+    changed = [line[3:] for line in git(tmp_path, "status", "--porcelain").splitlines()]
+    assert changed
+    assert [name for name in changed if not name.startswith("services/shop/")] == []
+    assert 'name = "shop"' in (folder / "pyproject.toml").read_text()
 
 
 def test_your_own_document_may_be_in_another_encoding_as_may_its_name(clone: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.charts import copy_chart, shape_named
+from tests.helm.charts import CHART, ROOT, copy_chart, shape_named
 from tests.helm.rules import RULES
 
 
@@ -24,6 +24,7 @@ class Mutation:
         return f"{self.rule}: {self.old.strip().splitlines()[0]}"
 
 
+CLONED = (ROOT / ".template.toml").exists()
 TABLE = yaml.safe_load((Path(__file__).parent / "mutations.yaml").read_text())
 MUTATIONS = [Mutation(rule, **mutation) for rule, mutations in TABLE.items() for mutation in mutations]
 
@@ -31,6 +32,8 @@ MUTATIONS = [Mutation(rule, **mutation) for rule, mutations in TABLE.items() for
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
 def test_a_broken_line_is_caught(mutation: Mutation, tmp_path: Path) -> None:
     rule = RULES[mutation.rule]
+    if CLONED and mutation.file == "values.yaml" and mutation.old not in (CHART / mutation.file).read_text():
+        pytest.skip("a default of this clone's own; what the rule finds is tried on the template")
     assert list(rule(shape_named(mutation.shape))) == []
 
     broken = copy_chart(tmp_path / "chart", mutation.file, mutation.old, mutation.new)

@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helm.generate import OWNED, outputs, own_secrets, parse_values
+from helm.generate import OWNED, make_schema, outputs, own_secrets, parse_values
 from tests.helm.charts import CHART, copy_chart, render
 from tests.helm.draws import numbers
 from tests.helm.rules_of_pods import KNOWN, settings_of
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
 TRIAL = {"database": {"trial": {"enabled": True}}}
+# Said here where a sentence counts with it: what a clone has as its own default may be another.
+DRAIN = {"drain": {"delay": 5, "spread": 5, "gracefulTimeout": 15}}
+DEADLINE = {"config": {"SERVICE_REQUEST_DEADLINE": 10}}
+TWO = {"replicaCount": 2}
 
 SECRET = "SERVICE_AUTH_CLIENT_SECRET"  # a setting's name
 
@@ -138,14 +142,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "use secrets.existingSecret and secrets.keys.SERVICE_AUTH_CLIENT_SECRET",
     ),
     (
-        OUTSIDE | {"drain": {"gracefulTimeout": 5}},
+        OUTSIDE | DEADLINE | {"drain": {"gracefulTimeout": 5}},
         "drain.gracefulTimeout is 5, below config.SERVICE_REQUEST_DEADLINE, 10",
     ),
     (OUTSIDE | {"config": {"SERVICE_REQUEST_DEADLINE": 60}}, "below config.SERVICE_REQUEST_DEADLINE, 60"),
-    (OUTSIDE | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
-    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
-    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": 0}}, "is 0, and a drain may take 30"),
-    (OUTSIDE | {"podSpec": {"terminationGracePeriodSeconds": None}}, "is null, and a drain may take 30"),
+    (OUTSIDE | DRAIN | {"terminationGracePeriodSeconds": 29}, "is 29, and a drain may take 30"),
+    (OUTSIDE | DRAIN | {"podSpec": {"terminationGracePeriodSeconds": 1}}, "is 1, and a drain may take 30"),
+    (OUTSIDE | DRAIN | {"podSpec": {"terminationGracePeriodSeconds": 0}}, "is 0, and a drain may take 30"),
+    (OUTSIDE | DRAIN | {"podSpec": {"terminationGracePeriodSeconds": None}}, "is null, and a drain may take 30"),
     (OUTSIDE | {"autoscaling": {"enabled": True, "external": True}}, "two would scale the same pods"),
     (
         OUTSIDE | {"autoscaling": {"minReplicas": 11}},
@@ -291,6 +295,13 @@ def test_a_new_value_without_words_is_seen() -> None:
     assert [value.description for value in parse_values("a: 1\n# What b is.\nb: 2\n")] == ["", "What b is."]
 
 
+def test_a_default_of_the_clone_s_own_closes_no_mapping_to_others() -> None:
+    text = (CHART / "values.yaml").read_text()
+    filled = re.sub(r"(?m): \{\}$", ": {own: one}", text)
+
+    assert make_schema(parse_values(filled), KNOWN) == make_schema(parse_values(text), KNOWN)
+
+
 def test_every_value_is_described() -> None:
     def undescribed(values: list[Any]) -> list[str]:
         return [
@@ -342,13 +353,16 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
             OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"], "paths": [{"path": "/api"}]}},
             "From outside: http://a.example/api\n",
         ),
-        (OUTSIDE | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
+        (OUTSIDE | DRAIN | {"service": {"type": "LoadBalancer"}}, "15 to 30"),
         (
-            OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "100%"}},
+            OUTSIDE | TWO | {"podDisruptionBudget": {"maxUnavailable": "100%"}},
             "maxUnavailable is 100%, which is all of 2 pods",
         ),
-        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": "51%"}}, "maxUnavailable is 51%, which is all of 2 pods"),
-        (OUTSIDE | {"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable is 2, which is all of 2 pods"),
+        (
+            OUTSIDE | TWO | {"podDisruptionBudget": {"maxUnavailable": "51%"}},
+            "maxUnavailable is 51%, which is all of 2 pods",
+        ),
+        (OUTSIDE | TWO | {"podDisruptionBudget": {"maxUnavailable": 2}}, "maxUnavailable is 2, which is all of 2 pods"),
         (
             OUTSIDE | {"networkPolicy": {"enabled": True}, "monitoring": {"podMonitor": True}},
             "Prometheus cannot read the pods",

@@ -19,6 +19,7 @@ from service.platform.feature import Feature
 from service.platform.identity.caller import Flaw
 from service.platform.identity.keys import AWAY
 from service.platform.testing.booting import booted
+from service.platform.testing.copies import copy_repository, run_in
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.features import PLAIN, open_plain
 from tests.platform.jobs.kinds import note
@@ -26,10 +27,13 @@ from tests.platform.jobs.kinds import note
 ROOT = Path(__file__).parents[2]
 # The platform's, and each feature's.
 FOLDERS = [ROOT / "deploy" / "observability", *sorted(ROOT.glob("service/*/observability"))]
+ALERTING = [folder for folder in FOLDERS if (folder / "rules.yaml").exists()]
 RULES: list[dict[str, Any]] = [
-    rule for folder in FOLDERS for rule in yaml.safe_load((folder / "rules.yaml").read_text())["groups"][0]["rules"]
+    rule for folder in ALERTING for rule in yaml.safe_load((folder / "rules.yaml").read_text())["groups"][0]["rules"]
 ]
-DASHBOARDS: list[dict[str, Any]] = [json.loads((folder / "dashboard.json").read_text()) for folder in FOLDERS]
+DASHBOARDS: list[dict[str, Any]] = [
+    json.loads(path.read_text()) for folder in FOLDERS if (path := folder / "dashboard.json").exists()
+]
 # Words of PromQL and the labels that Prometheus itself adds.
 LANGUAGE = {
     "and", "by", "count", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max",
@@ -116,9 +120,10 @@ def test_every_alert_has_its_section_in_a_runbook() -> None:
         assert rule["annotations"]["summary"]
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("folder", ALERTING, ids=lambda folder: folder.parent.name)
 def test_every_alert_is_tried_both_ways(folder: Path) -> None:
     """An alert that is never seen to be quiet says so with `# fires only` in its test's first line."""
+    assert (folder / "rules-test.yaml").exists(), f"{folder}: each alert is tried in rules-test.yaml, beside rules.yaml"
     document = (folder / "rules-test.yaml").read_text()
     fires_only = set(re.findall(r"alertname: (\w+) +# fires only", document))
     tried: dict[str, set[bool]] = {}
@@ -139,7 +144,25 @@ def test_the_chart_has_them_all() -> None:
     assert there == made, "run: make generate"
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("name", ["rules.yaml", "dashboard.json"])
+def test_a_feature_has_alerts_or_a_dashboard_and_not_always_both(name: str, tmp_path: Path) -> None:
+    """What the chart has is told by `make generate`, and by this module's own tests, which look at every folder."""
+    copy = copy_repository(tmp_path / "clone")
+    platform, own = copy / "deploy" / "observability", copy / "service" / "orders" / "observability"
+    own.mkdir(parents=True)
+    shutil.copy(platform / name, own)
+    if name == "rules.yaml":
+        shutil.copy(platform / "rules-test.yaml", own)
+    made = run_in(copy, "python", "deploy/generate.py")
+    tried = run_in(copy, "python", "-m", "pytest", "-q", "-k", "chart or tried", "tests/platform/test_observability.py")
+
+    chart = {path.name for path in (copy / "helm" / "observability").iterdir()}
+    assert (made.returncode, made.stderr) == (0, "")
+    assert ("dashboard-orders.json" in chart) == (name == "dashboard.json")
+    assert tried.returncode == 0, tried.stdout
+
+
+@pytest.mark.parametrize("folder", ALERTING, ids=lambda folder: folder.parent.name)
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, from Debian's package prometheus")
 @pytest.mark.parametrize("command", [("check", "rules", "rules.yaml"), ("test", "rules", "rules-test.yaml")], ids=str)
 def test_prometheus_agrees(command: tuple[str, ...], folder: Path) -> None:

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from opentelemetry import propagate
 
-from service.platform.telemetry.logs import LogLevel, Style, configure_logs, log_level
+from service.platform.telemetry.logs import LogLevel, Style, configure_logs, log_level, set_log_level
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +58,10 @@ async def test_an_error_that_a_library_logs_is_shown_in_full(lines: Lines) -> No
     assert "KeyError: 'two'" in line["exception"]
 
 
-async def test_headers_of_traces_that_a_client_makes_up_are_not_repeated(lines: Lines) -> None:
+@pytest.mark.parametrize("level", ["info", "debug"])
+async def test_headers_of_traces_that_a_client_makes_up_are_not_repeated(lines: Lines, level: str) -> None:
     """Each request of a stranger was a line with all of his `baggage`, where traces are wanted."""
+    set_log_level(level)
     traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
     for headers in (
         {"baggage": "secret" * 2_000},

@@ -32,6 +32,7 @@ is for operators: one of few fixed words, in the line of the request that was re
 import http
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,8 @@ MAX_SHOWN, MAX_INSTANCE = 100, 200
 MAX_DETAIL = 1_000  # of a whole sentence, whoever put what into it
 
 REASON, CUT = "reason", "cut"  # in a scope
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ServiceError(Exception):
@@ -232,6 +235,11 @@ class Reply:
 def cut(text: str, most: int = MAX_SHOWN) -> str:
     """Return a caller's text as it may be repeated in an answer or a line of the log."""
     return text if len(text) <= most else text[:most] + "…"
+
+
+def plain(text: str) -> str:
+    """Return a text with its control characters escaped but for line ends and tabs: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def shown(value: object) -> str:

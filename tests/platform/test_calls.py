@@ -7,11 +7,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import structlog
 import trio
 
 from service.platform.calls import answered_by, open_client
 from service.platform.errors import PeerAway
 from service.platform.settings import SettingsError
+from service.platform.telemetry.logs import configure_logs
 
 type Answer = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -48,6 +50,16 @@ async def set_a_cookie(stream: trio.SocketStream, asked: list[bytes]) -> None:
 async def redirect(stream: trio.SocketStream) -> None:
     await stream.receive_some()
     await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_a_call_is_not_logged_with_what_goes_to_and_fro(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the level debug the clients' own lines had the query that was sent, and all headers of the answer."""
+    configure_logs("debug", "json")
+    async with other_service(partial(set_a_cookie, asked=[])) as url, open_client(url) as client:
+        await client.get("/orders", params={"key": "ada"}, headers={"Authorization": "Bearer ada"})
+    structlog.reset_defaults()
+
+    assert "ada" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def open_migrator(settings: PlatformSettings, *, wait: Seconds = 60) -> Iterator
         for _ in _until_locked(worker, LOCK_OF_WORK):
             pass
         worker.autocommit = False
-        engine = create_engine("postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool)
+        engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: worker, poolclass=StaticPool, hide_parameters=True
+        )  # as the service's own: a migration that fills a column has users' values, and its errors are logged
         with _held(guard, worker), engine.connect() as connection:
             yield connection
 

@@ -13,6 +13,8 @@ from typing import Any
 import structlog
 from structlog.types import EventDict, WrappedLogger
 
+from service.platform.errors import plain
+
 # What is shown below the line, as it has lines of its own.
 _TEXTS = ("exception", "stack", "tree")
 _DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
@@ -112,7 +114,7 @@ class Console:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
         time, level, what = (str(event.pop(key, "")) for key in ("timestamp", "level", "event"))
-        texts = [str(event.pop(key)).rstrip() for key in _TEXTS if key in event]
+        texts = [plain(str(event.pop(key)).rstrip()) for key in _TEXTS if key in event]
         request_id = event.pop("request_id", "")
         line = [
             self._in(_DIM, time),

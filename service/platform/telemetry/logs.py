@@ -25,15 +25,19 @@ type Style = Literal["json", "console"]
 MOST_TEXT = 40_000  # characters of an error with its traceback: some 500 lines
 LEVELS = ("debug", "info", "warning", "error")
 
-# The libraries' loggers that say nothing an operator needs below these levels.
+# The libraries' loggers that say nothing an operator needs below these levels, unless he asks for debug.
 _QUIET = {
     "hypercorn.error": logging.WARNING,
     "alembic": logging.WARNING,
-    "httpx2": logging.WARNING,
     # A collector that is away is a counter and one line of ours, not several for each try.
     "opentelemetry.exporter": logging.CRITICAL,
     "opentelemetry.sdk._shared_internal": logging.CRITICAL,
-    # Whatever headers a stranger sends they would repeat, up to 16 KiB in a line.
+}
+# Those that repeat what is sent or comes, at any level: of a stranger's request up to 16 KiB in a line, of a call to
+# another service its query and the answer's headers, with what is secret in them.
+_REPEATING = {
+    "httpcore2": logging.WARNING,
+    "httpx2": logging.WARNING,
     "opentelemetry.baggage": logging.CRITICAL,
     "opentelemetry.trace.span": logging.CRITICAL,
     "urllib3": logging.CRITICAL,
@@ -76,10 +80,11 @@ def wait_for_no_reader() -> None:
 
 
 def set_log_level(level: str) -> None:
-    """Set the least level that is logged; libraries stay as quiet as they are, unless it is debug."""
+    """Set the least level that is logged; libraries stay as quiet as they are, most of them unless it is debug."""
     logging.root.setLevel(level.upper())
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else least)
+    for name, least in (_QUIET | _REPEATING).items():
+        heard = level == "debug" and name in _QUIET
+        logging.getLogger(name).setLevel(logging.NOTSET if heard else least)
 
 
 def log_level() -> str:

@@ -14,6 +14,7 @@ import trio
 
 from service.platform.client.http import FAILURES, Answer, HttpClient
 from service.platform.client.stream import open_stream
+from service.platform.errors import plain
 from service.platform.name import NAME
 
 PATIENCE = 15  # seconds; a request of a service that waits for its database has its answer after ten, mostly
@@ -21,7 +22,6 @@ NO_ANSWER, WRONG = 1, 2  # exit codes
 SENDABLE = "a request holds ASCII without blanks"
 _FIRST = ("version", "revision", "phase", "started", "schema", "python", "versions")
 _DIM, _BOLD, _CYAN, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE = re.compile(r"(?P<margin>[ │├└─]*)(?P<what>.*?)(?P<doing>  \[.*\])?")
 
 
@@ -100,11 +100,6 @@ async def level(url: str, change: tuple[str, float] | None = None) -> str:
         if document.get("seconds_left") is None:
             return f"{document['level']}, as usual"
         return f"{document['level']} for {document['seconds_left']:.0f} s more, then {document['usual']} again"
-
-
-def plain(text: str) -> str:
-    """Return a text with its control characters escaped but for line ends and tabs: a terminal would obey them."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def paint(line: str) -> str:

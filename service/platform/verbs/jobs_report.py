@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from service.platform.verbs.inspect import ask_json, ours, plain
+from service.platform.errors import plain
+from service.platform.verbs.inspect import ask_json, ours
 
 _COLUMNS = ("id", "kind", "state", "failures", "run_at", "error")
 _WIDEST = 60  # characters of an error in a list

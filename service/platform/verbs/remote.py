@@ -80,7 +80,7 @@ def smoke(
     Example: service smoke http://NAME-management:8000
     """
     from service.platform.client.smoke import SmokeError, smoke
-    from service.platform.verbs.inspect import plain
+    from service.platform.errors import plain
 
     urls = [checked_url(url) for url in urls]
     if secure := [url for url in urls if url.startswith("https:")]:

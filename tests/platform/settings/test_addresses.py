@@ -54,11 +54,32 @@ def test_what_libpq_would_drop_or_refuse_later_is_refused(url: str, said: str) -
 @pytest.mark.parametrize(
     "url",
     [
+        "postgresql://me:the@secret@host:1/db",
+        "postgresql://me:the@secret %@host/db",
+        "postgresql://me@server:the@secret@host:1:2/db",
+        "postgresql://me:the@sec/ret@host/db",
+        "postgresql://me:the@sec?ret@host/db",
+        "postgresql://me:the@@secret@host/db?host=other",
+    ],
+)
+def test_a_password_with_an_at_is_refused_before_a_part_of_it_is_taken_for_the_host(url: str) -> None:
+    """`service settings` showed that part, and so did each line about a database that was away."""
+    with pytest.raises(ValueError, match="an @ in its password must be written as %40") as caught:
+        database_url(url)
+
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         "postgresql://user:password@host:5432/name",
         "postgres://host/name",
         "postgresql://user:p%40ss%2Fw%3Ard@[::1]:6543/name?sslmode=verify-full&connect_timeout=3",
         "postgresql://me@/db?host=/run/postgresql",
         "postgresql://me@/db?host=/home/me/my%20shop/100%25/.data",
+        "postgresql://me@server:p%40ss@host/a%40b?application_name=a@b",
+        "postgresql://me:password@/db?host=@socket",
         "postgresql://me@/db?host=a,b&port=1,2",
         "postgresql://me@/db?host=a:1&host=b:2&target_session_attrs=read-write",
         "postgresql://host/db?options=-c%20search_path%3Dx&application_name=a%20b",

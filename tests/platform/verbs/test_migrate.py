@@ -121,6 +121,24 @@ def test_the_traceback_is_there_at_debug(clone: Path, writable_database_url: str
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["SELECT CAST(CAST(:name AS text) AS int)", "SELECT :name, :missing"])
+def test_the_values_of_a_statement_that_fails_are_not_told(clone: Path, writable_database_url: str, text: str) -> None:
+    """Nor at debug: a migration that fills a column has rows of people in its parameters."""
+    write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST)
+    file = clone / "migrations" / "versions" / "next.py"
+    statement = f'op.get_bind().execute(sa.text("{text}"), {{"name": "".join(["A", "da"])}})'
+    with_values = file.read_text().replace('op.execute("SELECT 1")', statement, 1)
+    file.write_text(with_values.replace("from alembic", "import sqlalchemy as sa\nfrom alembic", 1))
+    done = run_in(
+        clone, "service", "migrate", SERVICE_DATABASE_URL=writable_database_url, SERVICE_LOG_LEVEL="debug"
+    )  # fmt: skip
+    file.unlink()
+
+    assert done.returncode == FAILED
+    assert "Traceback" in done.stderr
+    assert "Ada" not in done.stderr
+
+
 def test_a_bug_in_a_migration_is_one_line(clone: Path, writable_database_url: str) -> None:
     write_migration(clone / "migrations", "next", HEAD, serves_from=FIRST)
     file = clone / "migrations" / "versions" / "next.py"

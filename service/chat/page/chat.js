@@ -884,19 +884,22 @@ function enter(name) {
 
 // What is being written, of each room and each account: another one that signs in here is not shown it.
 const drafts = new Map();
-const draftKey = () => `draft.${current.name}.${who.subject}`;
+const draftKey = (subject = who.subject) => `draft.${current.name}.${subject}`;
 const draft = () => drafts.get(draftKey()) ?? recall("sessionStorage", draftKey(), "");
 
-function keepDraft() {
-  drafts.set(draftKey(), $("text").value); // where the browser keeps nothing
-  keep("sessionStorage", draftKey(), $("text").value);
+function keepDraft(text = $("text").value, key = draftKey()) {
+  drafts.set(key, text); // where the browser keeps nothing
+  keep("sessionStorage", key, text);
 }
 
 // Who is asking has changed. What was written before that was known at all is theirs, too.
 function changeDraft(before) {
   const written = before ? "" : $("text").value;
   $("text").value = [draft(), written].filter(Boolean).join("\n");
-  if (written) keepDraft();
+  if (written) {
+    keepDraft();
+    keepDraft("", draftKey(before)); // or it would come again, and to whoever signs in next
+  }
   measure();
 }
 

@@ -25,6 +25,7 @@ LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
 YOUNG = 300.0  # seconds in which a logout token is taken
 ROOM = 2_000  # bytes for several in the cookie, some six: proxies may take 4,096 of headers, browsers of a cookie
+MOST = 8  # parts of it that are read: six sign-ins fill ROOM
 OURS = "sign-in."  # what a nonce of ours begins with: by that an ID token made for a browser is known from a program's
 
 
@@ -87,7 +88,7 @@ def read_pending(cookie: str, state: str, *, secure: bool = True) -> Pending:
 
 def _sign_ins(cookie: str) -> Iterator[Pending]:
     """Yield what a cookie holds, the last begun first; a browser may send anything."""
-    for part in cookie.split("."):
+    for part in cookie.split(".", MOST)[:MOST]:
         try:
             pending = Pending(**json.loads(urlsafe_b64decode(part)))
             ours = all(isinstance(one, str) and one.isascii() for one in asdict(pending).values())

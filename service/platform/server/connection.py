@@ -348,7 +348,8 @@ class ServerConnection(TCPServer):
             self._resting[1].set()
         self._end_writing()
         now = trio.current_time()
-        self._lingers_until = now + (LINGER if self.config.closing else self.config.settings.body_timeout)
+        goes_on = self.protocol.is_amid_body and not self.config.closing
+        self._lingers_until = now + (self.config.settings.body_timeout if goes_on else LINGER)
         self.read_scope.deadline = now + LINGER
 
     def _report(self, error: Exception) -> None:

@@ -176,6 +176,11 @@ class Protocol(H11Protocol):
         return self.stream is None and bool(self.connection.trailing_data[0])
 
     @property
+    def is_amid_body(self) -> bool:
+        """Whether the end of a request's body is still to come, or not yet looked for."""
+        return self.connection.their_state is h11.SEND_BODY
+
+    @property
     def client_address(self) -> str:
         """The address that asks, as the log has it: behind a proxy that is known with its request."""
         return client_of(getattr(self.stream, "scope", {"client": self.client})) or "unknown"

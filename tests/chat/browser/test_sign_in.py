@@ -158,6 +158,25 @@ def test_what_was_being_written_as_the_session_ended_is_there_for_who_wrote_it(
     tab.context.close()
 
 
+def test_what_was_written_before_it_was_known_who_asks_is_there_once(browser: Browser, service: Process) -> None:
+    tab = open_as(browser, service.public.replace("127.0.0.1", "localhost") + "/#early")
+    sign_in(tab, "ada")
+    held: list[Route] = []
+    tab.route("**/auth/me", lambda route: held.append(route), times=1)  # noqa: PLW0108  it takes no method
+    tab.reload()
+    tab.fill("#text", "early")
+    while not held:
+        tab.wait_for_timeout(20)
+    held.pop().continue_()
+    tab.wait_for_selector("#status[data-state=open]")
+    kept = tab.input_value("#text")
+    tab.reload()
+    tab.wait_for_selector("#status[data-state=open]")
+
+    assert (kept, tab.input_value("#text")) == ("early", "early")
+    tab.context.close()
+
+
 @pytest.mark.parametrize("overtaken", [True, False])
 def test_an_answer_that_is_late_does_not_say_who_writes(browser: Browser, service: Process, overtaken: bool) -> None:
     url = service.public.replace("127.0.0.1", "localhost") + "/#late"

@@ -9,6 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from service.platform.database import Database, Statement, open_database
+from service.platform.errors import OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.proxy import Proxy, open_proxy
@@ -63,6 +64,25 @@ async def test_one_unit_alone_waits_for_lines_that_fell_silent_together(
             assert database.statistics().lines_cut == 1
             assert database.statistics().lines_replaced == LINES - 1
             assert database.statistics().connections_idle == 1
+
+
+async def test_a_commit_that_has_no_answer_is_such_a_silence(one_server: OwnServer) -> None:
+    with trio.fail_after(25):
+        async with open_pool(one_server) as (proxy, database):
+
+            def mute(connection: Connection) -> None:
+                select_one(connection)
+                proxy.mute()
+
+            with pytest.RaisesGroup(OutcomeUnknown):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(database.run, mute)
+                    while b"COMMIT" not in proxy.swallowed:
+                        await trio.sleep(0.001)
+                    nursery.cancel_scope.cancel()
+
+            assert database.statistics().lines_cut == 1
+            assert database.statistics().connections_idle == 0
 
 
 async def test_a_line_that_was_heard_from_since_stays_when_another_falls_silent(one_server: OwnServer) -> None:

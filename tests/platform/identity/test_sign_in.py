@@ -408,6 +408,15 @@ def test_of_more_sign_ins_than_a_cookie_holds_the_last_are_kept() -> None:
         read_pending(cookie, begun[0].state)
 
 
+def test_of_a_cookie_no_more_parts_are_read_than_ours_has() -> None:
+    """In the headers of a request is room for as many as hold the event loop for 0.07 s."""
+    one = begin("/")
+
+    assert read_pending("." + one.cookie(), one.state) == one
+    with pytest.raises(Unauthenticated):
+        read_pending("." * 15_000 + one.cookie(), one.state)
+
+
 @pytest.mark.parametrize("earlier", [*ODD_COOKIES.values(), "a; Domain=x", "\r\nX: 1", "...", ""])
 def test_what_began_no_sign_in_is_not_sent_back(earlier: str) -> None:
     one = begin("/")

@@ -178,6 +178,19 @@ async def test_who_says_no_more_after_a_refusal_is_let_go_soon(
         assert server.statistics.connections_open == 0
 
 
+async def test_who_goes_on_after_the_end_of_a_websocket_is_let_go_soon(
+    safe_app: Application, mock_clock: trio.testing.MockClock
+) -> None:
+    """There is no body to its end: it was told to close, and may be one that floods."""
+    async with running(safe_app, make_settings(body_timeout=30)) as server, await server.connect() as client:
+        reader = await upgrade(client, "/return")
+        assert await reader.close_code() == 1000
+        with contextlib.suppress(trio.BrokenResourceError):
+            await send_on(client, mock_clock, 5)
+
+        assert server.statistics.connections_open == 0
+
+
 @pytest.mark.parametrize("missing", [0, 1], ids=["refused before", "refused after"])
 async def test_an_end_of_the_server_does_not_wait_for_a_body_that_was_refused(
     safe_app: Application, mock_clock: trio.testing.MockClock, missing: int

@@ -121,6 +121,8 @@ async def test_an_answer_in_parts_takes_as_long_as_its_first(*, in_parts: bool) 
         moments.append(time.perf_counter())
         await trio.sleep(0.01)
         moments.append(time.perf_counter())
+        if in_parts:
+            await send({"type": "http.response.body", "body": b"another", "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def nothing() -> Message:

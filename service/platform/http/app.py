@@ -246,7 +246,7 @@ class _App(Application):
         """
         if not isinstance(error, Exception):
             return None
-        handler = self._handler_of(error, context.blueprints)
+        handler = self.handler_of(error, context.blueprints)
         scope = context.scope
         asked = {"instance": scope["path"], "request_id": str(scope.get("request_id", ""))}
         reply = None
@@ -259,7 +259,7 @@ class _App(Application):
         fields = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
         return Document(reply.body, reply.status, fields)
 
-    def _handler_of(self, error: Exception, blueprints: list[str]) -> object:
+    def handler_of(self, error: Exception, blueprints: list[str]) -> object:
         """Return who handles an error, who is looked for once for each kind: most are refused by the same few."""
         key = (type(error), *blueprints)
         if key not in self._handlers:

@@ -2,6 +2,7 @@
 
 import json
 from typing import TYPE_CHECKING, Annotated, TypedDict
+from urllib.parse import urlencode
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -13,7 +14,8 @@ from service.platform.errors import Conflict, Forbidden, Invalid
 from service.platform.http.bodies import takes
 from service.platform.http.callers import caller
 from service.platform.http.limits import limited, unlimited
-from service.platform.http.openapi import Media, replies
+from service.platform.http.openapi import Media, refused_as, replies
+from service.platform.http.refused_page import show_refusals
 from service.platform.identity import (
     TICKET_SECONDS,
     Answer,
@@ -31,7 +33,8 @@ from service.platform.settings import DEFAULT_PORTS, variable
 if TYPE_CHECKING:
     from service.platform.identity.browsers import Browsers
 
-LOGOUT = "/auth/backchannel-logout"
+SIGN_IN, CALLBACK, LOGOUT = "/auth/sign-in", "/auth/callback", "/auth/backchannel-logout"
+MAX_TARGET = 2_000
 
 
 class Ticket(TypedDict):
@@ -59,7 +62,9 @@ class SignedOut(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    to: Annotated[str, Field(max_length=2_000, description="a path on this site, of at most 2000 characters")] = "/"
+    to: Annotated[
+        str, Field(max_length=MAX_TARGET, description=f"a path on this site, of at most {MAX_TARGET} characters")
+    ] = "/"
 
 
 def create_identity_routes(identity: Identity, database: Database) -> Blueprint:
@@ -101,25 +106,40 @@ def add_who(routes: Blueprint, identity: Identity, database: Database) -> None:
 
 
 def add_sign_in(routes: Blueprint, identity: Identity) -> None:
-    @routes.get("/auth/sign-in")
+    def again() -> str | None:
+        """Return where the browser signs in anew, to where it was to go if that can be told and lies on this site."""
+        if (here := identity.browsers) is None:
+            return None
+        target = here.target(
+            request.args.get("state", ""),
+            pending=request.cookies.get(cookies.PENDING, ""),
+            to=request.args.get("to", "/"),
+        )
+        return f"{SIGN_IN}?{urlencode({'to': target if len(target) <= MAX_TARGET else '/'})}"
+
+    show_refusals(routes, {SIGN_IN: again, CALLBACK: again})
+
+    @routes.get(SIGN_IN)
     @anyone
     @limited(rate=10, concurrency=50)
     @validate_querystring(Target)
     @replies(Media(), 303)
     @replies(Conflict)
+    @refused_as("text/html")
     async def sign_in(query_args: Target) -> Response:
         """Send a browser to the identity provider; it comes back signed in, to a path on this site."""
         earlier = request.cookies.get(cookies.PENDING, "")
         url, pending = await browsers(identity).begin(query_args.to, pending=earlier, site=site())
         return go(url, keep_pending(pending))
 
-    @routes.get("/auth/callback")
+    @routes.get(CALLBACK)
     @anyone
     @limited(rate=10, concurrency=20)  # each asks the provider, and may begin a session
     @validate_querystring(Answer)
     @replies(Media(), 303)
     @replies(Unauthenticated)
     @replies(Conflict)
+    @refused_as("text/html")
     async def callback(query_args: Answer) -> Response:
         """Take a browser back from the identity provider."""
         done = await browsers(identity).finish(

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import structlog
 import trio
 
-from service.platform.errors import Unavailable
+from service.platform.errors import Invalid, Unavailable
 from service.platform.identity.answer import Answer
 from service.platform.identity.caller import Caller, Flaw, Unauthenticated
 from service.platform.identity.gate import Gate
@@ -21,6 +21,7 @@ from service.platform.identity.sign_in import (
     add_pending,
     authorization_url,
     begin,
+    check_target,
     drop_pending,
     read_pending,
     told,
@@ -73,6 +74,13 @@ class Browsers:
         redirect_uri = site + CALLBACK
         url = authorization_url(endpoint, begun, client=self._client, redirect_uri=redirect_uri, scopes=self._scopes)
         return url, add_pending(pending, begun)
+
+    def target(self, state: str, *, pending: str, to: str) -> str:
+        """Return where a sign-in that was refused was to go: by its state, or by what is asked for, or nowhere else."""
+        try:
+            return read_pending(pending, state).target if state else check_target(to)
+        except (Unauthenticated, Invalid):
+            return "/"
 
     async def finish(self, answer: Answer, *, pending: str, site: str, before: str | None) -> SignedIn:
         """Return the session of whoever came back. Raises Unauthenticated for any that does not hold, Unavailable."""

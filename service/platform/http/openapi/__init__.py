@@ -4,7 +4,15 @@ Features declare by their annotations, with quart-schema's decorators and with `
 added here. Whoever has a document of its own to send uses `add_document`.
 """
 
-from service.platform.http.openapi.declarations import Media, explain, read_lists, replies, unguarded, with_form
+from service.platform.http.openapi.declarations import (
+    Media,
+    explain,
+    read_lists,
+    refused_as,
+    replies,
+    unguarded,
+    with_form,
+)
 from service.platform.http.openapi.documents import add_document, folders
 from service.platform.http.openapi.doubling import doubling
 from service.platform.http.openapi.parts import PathParts
@@ -25,6 +33,7 @@ __all__ = [
     "folders",
     "json_schema",
     "read_lists",
+    "refused_as",
     "replies",
     "security_scheme",
     "undefined",

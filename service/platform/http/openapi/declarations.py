@@ -47,6 +47,16 @@ def replies[F: Callable[..., object]](model: Any, *statuses: int) -> Callable[[F
     return declare
 
 
+def refused_as[F: Callable[..., object]](media: str) -> Callable[[F], F]:
+    """Declare that what a route refuses is told by this media type too, to whoever prefers it."""
+
+    def declare(view: F) -> F:
+        view.refused_as = media  # type: ignore[attr-defined]  # a function takes attributes
+        return view
+
+    return declare
+
+
 def unguarded[F: Callable[..., object]](view: F) -> F:
     """Mark a route that is answered ahead of everything: no refusal can meet it, and no request's id is made."""
     view.unguarded = True  # type: ignore[attr-defined]  # a function takes attributes

@@ -128,7 +128,18 @@ class _Provider(OpenAPIProvider):
             _complete(
                 operation, method, guarded=not getattr(view, "unguarded", False), closed=needed is not None, limit=limit
             )
+            if media := getattr(view, "refused_as", ""):
+                self._tell_twice(operation["responses"], media)
         return {path: operations}, components
+
+    def _tell_twice(self, responses: dict[str, Any], media: str) -> None:
+        """Let the errors among some answers have another media type too, but for what is told ahead of every route."""
+        kinds = {f"#/components/responses/{name}": kind for kind, name in self._errors.items()}
+        for status, response in responses.items():
+            kind = kinds.get(response.get("$ref", ""))
+            if kind is not None and kind is not errors.Misdirected:
+                responses[status] = _answer(kind)
+                responses[status]["content"][media] = {}
 
     def _path(self, rule: str) -> tuple[str, dict[str, str]]:
         """Return a rule's path, and what its parts are called there: to OpenAPI /a/{b} and /a/{c} are the same path."""

@@ -35,14 +35,18 @@ def texts() -> dict[Path, str]:
 
 
 def observability() -> dict[Path, str]:
-    """Return what the chart's folder of alerts and dashboards should hold, and nothing else."""
+    """Return what the chart's folder of alerts and dashboards should hold, and nothing else.
+
+    A feature may have one without the other.
+    """
     folders = {f"-{folder.parent.name}": folder for folder in sorted(ROOT.glob("service/*/observability"))}
     folders = {"": ROOT / "deploy" / "observability"} | folders
-    groups = [(folder / "rules.yaml").read_text().partition("groups:\n")[2] for folder in folders.values()]
+    rules = (folder / "rules.yaml" for folder in folders.values())
+    groups = [file.read_text().partition("groups:\n")[2] for file in rules if file.exists()]
     note = "# Made by `make generate`; the sources are in deploy/ and in the features.\n"
     dashboards = {CHARTS / f"dashboard{of}.json": folder / "dashboard.json" for of, folder in folders.items()}
     return {CHARTS / "rules.yaml": f"{note}groups:\n{''.join(groups)}"} | {
-        copy: source.read_text() for copy, source in dashboards.items()
+        copy: source.read_text() for copy, source in dashboards.items() if source.exists()
     }
 
 

@@ -10,7 +10,7 @@ from service.platform.testing.copies import commit, copy_repository, git, run_in
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add-a-feature.md").read_text()
 MADE = re.findall(r"^```python\n# (\S+), as made\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FILES = re.findall(r"^```(?:python|yaml|markdown)\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 CHANGES = re.findall(r"^```diff\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 GENERATED = {
     ".env.example",
@@ -19,8 +19,11 @@ GENERATED = {
     "helm/README.md",
     "helm/values.schema.json",
     "helm/templates/_settings.tpl",
+    "helm/observability/rules.yaml",
 }
-OWN = re.compile(r"service/orders/\w+\.py|tests/test_orders\w*\.py|migrations/versions/\w+_add_orders\w*\.py")
+OWN = re.compile(
+    r"service/orders/(\w+\.py|observability/rules(-test)?\.yaml|runbook\.md)|tests/test_orders\w*\.py|migrations/versions/\w+_add_orders\w*\.py"
+)
 DRIFT = "tests/platform/test_migrations.py::test_the_migrations_make_what_the_models_say"
 LAYERS = "tests/platform/test_architecture.py::test_a_module_keeps_to_the_rules_of_its_room[service/orders/routes.py]"
 CONTRACT = "tests/test_orders_contract.py"
@@ -64,6 +67,7 @@ def followed(made: Path) -> Path:
         assert text in (made / name).read_text(), f"{name} is no longer made like that"
     for name, text in FILES:
         assert not (made / name).exists()
+        (made / name).parent.mkdir(exist_ok=True)
         (made / name).write_text(text)
     for name, diff in CHANGES:
         (made / name).write_text(changed((made / name).read_text(), diff))
@@ -100,6 +104,13 @@ def test_nothing_is_edited_but_its_own_its_line_and_what_is_generated(followed: 
     assert git(followed, "diff", "--numstat", "service/features.py").split()[:2] == ["2", "0"]
     assert "SERVICE_ORDERS_WAREHOUSE_TOKEN" in (followed / ".env.example").read_text()
     assert "  seed " in run_in(followed, "service", "--help").stdout
+
+
+def test_its_alerts_are_held_to_what_there_is_without_a_dashboard(followed: Path, server_url: str) -> None:
+    done = run_tests(followed, server_url, "tests/platform/test_observability.py")
+
+    assert done.returncode == 0, done.stdout
+    assert "OrdersPile" in (followed / "helm" / "observability" / "rules.yaml").read_text()
 
 
 def test_it_is_clean(followed: Path) -> None:

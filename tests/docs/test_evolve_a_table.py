@@ -101,9 +101,20 @@ def test_they_run_one_by_one_on_a_table_with_rows_and_back(migrations: Path, fil
         command.downgrade(configure(migrations, connection), "add_orders")
         connection.commit()
 
-    assert columns == {"id": False, "at": False, "customer": False, "title": True}
+    assert columns == {"id": False, "at": False, "customer": False, "replaces": True, "title": True}
     assert execute(filled, "SELECT count(*), min(text) <> '' FROM orders") == [(ROWS, True)]
     assert migrate(settings, migrations=migrations, breaking=True).applied == tuple(NAMES[1:])
+
+
+def test_a_foreign_key_reads_no_row_until_it_is_looked_at_by_itself(
+    migrations: Path, filled: str, tmp_path: Path
+) -> None:
+    migrate(settings_for(filled), migrations=release_of(migrations, "add_replaces", tmp_path), breaking=True)
+    key = "SELECT convalidated FROM pg_constraint WHERE conname = 'fk_orders_replaces_orders'"
+    before = execute(filled, key)
+    migrate(settings_for(filled), migrations=release_of(migrations, "validate_replaces", tmp_path))
+
+    assert (before, execute(filled, key)) == ([(False,)], [(True,)])
 
 
 def test_the_index_is_built_again_where_a_try_left_an_invalid_one(

@@ -1,11 +1,12 @@
 """What a cluster's network, registry and platform want to be told, and that it arrives where it belongs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.platform.name import NAME
-from tests.helm.charts import CHART, render
+from tests.helm.charts import CHART, copy_chart, render
 
 OUTSIDE = {"database": {"existingSecret": "db"}}
 TRIAL = {"database": {"trial": {"enabled": True}}}
@@ -315,6 +316,15 @@ def test_alerts_lead_to_the_runbook_of_a_place_that_is_named() -> None:
     assert all("runbook_url" not in one for one in annotations())
     for one in annotations(runbookBase="https://example.org/shop/blob/v1/"):
         assert one["runbook_url"] == f"https://example.org/shop/blob/v1/{one['runbook']}"
+
+
+def test_a_rule_that_records_has_no_runbook(tmp_path: Path) -> None:
+    recording = "      - {record: 'orders:max', expr: max(orders)}"
+    chart = copy_chart(tmp_path / "chart", "observability/rules.yaml", "    rules:\n", f"    rules:\n{recording}\n")
+    monitoring = {"rules": True, "runbookBase": "https://example.org"}
+    [made] = render(chart, OUTSIDE | {"monitoring": monitoring}).of("PrometheusRule")
+
+    assert {"record": "orders:max", "expr": "max(orders)"} in made["spec"]["groups"][0]["rules"]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,15 @@ def broken_rules(importer: str, source: str) -> list[str]:
     """Return each import of a module that the rules forbid it."""
     found = [name for name in imports(source) if name.split(".")[0] == "service"]
     check = {"platform": breaks_layers, "yours": breaks_nothing}.get(room(importer), breaks_a_feature)
-    return [f"{importer} imports {name}" for name in found if check(importer, name)]
+    return [f"{importer} imports {name}{way_out(importer, name)}" for name in found if check(importer, name)]
+
+
+def way_out(importer: str, name: str) -> str:
+    """Return how a feature imports what is public, where an editor has found it in the module that defines it."""
+    *path, last = name.split(".")
+    package = ".".join(path[:3])
+    elsewhere = room(importer) != "platform" and len(path) > 3 and is_public(f"{package}.{last}")
+    return f": `from {package} import {last}`" if elsewhere else ""
 
 
 def breaks_nothing(_importer: str, _name: str) -> bool:
@@ -161,6 +169,12 @@ def test_a_module_keeps_to_the_rules_of_its_room(path: Path) -> None:
 )
 def test_a_forbidden_import_is_found(importer: str, source: str) -> None:
     assert broken_rules(importer, source)
+
+
+def test_a_name_that_is_public_elsewhere_says_where() -> None:
+    [found] = broken_rules("service.yours.load", "from service.platform.client.load_plan import Part")
+
+    assert found.endswith("load_plan.Part: `from service.platform.client import Part`")
 
 
 @pytest.mark.parametrize(

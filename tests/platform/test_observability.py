@@ -27,18 +27,30 @@ from tests.platform.jobs.kinds import note
 ROOT = Path(__file__).parents[2]
 # The platform's, and each feature's.
 FOLDERS = [ROOT / "deploy" / "observability", *sorted(ROOT.glob("service/*/observability"))]
-ALERTING = [folder for folder in FOLDERS if (folder / "rules.yaml").exists()]
-RULES: list[dict[str, Any]] = [
-    rule for folder in ALERTING for rule in yaml.safe_load((folder / "rules.yaml").read_text())["groups"][0]["rules"]
-]
-DASHBOARDS: list[dict[str, Any]] = [
-    json.loads(path.read_text()) for folder in FOLDERS if (path := folder / "dashboard.json").exists()
-]
-# Words of PromQL and the labels that Prometheus itself adds.
+# What stands between metrics in PromQL, and the labels that Prometheus itself adds. What is called is left out anyway.
 LANGUAGE = {
-    "and", "by", "count", "histogram_quantile", "ignoring", "increase", "instance", "job", "last_over_time", "max",
-    "max_over_time", "min", "namespace", "offset", "on", "or", "rate", "sum", "unless", "__rate_interval",
+    "and", "bool", "group_left", "group_right", "ignoring", "instance", "job", "namespace", "offset", "on", "or",
+    "unless", "__rate_interval",
 }  # fmt: skip
+
+
+def rules_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the rules of a folder, which may have a dashboard alone."""
+    file = folder / "rules.yaml"
+    groups = yaml.safe_load(file.read_text())["groups"] if file.exists() else []
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def recorded(rules: list[dict[str, Any]]) -> set[str]:
+    return {rule["record"] for rule in rules if "record" in rule}
+
+
+RULES = [rule for folder in FOLDERS for rule in rules_of(folder)]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+DASHBOARDS: list[dict[str, Any]] = [
+    json.loads(file.read_text()) for folder in FOLDERS for file in folder.glob("dashboard.json")
+]
+WITH_RULES = [folder for folder in FOLDERS if rules_of(folder)]
 
 
 def expressions() -> Iterator[str]:
@@ -50,7 +62,12 @@ def expressions() -> Iterator[str]:
 def words(expression: str) -> set[str]:
     """Return the names in an expression: metrics and labels, without their values."""
     bare = re.sub(r'"[^"]*"|\[[^]]*\]|\b\d[\w.]*|\$\w+', " ", expression)
-    return set(re.findall(r"[a-z_]\w*", bare)) - LANGUAGE
+    return set(re.findall(r"\b[a-z_][\w:]*\b(?!\s*(?:\(|by\b|without\b))", bare)) - LANGUAGE
+
+
+def labels_in(source: str) -> set[str]:
+    """Return the labels that gauges and counters are declared with: those of what has not happened yet have no line."""
+    return set(re.findall(r'\blabel="(\w+)"', source))
 
 
 async def test_every_metric_that_is_named_exists_with_its_labels(make_settings: MakeSettings) -> None:
@@ -62,11 +79,8 @@ async def test_every_metric_that_is_named_exists_with_its_labels(make_settings: 
     declared = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     known = declared | {f"{name}_{kind}" for name in declared for kind in ("bucket", "count", "sum", "total")}
     known |= set(re.findall(r'[{,](\w+)="', text))
-    known |= {"kind", "reason", "code", "result"}  # of what has not happened yet: compared with the code below
-    sources = (ROOT / "service" / "platform" / name for name in ("inside/readings.py", "identity/statistics.py"))
-    source = "".join(path.read_text() for path in sources)
-    assert all(f'label="{label}"' in source for label in ("kind", "reason", "code", "result"))
-    assert {word for expression in expressions() for word in words(expression)} - known == set()
+    known |= {label for path in (ROOT / "service").rglob("*.py") for label in labels_in(path.read_text())}
+    assert {word for expression in expressions() for word in words(expression)} - known - recorded(RULES) == set()
 
 
 async def test_what_an_alert_counts_is_there_before_the_first_time(make_settings: MakeSettings) -> None:
@@ -111,8 +125,32 @@ def test_a_name_that_does_not_exist_is_found() -> None:
     assert words('sum by (kind) (rate(no_such_total{kind=~"a b"}[5m])) > 0.5') == {"kind", "no_such_total"}
 
 
+def test_a_label_is_known_before_anything_has_it() -> None:
+    source = (ROOT / "service" / "platform" / "inside" / "readings.py").read_text()
+
+    assert {"code", "kind", "reason"} <= labels_in(source)
+
+
+def test_what_is_called_and_what_rules_record_are_no_metrics(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("""
+groups:
+  - name: one
+    rules:
+      - record: plain:size:max
+        expr: max by (zone) (plain_size)
+  - name: two
+    rules:
+      - alert: Grows
+        expr: avg without (zone) (plain:size:max) > bool 2 * topk (1, plain_size) and on () group_left vector(time())
+""")
+    rules = rules_of(tmp_path)
+
+    assert [words(rule["expr"]) for rule in rules] == [{"zone", "plain_size"}, {"zone", "plain:size:max", "plain_size"}]
+    assert recorded(rules) == {"plain:size:max"}
+
+
 def test_every_alert_has_its_section_in_a_runbook() -> None:
-    for rule in RULES:
+    for rule in ALERTS:
         path, _, section = rule["annotations"]["runbook"].partition("#")
         headings = re.findall(r"^## (.+)$", (ROOT / path).read_text(), re.MULTILINE)
         assert section in {heading.lower().replace(",", "").replace(" ", "-") for heading in headings}, rule["alert"]
@@ -120,7 +158,7 @@ def test_every_alert_has_its_section_in_a_runbook() -> None:
         assert rule["annotations"]["summary"]
 
 
-@pytest.mark.parametrize("folder", ALERTING, ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("folder", WITH_RULES, ids=lambda folder: folder.parent.name)
 def test_every_alert_is_tried_both_ways(folder: Path) -> None:
     """An alert that is never seen to be quiet says so with `# fires only` in its test's first line."""
     assert (folder / "rules-test.yaml").exists(), f"{folder}: each alert is tried in rules-test.yaml, beside rules.yaml"
@@ -130,9 +168,8 @@ def test_every_alert_is_tried_both_ways(folder: Path) -> None:
     for case in yaml.safe_load(document)["tests"]:
         for expected in case["alert_rule_test"]:
             tried.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
-    rules = yaml.safe_load((folder / "rules.yaml").read_text())["groups"][0]["rules"]
 
-    assert tried.keys() == {rule["alert"] for rule in rules}
+    assert tried.keys() == {rule["alert"] for rule in rules_of(folder) if "alert" in rule}
     assert {name for name, ways in tried.items() if ways != {True, False}} == fires_only
     assert all(True in ways for ways in tried.values())
 
@@ -144,25 +181,21 @@ def test_the_chart_has_them_all() -> None:
     assert there == made, "run: make generate"
 
 
-@pytest.mark.parametrize("name", ["rules.yaml", "dashboard.json"])
-def test_a_feature_has_alerts_or_a_dashboard_and_not_always_both(name: str, tmp_path: Path) -> None:
-    """What the chart has is told by `make generate`, and by this module's own tests, which look at every folder."""
+def test_a_feature_may_have_a_dashboard_without_alerts(tmp_path: Path) -> None:
+    """Alerts without a dashboard has the feature of docs/add-a-feature.md."""
     copy = copy_repository(tmp_path / "clone")
-    platform, own = copy / "deploy" / "observability", copy / "service" / "orders" / "observability"
+    own = copy / "service" / "orders" / "observability"
     own.mkdir(parents=True)
-    shutil.copy(platform / name, own)
-    if name == "rules.yaml":
-        shutil.copy(platform / "rules-test.yaml", own)
+    shutil.copy(copy / "deploy" / "observability" / "dashboard.json", own)
     made = run_in(copy, "python", "deploy/generate.py")
     tried = run_in(copy, "python", "-m", "pytest", "-q", "-k", "chart or tried", "tests/platform/test_observability.py")
 
-    chart = {path.name for path in (copy / "helm" / "observability").iterdir()}
     assert (made.returncode, made.stderr) == (0, "")
-    assert ("dashboard-orders.json" in chart) == (name == "dashboard.json")
+    assert (copy / "helm" / "observability" / "dashboard-orders.json").exists()
     assert tried.returncode == 0, tried.stdout
 
 
-@pytest.mark.parametrize("folder", ALERTING, ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("folder", WITH_RULES, ids=lambda folder: folder.parent.name)
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, from Debian's package prometheus")
 @pytest.mark.parametrize("command", [("check", "rules", "rules.yaml"), ("test", "rules", "rules-test.yaml")], ids=str)
 def test_prometheus_agrees(command: tuple[str, ...], folder: Path) -> None:

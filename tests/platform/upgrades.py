@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Column, Connection, MetaData, Table, create_engine, func, insert, select
+from sqlalchemy import Connection, MetaData, Table, create_engine, func, insert, select
 from sqlalchemy import types as sql
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ranges
@@ -182,12 +182,13 @@ def _values(connection: Connection, table: Table, code: Columns, mark: str) -> I
                 parent = next(iter(column.foreign_keys)).column
                 yield column.name, connection.execute(select(parent).limit(1)).scalar()
             else:
-                yield column.name, _value(column, number, mark)
+                yield column.name, _value(column.type, number, mark)
 
 
-def _value(column: Column[Any], number: int, mark: str) -> Any:
+def _value(kind: sql.TypeEngine[Any], number: int, mark: str) -> Any:
     now = datetime.datetime.now(datetime.UTC)
-    kind = column.type
+    if isinstance(kind, postgresql.DOMAIN):
+        return _value(kind.data_type, number, mark)
     if isinstance(kind, sql.Enum):
         return kind.enums[0]
     if isinstance(kind, sql.String):
@@ -196,10 +197,11 @@ def _value(column: Column[Any], number: int, mark: str) -> Any:
         sql.Boolean: True,
         sql.Integer: number,
         sql.Numeric: number,
+        sql.Float: number,  # which is no Numeric
         sql.DateTime: now,
         sql.Date: now.date(),
         sql.Time: now.time(),
-        sql.Interval: datetime.timedelta(seconds=number),
+        postgresql.INTERVAL: datetime.timedelta(seconds=number),
         sql.LargeBinary: mark.encode(),
         sql.Uuid: uuid.uuid4(),
         sql.ARRAY: [],
@@ -209,9 +211,13 @@ def _value(column: Column[Any], number: int, mark: str) -> Any:
         postgresql.INET: "127.0.0.1",
         postgresql.CIDR: "127.0.0.0/8",
         postgresql.MACADDR: "08:00:2b:01:02:03",
+        postgresql.MACADDR8: "08:00:2b:01:02:03:04:05",
         postgresql.TSVECTOR: mark,
+        postgresql.TSQUERY: mark,
         postgresql.BIT: "1" * (getattr(kind, "length", None) or 1),
         postgresql.MONEY: str(number),
         postgresql.OID: number,
+        postgresql.REGCLASS: "pg_class",
+        postgresql.REGCONFIG: "simple",
     }
     return next((value for base, value in made.items() if isinstance(kind, base)), None)

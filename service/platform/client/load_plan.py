@@ -1,6 +1,7 @@
 """What a load run is to do and what came of it, part by part; no sockets and no clock.
 
-`service load` runs parts side by side: GETs (load_http.py), and what each feature brings. A feature's load module has
+`service load` runs parts side by side: GETs (load_http.py), and what each feature brings. A feature's load module has,
+from `service.platform.client`,
 
     @dataclass(frozen=True, kw_only=True)
     class Options:            # become options of the verb; their names must be the feature's alone

@@ -31,7 +31,8 @@ async def smoke(
     """Yield a line for each thing that works; raises SmokeError for the first that does not.
 
     Behind the platform's own look come the checks of features: the module that a feature names as `smoke` has an
-    asynchronous generator `smoke(addresses, host)` that does the same (`connect` gives it a line to a replica).
+    asynchronous generator `smoke(addresses, host)` that does the same (`connect`, of `service.platform.client`, gives
+    it a line to a replica).
 
     `urls` lead to the replicas one by one, as the name of a headless Service does. `host` is sent as Host.
     """

@@ -1,6 +1,7 @@
 """What surrounds migrations: how one is written, and what is said of files and of databases that do not fit."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,9 +158,14 @@ def test_a_row_is_made_up_for_each_kind_of_column_that_must_be_filled(
     release: Release, empty_database_url: str, tmp_path: Path
 ) -> None:
     code = release("one")
-    kinds = "daterange, tstzrange, nummultirange, inet, cidr, macaddr, tsvector, bit(3), uuid[], jsonb, money, oid"
-    columns = ", ".join(f"c{number} {kind} NOT NULL" for number, kind in enumerate(kinds.split(", ")))
-    write_migration(code, "two", "one", serves_from="one", up=f"CREATE TABLE kinds ({columns})")
+    kinds = (
+        "real, double precision, numeric(12, 2), interval, date, time, timestamptz, bytea, uuid, char(2), boolean, "
+        "whole, daterange, tstzrange, nummultirange, inet, cidr, macaddr, macaddr8, tsvector, tsquery, bit(3), uuid[], "
+        "jsonb, money, oid, regclass, regconfig"
+    )
+    columns = ", ".join(f"c{number} {kind} NOT NULL" for number, kind in enumerate(re.split(r", (?!\d)", kinds)))
+    up = f"CREATE DOMAIN whole AS integer CHECK (VALUE > 0); CREATE TABLE kinds ({columns})"
+    write_migration(code, "two", "one", serves_from="one", up=up)
 
     fill_database(empty_database_url, code, "two", tmp_path / "steps")
 

@@ -184,14 +184,14 @@ def test_the_chart_has_them_all() -> None:
 def test_a_feature_may_have_a_dashboard_without_alerts(tmp_path: Path) -> None:
     """Alerts without a dashboard has the feature of docs/add-a-feature.md."""
     copy = copy_repository(tmp_path / "clone")
-    own = copy / "service" / "orders" / "observability"
+    own = copy / "service" / "dashboard_alone" / "observability"
     own.mkdir(parents=True)
     shutil.copy(copy / "deploy" / "observability" / "dashboard.json", own)
     made = run_in(copy, "python", "deploy/generate.py")
     tried = run_in(copy, "python", "-m", "pytest", "-q", "-k", "chart or tried", "tests/platform/test_observability.py")
 
     assert (made.returncode, made.stderr) == (0, "")
-    assert (copy / "helm" / "observability" / "dashboard-orders.json").exists()
+    assert (copy / "helm" / "observability" / "dashboard-dashboard_alone.json").exists()
     assert tried.returncode == 0, tried.stdout
 
 

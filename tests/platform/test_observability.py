@@ -30,8 +30,8 @@ OF_A_TEST = "made_by_a_test"  # a folder's name that no clone has
 FOLDERS = [ROOT / "deploy" / "observability", *sorted(ROOT.glob("service/*/observability"))]
 # What stands between metrics in PromQL, and the labels that Prometheus itself adds. What is called is left out anyway.
 LANGUAGE = {
-    "and", "bool", "group_left", "group_right", "ignoring", "instance", "job", "namespace", "offset", "on", "or",
-    "unless", "__rate_interval",
+    "and", "atan2", "bool", "group_left", "group_right", "ignoring", "instance", "job", "namespace", "offset", "on",
+    "or", "unless", "__rate_interval",
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def expressions() -> Iterator[str]:
 
 def words(expression: str) -> set[str]:
     """Return the names in an expression: metrics and labels, without their values."""
-    bare = re.sub(r'"[^"]*"|\[[^]]*\]|\b\d[\w.]*|\$\w+', " ", expression)
+    bare = re.sub(r'("|\').*?\1|\[[^]]*\]|\b\d[\w.]*|\$\w+', " ", expression)
     return set(re.findall(r"\b[a-z_][\w:]*\b(?!\s*(?:\(|by\b|without\b))", bare)) - LANGUAGE
 
 
@@ -142,7 +142,9 @@ groups:
   - name: two
     rules:
       - alert: Grows
-        expr: avg without (zone) (plain:size:max) > bool 2 * topk (1, plain_size) and on () group_left vector(time())
+        expr: >
+          avg without (zone) (plain:size:max) > bool 2 atan2 topk (1, plain_size{zone='a'})
+          and on () group_left vector(time())
 """)
     rules = rules_of(tmp_path)
 

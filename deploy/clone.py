@@ -123,8 +123,15 @@ def need_clean_clone() -> None:
 
 def need_clone() -> None:
     """Refuse where git does not know this folder, as a repository or as a folder of a larger one."""
-    if not (ROOT / ".git").exists() and not ask("ls-files", "--", "pyproject.toml"):
+    if (ROOT / ".git").exists():
+        return
+    if not any((folder / ".git").exists() for folder in ROOT.parents):
         raise Refused("this is no git clone, so it could not be undone; `git init` and a first commit make it one")
+    if not run("git", "ls-files", "--", "pyproject.toml"):  # one of which git mistrusts the owner is told in its words
+        raise Refused(
+            "the repository around this folder has nothing of it, so it could not be undone; "
+            "commit it there, or `git init` and a first commit make it one of its own"
+        )
 
 
 def tracked() -> list[str]:

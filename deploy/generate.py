@@ -39,12 +39,21 @@ def observability() -> dict[Path, str]:
     folders = {f"-{folder.parent.name}": folder for folder in sorted(ROOT.glob("service/*/observability"))}
     folders = {"": ROOT / "deploy" / "observability"} | folders
     rules = [path for folder in folders.values() if (path := folder / "rules.yaml").exists()]
-    groups = [path.read_text().partition("groups:\n")[2] for path in rules]
+    groups = [groups_of(path.read_text()) for path in rules]
     note = "# Made by `make generate`; the sources are in deploy/ and in the features.\n"
     dashboards = {CHARTS / f"dashboard{of}.json": folder / "dashboard.json" for of, folder in folders.items()}
     return {CHARTS / "rules.yaml": f"{note}groups:\n{''.join(groups)}"} | {
         copy: source.read_text() for copy, source in dashboards.items() if source.exists()
     }
+
+
+def groups_of(rules: str) -> str:
+    """Return the groups of a file as they stand below those of others: by two blanks, wherever its own begin."""
+    begin = re.search(r"^groups:.*\n", rules, re.MULTILINE)
+    groups = rules[begin.end() :] if begin else ""
+    indented = re.search(r"^( *)- ", groups, re.MULTILINE)
+    own = re.compile(f"^ {{0,{len(indented[1]) if indented else 0}}}(?=.)", re.MULTILINE)
+    return own.sub("  ", groups).rstrip("\n") + "\n"
 
 
 def main() -> None:

@@ -183,6 +183,29 @@ def test_a_folder_of_a_larger_repository_is_renamed_and_updated_elsewhere(pristi
     assert 'name = "shop"' in (folder / "pyproject.toml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        ((), "commit it there, or `git init`"),
+        (("config", "core.repositoryFormatVersion", "99"), "fatal: "),
+    ],
+    ids=["of which it has nothing", "that git does not read"],
+)
+def test_it_is_said_how_a_larger_repository_gets_it(
+    pristine: Path, tmp_path: Path, prepare: tuple[str, ...], said: str
+) -> None:
+    """`git init` alone makes a repository within the other, also where git only mistrusts that one's owner."""
+    folder = Path(shutil.copytree(pristine, tmp_path / "services" / "shop", ignore=shutil.ignore_patterns(".git")))
+    begin(tmp_path)
+    if prepare:
+        git(tmp_path, *prepare)
+    done = run_in(folder, *RENAME, "shop")
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "no git clone" not in done.stderr
+
+
 def test_your_own_document_may_be_in_another_encoding_as_may_its_name(clone: Path) -> None:
     mine = clone / os.fsdecode(b"caf\xe9.md")
     mine.write_bytes(b"A caf\xe9: [read](CHANGELOG.md)\n")

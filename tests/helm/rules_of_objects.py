@@ -153,7 +153,8 @@ def rollouts_take_no_pod_away_first(shape: Shape) -> Iterator[str]:
 
 
 def pods_restart_when_what_they_read_changes(shape: Shape) -> Iterator[str]:
-    changes: list[dict[str, Any]] = [{"secretVersion": "other"}, {"config": {"SERVICE_LOG_LEVEL": "debug"}}]
+    level = "info" if shape.release.values["config"].get("SERVICE_LOG_LEVEL") == "debug" else "debug"
+    changes: list[dict[str, Any]] = [{"secretVersion": "other"}, {"config": {"SERVICE_LOG_LEVEL": level}}]
     if shape.release.values["database"]["trial"]["enabled"]:
         changes.append({"database": {"trial": {"enabled": True, "password": "other"}}})
     for change in changes:

@@ -154,9 +154,13 @@ def test_a_test_reaches_the_service_and_what_the_service_reaches() -> None:
 @pytest.mark.parametrize(
     ("values", "replicas", "host"),
     [
-        ({"replicaCount": 3}, "2", []),
-        ({"replicaCount": 1}, "1", []),
-        ({"config": {"SERVICE_ALLOWED_HOSTS": "a.example, b.example"}}, "2", ["--host", "a.example"]),
+        ({"replicaCount": 3, "config": {"SERVICE_ALLOWED_HOSTS": ""}}, "2", []),
+        ({"replicaCount": 1, "config": {"SERVICE_ALLOWED_HOSTS": ""}}, "1", []),
+        (
+            {"replicaCount": 2, "config": {"SERVICE_ALLOWED_HOSTS": "a.example, b.example"}},
+            "2",
+            ["--host", "a.example"],
+        ),
     ],
 )
 def test_helm_test_asks_the_pods_themselves_and_checks_the_database(

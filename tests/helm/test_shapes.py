@@ -13,7 +13,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import yaml
 
-from tests.helm.charts import CHART, SHAPES, VERSIONS, load_shape, with_required
+from tests.helm.charts import CHART, SHAPES, VERSIONS, Shape, load_shape, with_required
 from tests.helm.rules import RULES
 
 FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
@@ -22,6 +22,13 @@ FOREIGN = {"HTTPRoute", "ServiceMonitor", "PodMonitor", "PrometheusRule", "Scale
 @pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
 def test_a_shape_keeps_every_rule(path: Path) -> None:
     shape = load_shape(path)
+
+    assert [f"{name}: {problem}" for name, rule in RULES.items() for problem in rule(shape)] == []
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_default_level_of_a_clone_s_own_keeps_every_rule(level: str) -> None:
+    shape = Shape(CHART, {"database": {"existingSecret": "db"}, "config": {"SERVICE_LOG_LEVEL": level}})
 
     assert [f"{name}: {problem}" for name, rule in RULES.items() for problem in rule(shape)] == []
 

@@ -21,6 +21,7 @@ TRIAL = {"database": {"trial": {"enabled": True}}}
 DRAIN = {"drain": {"delay": 5, "spread": 5, "gracefulTimeout": 15}}
 DEADLINE = {"config": {"SERVICE_REQUEST_DEADLINE": 10}}
 TWO = {"replicaCount": 2}
+ANY_HOST = {"config": {"SERVICE_ALLOWED_HOSTS": ""}}
 
 SECRET = "SERVICE_AUTH_CLIENT_SECRET"  # a setting's name
 
@@ -348,7 +349,7 @@ def test_what_the_values_have_no_key_for_goes_into_the_pods_spec() -> None:
         (TRIAL | {"replicaCount": 1}, "Fewer than two replicas"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "From outside: http://a.example/"),
         (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "no TLS"),
-        (OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
+        (OUTSIDE | ANY_HOST | {"ingress": {"enabled": True, "hosts": ["a.example"]}}, "config.SERVICE_ALLOWED_HOSTS"),
         (
             OUTSIDE | {"ingress": {"enabled": True, "hosts": ["a.example"], "paths": [{"path": "/api"}]}},
             "From outside: http://a.example/api\n",

@@ -25,12 +25,13 @@ from tests.platform.features import PLAIN, open_plain
 from tests.platform.jobs.kinds import note
 
 ROOT = Path(__file__).parents[2]
+OF_A_TEST = "made_by_a_test"  # a folder's name that no clone has
 # The platform's, and each feature's.
 FOLDERS = [ROOT / "deploy" / "observability", *sorted(ROOT.glob("service/*/observability"))]
 # What stands between metrics in PromQL, and the labels that Prometheus itself adds. What is called is left out anyway.
 LANGUAGE = {
-    "and", "bool", "group_left", "group_right", "ignoring", "instance", "job", "namespace", "offset", "on", "or",
-    "unless", "__rate_interval",
+    "and", "atan2", "bool", "group_left", "group_right", "ignoring", "instance", "job", "namespace", "offset", "on",
+    "or", "unless", "__rate_interval",
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def expressions() -> Iterator[str]:
 
 def words(expression: str) -> set[str]:
     """Return the names in an expression: metrics and labels, without their values."""
-    bare = re.sub(r'"[^"]*"|\[[^]]*\]|\b\d[\w.]*|\$\w+', " ", expression)
+    bare = re.sub(r'("|\').*?\1|\[[^]]*\]|\b\d[\w.]*|\$\w+', " ", expression)
     return set(re.findall(r"\b[a-z_][\w:]*\b(?!\s*(?:\(|by\b|without\b))", bare)) - LANGUAGE
 
 
@@ -141,7 +142,9 @@ groups:
   - name: two
     rules:
       - alert: Grows
-        expr: avg without (zone) (plain:size:max) > bool 2 * topk (1, plain_size) and on () group_left vector(time())
+        expr: >
+          avg without (zone) (plain:size:max) > bool 2 atan2 topk (1, plain_size{zone='a'})
+          and on () group_left vector(time())
 """)
     rules = rules_of(tmp_path)
 
@@ -179,19 +182,47 @@ def test_the_chart_has_them_all() -> None:
     there = {path: path.read_text() for path in (ROOT / "helm" / "observability").iterdir()}
 
     assert there == made, "run: make generate"
+    assert yaml.safe_load(made[ROOT / "helm" / "observability" / "rules.yaml"])["groups"] == [
+        group
+        for folder in FOLDERS
+        for path in folder.glob("rules.yaml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+
+
+def test_a_file_of_alerts_may_be_indented_otherwise(tmp_path: Path) -> None:
+    """Prometheus reads it. With the others it made a file that nothing reads, and the chart took it without a word."""
+    copy = copy_repository(tmp_path / "clone")
+    for feature, text in {
+        f"{OF_A_TEST}_one": "groups: # ours\n# first\n- name: one\n  rules:\n\n  - {record: a, expr: b}",
+        f"{OF_A_TEST}_two": "groups:\n    - name: two\n      rules:\n      - record: a\n        expr: |\n         b\n",
+        f"{OF_A_TEST}_zero": "# none\n",
+    }.items():
+        own = copy / "service" / feature / "observability"
+        own.mkdir(parents=True)
+        (own / "rules.yaml").write_text(text)
+    made = run_in(copy, "python", "deploy/generate.py")
+
+    assert (made.returncode, made.stderr) == (0, "")
+    groups = yaml.safe_load((copy / "helm" / "observability" / "rules.yaml").read_text())["groups"]
+    assert [group["rules"] for group in groups if group["name"] in {"one", "two"}] == [
+        [{"record": "a", "expr": "b"}],
+        [{"record": "a", "expr": "b\n"}],
+    ]
+    assert groups[0]["name"] == yaml.safe_load((FOLDERS[0] / "rules.yaml").read_text())["groups"][0]["name"]
 
 
 def test_a_feature_may_have_a_dashboard_without_alerts(tmp_path: Path) -> None:
     """Alerts without a dashboard has the feature of docs/add-a-feature.md."""
     copy = copy_repository(tmp_path / "clone")
-    own = copy / "service" / "dashboard_alone" / "observability"
+    own = copy / "service" / OF_A_TEST / "observability"
     own.mkdir(parents=True)
     shutil.copy(copy / "deploy" / "observability" / "dashboard.json", own)
     made = run_in(copy, "python", "deploy/generate.py")
     tried = run_in(copy, "python", "-m", "pytest", "-q", "-k", "chart or tried", "tests/platform/test_observability.py")
 
     assert (made.returncode, made.stderr) == (0, "")
-    assert (copy / "helm" / "observability" / "dashboard-dashboard_alone.json").exists()
+    assert (copy / "helm" / "observability" / f"dashboard-{OF_A_TEST}.json").exists()
     assert tried.returncode == 0, tried.stdout
 
 

@@ -18,6 +18,8 @@ SEVERAL_FORM = "must name several hosts like postgresql://user:password@/name?ho
 _SEVERAL = re.compile(r":[0-9]+,[^@]*/")  # as libpq's own addresses have them, which SQLAlchemy does not read
 # Both would take what is behind the first one for the host, and show it: settings, and each line about that host.
 _AT_IN_PASSWORD = re.compile(r"[^:/]*://[^:/]*:[^@]*@[^?]*(\?[^=]*)?@")
+# Where there is no password, SQLAlchemy would take the port for one, and what is behind this @ for the host.
+_AT_IN_QUERY = re.compile(r"[^:/]*://([^:/?@]*@)?(\[[^]/]*\](:[0-9]*)?|[^:/?@]*:[0-9]*)(/[^?@]*)?\?[^=@]*=[^@]*@")
 # libpq looks at these only when it connects, and then says no more than that it could not.
 _WHOLE_NUMBERS = frozenset(
     {"connect_timeout", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"}
@@ -34,6 +36,8 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 
 def database_url(text: str) -> URL:
     """Return a database's address, all of which libpq takes."""
+    if _AT_IN_QUERY.match(text):
+        raise ValueError("an @ behind the question mark must be written as %40")
     if _AT_IN_PASSWORD.match(text):
         raise ValueError("an @ in its password must be written as %40, and so must one in its database's name")
     try:

@@ -73,12 +73,31 @@ def test_a_password_with_an_at_is_refused_before_a_part_of_it_is_taken_for_the_h
 @pytest.mark.parametrize(
     "url",
     [
+        "postgresql://host:5432/db?user=me@server&password=secret",
+        "postgresql://me@host:5432/?password=secret&application_name=a@b",
+        "postgresql://[::1]:5432/db?user=me@server&password=secret",
+        "postgresql://host:5432?user=me@server&password=secret",
+    ],
+)
+def test_an_at_behind_the_question_mark_is_refused_where_the_port_would_be_a_password(url: str) -> None:
+    """As JDBC's addresses have them: what is behind it was the host, with the password in it."""
+    with pytest.raises(ValueError, match="an @ behind the question mark must be written as %40") as caught:
+        database_url(url)
+
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         "postgresql://user:password@host:5432/name",
         "postgres://host/name",
         "postgresql://user:p%40ss%2Fw%3Ard@[::1]:6543/name?sslmode=verify-full&connect_timeout=3",
         "postgresql://me@/db?host=/run/postgresql",
         "postgresql://me@/db?host=/home/me/my%20shop/100%25/.data",
         "postgresql://me@server:p%40ss@host/a%40b?application_name=a@b",
+        "postgresql://me:password@host:5432/db?application_name=a@b",
+        "postgresql://me:123?x@host/db",
         "postgresql://me:password@/db?host=@socket",
         "postgresql://me@/db?host=a,b&port=1,2",
         "postgresql://me@/db?host=a:1&host=b:2&target_session_attrs=read-write",

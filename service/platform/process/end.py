@@ -4,12 +4,12 @@ The interpreter's own end takes down every module, waits for threads that nobody
 when the last words cannot be written: on a full disk, or when nobody reads them any more. Meanwhile nothing answers.
 """
 
+import _thread  # threading.Thread waits without a bound for a thread that has no memory for its first step
 import atexit
 import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -44,10 +44,17 @@ def leave(code: int) -> NoReturn:
     """End the process now with this code, whether or not its last words can be written."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what was done is done: a late repeat does not change the code
-    wishes = threading.Thread(target=atexit._run_exitfuncs, name="at exit", daemon=True)
-    wishes.start()
-    wishes.join(LAST_WISHES)
+    fulfilled = _thread.allocate_lock()
+    fulfilled.acquire()
+    with suppress(RuntimeError, MemoryError):  # no thread to be had: a limit of processes, or of memory
+        _thread.start_new_thread(_fulfil_wishes, (fulfilled,))
+        fulfilled.acquire(timeout=LAST_WISHES)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # none, full or closed
             stream.flush()
     os._exit(code)
+
+
+def _fulfil_wishes(fulfilled: _thread.LockType) -> None:
+    atexit._run_exitfuncs()
+    fulfilled.release()

@@ -167,6 +167,29 @@ def test_what_was_said_last_is_written() -> None:
     assert (done.returncode, done.stdout) == (0, "last words")
 
 
+STARVED = """
+import resource, sys, threading
+from pathlib import Path
+from service.platform.process.end import ending
+
+with ending():
+    threading.stack_size(1 << 20)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no such limit")
+@pytest.mark.parametrize("left", [0, *((1 << 20) + pages * 4096 for pages in range(9))])
+def test_a_process_that_finds_no_memory_for_a_last_thread_ends_with_its_code(left: int) -> None:
+    """Not even for its stack, or for that and not for its first step: such a thread never says that it has begun."""
+    command = [sys.executable, "-c", STARVED, str(left)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+
+
 BLOCKED = """
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

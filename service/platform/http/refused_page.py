@@ -7,7 +7,6 @@ end.
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from html import escape
 from typing import Any, cast
 
 from quart import Blueprint, Response, current_app, request
@@ -38,24 +37,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_BEGINNING = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>The sign-in did not work - {escape(TITLE)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>The sign-in did not work</h1>
-"""
-_END = """
-</main>
-</body>
-</html>
-"""
 
 # Returns where the browser of a request signs in again, None where nobody can.
 type Again = Callable[[], str | None]
@@ -90,6 +71,8 @@ def _prefers_page() -> bool:
 
 def make_page(problem: Problem, *, retry_after: str | None, again: str | None) -> str:
     """Return a problem as a page with the ways on from there, of which `again` leads to the provider."""
+    from html import escape  # here, as a start does without it
+
     lines = [f'<p id="why">{escape(problem["detail"])}</p>']
     if retry_after is not None:
         lines.append(f"<p>Try again in {retry_after} second{'' if retry_after == '1' else 's'}.</p>")
@@ -99,4 +82,24 @@ def make_page(problem: Problem, *, retry_after: str | None, again: str | None) -
     lines.append("</nav>")
     if known := problem.get("request_id"):
         lines.append(f"<footer>If you ask for help, give this request id: <code>{escape(known)}</code></footer>")
-    return _BEGINNING + "\n".join(lines) + _END
+    return _document(escape(TITLE), "\n".join(lines))
+
+
+def _document(title: str, told: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>The sign-in did not work - {title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>The sign-in did not work</h1>
+{told}
+</main>
+</body>
+</html>
+"""

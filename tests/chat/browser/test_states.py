@@ -347,7 +347,7 @@ def test_a_service_that_lets_nobody_join_is_asked_ever_more_seldom(service: Serv
     write(page, "there")
     wait_shown(page, 1)
 
-    assert joins[4] - joins[3] > 2 * (joins[1] - joins[0])
+    assert joins[4] - joins[3] > 3_000  # of at least 3,200; the first of them is a second, and half of one by chance
 
 
 NAMES = [

@@ -36,10 +36,9 @@ class RequestActivity:
         self._bytes = 0
         self._begun: float | None = None  # of an answer in parts: when it had the first
 
-    @property
-    def seconds_until_answer(self) -> float:
-        """Return how long we took: an answer in parts, such as events, lasts as long as whoever reads it likes."""
-        return (time.perf_counter() if self._begun is None else self._begun) - self.started
+    def seconds_until_answer(self, seconds: float) -> float:
+        """Return our part of `seconds`: an answer in parts, such as events, lasts as long as its reader likes."""
+        return seconds if self._begun is None else self._begun - self.started
 
     @property
     def labels(self) -> tuple[str, str, str]:

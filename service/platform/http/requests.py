@@ -71,7 +71,7 @@ def around(
             tell("debug" if path in statuses and statuses[path] == status else "info", exchange.event(seconds))
             if path in statuses:
                 statuses[path] = status
-            observe(*exchange.labels, exchange.seconds_until_answer)
+            observe(*exchange.labels, exchange.seconds_until_answer(seconds))
             if traced is not None:
                 traced.end(exchange.labels[0], scope.get("route", ""), scope.get(CUT, status))
 

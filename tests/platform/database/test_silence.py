@@ -89,9 +89,7 @@ async def test_a_line_that_was_heard_from_since_stays_when_another_falls_silent(
     with trio.fail_after(25):
         async with open_pool(one_server) as (proxy, database):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.run, sleep, 30)
-                while database.statistics().connections_in_use == 0:
-                    await trio.sleep(0.001)
+                await nursery.start(sleep_on, database)
                 await database.run(select_one)  # by the second of them, which leaves two
                 proxy.mute()
                 nursery.cancel_scope.cancel()
@@ -104,9 +102,7 @@ async def test_a_query_that_ends_when_it_is_told_to_takes_no_line_with_it(one_se
     with trio.fail_after(25):
         async with open_pool(one_server) as (_, database):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(database.run, sleep, 30)
-                while database.statistics().connections_in_use == 0:
-                    await trio.sleep(0.001)
+                await nursery.start(sleep_on, database)
                 nursery.cancel_scope.cancel()
 
             assert database.statistics().connections_idle == LINES
@@ -136,6 +132,15 @@ async def test_python_that_does_not_end_in_time_takes_no_line_with_it(one_server
 
             assert database.statistics().lines_cut == 1
             assert database.statistics().connections_idle == LINES - 1
+
+
+async def sleep_on(database: Database, task_status: trio.TaskStatus[None]) -> None:
+    """Have a query that answers late, and start once it is on its line."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.run, sleep, 30)
+        while database.statistics().connections_in_use == 0:
+            await trio.sleep(0.001)
+        task_status.started()
 
 
 @asynccontextmanager

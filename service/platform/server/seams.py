@@ -43,6 +43,8 @@ SEAMS = (
     Seam(f"{_H11}._send_error_response", "self, status_code"),
     Seam(f"{_H11}._send_h11_event", "self, event"),
     Seam("hypercorn.protocol.h11:H11WSConnection", "h11_connection"),
+    Seam("wsproto.connection:Connection", sets=("_proto",)),
+    Seam("wsproto.frame_protocol:FrameProtocol", sets=("_parse_more",)),
     Seam("h11:Connection.__init__", sets=("_receive_buffer",)),
     Seam("h11:Connection._process_error", "self, role"),
     Seam("h11._readers:header_field_re"),
@@ -100,5 +102,8 @@ SEAMS = (
     Seam("quart_trio.app:QuartTrio.handle_websocket", "self, websocket"),
     Seam("quart_trio.app:QuartTrio.handle_user_exception", "self, ctx, error"),
     Seam("quart_trio.wrappers.request:TrioBody", "expected_content_length, max_content_length", sets=("_data",)),
-    Seam("quart_trio.wrappers.request:TrioBody.__init__", sets=("_complete", "_max_content_length", "_must_raise")),
+    Seam(
+        "quart_trio.wrappers.request:TrioBody.__init__",
+        sets=("_complete", "_max_content_length", "_must_raise", "_queue"),
+    ),
 )

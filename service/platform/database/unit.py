@@ -12,9 +12,9 @@ The task leaves `run` with the outcome; or, cancelled, it calls `stop`, which se
 cancel while the thread is attached, again and again until the thread has ended. GRACE later it cuts the connection.
 
 Who may change what. Under `_changed`: the thread `_attached`, the task `_stopped` and `_cancelling`. Only the thread,
-without a lock: `committed`, `lost`, `notifications`, `outcome_unknown`, `value`; the task reads them once `_running`
-is false, which is after the thread's last step, as `_end` runs in the loop because the thread has ended. Only the loop:
-`_running`, `_ended`, `_waiting`, and the counts of what was sent and cut.
+without a lock: `committed`, `lost`, `notifications`, `outcome_unknown`, `value`, and `_delivered`, its last step; the
+task reads them once `_running` is false, as `_end` runs in the loop because the thread has ended, or `_delivered` is
+true. Only the loop: `_running`, `_ended`, `_waiting`, and the counts of what was sent and cut.
 
 What cannot happen, and why.
 - A cancel that reaches COMMIT, ROLLBACK or the next unit: the thread detaches only while `_cancelling` is false, and
@@ -28,6 +28,8 @@ What cannot happen, and why.
   either seen by a request or by the next one: that is why requests repeat, and why one is not enough.
 - A thread that nobody waits for: `stop` is shielded and ends with the thread alone. It is bounded, as the connection
   is cut after GRACE and a thread has nothing else to wait for.
+- A loop that ends without having heard of the thread: where Trio's own task for that has crashed, as for want of
+  memory, `_end` never runs, so `stop` looks at `_delivered` as well.
 - A request that hangs keeping the thread: the thread waits for `_cancelling` in `__exit__`. When GRACE is over, the
   scope round the request is cancelled, its `finally` resets `_cancelling`, and the cut connection does the rest.
 - `_end` and an abort both waking the task: an abort sets `_waiting` to None, and both run in the loop.
@@ -68,7 +70,7 @@ class Stopped(BaseException):
 
 class Unit:
     __slots__ = (
-        "_attached", "_cancelling", "_changed", "_ended", "_pooled", "_running", "_stopped", "_waiting",
+        "_attached", "_cancelling", "_changed", "_delivered", "_ended", "_pooled", "_running", "_stopped", "_waiting",
         "cancels_sent", "committed", "lost", "notifications", "outcome_unknown", "tainted", "transactional", "value",
         "was_cut",
     )  # fmt: skip
@@ -80,6 +82,7 @@ class Unit:
         self._cancelling = False
         self._stopped = False
         self._running = False
+        self._delivered = False
         self._ended: trio.Event | None = None
         self._waiting: trio.lowlevel.Task | None = None
         self.transactional = transactional
@@ -150,6 +153,7 @@ class Unit:
 
     def _deliver(self, token: trio.lowlevel.TrioToken, result: Outcome[Any]) -> None:
         """Tell the loop, from the thread."""
+        self._delivered = True
         with suppress(trio.RunFinishedError):  # the loop has crashed
             token.run_sync_soon(self._end, result)
 
@@ -172,7 +176,9 @@ class Unit:
             return
         self._pooled.cut()
         self.was_cut = True
-        await self._ended.wait()
+        while not self._delivered:
+            with trio.move_on_after(LONGEST_PAUSE):
+                await self._ended.wait()
 
     async def _cancel_once(self) -> None:
         with self._changed:

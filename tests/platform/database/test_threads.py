@@ -1,4 +1,4 @@
-"""A process that may start no thread: units are refused and may come again, and nothing of it ends the process."""
+"""A process that may start no thread, or hears of none any more: nothing of the first ends it, and the second does."""
 
 import sys
 from pathlib import Path
@@ -49,3 +49,29 @@ def test_what_finds_no_thread_may_come_again(one_server: OwnServer, tmp_path: Pa
         "no thread can be started to look localhost up",
         "1",
     ], done.stderr
+
+
+# Trio's own task, by which threads and signals reach the loop, fails as it does where memory ends in the middle of it.
+DEAF = """
+import trio
+from service.platform.database import open_database
+from service.platform.settings import Catalogue, PlatformSettings
+from tests.platform.database.units import sleep
+
+async def main():
+    settings, _ = Catalogue(PlatformSettings).load()
+    async with open_database(settings) as database, trio.open_nursery() as nursery:
+        nursery.start_soon(database.run, sleep, 3600)
+        while not database.in_flight():
+            await trio.sleep(0.01)
+        trio.lowlevel.notify_closing(trio.lowlevel.current_trio_token()._reentry_queue.wakeup.wakeup_sock)
+
+trio.run(main)
+"""
+
+
+def test_a_loop_that_hears_of_no_thread_any_more_ends_while_a_unit_runs(one_server: OwnServer, tmp_path: Path) -> None:
+    """It waited for that unit's thread for ever, with its listeners closed and deaf to SIGTERM."""
+    done = run_to_end(tmp_path, command=(sys.executable, "-c", DEAF), database_url=one_server.tcp_url)
+
+    assert (done.returncode, "TrioInternalError" in done.stderr) == (1, True), done.stderr

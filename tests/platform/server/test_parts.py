@@ -49,18 +49,23 @@ async def test_a_response_without_a_body_is_one(app: Application, status: int) -
     assert await ask(app, lambda: Response(status=status)) == (status, b"")
 
 
-@pytest.mark.parametrize("make", [lambda: ({}, 204), lambda: ("", 204), lambda: Response(b"a", 204)])
-async def test_an_answer_that_has_no_body_tells_no_length_of_one(app: Application, make: Callable[[], Any]) -> None:
-    """RFC 9110, 8.6: a strict proxy takes one with a length for a broken answer."""
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize(
+    "make", [lambda status: ({}, status), lambda status: ("", status), lambda status: Response(b"a", status)]
+)
+async def test_an_answer_that_has_no_body_tells_no_length_of_one(
+    app: Application, make: Callable[[int], Any], status: int
+) -> None:
+    """RFC 9110, 8.6: of a 204 a strict proxy takes it for a broken answer, of a 304 for that of what a cache keeps."""
 
     @app.get("/")
     async def view() -> Any:
-        return make()
+        return make(status)
 
     async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         answer = await client.get("/")
 
-    assert (answer.status_code, answer.content, answer.headers.get("content-length")) == (204, b"", None)
+    assert (answer.status_code, answer.content, answer.headers.get("content-length")) == (status, b"", None)
 
 
 @pytest.mark.parametrize("make", [lambda: [b"a", b"b"], letters, texts, Countdown])

@@ -35,7 +35,9 @@ def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         return None
     names = [name for name, _ in headers]
-    if not _FRAMING.isdisjoint(names) or b"" in names or b"".join(names).translate(None, _OF_NAMES):
+    if b"" in names or b"".join(names).translate(None, _OF_NAMES):
+        return None
+    if not _FRAMING.isdisjoint(names) or names.count(b"date") > 1:
         return None
     return b"%b%b\r\n" % (_status_line(status), lines)
 

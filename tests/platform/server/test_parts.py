@@ -87,6 +87,21 @@ async def test_a_body_of_another_length_than_its_view_says_is_a_500(
     ]
 
 
+@pytest.mark.parametrize("make", [lambda: b"ab", letters])
+async def test_an_answer_has_one_date_whatever_its_view_copies(app: Application, make: Callable[[], Any]) -> None:
+    """RFC 9110, 5.3: a field that is no list comes once. A view may hand on what another service has answered."""
+
+    @app.get("/")
+    async def view() -> Any:
+        return make(), 200, {"Date": "Tue, 01 Dec 2020 04:43:35 GMT"}
+
+    async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        answer = await client.get("/")
+
+    assert (answer.content, len(dates := answer.headers.get_list("date"))) == (b"ab", 1)
+    assert "2020" not in dates[0]
+
+
 async def test_to_a_head_a_view_may_tell_the_length_of_what_it_has_not_made(app: Application) -> None:
     @app.get("/")
     async def view() -> tuple[bytes, int, dict[str, str]]:

@@ -44,6 +44,7 @@ def test_a_name_may_have_what_a_token_may(name: bytes) -> None:
         (200, [(b"content-length", b"4")], b"hello"),
         (200, [(b"content-length", b"5"), (b"content-length", b"5")], b"hello"),
         (200, [(b"transfer-encoding", b"chunked"), (b"content-length", b"5")], b"hello"),
+        (200, [(b"date", b"b"), (b"content-length", b"5"), (b"date", b"b")], b"hello"),
         (200, [(b"connection", b"close"), (b"content-length", b"5")], b"hello"),
         (200, [(b"Content-Length", b"5")], b"hello"),
         (200, [(b"X-A", b"b"), (b"content-length", b"5")], b"hello"),

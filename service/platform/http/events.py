@@ -62,7 +62,9 @@ def send_events(
     limit = limit_of(current_app.view_functions[cast(str, request.endpoint)])
     if limit is None or not limit.concurrency:
         raise UndeclaredError(f"{request.endpoint}: sends events, and has to be @limited(concurrency=…)")
-    body = b"" if request.method == "HEAD" else EventStream(resources, events, heartbeat=heartbeat, lifetime=lifetime)
+    body: EventStream | tuple[()] = ()  # of parts, too: a HEAD tells no length, as the events have none
+    if request.method != "HEAD":
+        body = EventStream(resources, events, heartbeat=heartbeat, lifetime=lifetime)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would keep it until there is more
     return Response(body, headers=headers, content_type="text/event-stream")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
 EXTENSION = "service.exchange"
+# Of the first there is no length, and that of the second is the one of what its client has.
+BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class HttpStream(HTTPStream):
@@ -100,9 +102,10 @@ class HttpStream(HTTPStream):
                 self.state = ASGIHTTPState.CLOSED
                 await self.transport.protocol.answer(head, body)
                 return
-            if self._started["status"] == HTTPStatus.NO_CONTENT:  # whatever length its view gave it (RFC 9110, 8.6)
-                told = self._started["headers"]
-                self._started["headers"] = [pair for pair in told if pair[0].lower() != b"content-length"]
+            # The date is ours (RFC 9110, 5.3), and no length that a view gave to what has no body is right (8.6).
+            dropped = {b"date", b"content-length"} if self._started["status"] in BODILESS else {b"date"}
+            told = self._started["headers"]
+            self._started["headers"] = [pair for pair in told if pair[0].lower() not in dropped]
             await super().app_send(self._started)
         await super().app_send(message)
         if message.get("more_body", False):

@@ -68,6 +68,7 @@ PROBE_FIELDS = [(b"content-type", b"application/json"), *ALWAYS]
 CLOSE = (b"connection", b"close")
 EMPTY_LINE = b"\r\n"
 LINE_BYTES = len(b"  HTTP/1.1\r\n")  # of a request line, beside method and target
+VERSION = b"1.1"  # a higher one is read as this (RFC 9110, 2.5); Hypercorn takes a handshake of it for HTTP/2's
 
 _HEAD_END = re.compile(rb"\n\r?\n")  # as h11 has it
 # h11's gives the blanks ahead of a value back one by one: a line of 16 KiB of them with a NUL behind held the event
@@ -337,7 +338,7 @@ class Protocol(H11Protocol):
             StreamRequest(
                 stream_id=STREAM_ID,
                 headers=headers,
-                http_version=request.http_version.decode(),
+                http_version=min(request.http_version, VERSION).decode(),
                 method=request.method.decode("ascii"),
                 raw_path=target,
                 state=self.connection_state,

@@ -1,6 +1,7 @@
 """The opening handshake as real proxies and other clients write it: lists in several lines, in any order and case."""
 
 import pytest
+import trio
 
 from service.platform.server import Application
 from tests.platform.server.conftest import running
@@ -11,9 +12,9 @@ VERSION = b"Sec-WebSocket-Version: 13\r\n"
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
-async def shake(app: Application, *lines: bytes) -> tuple[int, bytes]:
+async def shake(app: Application, *lines: bytes, version: bytes = b"1.1") -> tuple[int, bytes]:
     async with running(app) as server, await server.connect() as client:
-        await client.send_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n" + b"".join(lines) + b"\r\n")
+        await client.send_all(b"GET /ws HTTP/%b\r\nHost: x\r\n%b\r\n" % (version, b"".join(lines)))
         reader = Reader(client)
         head = await reader.until(b"\r\n\r\n")
     return int(head.split()[1]), head.lower()
@@ -113,3 +114,13 @@ async def test_a_list_that_holds_no_tokens_is_answered_400(talking: Application,
     status, _ = await shake(talking, UPGRADE, KEY, VERSION, line + b"\r\n")
 
     assert status == 400
+
+
+@pytest.mark.parametrize("version", [b"1.2", b"1.9", b"2.0"])
+async def test_a_version_beyond_ours_is_ours(talking: Application, version: bytes) -> None:
+    """RFC 9110, 2.5: it is read as the highest that we know."""
+    with trio.fail_after(5):
+        status, head = await shake(talking, UPGRADE, KEY, VERSION, version=version)
+
+    assert status == 101
+    assert b"\r\nupgrade: websocket\r\n" in head

@@ -49,18 +49,23 @@ async def test_a_response_without_a_body_is_one(app: Application, status: int) -
     assert await ask(app, lambda: Response(status=status)) == (status, b"")
 
 
-@pytest.mark.parametrize("make", [lambda: ({}, 204), lambda: ("", 204), lambda: Response(b"a", 204)])
-async def test_an_answer_that_has_no_body_tells_no_length_of_one(app: Application, make: Callable[[], Any]) -> None:
-    """RFC 9110, 8.6: a strict proxy takes one with a length for a broken answer."""
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize(
+    "make", [lambda status: ({}, status), lambda status: ("", status), lambda status: Response(b"a", status)]
+)
+async def test_an_answer_that_has_no_body_tells_no_length_of_one(
+    app: Application, make: Callable[[int], Any], status: int
+) -> None:
+    """RFC 9110, 8.6: of a 204 a strict proxy takes it for a broken answer, of a 304 for that of what a cache keeps."""
 
     @app.get("/")
     async def view() -> Any:
-        return make()
+        return make(status)
 
     async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         answer = await client.get("/")
 
-    assert (answer.status_code, answer.content, answer.headers.get("content-length")) == (204, b"", None)
+    assert (answer.status_code, answer.content, answer.headers.get("content-length")) == (status, b"", None)
 
 
 @pytest.mark.parametrize("make", [lambda: [b"a", b"b"], letters, texts, Countdown])
@@ -80,6 +85,21 @@ async def test_a_body_of_another_length_than_its_view_says_is_a_500(
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
         "Exception on request GET /it"
     ]
+
+
+@pytest.mark.parametrize("make", [lambda: b"ab", letters])
+async def test_an_answer_has_one_date_whatever_its_view_copies(app: Application, make: Callable[[], Any]) -> None:
+    """RFC 9110, 5.3: a field that is no list comes once. A view may hand on what another service has answered."""
+
+    @app.get("/")
+    async def view() -> Any:
+        return make(), 200, {"Date": "Tue, 01 Dec 2020 04:43:35 GMT"}
+
+    async with running(app) as server, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        answer = await client.get("/")
+
+    assert (answer.content, len(dates := answer.headers.get_list("date"))) == (b"ab", 1)
+    assert "2020" not in dates[0]
 
 
 async def test_to_a_head_a_view_may_tell_the_length_of_what_it_has_not_made(app: Application) -> None:

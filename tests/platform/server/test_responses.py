@@ -6,6 +6,8 @@ import pytest
 from service.platform.server.responses import encode_head
 
 TYPE = (b"content-type", b"text/plain")
+# No token (RFC 9110, 5.1): a client refuses the answer, or reads another field than it was told.
+NO_NAMES = (b"", b"x a", b"x-a:", b"set-cookie: a=b; x", b":status", b"x\xc3\xa9", b"x\t", b"x,y")
 
 
 @pytest.mark.parametrize("status", [200, 201, 404, 418, 503, 599])
@@ -27,6 +29,11 @@ def test_a_plain_response_is_what_h11_reads(status: int) -> None:
     assert isinstance(client.next_event(), h11.EndOfMessage)
 
 
+@pytest.mark.parametrize("name", [b"x-a", b"x_a", b"!#$%&'*+-.^_`|~09az"])
+def test_a_name_may_have_what_a_token_may(name: bytes) -> None:
+    assert encode_head(200, [(name, b"b"), (b"content-length", b"0")], b"") is not None
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
@@ -37,6 +44,7 @@ def test_a_plain_response_is_what_h11_reads(status: int) -> None:
         (200, [(b"content-length", b"4")], b"hello"),
         (200, [(b"content-length", b"5"), (b"content-length", b"5")], b"hello"),
         (200, [(b"transfer-encoding", b"chunked"), (b"content-length", b"5")], b"hello"),
+        (200, [(b"date", b"b"), (b"content-length", b"5"), (b"date", b"b")], b"hello"),
         (200, [(b"connection", b"close"), (b"content-length", b"5")], b"hello"),
         (200, [(b"Content-Length", b"5")], b"hello"),
         (200, [(b"X-A", b"b"), (b"content-length", b"5")], b"hello"),
@@ -45,6 +53,7 @@ def test_a_plain_response_is_what_h11_reads(status: int) -> None:
         (200, [(b"x-a", b"b\rx"), (b"content-length", b"5")], b"hello"),
         (200, [(b"x-a", b"b\0"), (b"content-length", b"5")], b"hello"),
         (200, [(b"x-a\r\nx-c", b"b"), (b"content-length", b"5")], b"hello"),
+        *((200, [(name, b"b"), (b"content-length", b"5")], b"hello") for name in NO_NAMES),
     ],
 )
 def test_in_doubt_it_is_left_to_h11(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

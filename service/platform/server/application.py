@@ -13,7 +13,7 @@ from quart.wrappers import Request as QuartRequest
 from quart.wrappers import Websocket as QuartWebsocket
 from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from service.platform.errors import ServiceError, leaves, note_cut
 from service.platform.failures import as_failure, forget_frames
@@ -65,10 +65,15 @@ class Application(QuartTrio):
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 
-    def takes(self, scope: Any) -> tuple[str, ...]:
-        """Return the media types of bodies that the route of a request declares, beside JSON's."""
+    def takes(self, scope: Any) -> tuple[str, ...] | None:
+        """Return the media types of bodies that the route of a request declares, beside JSON's.
+
+        None for a method that its path has no route for, where no body is right: what is wrong is the method.
+        """
         try:
             rule, _ = self.url_map.find(scope)  # type: ignore[attr-defined]  # ours
+        except MethodNotAllowed:
+            return None
         except HTTPException:
             return ()
         declared: tuple[str, ...] = getattr(self.view_functions[rule.endpoint], "takes", ())

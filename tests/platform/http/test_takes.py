@@ -213,3 +213,12 @@ def test_a_route_cannot_take_what_is_no_media_type(media: str, why: str) -> None
 def test_a_route_takes_something() -> None:
     with pytest.raises(ValueError, match="say which"):
         takes()
+
+
+@pytest.mark.parametrize("media", ["application/pdf", "text/plain", ""])
+async def test_a_body_for_a_method_that_is_not_there_is_told_of_the_method(
+    make_settings: MakeSettings, media: str
+) -> None:
+    status, problem = await put(make_settings, "/files/7", method="POST", Content_Type=media)
+
+    assert (status, problem["detail"]) == (405, "the method must be one of OPTIONS, PUT, not 'POST'")

@@ -13,8 +13,7 @@ from quart.wrappers import Request as QuartRequest
 from quart.wrappers import Websocket as QuartWebsocket
 from quart.wrappers.base import ClientDisconnectedError
 from quart_trio import QuartTrio
-from quart_trio.wrappers.response import TrioFileBody
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from service.platform.errors import ServiceError, leaves, note_cut
 from service.platform.failures import as_failure, forget_frames
@@ -22,7 +21,7 @@ from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json, header_fields, is_model
 from service.platform.server.http import HttpConnection, note_left
-from service.platform.server.parts import Parts
+from service.platform.server.parts import File, Parts, Whole
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
 from service.platform.settings import PlatformSettings
@@ -31,7 +30,8 @@ log = structlog.get_logger(__name__)
 
 # Views make responses of Quart's own class, by its name; its bodies wait for a loop of asyncio's, which does not run.
 Response.iterable_body_class = Parts
-Response.file_body_class = TrioFileBody  # type: ignore[assignment]  # as Quart-Trio has it
+Response.data_body_class = Whole
+Response.file_body_class = File  # type: ignore[assignment]  # as Quart-Trio has it
 
 # Raised on purpose, as an answer to the client.
 ANSWERS = (HTTPException, ServiceError)
@@ -65,10 +65,15 @@ class Application(QuartTrio):
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return func if is_async(func) else super().ensure_async(func)
 
-    def takes(self, scope: Any) -> tuple[str, ...]:
-        """Return the media types of bodies that the route of a request declares, beside JSON's."""
+    def takes(self, scope: Any) -> tuple[str, ...] | None:
+        """Return the media types of bodies that the route of a request declares, beside JSON's.
+
+        None for a method that its path has no route for, where no body is right: what is wrong is the method.
+        """
         try:
             rule, _ = self.url_map.find(scope)  # type: ignore[attr-defined]  # ours
+        except MethodNotAllowed:
+            return None
         except HTTPException:
             return ()
         declared: tuple[str, ...] = getattr(self.view_functions[rule.endpoint], "takes", ())

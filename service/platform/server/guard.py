@@ -30,7 +30,7 @@ from service.platform.settings import PlatformSettings
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
 RETRY_AFTER = 1
 
-type Takes = Callable[[HTTPScope], Collection[str]]
+type Takes = Callable[[HTTPScope], Collection[str] | None]
 
 
 def guard(
@@ -45,7 +45,8 @@ def guard(
 ) -> ASGIFramework:
     """Wrap `app`; refusals are problem+json. The paths `any_host` are served whatever host name they are asked by,
 
-    `takes` says which bodies a request's route takes beside JSON: a form's only from who is no browser.
+    `takes` says which bodies a request's route takes beside JSON: a form's only from who is no browser. None stands for
+    a method without a route, which is what its answer is to tell.
     """
     return Guard(
         app,
@@ -120,7 +121,11 @@ class Guard:
             return self._count(wrong)
         if (error := refusal(method, headers, self._settings, any_host=any_host)) is not None:
             if isinstance(error, UnsupportedMedia):  # now the route is looked for, which may take more
-                error = refusal(method, headers, self._settings, any_host=any_host, takes=self._takes(scope))
+                takes = self._takes(scope)
+                if takes is None:
+                    error = None
+                else:
+                    error = refusal(method, headers, self._settings, any_host=any_host, takes=takes)
             if error is not None:
                 return self._count(error)
             if media_type(headers.content_type) in UNASKED_TYPES:

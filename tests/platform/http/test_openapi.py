@@ -709,6 +709,15 @@ def test_a_default_that_says_nothing_is_not_described(generator: type[AnswerSche
     assert ["default" in fields[name] for name in ("text", "id", "tags")] == [False, False, True]
 
 
+@pytest.mark.parametrize("generator", [AnswerSchema, SparseSchema])
+def test_a_text_that_is_no_decimal_is_described_as_none(generator: type[AnswerSchema]) -> None:
+    schema, _ = json_schema(Annotated[Decimal, Field(max_digits=12, decimal_places=2)], generator=generator)
+    taken = [kind["pattern"] for kind in schema["anyOf"] if kind["type"] == "string"]
+
+    texts = ("12.30", "-1", ".5", "1e2", "", "abc", "1.234")
+    assert [[text for text in texts if re.search(pattern, text)] for pattern in taken] == [["12.30", "-1", ".5", "1e2"]]
+
+
 async def test_what_a_javascript_client_fills_in_is_taken(make_settings: MakeSettings) -> None:
     async with booted(make_settings(**FREE), FEATURES) as urls, Client(urls.public) as client:
         document = (await client.get(OPENAPI)).json()

@@ -3,18 +3,20 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import trio
 from quart import Blueprint, request
+from quart_schema import validate_request
 
 from service.platform.declarations import UndeclaredError
 from service.platform.feature import Feature, Resources
 from service.platform.http import caller, create_app, limited, takes, unlimited
 from service.platform.identity import anyone, signed_in
 from service.platform.testing.booting import booted
-from service.platform.testing.contract import Client
+from service.platform.testing.contract import OPENAPI, Client
 from service.platform.testing.fixtures import MakeSettings
 
 FREE = {"bind": "127.0.0.1:0", "management_bind": "127.0.0.1:0"}
@@ -213,3 +215,51 @@ def test_a_route_cannot_take_what_is_no_media_type(media: str, why: str) -> None
 def test_a_route_takes_something() -> None:
     with pytest.raises(ValueError, match="say which"):
         takes()
+
+
+@pytest.mark.parametrize("media", ["application/pdf", "text/plain", ""])
+async def test_a_body_for_a_method_that_is_not_there_is_told_of_the_method(
+    make_settings: MakeSettings, media: str
+) -> None:
+    status, problem = await put(make_settings, "/files/7", method="POST", Content_Type=media)
+
+    assert (status, problem["detail"]) == (405, "the method must be one of OPTIONS, PUT, not 'POST'")
+
+
+@dataclass(frozen=True)
+class Change:
+    name: str = ""
+
+
+@asynccontextmanager
+async def open_patched(_: Resources) -> AsyncIterator[Blueprint]:
+    routes = Blueprint("patched", __name__)
+
+    @routes.patch("/patched")
+    @anyone
+    @unlimited("a test's")
+    @takes("application/merge-patch+json", "text/csv")
+    @validate_request(Change)
+    async def patched(data: Change) -> dict[str, str]:
+        return {"name": data.name}
+
+    yield routes
+
+
+async def test_what_is_json_by_another_name_is_held_to_the_declared_body_and_described_as_it(
+    make_settings: MakeSettings,
+) -> None:
+    headers = {"Content-Type": "application/merge-patch+json"}
+    with trio.fail_after(60):
+        async with (
+            booted(make_settings(**FREE), [Feature("patched", open=open_patched)]) as urls,
+            Client(urls.public) as client,
+        ):
+            taken = await client.patch("/patched", content='{"name": "a"}', headers=headers)
+            refused = await client.patch("/patched", content='{"name": 1}', headers=headers)
+            document = (await client.get(OPENAPI)).json()
+
+    assert (taken.json(), refused.status_code) == ({"name": "a"}, 400)
+    content = document["paths"]["/patched"]["patch"]["requestBody"]["content"]
+    assert content["application/merge-patch+json"] == content["application/json"] != {}
+    assert content["text/csv"] == {}

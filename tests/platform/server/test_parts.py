@@ -3,16 +3,18 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import httpx2
 import pytest
 import trio
-from quart import Response
-from quart.wrappers.response import IterableBody, ResponseBody
+from quart import Response, request
+from quart.wrappers.response import DataBody, IterableBody, ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
+from quart_trio.wrappers.response import TrioFileBody
 
 from service.platform.errors import Unavailable
 from service.platform.server import Application
@@ -120,6 +122,59 @@ async def test_a_view_may_return_what_is_iterated_over(app: Application, make: C
 
 async def test_a_response_may_be_a_file(app: Application) -> None:
     assert await ask(app, lambda: Response(Response.file_body_class(HERE))) == (200, HERE.read_bytes())
+
+
+@dataclass(frozen=True)
+class Asked:
+    range: str
+    status: int
+    told: str | None
+    body: bytes | None
+
+
+RANGES = (
+    Asked("bytes=2-4", 206, "bytes 2-4/10", b"234"),
+    Asked("bytes=7-", 206, "bytes 7-9/10", b"789"),
+    Asked("bytes=8-500", 206, "bytes 8-9/10", b"89"),
+    Asked("bytes=-3", 206, "bytes 7-9/10", b"789"),
+    Asked("bytes=-500", 206, "bytes 0-9/10", b"0123456789"),
+    Asked("bytes=10-", 416, None, None),
+)
+
+
+def as_file(path: Path) -> Response:
+    response = Response()
+    response.response = Response.file_body_class(path)
+    return response
+
+
+def as_bytes(path: Path) -> Response:
+    return Response(path.read_bytes())
+
+
+def as_parts(path: Path) -> Response:
+    return Response([path.read_bytes()[:5], path.read_bytes()[5:]])
+
+
+@pytest.mark.parametrize("make", [as_bytes, as_parts, as_file])
+@pytest.mark.parametrize("asked", RANGES, ids=lambda asked: asked.range)
+async def test_a_part_of_a_body_may_be_asked_for_from_its_end_and_beyond_it(
+    app: Application, tmp_path: Path, make: Callable[[Path], Response], asked: Asked
+) -> None:
+    path = tmp_path / "digits"
+    path.write_bytes(b"0123456789")
+
+    @app.get("/")
+    async def view() -> Response:
+        response = make(path)
+        await response.make_conditional(request, accept_ranges=True, complete_length=10)
+        return response
+
+    async with running(app) as server, httpx2.AsyncClient(headers={"Range": asked.range}) as client:
+        answer = await client.get(f"http://127.0.0.1:{server.port}/")
+
+    assert (answer.status_code, answer.headers.get("content-range")) == (asked.status, asked.told)
+    assert asked.body is None or answer.content == asked.body
 
 
 async def test_a_head_of_a_body_without_an_end_has_one(app: Application) -> None:
@@ -233,6 +288,17 @@ def test_trap_quarts_own_bodies_want_a_loop_of_asyncio() -> None:
 async def test_trap_quart_trios_body_takes_no_async_class() -> None:
     with pytest.raises(TypeError, match="not iterable"):
         await joined(TrioResponse.iterable_body_class(cast(Any, Countdown())))
+
+
+async def test_trap_the_bodies_of_both_do_not_know_their_ends(tmp_path: Path) -> None:
+    path = tmp_path / "digits"
+    path.write_bytes(b"0123456789")
+    data, file = DataBody(path.read_bytes()), TrioFileBody(path)
+
+    await data.make_conditional(-3, None)
+    await file.make_conditional(8, 500)
+
+    assert (data.begin, file.end) == (-3, 500)
 
 
 def refuse() -> None:

@@ -29,6 +29,7 @@ from service.platform.name import TITLE, version
 from service.platform.server import is_model
 
 PATH = "/openapi.json"
+_JSON = "application/json"
 _SAFE = frozenset({"get", "head", "options"})
 
 # What may meet a request whatever its route: ahead of the framework (server/guard.py), and at the deadline.
@@ -51,7 +52,7 @@ def add_openapi(app: Quart, issuer: str | None = None) -> None:
             await trio.lowlevel.checkpoint()  # a route takes a millisecond or two, and others have their turn
         return json.dumps(provider.schema()).encode()
 
-    add_document(app, PATH, make, {"Content-Type": "application/json"})
+    add_document(app, PATH, make, {"Content-Type": _JSON})
 
 
 class _Provider(OpenAPIProvider):
@@ -117,7 +118,8 @@ class _Provider(OpenAPIProvider):
                     operation["responses"].setdefault(kind.status, self.build_response_object(kind, None)[0])
             if method not in _SAFE and (types := getattr(view, "takes", ())):
                 content = operation.setdefault("requestBody", {"content": {}})["content"]
-                content |= {one: {} for one in types if one not in content}
+                held = content.get(_JSON, {})  # to the declared body, by whichever name of JSON's it comes
+                content |= {one: held if one.endswith("+json") else {} for one in types if one not in content}
             may = declared(view)
             needed = may if may is not None and may.signed_in and self._issuer is not None else None
             if needed is not None:
@@ -183,7 +185,7 @@ class _Provider(OpenAPIProvider):
 
     def build_request_body(self, model: Any, _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         schema, definitions = self._components.refer(*json_schema(model))
-        return {"required": True, "content": {"application/json": {"schema": schema}}}, definitions
+        return {"required": True, "content": {_JSON: {"schema": schema}}}, definitions
 
     def build_response_object(self, model: Any, headers: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if is_error(model):
@@ -193,7 +195,7 @@ class _Provider(OpenAPIProvider):
         if isinstance(model, Media):
             return ({"content": {model.type: {}}} if model.type else {}), {}
         schema, definitions = self._components.refer(*json_schema(model, mode="serialization"))
-        response: dict[str, Any] = {"content": {"application/json": {"schema": schema}}}
+        response: dict[str, Any] = {"content": {_JSON: {"schema": schema}}}
         if headers is not None:
             fields, more = self._fields(headers, "serialization")
             response["headers"] = ID | {header_name(name): field for name, field in fields.items()}

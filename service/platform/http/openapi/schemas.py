@@ -21,6 +21,10 @@ class AnswerSchema(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  pydantic's signature
         return False  # it would be the field's name once more
 
+    def get_decimal_pattern(self, schema: Any) -> str | None:
+        """Say which texts are taken for a decimal: else any is, by the description."""
+        return self.build_decimal_pattern(schema) if self.mode == "validation" else None
+
     def default_schema(self, schema: Any) -> dict[str, Any]:
         """Leave out a default that a client would send changed, if it filled it in: who says nothing gets it anyway.
 

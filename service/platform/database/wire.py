@@ -12,8 +12,11 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
 from service.platform.database.address import asked_for_forms, encoding_problem, pooler_problem
+from service.platform.database.names import look_up
 from service.platform.database.redaction import flat
 
+# Of that for names of several hosts: a name server that says nothing of one leaves time for the others.
+LOOK_UP_SHARE = 0.5
 CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 # For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
 ANSWER_LIMIT = 10.0
@@ -52,9 +55,9 @@ async def connect(parameters: Mapping[str, str], *, within: float = CONNECT_LIMI
     """
     search = _Search(any_will_do=parameters.get("target_session_attrs", "any") != "any")
     deadline = trio.current_time() + within
+    attempts = await _attempts(parameters, search, within)
     try:
         with trio.move_on_at(deadline):
-            attempts = await _attempts(parameters)
             for left in range(len(attempts), 0, -1):
                 # A turn of the event loop may have taken all that was left.
                 await search.try_one(attempts[-left], max(deadline - trio.current_time(), 0) / left)
@@ -92,9 +95,12 @@ class _Search:
                 self._reasons.append(f"no answer from {attempt.get('hostaddr') or attempt.get('host')}")
                 raise
             except (psycopg.Error, OSError) as failed:  # OSError: no descriptor left
-                self._reasons.append(flat(failed))
+                self.note(failed)
             else:
                 self._take(pgconn)
+
+    def note(self, failed: psycopg.Error | OSError) -> None:
+        self._reasons.append(flat(failed))
 
     def _take(self, pgconn: PGconn) -> None:
         if self.found is None or not why_no_writes(pgconn):
@@ -109,32 +115,25 @@ class _Search:
             self.found = None
 
 
-async def _attempts(parameters: Mapping[str, str]) -> list[dict[str, str]]:
-    """Spread the hosts over attempts, with their addresses looked up: libpq would block on the name server."""
+async def _attempts(parameters: Mapping[str, str], search: _Search, within: float) -> list[dict[str, str]]:
+    """Spread the hosts over attempts, one for each of their addresses. Several whose names are asked for leave time."""
     addresses = parameters.get("hostaddr", "").split(",")
     hosts = parameters["host"].split(",") if parameters.get("host") else [""] * len(addresses)
     ports = parameters.get("port", "").split(",")
     if len(ports) not in {1, len(hosts)} or ("hostaddr" in parameters and len(addresses) != len(hosts)):
         return [dict(parameters)]  # libpq knows what is wrong
+    given = addresses if "hostaddr" in parameters else [""] * len(hosts)
+    asked_for = [host for host, address in zip(hosts, given, strict=True) if not address]
+    names = await look_up(asked_for, within=within if len(hosts) == 1 else within * LOOK_UP_SHARE)
     attempts = []
-    for number, host in enumerate(hosts):
-        given = addresses[number] if "hostaddr" in parameters else ""
-        attempt = {**parameters, "host": host, "hostaddr": given, "port": ports[number if len(ports) > 1 else 0]}
-        found = [] if given else await _look_up(host)
-        attempts += [{**attempt, "hostaddr": address} for address in found] or [attempt]
+    for number, (host, address) in enumerate(zip(hosts, given, strict=True)):
+        attempt = {**parameters, "host": host, "hostaddr": address, "port": ports[number if len(ports) > 1 else 0]}
+        found = [address] if address else names.get(host, [""])
+        if isinstance(found, psycopg.OperationalError):
+            search.note(found)
+        else:
+            attempts += [{**attempt, "hostaddr": each} for each in found]
     return [{name: value for name, value in attempt.items() if value} for attempt in attempts]
-
-
-async def _look_up(host: str) -> list[str]:
-    if not host or host.startswith(("/", "@")):
-        return []  # a socket in the file system
-    try:
-        found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
-    except OSError:
-        return []  # libpq finds the same, and says so
-    except RuntimeError as error:  # of the interpreter: a limit of processes, or of memory
-        raise psycopg.OperationalError(f"no thread can be started to look {host} up") from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 async def _connect_once(parameters: Mapping[str, str]) -> PGconn:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -391,27 +389,6 @@ async def test_a_secret_that_is_swapped_is_read_and_whatever_else_stands_there_i
 async def test_the_addresses_of_all_hosts_are_tried(one_server: OwnServer) -> None:
     closed = free_port()
     url = f"postgresql://postgres@/postgres?host=127.0.0.1:{closed}&host=localhost:{one_server.port}"
-    with trio.fail_after(30):
-        async with open_database(PlatformSettings(database_url=url)) as database:
-            assert await database.run(select_one) == 1
-
-
-class Names(trio.abc.HostnameResolver):
-    """A name server that knows one name, and no more of it than an address."""
-
-    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
-        if host != b"database.invalid":  # as Trio gives it
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port or 0))]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        raise NotImplementedError
-
-
-async def test_names_are_looked_up_by_the_event_loop_and_not_by_libpq(one_server: OwnServer) -> None:
-    """Which would hold the loop for as long as a name server does not answer."""
-    trio.socket.set_custom_hostname_resolver(Names())
-    url = f"postgresql://postgres@database.invalid:{one_server.port}/postgres"
     with trio.fail_after(30):
         async with open_database(PlatformSettings(database_url=url)) as database:
             assert await database.run(select_one) == 1

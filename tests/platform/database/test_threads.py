@@ -9,10 +9,9 @@ from service.platform.testing.processes import run_to_end
 # Each thread wants 8 MiB of addresses for its stack, and so there is room for none.
 PROGRAM = """
 import resource
-import psycopg
 import trio
 from service.platform.database import open_database
-from service.platform.database.wire import connect
+from service.platform.database.wire import ConnectFailed, connect
 from service.platform.errors import Busy
 from service.platform.settings import Catalogue, PlatformSettings
 from tests.platform.database.units import select_one
@@ -32,7 +31,7 @@ async def main():
             print(busy)
         try:
             await connect({"host": "localhost"})
-        except psycopg.OperationalError as error:
+        except ConnectFailed as error:
             print(error)
         limit(resource.RLIM_INFINITY)
         print(await database.run(select_one))

@@ -878,6 +878,32 @@ async def test_an_operator_retries_discards_and_runs_now(database: Database) -> 
         await database.read(operators.select_one, 99)
 
 
+async def test_what_has_lost_its_worker_can_be_discarded_and_what_is_held_cannot(database: Database) -> None:
+    """As where the one worker that there is ends by that job again and again: nobody is left to rescue it."""
+    await database.run(enqueue_many, note, [{"number": 1}, {"number": 2}])
+    [lost], [held] = await claim(database, most=1, lease=0.05), await claim(database, most=1)
+    await trio.sleep(0.1)
+    discarded = await database.run(operators.discard, lost.id)
+
+    assert discarded["state"] == "discarded"
+    with pytest.raises(ClaimLost):
+        await database.run(store.finish, lost)
+    with pytest.raises(NotFound, match="that is waiting or dead"):
+        await database.run(operators.discard, held.id)
+
+
+async def test_those_that_wait_are_discarded_in_portions_but_what_is_enqueued_meanwhile(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(operators.MOST_CHANGED + 2)])
+    await database.run(enqueue_many, tell, [{"number": 5}])
+    await claim(database, note, most=1)
+    until = await database.read(operators.select_now)
+    await database.run(enqueue_many, note, [{"number": 6}])
+    changed = [await database.run(operators.discard_waiting, kind="note", until=until) for _ in range(3)]
+
+    assert changed == [operators.MOST_CHANGED, 1, 0]
+    assert await database.read(states) == {"discarded": operators.MOST_CHANGED + 1, "running": 1, "waiting": 2}
+
+
 async def die(database: Database, *jobs: Job[...]) -> list[int]:
     """Let jobs be dead, one after the other; return their ids."""
     ids = []

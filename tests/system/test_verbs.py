@@ -104,7 +104,7 @@ async def test_a_wrong_address_is_one_line_and_a_code(url: str, code: int, words
         jobs_report.counts,
         partial(jobs_report.some, query=""),
         partial(jobs_report.one, id=7, change="retry"),
-        partial(jobs_report.dead_ones, query="kind=x", change="retry"),
+        partial(jobs_report.of_a_kind, query="kind=x", change="retry"),
     ],
 )
 async def test_another_service_s_answer_is_one_line(

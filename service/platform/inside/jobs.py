@@ -27,7 +27,10 @@ CHANGES: Mapping[str, Callable[[Connection, int], RowMapping]] = {
     "discard": operators.discard,
     "run": operators.run_now,
 }
-OF_A_KIND: Mapping[str, Callable[..., int]] = {"retry": operators.retry_dead, "discard": operators.discard_dead}
+OF_A_KIND: Mapping[str, Mapping[str, Callable[..., int]]] = {  # by the state that they are in
+    "retry": {"dead": operators.retry_dead},
+    "discard": {"dead": operators.discard_dead, "waiting": operators.discard_waiting},
+}
 
 
 def create_routes(database: Database) -> Blueprint:
@@ -58,7 +61,7 @@ def create_routes(database: Database) -> Blueprint:
     @routes.post(f"{PATH}/<int:id>/<any({', '.join(CHANGES)}):change>")
     @loopback_only
     async def change(id: int, change: str) -> dict[str, Any]:  # noqa: A002
-        """Retry a dead or discarded one, discard one that waits or is dead, or run one now that waits for its time."""
+        """Retry a dead or discarded one, discard one that waits, is dead or has lost its worker, or run one now."""
         row = await database.run(CHANGES[change], _held(id))
         log.warning("job changed by an operator", change=change, kind=row["kind"], id=id)
         return shown(row)
@@ -66,17 +69,22 @@ def create_routes(database: Database) -> Blueprint:
     @routes.post(f"{PATH}/<any({', '.join(OF_A_KIND)}):change>")
     @loopback_only
     async def change_all(change: str) -> dict[str, Any]:
-        """Retry or discard all that are dead of a `kind`; return how many. What dies meanwhile is left."""
-        kind = _kind()
+        """Retry or discard all that are dead of a `kind`, or discard those in `state=waiting`; return how many.
+
+        What dies meanwhile, or is enqueued, is left.
+        """
+        kind, state = _kind(), request.args.get("state", "dead")
+        if (act := OF_A_KIND[change].get(state)) is None:
+            raise Invalid(f"state: must be {' or '.join(OF_A_KIND[change])} to {change}, not {cut(state)!r}")
         until, changed = await database.read(operators.select_now), 0
         try:
-            while portion := await database.run(OF_A_KIND[change], kind=kind, until=until):
+            while portion := await database.run(act, kind=kind, until=until):
                 changed += portion
         finally:  # those that were changed are, also where the next ones cannot be
             if changed:
-                log.warning("jobs changed by an operator", change=change, kind=kind, count=changed)
+                log.warning("jobs changed by an operator", change=change, kind=kind, state=state, count=changed)
         if not changed:
-            raise NotFound(f"there is no dead job of {cut(kind)} to {change}")
+            raise NotFound(f"there is no {state} job of {cut(kind)} to {change}")
         return {"kind": kind, "changed": changed}
 
     return routes

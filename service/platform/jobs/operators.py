@@ -1,4 +1,4 @@
-"""The SQL of jobs for who looks after them: lists, one job, and what may be done with it, or with all that are dead.
+"""The SQL of jobs for who looks after them: lists, one job, and what may be done with it, or with all of a kind.
 
 What workers do to a row is in store.py.
 """
@@ -41,7 +41,7 @@ def select_one(connection: Connection, id: int) -> RowMapping:  # noqa: A002  th
 
 _AGAIN = "state = 'waiting', failures = 0, run_at = now(), finished_at = NULL"
 _DEAD = "state = 'dead' AND kind = :kind AND finished_at <= :until"
-_NEVER = "state = 'discarded', finished_at = clock_timestamp()"
+_NEVER = "state = 'discarded', finished_at = clock_timestamp(), leased_until = NULL"
 
 
 def retry(connection: Connection, id: int) -> RowMapping:  # noqa: A002
@@ -99,8 +99,8 @@ _STANDS_ALONE = " AND ".join(
 
 
 def discard(connection: Connection, id: int) -> RowMapping:  # noqa: A002
-    """End a job that waits or is dead. Raises NotFound."""
-    return _change(connection, id, _NEVER, "waiting dead")
+    """End a job that waits or is dead, or that nobody holds any more: its worker is gone. Raises NotFound."""
+    return _change(connection, id, _NEVER, "waiting dead", "OR state = 'running' AND leased_until < clock_timestamp()")
 
 
 def discard_dead(connection: Connection, *, kind: str, until: datetime) -> int:
@@ -111,6 +111,19 @@ def discard_dead(connection: Connection, *, kind: str, until: datetime) -> int:
     return connection.execute(query, {"kind": kind, "until": until}).rowcount
 
 
+def discard_waiting(connection: Connection, *, kind: str, until: datetime) -> int:
+    """End up to MOST_CHANGED jobs of a kind that wait, and were enqueued by a moment; return how many.
+
+    In the order of their index, as there may be many; those that somebody is claiming or enqueues anew are left.
+    """
+    query = text(f"""
+        WITH waits AS MATERIALIZED (
+            SELECT id FROM job WHERE state = 'waiting' AND kind = :kind AND enqueued_at <= :until
+            ORDER BY priority, run_at, id LIMIT {MOST_CHANGED} FOR UPDATE SKIP LOCKED)
+        UPDATE job SET {_NEVER} FROM waits WHERE job.id = waits.id""")  # noqa: S608  constants
+    return connection.execute(query, {"kind": kind, "until": until}).rowcount
+
+
 def run_now(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     """Make a job due that waits for its time. Raises NotFound."""
     changed = _change(connection, id, "run_at = LEAST(run_at, now())", "waiting")
@@ -118,8 +131,9 @@ def run_now(connection: Connection, id: int) -> RowMapping:  # noqa: A002
     return changed
 
 
-def _change(connection: Connection, id: int, change: str, states: str) -> RowMapping:  # noqa: A002
-    query = text(f"UPDATE job SET {change} WHERE id = :id AND state = ANY(:states) RETURNING {COLUMNS}, arguments")  # noqa: S608
+def _change(connection: Connection, id: int, change: str, states: str, more: str = "") -> RowMapping:  # noqa: A002
+    query = text(f"""
+        UPDATE job SET {change} WHERE id = :id AND (state = ANY(:states) {more}) RETURNING {COLUMNS}, arguments""")  # noqa: S608  constants
     return _found(connection.execute(query, {"id": id, "states": states.split()}).mappings().one_or_none(), id, states)
 
 

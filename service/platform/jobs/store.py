@@ -38,6 +38,7 @@ What cannot happen, and why.
 """
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ from service.platform.jobs.table import CHANNEL
 
 SLACK = 4  # candidates for each job that is wanted, so that workers that come at once each find some
 MOST_ERROR = 500  # characters of an error that are kept
+GONE = "was killed, frozen or cut off"
+AGAIN = f"{GONE}, as was the one before it"
+# Seconds within which a job is begun again whose workers were gone twice in a row. One of those that were beside it may
+# end them all: each waits for a moment of its own, or they would be begun together each time, and all be dead with it.
+APART = 10.0
 _PRIORITIES = "ARRAY[1, 0, -1]"
 
 
@@ -420,6 +426,7 @@ def rescue(
 
     None, if it is later than `until` by the server's clock, in seconds since 1970: it was put forward.
     A job of a kind that this release does not know is rescued too: it waits for one that does.
+    It may begin again at once; from the second time in a row on, within APART.
     """
     rescued: list[Rescued] = []
     if lost := connection.execute(_LOST, {"lease": lease, "until": until}).all():
@@ -430,14 +437,16 @@ def rescue(
 
 
 def _rescue_one(connection: Connection, row: Row[Any], retries: int | None, rescued: list[Rescued]) -> None:
-    why = f"worker {row.worker} was killed, frozen or cut off"
-    values = _ending(row, error=why, retries=retries, pause=0, spent=1)
+    again = row.failures > 0 and GONE in (row.error or "")  # an operator's retry begins anew
+    why = f"worker {row.worker} {AGAIN if again else GONE}"
+    pause = random.uniform(0, APART) if again else 0  # noqa: S311  spreads jobs, keeps no secret
+    values = _ending(row, error=why, retries=retries, pause=pause, spent=1)
     state = connection.execute(_END, values).scalar_one()
     rescued.append(Rescued(row.id, row.kind, state, row.failures + 1, why))
 
 
 _LOST = text("""
-    SELECT id, kind, claim, worker, failures FROM job
+    SELECT id, kind, claim, worker, failures, error FROM job
     WHERE state = 'running'
         AND leased_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 2 * make_interval(secs => :lease)
         AND pg_postmaster_start_time() NOT BETWEEN clock_timestamp() - make_interval(secs => :lease)

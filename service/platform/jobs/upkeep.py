@@ -1,6 +1,6 @@
-"""Counts the table of jobs for the metrics, and takes away what was finished long ago."""
+"""Looks at the table of jobs for the metrics, and takes away what was finished long ago."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 from service.platform.database import Database
 from service.platform.jobs.declare import Job
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import JobStatistics, counts
+from service.platform.jobs.statistics import Count, JobStatistics, counts
+from service.platform.jobs.turns import Turns
 
 COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
 PAUSE = 0.75  # seconds between two sweeps when there is more than fits into one
@@ -23,14 +24,18 @@ class Upkeep:
     def __init__(self, ledger: Ledger, kinds: Sequence[Job[...]], statistics: JobStatistics, *, age: float) -> None:
         self._ledger = ledger
         self._known = {one.name for one in kinds}
+        self._turns = Turns(kinds)
         self._statistics = statistics
         self._age = age
 
     async def count(self) -> None:
         while True:
-            self._statistics.table = await self._ledger.ask(counts)
+            self._statistics.table, self._statistics.missed = await self._ledger.ask(self._look)
             self._tell_unknown()
             await trio.sleep(COUNT_EVERY)
+
+    def _look(self, connection: Connection) -> tuple[Sequence[Count], Mapping[str, float]]:
+        return counts(connection), self._turns.missed(connection)
 
     def _tell_unknown(self) -> None:
         """Tell once of each kind that is due and that no feature here names; who enqueues cannot know."""

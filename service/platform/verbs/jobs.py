@@ -74,12 +74,19 @@ def retry(context: typer.Context, id: IdOrNone = None, kind: Kind = None) -> Non
 
 
 @verbs.command()
-def discard(context: typer.Context, id: IdOrNone = None, kind: Kind = None) -> None:  # noqa: A002
-    """End a job that waits or is dead, or all that are dead of a kind; they are kept for SERVICE_JOBS_RETENTION.
+def discard(
+    context: typer.Context,
+    id: IdOrNone = None,  # noqa: A002
+    kind: Annotated[str | None, typer.Option(help="In the place of an id: all of this kind.")] = None,
+    state: Annotated[Literal["dead", "waiting"], typer.Option(help="With --kind: those in this state.")] = "dead",
+) -> None:
+    """End a job that waits, is dead or has lost its worker, or all that wait or are dead of a kind.
 
-    Example: service jobs discard 7
+    They are kept for SERVICE_JOBS_RETENTION.
+
+    Example: service jobs discard --kind charge --state waiting
     """
-    _about_some(context, id, kind, "discard")
+    _about_some(context, id, kind, "discard", state)
 
 
 @verbs.command()
@@ -98,16 +105,17 @@ def _about(context: typer.Context, id: int, change: str = "") -> None:  # noqa: 
     tell(lambda: one(where, id, change))
 
 
-def _about_some(context: typer.Context, id: int | None, kind: str | None, change: str) -> None:  # noqa: A002
-    from service.platform.verbs.jobs_report import dead_ones
+def _about_some(context: typer.Context, id: int | None, kind: str | None, change: str, state: str = "dead") -> None:  # noqa: A002
+    from service.platform.verbs.jobs_report import of_a_kind
 
     if (id is None) == (kind is None):
         fail("name one job by its id, or a kind by --kind", WRONG)
     if id is not None:
         _about(context, id, change)
     else:
-        query, where = urlencode({"kind": kind}, errors="surrogateescape"), _where(context)
-        tell(lambda: dead_ones(where, query, change))
+        query = urlencode({"kind": kind, "state": state}, errors="surrogateescape")
+        where = _where(context)
+        tell(lambda: of_a_kind(where, query, change))
 
 
 def _where(context: typer.Context) -> str:

@@ -39,8 +39,8 @@ async def one(url: str, id: int, change: str) -> str:  # noqa: A002  what the ar
     return plain("\n".join(f"{name:<13} {value}" for name, value in lines))
 
 
-async def dead_ones(url: str, query: str, change: str) -> str:
-    """Return what became of the dead jobs of a kind. Raises AskError."""
+async def of_a_kind(url: str, query: str, change: str) -> str:
+    """Return what became of the jobs of a kind. Raises AskError."""
     found = await ask_json(url, f"/jobs/{change}?{query}", method="POST", body={})
     what = {"retry": "wait again", "discard": "discarded"}[change]
     with ours(f"{url}/jobs/{change}"):

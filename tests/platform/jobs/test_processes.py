@@ -152,6 +152,8 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
                 await client.get("/jobs/list?kind=a%00"),
                 await client.post("/jobs/retry?kind=a%00", json={}),
                 await client.post("/jobs/discard?kind=", json={}),
+                await client.post("/jobs/discard?kind=a&state=running", json={}),
+                await client.post("/jobs/retry?kind=a&state=waiting", json={}),
             ]
             no_id = [await client.get(f"/jobs/{2**63}"), await client.post(f"/jobs/{2**63}/run", json={})]
         said = [
@@ -160,10 +162,15 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
         ]
         await database.run(enqueue, program.hopeless, number=2)
         await until(dead)
+        later = program.hopeless.with_options(delay=3_600)
+        for number in range(3):
+            await database.run(enqueue, later, number=number)
         of_a_kind = [
             run_to_end(tmp_path, "jobs", "--url", first.management, *words)
             for words in (
                 ["discard", "--kind", "hopeless"],
+                ["discard", "--kind", "hopeless", "--state", "waiting"],
+                ["discard", "--kind", "hopeless", "--state", "waiting"],
                 ["retry", "--kind", "hopeles"],
                 ["retry"],
                 ["retry", "1", "--kind", "x"],
@@ -183,6 +190,8 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
         (400, "kind: must be a job's name, as /jobs lists them, not 'a\\x00'"),
         (400, "kind: must be a job's name, as /jobs lists them, not 'a\\x00'"),
         (400, "kind: must be a job's name, as /jobs lists them, not ''"),
+        (400, "state: must be dead or waiting to discard, not 'running'"),
+        (400, "state: must be dead to retry, not 'waiting'"),
     ]
     assert [(one.status_code, one.json()["detail"]) for one in no_id] == [(404, f"there is no job {2**63}")] * 2
     assert [one.returncode for one in said] == [0, 0, 0, 1], [one.stdout + one.stderr for one in said]
@@ -192,15 +201,19 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
     assert "there is no job 99 that is dead or discarded" in said[3].stderr
     assert [one.stdout + one.stderr for one in of_a_kind] == [
         "hopeless: 1 discarded\n",
-        f"{first.management}/jobs/retry?kind=hopeles says 404: there is no dead job of hopeles to retry\n",
+        "hopeless: 3 discarded\n",
+        f"{first.management}/jobs/discard?kind=hopeless&state=waiting says 404: "
+        "there is no waiting job of hopeless to discard\n",
+        f"{first.management}/jobs/retry?kind=hopeles&state=dead says 404: there is no dead job of hopeles to retry\n",
         "name one job by its id, or a kind by --kind\n",
         "name one job by its id, or a kind by --kind\n",
     ]
-    assert [one.returncode for one in of_a_kind] == [0, 1, 2, 2]
+    assert [one.returncode for one in of_a_kind] == [0, 0, 1, 1, 2, 2]
     acts = [*first.events("job changed by an operator"), *first.events("jobs changed by an operator")]
     assert [[one.get(key) for key in ("change", "kind", "id", "count")] for one in acts] == [
         ["discard", "hopeless", listed[0]["id"], None],
         ["discard", "hopeless", None, 1],
+        ["discard", "hopeless", None, 3],
     ]
 
 

@@ -24,9 +24,10 @@ from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.held import Held
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import JobStatistics, counts
+from service.platform.jobs.statistics import Count, JobStatistics, counts
 from service.platform.jobs.store import FINISHED, Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL, LATER
+from service.platform.jobs.turns import Turns
 from service.platform.jobs.upkeep import sweep
 from service.platform.jobs.worker import BEAT
 from service.platform.settings import PlatformSettings
@@ -575,12 +576,70 @@ async def test_the_log_names_each_job_whose_worker_was_gone_and_says_when_it_is_
             await claims._look()
 
     gone = "worker {} was killed, frozen or cut off"
+    again = f"{gone}, as was the one before it"
     about = {"kind": "end_worker", "id": lost}
     assert [line for line in lines if line["event"].startswith("job")] == [
         about | {"event": "job rescued", "log_level": "warning", "attempt": 1, "error": gone.format("first")},
-        about | {"event": "job dead", "log_level": "error", "attempt": 2, "error": gone.format("second")},
+        about | {"event": "job dead", "log_level": "error", "attempt": 2, "error": again.format("second")},
     ]
     assert statistics.rescued == {"end_worker": 2}
+
+
+async def test_the_rows_tell_which_jobs_have_lost_two_workers_in_a_row(database: Database) -> None:
+    """Also while one waits, and while one runs; what has failed by itself in between has not."""
+    await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
+    await lose_workers(database)
+    for one in await claim(database, most=1):
+        await database.run(store.fail, one, error="RuntimeError: by itself", retries=3, pause=0)
+    await lose_workers(database)
+    waits = rescued_again(await database.read(counts))
+    await database.run(lambda connection: connection.execute(_ALL_DUE))
+    await claim(database)
+    run = rescued_again(await database.read(counts))
+    await database.run(lambda connection: connection.execute(_ALL_LOST))
+    [died, *_] = await database.run(store.rescue, {"note": 0}, lease=LEASE)
+    dead = rescued_again(await database.read(counts))
+    await database.run(operators.retry, died.id)
+
+    assert waits == {"waiting": 2}
+    assert run == {"running": 2}
+    assert dead == {"dead": 3}
+    assert rescued_again(await database.read(counts)) == {"dead": 2}  # what an operator retries begins anew
+
+
+_ALL_DUE = text("UPDATE job SET run_at = now()")
+_ALL_LOST = text("UPDATE job SET leased_until = now() - interval '1 s'")
+
+
+async def lose_workers(database: Database) -> None:
+    """Have all that is due lose its worker."""
+    await claim(database, lease=0.05)
+    await trio.sleep(0.1)
+    await database.run(store.rescue, {}, lease=0.05)
+
+
+def rescued_again(found: list[Count]) -> dict[str, int]:
+    return {one.state: one.rescued_again for one in found if one.rescued_again}
+
+
+async def test_jobs_whose_workers_are_gone_again_are_begun_apart(database: Database) -> None:
+    """One of them may be what ends the workers: the first time all begin at once, and then each at its own moment."""
+    await database.run(enqueue_many, note, [{"number": number} for number in range(10)])
+    await lose_workers(database)
+    at_once = await database.read(due_at)
+    await lose_workers(database)
+    apart = await database.read(due_at)
+
+    assert len(set(at_once)) == 1  # that of their transaction
+    assert len(set(apart)) == 10
+    assert await database.read(lambda connection: connection.execute(_FARTHEST).scalar_one()) <= store.APART
+
+
+def due_at(connection: Connection) -> list[datetime]:
+    return list(connection.execute(text("SELECT run_at FROM job WHERE state = 'waiting'")).scalars())
+
+
+_FARTHEST = text("SELECT CAST(EXTRACT(epoch FROM max(run_at) - now()) AS float8) FROM job")
 
 
 async def test_a_rescued_job_of_a_kind_that_nobody_here_knows_waits(database: Database) -> None:
@@ -803,6 +862,44 @@ async def test_while_a_turn_is_unfinished_no_other_comes_and_then_the_latest(dat
     assert len(await claim(database, minutely)) == 1
 
 
+async def test_a_schedule_that_nobody_works_for_has_missed_its_turns(database: Database) -> None:
+    """None is missed while one waits or runs, and none that lies ahead of the clock, as after a step, hides one."""
+    now, turns = await database.read(operators.select_now), Turns([minutely, note])
+    await database.run(take_turn, minutely, now - timedelta(seconds=3_660), age=KEPT)
+    missed = [await database.read(turns.missed)]
+    await database.run(take_turn, minutely, now - timedelta(seconds=1_860), age=KEPT)
+    missed += [await database.read(turns.missed)]
+    [one] = await claim(database, minutely)
+    missed += [await database.read(turns.missed)]
+    await database.run(store.finish, one)
+    missed += [await database.read(turns.missed)]
+    await database.run(lambda connection: connection.execute(_TURN_AHEAD))
+    missed += [await database.read(turns.missed)]
+
+    assert [60 * (one["minutely"] // 60) for one in missed] == [3_600, 0, 0, 1_800, 1_800]
+    assert {key for one in missed for key in one} == {"minutely"}
+
+
+_TURN_AHEAD = text("""
+    INSERT INTO job (kind, arguments, state, turn, finished_at)
+    VALUES ('minutely', '{}', 'done', now() + interval '2 days', now())""")
+
+
+@job(every=1)
+def secondly(connection: Connection) -> None: ...
+
+
+async def test_a_schedule_that_was_never_seen_misses_what_comes_after_the_first_look(database: Database) -> None:
+    turns = Turns([secondly])
+    first = await database.read(turns.missed)
+    with trio.fail_after(60):
+        while await database.read(turns.missed) == {"secondly": 0}:
+            await trio.sleep(0.05)
+
+    assert first == {"secondly": 0}
+    assert await database.read(Turns([secondly]).missed) == {"secondly": 0}  # another replica's first look
+
+
 async def test_a_turn_that_a_failover_has_lost_waits_again(one_server: OwnServer) -> None:
     """Each replica remembers which turn the table knows; the table of the server that took over may not know it."""
     settings = PlatformSettings(database_url=one_server.url)
@@ -876,6 +973,32 @@ async def test_an_operator_retries_discards_and_runs_now(database: Database) -> 
         await database.run(operators.retry, later)
     with pytest.raises(NotFound, match="there is no job 99"):
         await database.read(operators.select_one, 99)
+
+
+async def test_what_has_lost_its_worker_can_be_discarded_and_what_is_held_cannot(database: Database) -> None:
+    """As where the one worker that there is ends by that job again and again: nobody is left to rescue it."""
+    await database.run(enqueue_many, note, [{"number": 1}, {"number": 2}])
+    [lost], [held] = await claim(database, most=1, lease=0.05), await claim(database, most=1)
+    await trio.sleep(0.1)
+    discarded = await database.run(operators.discard, lost.id)
+
+    assert discarded["state"] == "discarded"
+    with pytest.raises(ClaimLost):
+        await database.run(store.finish, lost)
+    with pytest.raises(NotFound, match="that is waiting or dead"):
+        await database.run(operators.discard, held.id)
+
+
+async def test_those_that_wait_are_discarded_in_portions_but_what_is_enqueued_meanwhile(database: Database) -> None:
+    await database.run(enqueue_many, note, [{"number": number} for number in range(operators.MOST_CHANGED + 2)])
+    await database.run(enqueue_many, tell, [{"number": 5}])
+    await claim(database, note, most=1)
+    until = await database.read(operators.select_now)
+    await database.run(enqueue_many, note, [{"number": 6}])
+    changed = [await database.run(operators.discard_waiting, kind="note", until=until) for _ in range(3)]
+
+    assert changed == [operators.MOST_CHANGED, 1, 0]
+    assert await database.read(states) == {"discarded": operators.MOST_CHANGED + 1, "running": 1, "waiting": 2}
 
 
 async def die(database: Database, *jobs: Job[...]) -> list[int]:

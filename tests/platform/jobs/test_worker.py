@@ -1,6 +1,7 @@
 """Jobs on a real database: enqueued with their unit, run once in effect, repeated, and handed back."""
 
 import json
+import re
 import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from service.platform.jobs import (
     operators,
     store,
 )
-from service.platform.jobs.enqueue import insert
+from service.platform.jobs.enqueue import insert, take_turn
 from service.platform.jobs.ledger import TOLERATED
 from service.platform.jobs.running import LEASE
 from service.platform.jobs.table import IDLE
@@ -822,6 +823,23 @@ async def test_jobs_that_no_feature_names_are_counted_and_told(
     ]
     assert len(said) == 1, said
     assert "note" in said[0]
+
+
+@job(every=86_400)
+def nightly(connection: Connection) -> None: ...
+
+
+async def test_who_runs_no_jobs_shows_which_schedule_has_missed_its_turns(make_settings: MakeSettings) -> None:
+    settings, metrics = make_settings(jobs_concurrency=0), Metrics()
+    with trio.fail_after(LIMIT):
+        async with open_database(settings) as database:
+            await database.run(take_turn, nightly, datetime.now(UTC) - timedelta(days=3), age=60)
+            async with open_jobs(database, (nightly,), settings, metrics):
+                while b'jobs_turn_missed_seconds{kind="nightly"} ' not in metrics.text():
+                    await trio.sleep(0.02)
+
+    [missed] = re.findall(rb'jobs_turn_missed_seconds{kind="nightly"} (\S+)', metrics.text())
+    assert float(missed) > 86_400
 
 
 async def test_arguments_that_do_not_fit_are_one_line(

@@ -70,6 +70,8 @@ if [ -z "$uv" ]; then
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
 		fail "python3 is $version: install Python 3.9 or later, or uv"
 	echo "getting uv into .uv/" >&2
+	# Of a uv that was half written, as on a full disk, pip says that it is installed. What was downloaded into .uv stays.
+	rm -rf .uv/bin .uv/lib .uv/lib64
 	python3 -m venv .uv >/dev/null 2>&1 || fail "python3 -m venv failed: install the venv module (Debian: apt install python3-venv), or uv"
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed: is a package index within reach?"
 	uv=.uv/bin/uv

@@ -5,7 +5,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import zipfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
@@ -13,6 +15,8 @@ from typing import IO
 import pytest
 
 from service.platform.testing.copies import ROOT, SIDE_BY_SIDE, git
+
+LARGE = 8 << 20  # bytes of a uv; no file that pip itself writes has half as many
 
 
 def set_up(tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
@@ -239,6 +243,49 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
 
     assert (done.returncode, done.stderr) == (1, said + "\n")
     assert not (tmp_path / ".uv").exists()
+
+
+def test_a_uv_that_was_half_written_is_got_anew(tmp_path: Path) -> None:
+    """As on a full disk: pip writes what says that uv is installed before uv itself, and then has nothing to do."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
+    kept = tmp_path / ".uv" / "cache" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with zipfile.ZipFile(tmp_path / "uv-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        about = "uv-1.0.dist-info"
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+        program = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
+        program.external_attr, program.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
+        wheel.writestr(program, f"#!/bin/sh\necho whole; exit 2\n{'#' * LARGE}")
+    (tmp_path / "bin").mkdir()
+    for name in ("dirname", "mkdir", "rm", "python3"):
+        found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
+        (tmp_path / "bin" / name).symlink_to(found or "")
+
+    def run(limit: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", "-c", f"ulimit -S -f {limit}; exec /bin/sh deploy/setup.sh"],
+            cwd=tmp_path,
+            env={
+                "PATH": f"{tmp_path}/bin",
+                "HOME": str(tmp_path),
+                "PIP_NO_INDEX": "1",
+                "PIP_FIND_LINKS": str(tmp_path),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    full, again = run(str(LARGE // 2 // 512)), run("unlimited")
+
+    assert "uv could not be installed" in full.stderr, full.stderr
+    assert (tmp_path / ".uv/bin/uv").exists()
+    assert again.stdout == "whole\n", again.stderr
+    assert kept.exists()
 
 
 def test_advice_of_uv_s_names_the_uv_that_is_here(tmp_path: Path) -> None:

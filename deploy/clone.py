@@ -36,6 +36,9 @@ OF_ANOTHER_REPOSITORY = (
 AS_TEXT: Mapping[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "surrogateescape"}
 """How programs are run: git has a file's name, or what is in it, also where that is no text."""
 
+RESOLVING = ("UV_EXCLUDE_NEWER", "UV_RESOLUTION", "UV_PRERELEASE", "UV_FORK_STRATEGY")
+"""What a user may want of what he resolves himself, and uv.lock was made without, unless it says so in `[options]`."""
+
 _unsaid: list[OSError] = []
 _interrupted: list[int] = []
 
@@ -186,9 +189,9 @@ def rewrite(path: Path, text: str) -> None:
         raise
 
 
-def follow_up(*command: str) -> None:
+def follow_up(*command: str, environment: Mapping[str, str] = os.environ) -> None:
     """Run what mends generated files after a change. What fails is told, and the change stands."""
-    done = subprocess.run(command, cwd=ROOT, check=False, **AS_TEXT)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, **AS_TEXT)
     if done.returncode:
         failed = " ".join(command)
         say(f"done, but `{failed}` failed; mend this and run it again:\n{done.stdout}{done.stderr}")
@@ -205,8 +208,23 @@ def lock() -> None:
         say("uv is not here: bring uv.lock up to date with `uv lock`")
         return
     locking = (uv, "lock", "--quiet", "--python", sys.executable)
-    if attempt(*locking, "--offline").returncode:
-        follow_up(*locking)
+    environment = _locked_before(uv)
+    if attempt(*locking, "--offline", environment=environment).returncode:
+        follow_up(*locking, environment=environment)
+
+
+def _locked_before(uv: str) -> Mapping[str, str]:
+    """Return the environment in which uv locks as it did, whatever else this user wants, as no package of last week.
+
+    uv writes that into the file, which is then out of date for all who do not want it. deploy/setup.sh has the same.
+    """
+    file = ROOT / "uv.lock"
+    if file.exists() and "\n[options]\n" in file.read_text(encoding="utf-8"):
+        return os.environ
+    environment = {name: value for name, value in os.environ.items() if name not in RESOLVING}
+    if re.match(r"uv 0\.(9|10|11)\.", attempt(uv, "--version").stdout):  # these cannot be told to leave it
+        return environment
+    return environment | {"UV_EXCLUDE_NEWER": "false"}
 
 
 def answer(question: str) -> str:

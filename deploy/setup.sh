@@ -84,6 +84,15 @@ else
 	echo "no Python >= 3.13 here: asking uv to download one" >&2
 	"$uv" python install --quiet 2>/dev/null || fail "Python >= 3.13 is missing and could not be downloaded: install it, or set UV_PYTHON to one"
 fi
+# uv.lock counts, and not what a user wants of what he resolves himself, as no package of the last week: uv takes a lock
+# file that was made without for out of date. What is in a file of his, from 0.12 on it can be told to leave.
+if ! grep -q '^\[options\]' uv.lock 2>/dev/null; then
+	unset UV_EXCLUDE_NEWER UV_RESOLUTION UV_PRERELEASE UV_FORK_STRATEGY
+	case $("$uv" --version 2>/dev/null) in
+	"uv 0.9."* | "uv 0.10."* | "uv 0.11."*) ;;
+	*) export UV_EXCLUDE_NEWER=false ;;
+	esac
+fi
 # Bytecode is compiled once here, of the service too, rather than by whoever starts first, or at each start where
 # PYTHONDONTWRITEBYTECODE is set. Inexact: what another target has installed stays, for that one may be running.
 "$uv" sync --quiet --locked --inexact --compile-bytecode "$@" || {

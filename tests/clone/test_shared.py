@@ -8,13 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from service.platform.testing.copies import ROOT, git, run_in
+from service.platform.testing.copies import ROOT, copy_repository, git, run_in
+from service.platform.testing.copies import UV as REAL_UV
 
 # A uv that refuses what it refuses on a machine that has installed from a lock file alone: uv asks for more then.
 UV = """#!/bin/sh
+case "$*" in --version) exit 0 ;; esac
 echo "$*" >>"$SAID"
 case "$*" in *--offline*) exit 1 ;; esac
 exit "$ONLINE"
+"""
+
+
+# One that makes no environment where it is to, but only looks at the lock file, as it would before.
+CHECKING_UV = """#!/bin/sh
+[ "$1" != sync ] || {{
+    mkdir -p .venv/bin && ln -sf {python} .venv/bin/python
+    exec {uv} lock --check --quiet --offline --python {python}
+}}
+exec {uv} "$@"
 """
 
 
@@ -31,6 +43,29 @@ def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path
     calls = said.read_text().splitlines()
     assert (["--offline" in call for call in calls], done.stderr) == ([True, False], "")
     assert told in done.stdout if told else done.stdout == ""
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(not Path(REAL_UV).exists(), reason="needs uv")
+@pytest.mark.parametrize("way", ["file", "environment"])
+def test_what_a_user_wants_of_what_he_resolves_himself_is_not_wanted_of_the_lock_file(tmp_path: Path, way: str) -> None:
+    """As no package of the last week: uv took what was made without for out of date, and would write it into it."""
+    copy = copy_repository(tmp_path / "clone")
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv" / "uv.toml").write_text('exclude-newer = "7 days"\n' if way == "file" else "")
+    wants = {} if way == "file" else {"UV_EXCLUDE_NEWER": "2026-01-01", "UV_RESOLUTION": "lowest-direct"}
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(CHECKING_UV.format(uv=REAL_UV, python=sys.executable))
+    uv.chmod(0o755)
+    wants |= {"XDG_CONFIG_HOME": str(tmp_path), "PATH": os.pathsep.join((str(uv.parent), os.environ["PATH"]))}
+    before = [f"{name}={value}" for name, value in wants.items()]
+    made = run_in(copy, "/usr/bin/env", *before, "sh", "deploy/setup.sh")
+    locking = "from deploy.clone import lock; lock()"
+    locked = run_in(copy, "/usr/bin/env", *before, sys.executable, "-c", locking)
+
+    assert made.returncode == 0, made.stderr
+    assert (locked.stdout, locked.stderr, git(copy, "status", "--porcelain")) == ("", "", "")
 
 
 @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -107,6 +107,7 @@ def test_of_two_at_once_one_waits(tmp_path: Path) -> None:
     """Each took the other's half made .venv for a broken one, and removed it."""
     begun, go_on = tmp_path / "begun", tmp_path / "go-on"
     waits = f'echo "at work" >&2; echo "$$" >"{begun}"; read _ <"{go_on}"; mkdir -p .venv/bin; cp python .venv/bin'
+    waits = f'[ "$1" = sync ] || exit\n{waits}'
     for name, says in (("uv", waits), ("python", "exit 0")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
         (tmp_path / name).chmod(0o755)

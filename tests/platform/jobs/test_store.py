@@ -878,6 +878,22 @@ async def test_an_operator_retries_discards_and_runs_now(database: Database) -> 
         await database.read(operators.select_one, 99)
 
 
+async def test_workers_are_told_of_what_an_operator_makes_due(database: Database) -> None:
+    """Nobody waits for the next look at the table."""
+    async with database.listen(CHANNEL) as wakeups:
+        heard = aiter(wakeups)
+        await anext(heard)  # that it listens
+        with trio.fail_after(10):
+            later = await database.run(enqueue, note.with_options(delay=60), number=1)
+            await anext(heard)
+            await database.run(operators.run_now, later)
+            await anext(heard)
+            [one] = await claim(database)
+            await database.run(store.fail, one, error="no", retries=0, pause=0)
+            await database.run(operators.retry, later)
+            await anext(heard)
+
+
 async def die(database: Database, *jobs: Job[...]) -> list[int]:
     """Let jobs be dead, one after the other; return their ids."""
     ids = []

@@ -311,3 +311,29 @@ async def test_a_connection_for_which_a_cancel_may_be_under_way_is_not_used_agai
 
     assert after.cancels_sent > 0
     assert (after.units[Outcome.CANCELLED], after.connections_idle, after.connections_in_use) == (1, 0, 0)
+
+
+async def test_no_rollback_is_sent_while_a_cancel_is_under_way(one_server: OwnServer) -> None:
+    """It might hit that. The statement is over by itself, and the server takes its time with the request."""
+    waiting = f"SELECT count(*) {OTHERS} AND wait_event = 'advisory'"
+    with trio.fail_after(25), observe(one_server.url) as observer:
+        async with (
+            open_proxy(one_server.port) as proxy,
+            open_database(PlatformSettings(database_url=proxy.url(), database_connections=1)) as database,
+        ):
+            await database.run(select_one)
+            observer.ask("SELECT pg_advisory_lock(7)")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_on_a_thread, database)
+                while not observer.ask(waiting):
+                    await trio.sleep(0.01)
+                proxy.silent = True
+                proxy.break_at(b"ROLLBACK", forward=False)
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()  # it has asked
+                    observer.ask("SELECT pg_advisory_unlock(7)")
+            after = database.statistics()
+
+    assert proxy.broken == 0
+    assert (after.units[Outcome.CANCELLED], after.lines_cut) == (1, 1)

@@ -34,6 +34,16 @@ class Tally:
     raised: list[BaseException] = field(default_factory=list)
 
 
+@dataclass
+class Usual:
+    """How long a unit takes, as the machine is just now: when a cancel should come."""
+
+    seconds: float = 0.01
+
+    def note(self, seconds: float) -> None:
+        self.seconds += (seconds - self.seconds) / 20
+
+
 async def attempt(database: Database, tally: Tally, number: int, seconds: float, *, sleeps: int, last: float) -> None:
     """Run a unit, every other on no thread behind a reading one, cancelled after some seconds; note how it ended."""
     with trio.move_on_after(seconds):
@@ -51,12 +61,19 @@ async def attempt(database: Database, tally: Tally, number: int, seconds: float,
             tally.raised.append(error)
 
 
-async def cancel_anywhere(database: Database, tally: Tally, numbers: Iterator[int], chance: random.Random) -> None:
+async def cancel_anywhere(
+    database: Database, tally: Tally, numbers: Iterator[int], chance: random.Random, usual: Usual
+) -> None:
     for number in numbers:
         # queued and connecting, in SQL and between statements, around COMMIT; a third is left alone
-        seconds = chance.choice([0.0005, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08]) * chance.uniform(0.5, 1.5)
+        share = chance.choice([0.02, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9]) * chance.uniform(0.5, 1.5)
         sleeps, last = chance.choice([0, 1, 2, 4]), chance.uniform(0, 0.006)
-        await attempt(database, tally, number, seconds if chance.random() < 0.7 else 60, sleeps=sleeps, last=last)
+        if chance.random() < 0.7:
+            await attempt(database, tally, number, usual.seconds * share, sleeps=sleeps, last=last)
+        else:
+            started = trio.current_time()
+            await attempt(database, tally, number, 60, sleeps=sleeps, last=last)
+            usual.note(trio.current_time() - started)
 
 
 def open_descriptors() -> int:
@@ -112,7 +129,7 @@ async def test_what_the_connections_of_units_and_jobs_take_is_in_what_the_proces
 async def test_a_storm_of_cancels_leaves_nothing_behind(
     make_settings: MakeSettings, database_url: str, seed: int
 ) -> None:
-    chance, tally, numbers = random.Random(seed), Tally(), iter(range(UNITS))
+    chance, tally, numbers, usual = random.Random(seed), Tally(), iter(range(UNITS)), Usual()
     before = open_descriptors(), threading.active_count()
     settings = make_settings(database_connections=CONNECTIONS, database_queue_wait=60)
     with trio.fail_after(120), observe(database_url) as observer:
@@ -120,7 +137,7 @@ async def test_a_storm_of_cancels_leaves_nothing_behind(
             await database.run(create_table)
             async with trio.open_nursery() as nursery:
                 for _ in range(TASKS):
-                    nursery.start_soon(cancel_anywhere, database, tally, numbers, chance)
+                    nursery.start_soon(cancel_anywhere, database, tally, numbers, chance, usual)
             committed = await database.read(select_numbers)
             after = database.statistics()
             idle_in_transaction = observer.idle_in_transaction()
@@ -144,23 +161,21 @@ async def test_a_storm_of_cancels_leaves_nothing_behind(
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_no_innocent_unit_is_hit_by_the_cancel_of_another(make_settings: MakeSettings, seed: int) -> None:
     """Cancels that come just as their unit ends would, unordered, hit its COMMIT or the connection's next unit."""
-    chance, victims, innocents = random.Random(seed), Tally(), Tally()
+    chance, victims, innocents, usual = random.Random(seed), Tally(), Tally(), Usual()
     settings = make_settings(database_connections=5, database_queue_wait=60)
     with trio.fail_after(120):
         async with open_database(settings) as database:
             await database.run(create_table)
-            usual = 0.01  # how long a unit takes, as the machine is just now: when a cancel should come
 
             async def innocent(start: int) -> None:
-                nonlocal usual
                 for number in range(start, start + UNITS // 5):
                     started = trio.current_time()
                     await attempt(database, innocents, number, 60, sleeps=chance.randrange(2), last=0)
-                    usual += (trio.current_time() - started - usual) / 20
+                    usual.note(trio.current_time() - started)
 
             async def victim(start: int) -> None:
                 for number in range(start, start + 1_000_000):
-                    await attempt(database, victims, number, usual * chance.uniform(0.2, 1.2), sleeps=0, last=0)
+                    await attempt(database, victims, number, usual.seconds * chance.uniform(0.2, 1.2), sleeps=0, last=0)
 
             async with trio.open_nursery() as nursery:
                 for task in range(5):

@@ -999,6 +999,20 @@ async def test_those_that_wait_are_discarded_in_portions_but_what_is_enqueued_me
 
     assert changed == [operators.MOST_CHANGED, 1, 0]
     assert await database.read(states) == {"discarded": operators.MOST_CHANGED + 1, "running": 1, "waiting": 2}
+async def test_workers_are_told_of_what_an_operator_makes_due(database: Database) -> None:
+    """Nobody waits for the next look at the table."""
+    async with database.listen(CHANNEL) as wakeups:
+        heard = aiter(wakeups)
+        await anext(heard)  # that it listens
+        with trio.fail_after(10):
+            later = await database.run(enqueue, note.with_options(delay=60), number=1)
+            await anext(heard)
+            await database.run(operators.run_now, later)
+            await anext(heard)
+            [one] = await claim(database)
+            await database.run(store.fail, one, error="no", retries=0, pause=0)
+            await database.run(operators.retry, later)
+            await anext(heard)
 
 
 async def die(database: Database, *jobs: Job[...]) -> list[int]:

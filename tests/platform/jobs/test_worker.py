@@ -123,6 +123,30 @@ async def test_a_stop_hands_back_what_runs(make_settings: MakeSettings) -> None:
         assert await database.read(kinds.states) == {"waiting": 2}
 
 
+async def test_what_comes_once_claiming_has_stopped_is_left_to_others(make_settings: MakeSettings) -> None:
+    """As when a drain begins, which leaves what runs in peace for some time yet."""
+    begun_by: list[str] = []
+
+    def noting(worker: str) -> Job[[]]:
+        @job(name="noting")
+        async def note_worker(_: JobContext) -> None:
+            begun_by.append(worker)
+
+        return note_worker
+
+    async with (
+        world(make_settings, noting("draining")) as (database, jobs),
+        open_jobs(database, (one := noting("other"),), make_settings(), Metrics()),
+    ):
+        jobs.stop_claiming()
+        while database.in_flight():  # what has been asked for may come yet
+            await trio.sleep(0.01)
+        await database.run(enqueue_many, one, [{} for _ in range(MANY)])
+        await until(database, kinds.states, {"done": MANY})
+
+    assert set(begun_by) == {"other"}
+
+
 def slow_commits(connection: Connection) -> None:
     connection.execute(
         text("""

@@ -291,6 +291,21 @@ async def test_what_has_not_begun_is_discarded_after_what_had(autojump_clock: Mo
         assert pipe.got == b"a" * (CAPACITY + 10) + b"close"
 
 
+async def test_what_follows_what_was_discarded_is_written_by_the_same_task(autojump_clock: MockClock) -> None:
+    """It still waits for the socket, and two of them cannot."""
+    async with open_pipe() as pipe:
+        fill(pipe)
+        pipe.outbox.send_nowait(b"a")
+        await trio.testing.wait_all_tasks_blocked()
+        pipe.outbox.discard()
+        pipe.read()
+        pipe.outbox.push(b"b" * 2 * CAPACITY)
+        await trio.testing.wait_all_tasks_blocked()
+        await pipe.read_all()
+
+        assert pipe.got[CAPACITY:] == b"b" * 2 * CAPACITY
+
+
 async def test_what_is_over_has_nothing_left_to_discard(autojump_clock: MockClock) -> None:
     """A member that overflows and is gone in the same moment is closed by its handler before it hears of that."""
     async with open_pipe() as pipe:

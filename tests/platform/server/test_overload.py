@@ -54,13 +54,13 @@ def create_routes(database: Database) -> Blueprint:
 @dataclass(frozen=True)
 class Promise:
     goodput: float  # at least, of the capacity
-    refusal: float  # seconds until the 503s
+    refusal: float  # until the 503s, at most, of what a served client waits at the capacity
     percentile: int  # of them
     given_up: float  # share of the clients, and so of the queries that were nobody's
 
 
 # Beside other work: half of them are told before a query would have ended. Alone: what is promised.
-BUSY, QUIET = Promise(0.7, QUERY, 50, 0.2), Promise(0.98, 0.025, 99, 0)
+BUSY, QUIET = Promise(0.7, 1, 50, 0.2), Promise(0.98, 0.25, 99, 0)
 
 
 @pytest.mark.parametrize("most", [CONNECTIONS * 4, 1_000], ids=["gate", "estimate"])  # which of the two refuses
@@ -79,7 +79,8 @@ async def test_under_three_times_its_capacity_the_service_does_what_it_can(
             async with running(whole, settings) as server:
                 capacity = await _capacity(server)
                 before = _begun(observer)
-                await _offer(server, 3 * capacity, outcome, patience=PATIENCE * CONNECTIONS / capacity)
+                usual = CONNECTIONS / capacity  # QUERY, and more where other work is done beside
+                await _offer(server, 3 * capacity, outcome, patience=PATIENCE * usual)
         begun = _begun(observer) - before
 
     late = statistics.quantiles(outcome.refused, n=100)[promise.percentile - 1]
@@ -93,7 +94,7 @@ async def test_under_three_times_its_capacity_the_service_does_what_it_can(
     assert outcome.other == []
     assert outcome.served <= begun <= outcome.served + outcome.given_up  # every other query was somebody's answer
     assert goodput >= promise.goodput
-    assert late < promise.refusal
+    assert late < promise.refusal * usual
 
 
 async def _capacity(server: Server) -> float:

@@ -999,6 +999,8 @@ async def test_those_that_wait_are_discarded_in_portions_but_what_is_enqueued_me
 
     assert changed == [operators.MOST_CHANGED, 1, 0]
     assert await database.read(states) == {"discarded": operators.MOST_CHANGED + 1, "running": 1, "waiting": 2}
+
+
 async def test_workers_are_told_of_what_an_operator_makes_due(database: Database) -> None:
     """Nobody waits for the next look at the table."""
     async with database.listen(CHANNEL) as wakeups:

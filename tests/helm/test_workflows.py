@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service.platform.name import NAME
+from service.platform.server import TRIED
 from tests.helm.charts import BIN, CHART, ROOT, VERSIONS
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -36,6 +37,18 @@ def test_workflows_are_clean(command: tuple[str, ...]) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_pinned_is_kept_up_to_date() -> None:
+    """Of packages that are reached into each comes alone."""
+    file = ROOT / ".github" / "dependabot.yml"
+    command = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.dependabot", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    updates = {update["package-ecosystem"]: update for update in yaml.safe_load(file.read_text())["updates"]}
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"uv", "github-actions", "docker-compose"} <= updates.keys()
+    assert set(updates["uv"]["groups"]["python"]["exclude-patterns"]) == set(TRIED)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -880,9 +880,31 @@ async def test_a_schedule_that_nobody_works_for_has_missed_its_turns(database: D
     assert {key for one in missed for key in one} == {"minutely"}
 
 
+async def test_none_is_missed_while_an_earlier_turn_is_made_up_for(database: Database) -> None:
+    """As one that was dead, and that an operator retries: the next one waits for it, whoever works."""
+    now, turns = await database.read(operators.select_now), Turns([minutely])
+    await database.run(take_turn, minutely, now - timedelta(seconds=7_260), age=KEPT)
+    await database.run(take_turn, minutely, now - timedelta(seconds=3_660), age=KEPT)
+    [earlier] = await claim(database, minutely)
+    await database.run(store.fail, earlier, error="RuntimeError: away", retries=0, pause=0)
+    await database.run(take_turn, minutely, now - timedelta(seconds=1_860), age=KEPT)
+    [newest] = await claim(database, minutely)
+    await database.run(store.finish, newest)
+    await database.run(operators.retry, earlier.id)
+    missed = [await database.read(turns.missed)]
+    [earlier] = await claim(database, minutely)
+    missed += [await database.read(turns.missed)]
+    is_taken = await database.run(take_turn, minutely, now, age=KEPT)
+    await database.run(store.finish, earlier)
+    missed += [await database.read(turns.missed)]
+
+    assert not is_taken
+    assert [60 * (one["minutely"] // 60) for one in missed] == [0, 0, 1_800]
+
+
 _TURN_AHEAD = text("""
-    INSERT INTO job (kind, arguments, state, turn, finished_at)
-    VALUES ('minutely', '{}', 'done', now() + interval '2 days', now())""")
+    INSERT INTO job (kind, arguments, turn, run_at)
+    SELECT 'minutely', '{}', ahead, ahead FROM (SELECT now() + interval '2 days' AS ahead)""")
 
 
 @job(every=1)

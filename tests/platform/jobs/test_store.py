@@ -24,7 +24,7 @@ from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.held import Held
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import Count, JobStatistics, counts
+from service.platform.jobs.statistics import JobStatistics, counts, rescued_again
 from service.platform.jobs.store import FINISHED, Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.jobs.turns import Turns
@@ -586,27 +586,29 @@ async def test_the_log_names_each_job_whose_worker_was_gone_and_says_when_it_is_
 
 
 async def test_the_rows_tell_which_jobs_have_lost_two_workers_in_a_row(database: Database) -> None:
-    """Also while one waits, and while one runs; what has failed by itself in between has not."""
+    """Also while one waits for its moment, and while one runs; what has failed by itself in between has not."""
     await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
     await lose_workers(database)
     for one in await claim(database, most=1):
         await database.run(store.fail, one, error="RuntimeError: by itself", retries=3, pause=0)
     await lose_workers(database)
-    waits = rescued_again(await database.read(counts))
+    waits = await database.read(rescued_again)
+    await database.run(lambda connection: connection.execute(_ALL_LONG_DUE))
+    wait_on = await database.read(rescued_again)
     await database.run(lambda connection: connection.execute(_ALL_DUE))
     await claim(database)
-    run = rescued_again(await database.read(counts))
+    run = await database.read(rescued_again)
     await database.run(lambda connection: connection.execute(_ALL_LOST))
-    [died, *_] = await database.run(store.rescue, {"note": 0}, lease=LEASE)
-    dead = rescued_again(await database.read(counts))
+    [died, *_] = await database.run(store.rescue, {"note": 0}, lease=0.05)
+    dead = await database.read(rescued_again)
     await database.run(operators.retry, died.id)
 
-    assert waits == {"waiting": 2}
-    assert run == {"running": 2}
-    assert dead == {"dead": 3}
-    assert rescued_again(await database.read(counts)) == {"dead": 2}  # what an operator retries begins anew
+    assert waits == run == {"note": 2}
+    assert wait_on == dead == {}
+    assert await database.read(rescued_again) == {}  # what an operator retries begins anew
 
 
+_ALL_LONG_DUE = text("UPDATE job SET run_at = now() - interval '2 min'")
 _ALL_DUE = text("UPDATE job SET run_at = now()")
 _ALL_LOST = text("UPDATE job SET leased_until = now() - interval '1 s'")
 
@@ -616,10 +618,6 @@ async def lose_workers(database: Database) -> None:
     await claim(database, lease=0.05)
     await trio.sleep(0.1)
     await database.run(store.rescue, {}, lease=0.05)
-
-
-def rescued_again(found: list[Count]) -> dict[str, int]:
-    return {one.state: one.rescued_again for one in found if one.rescued_again}
 
 
 async def test_jobs_whose_workers_are_gone_again_are_begun_apart(database: Database) -> None:

@@ -633,6 +633,19 @@ async def test_jobs_whose_workers_are_gone_again_are_begun_apart(database: Datab
     assert await database.read(lambda connection: connection.execute(_FARTHEST).scalar_one()) <= store.APART
 
 
+async def test_what_an_operator_retries_has_lost_none_in_a_row(database: Database) -> None:
+    id_ = await database.run(enqueue, note, number=1)
+    for _ in range(2):
+        await lose_workers(database)
+    await database.run(operators.discard, id_)
+    again = await database.run(operators.retry, id_)
+    await lose_workers(database)
+    row = await database.read(operators.select_one, id_)
+
+    assert (row["state"], row["failures"], row["run_at"]) == ("waiting", 1, again["run_at"])  # begun at once
+    assert row["error"] == f"worker me {store.GONE}"
+
+
 def due_at(connection: Connection) -> list[datetime]:
     return list(connection.execute(text("SELECT run_at FROM job WHERE state = 'waiting'")).scalars())
 
@@ -1019,6 +1032,20 @@ async def test_those_that_wait_are_discarded_in_portions_but_what_is_enqueued_me
 
     assert changed == [operators.MOST_CHANGED, 1, 0]
     assert await database.read(states) == {"discarded": operators.MOST_CHANGED + 1, "running": 1, "waiting": 2}
+
+
+async def test_one_that_somebody_enqueues_anew_is_left_by_who_discards_what_waits(
+    database: Database, writable_database_url: str
+) -> None:
+    await database.run(enqueue, note.with_options(key="k"), number=1)
+    await database.run(enqueue, note, number=2)
+    until = await database.read(operators.select_now)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("UPDATE job SET arguments = '{\"number\": 3}' WHERE key = 'k'")
+        changed = await database.run(operators.discard_waiting, kind="note", until=until)
+
+    assert changed == 1
+    assert numbers(await claim(database)) == [3]
 
 
 async def die(database: Database, *jobs: Job[...]) -> list[int]:

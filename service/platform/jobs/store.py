@@ -8,7 +8,8 @@ Theory of operation. A row is waiting, running, or finished (done, dead, discard
     running -> done         `finish`: only for the claim that it names
     running -> waiting      `fail`, one failure more; `hand_back` and a lost lease's `rescue`
     running -> dead         `fail` or `rescue`, when no retry is left
-    waiting -> discarded    an operator; dead -> waiting too
+    waiting -> discarded    an operator; dead -> waiting and discarded, discarded -> waiting, and running -> discarded
+                            where the lease is over, whoever is left to rescue it
 
 What cannot happen, and why.
 - Two workers that finish the same claim, or one whose claim was taken from it: each change names id, claim and worker,

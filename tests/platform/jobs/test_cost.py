@@ -12,7 +12,7 @@ import trio
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from service.platform.database import open_database
-from service.platform.jobs import open_jobs, store
+from service.platform.jobs import open_jobs, statistics, store, turns
 from service.platform.jobs.enqueue import _NEWEST_TURN
 from service.platform.jobs.upkeep import _SWEEP
 from service.platform.telemetry import Metrics
@@ -35,12 +35,13 @@ STATEMENTS = {
     "claim": store._claim(64), "look": store._OUTLOOK, "lost": store._LOST, "sweep": _SWEEP,
     "extend": store._EXTEND, "held": store._STILL_HELD, "finish": store._FINISH, "finish many": store._FINISH_MANY,
     "fail": store._END, "failed": store._ENDED, "turn": _NEWEST_TURN, "still due": store._STILL_DUE,
-    "unknown": store._UNKNOWN,
+    "unknown": store._UNKNOWN, "rescued again": statistics._RESCUED_AGAIN, "missed": turns._NEWEST_DUE,
 }  # fmt: skip
 VALUES = {
     "kinds": ["note", "tell"], "rooms": [40, 40], "most": 10, "worker": "me", "lease": 3.0, "age": 3600.0,
     "ids": [1, 2], "claims": [1, 1], "workers": ["me", "me"], "id": 1, "claim": 1, "error": "no", "retries": 3,
     "pause": 1.0, "kind": "note", "spent": 1, "failures": 0, "until": math.inf, "turn": datetime.now(UTC),
+    "lately": statistics.LATELY, "apart": store.APART,
 }  # fmt: skip
 
 

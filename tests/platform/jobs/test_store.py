@@ -24,7 +24,7 @@ from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
 from service.platform.jobs.held import Held
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import Count, JobStatistics, counts
+from service.platform.jobs.statistics import JobStatistics, counts, rescued_again
 from service.platform.jobs.store import FINISHED, Claimed, ClaimLost
 from service.platform.jobs.table import CHANNEL, LATER
 from service.platform.jobs.turns import Turns
@@ -586,27 +586,29 @@ async def test_the_log_names_each_job_whose_worker_was_gone_and_says_when_it_is_
 
 
 async def test_the_rows_tell_which_jobs_have_lost_two_workers_in_a_row(database: Database) -> None:
-    """Also while one waits, and while one runs; what has failed by itself in between has not."""
+    """Also while one waits for its moment, and while one runs; what has failed by itself in between has not."""
     await database.run(enqueue_many, note, [{"number": number} for number in range(3)])
     await lose_workers(database)
     for one in await claim(database, most=1):
         await database.run(store.fail, one, error="RuntimeError: by itself", retries=3, pause=0)
     await lose_workers(database)
-    waits = rescued_again(await database.read(counts))
+    waits = await database.read(rescued_again)
+    await database.run(lambda connection: connection.execute(_ALL_LONG_DUE))
+    wait_on = await database.read(rescued_again)
     await database.run(lambda connection: connection.execute(_ALL_DUE))
     await claim(database)
-    run = rescued_again(await database.read(counts))
+    run = await database.read(rescued_again)
     await database.run(lambda connection: connection.execute(_ALL_LOST))
-    [died, *_] = await database.run(store.rescue, {"note": 0}, lease=LEASE)
-    dead = rescued_again(await database.read(counts))
+    [died, *_] = await database.run(store.rescue, {"note": 0}, lease=0.05)
+    dead = await database.read(rescued_again)
     await database.run(operators.retry, died.id)
 
-    assert waits == {"waiting": 2}
-    assert run == {"running": 2}
-    assert dead == {"dead": 3}
-    assert rescued_again(await database.read(counts)) == {"dead": 2}  # what an operator retries begins anew
+    assert waits == run == {"note": 2}
+    assert wait_on == dead == {}
+    assert await database.read(rescued_again) == {}  # what an operator retries begins anew
 
 
+_ALL_LONG_DUE = text("UPDATE job SET run_at = now() - interval '2 min'")
 _ALL_DUE = text("UPDATE job SET run_at = now()")
 _ALL_LOST = text("UPDATE job SET leased_until = now() - interval '1 s'")
 
@@ -616,10 +618,6 @@ async def lose_workers(database: Database) -> None:
     await claim(database, lease=0.05)
     await trio.sleep(0.1)
     await database.run(store.rescue, {}, lease=0.05)
-
-
-def rescued_again(found: list[Count]) -> dict[str, int]:
-    return {one.state: one.rescued_again for one in found if one.rescued_again}
 
 
 async def test_jobs_whose_workers_are_gone_again_are_begun_apart(database: Database) -> None:
@@ -633,6 +631,19 @@ async def test_jobs_whose_workers_are_gone_again_are_begun_apart(database: Datab
     assert len(set(at_once)) == 1  # that of their transaction
     assert len(set(apart)) == 10
     assert await database.read(lambda connection: connection.execute(_FARTHEST).scalar_one()) <= store.APART
+
+
+async def test_what_an_operator_retries_has_lost_none_in_a_row(database: Database) -> None:
+    id_ = await database.run(enqueue, note, number=1)
+    for _ in range(2):
+        await lose_workers(database)
+    await database.run(operators.discard, id_)
+    again = await database.run(operators.retry, id_)
+    await lose_workers(database)
+    row = await database.read(operators.select_one, id_)
+
+    assert (row["state"], row["failures"], row["run_at"]) == ("waiting", 1, again["run_at"])  # begun at once
+    assert row["error"] == f"worker me {store.GONE}"
 
 
 def due_at(connection: Connection) -> list[datetime]:
@@ -880,9 +891,31 @@ async def test_a_schedule_that_nobody_works_for_has_missed_its_turns(database: D
     assert {key for one in missed for key in one} == {"minutely"}
 
 
+async def test_none_is_missed_while_an_earlier_turn_is_made_up_for(database: Database) -> None:
+    """As one that was dead, and that an operator retries: the next one waits for it, whoever works."""
+    now, turns = await database.read(operators.select_now), Turns([minutely])
+    await database.run(take_turn, minutely, now - timedelta(seconds=7_260), age=KEPT)
+    await database.run(take_turn, minutely, now - timedelta(seconds=3_660), age=KEPT)
+    [earlier] = await claim(database, minutely)
+    await database.run(store.fail, earlier, error="RuntimeError: away", retries=0, pause=0)
+    await database.run(take_turn, minutely, now - timedelta(seconds=1_860), age=KEPT)
+    [newest] = await claim(database, minutely)
+    await database.run(store.finish, newest)
+    await database.run(operators.retry, earlier.id)
+    missed = [await database.read(turns.missed)]
+    [earlier] = await claim(database, minutely)
+    missed += [await database.read(turns.missed)]
+    is_taken = await database.run(take_turn, minutely, now, age=KEPT)
+    await database.run(store.finish, earlier)
+    missed += [await database.read(turns.missed)]
+
+    assert not is_taken
+    assert [60 * (one["minutely"] // 60) for one in missed] == [0, 0, 1_800]
+
+
 _TURN_AHEAD = text("""
-    INSERT INTO job (kind, arguments, state, turn, finished_at)
-    VALUES ('minutely', '{}', 'done', now() + interval '2 days', now())""")
+    INSERT INTO job (kind, arguments, turn, run_at)
+    SELECT 'minutely', '{}', ahead, ahead FROM (SELECT now() + interval '2 days' AS ahead)""")
 
 
 @job(every=1)
@@ -1015,6 +1048,18 @@ async def test_workers_are_told_of_what_an_operator_makes_due(database: Database
             await database.run(store.fail, one, error="no", retries=0, pause=0)
             await database.run(operators.retry, later)
             await anext(heard)
+async def test_one_that_somebody_enqueues_anew_is_left_by_who_discards_what_waits(
+    database: Database, writable_database_url: str
+) -> None:
+    await database.run(enqueue, note.with_options(key="k"), number=1)
+    await database.run(enqueue, note, number=2)
+    until = await database.read(operators.select_now)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as unit:
+        unit.execute("UPDATE job SET arguments = '{\"number\": 3}' WHERE key = 'k'")
+        changed = await database.run(operators.discard_waiting, kind="note", until=until)
+
+    assert changed == 1
+    assert numbers(await claim(database)) == [3]
 
 
 async def die(database: Database, *jobs: Job[...]) -> list[int]:

@@ -23,6 +23,7 @@ from service.platform.telemetry.unheld import Unheld
 type Style = Literal["json", "console"]
 
 MOST_TEXT = 40_000  # characters of an error with its traceback: some 500 lines
+MOST_GROUPS = 100  # inside of each other: one for each nursery, and a service's own begin some ten deep
 LEVELS = ("debug", "info", "warning", "error")
 
 # The libraries' loggers that say nothing an operator needs below these levels, unless he asks for debug.
@@ -132,7 +133,8 @@ def _exception_in_full(_logger: WrappedLogger, _method: str, event: EventDict) -
         error = error[1]
     if isinstance(error, BaseException):
         event["task"] = ", ".join(dict.fromkeys(_tasks(error)))
-        lines = "".join(traceback.format_exception(error)).splitlines()
+        told = traceback.TracebackException.from_exception(error, compact=True, max_group_depth=MOST_GROUPS)
+        lines = "".join(told.format()).splitlines()
         event["exception"] = "\n".join(_first_and_last([cut(line, MAX_DETAIL) for line in lines]))
     return event
 

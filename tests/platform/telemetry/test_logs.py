@@ -97,6 +97,24 @@ async def test_an_error_is_shown_with_its_whole_group_and_the_tasks_it_came_from
     assert set(line["task"].split(", ")) == {f"{__name__}.{name}.{task}" for task in ("first", "second")}
 
 
+async def test_an_error_is_shown_from_however_many_nurseries_inside_of_each_other(lines: Lines) -> None:
+    """A crash at ready came out of 11, and the traceback's last words were "... (max_group_depth is 10)"."""
+
+    async def nest(more: int) -> None:
+        async with trio.open_nursery():
+            if more:
+                await nest(more - 1)
+            raise ValueError("the cause")
+
+    try:
+        await nest(40)
+    except* ValueError:
+        log.exception("failed")
+
+    [line] = lines()
+    assert "ValueError: the cause" in line["exception"]
+
+
 async def test_an_error_that_quotes_what_a_caller_sent_is_cut_line_by_line(lines: Lines) -> None:
     try:
         raise ValueError("one" * 100_000)  # noqa: TRY301  here, for its traceback

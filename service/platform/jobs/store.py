@@ -106,7 +106,7 @@ class Outlook:
 def brief[**P, T](
     function: Callable[Concatenate[Connection, P], T],
 ) -> Callable[Concatenate[Connection, P], T]:
-    """Return a unit that the server ends soon, within a lease, when its process is frozen or cut off meanwhile."""
+    """Return a unit that the server ends soon, within a lease, when its process is gone or a lock is another's."""
 
     @wraps(function)
     def unit(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -118,7 +118,9 @@ def brief[**P, T](
 
 BRIEF = 2_000  # milliseconds between two statements of what holds the lock of a job's row
 _END_SOON = f"set_config('idle_in_transaction_session_timeout', '{BRIEF}', true)"
-_BRIEFLY = text(f"SELECT {_END_SOON}")
+# Below a lease, so that the error names the lock, and above the time in which a lease could still be extended.
+LOCK_WAIT = 2_500  # milliseconds
+_BRIEFLY = text(f"SELECT {_END_SOON}, set_config('lock_timeout', '{LOCK_WAIT}', true)")
 
 
 def claim(connection: Connection, kinds: Sequence[Job[...]], *, most: int, worker: str, lease: float) -> list[Claimed]:

@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from service.platform.database import Database, open_database
 from service.platform.database.migrate import migrate
-from service.platform.errors import Busy, Conflict, DatabaseAway, NotFound, OutcomeUnknown
+from service.platform.errors import Busy, Conflict, DatabaseAway, DatabaseUnable, NotFound, OutcomeUnknown
 from service.platform.jobs import Job, Priority, enqueue, enqueue_many, job, operators, store
 from service.platform.jobs.claims import Claims
 from service.platform.jobs.enqueue import take_turn
@@ -476,6 +476,20 @@ async def test_a_server_that_does_not_answer_within_a_lease_is_away(database: Da
 
     with pytest.raises(DatabaseAway, match="did not answer within 3 s"):
         await ledger.ask(sleep, 60.0)
+
+
+async def test_a_table_of_jobs_that_another_session_has_locked_is_told_as_that(
+    database: Database, writable_database_url: str
+) -> None:
+    """As by VACUUM FULL. That PostgreSQL did not answer would lead to the network, while requests are answered."""
+    ledger = Ledger(database, JobStatistics(["note"]), written=lambda: None, due=lambda _: None)
+    await database.run(enqueue, note, number=1)
+    claimed = await claim(database)
+    with psycopg.connect(writable_database_url.replace("+psycopg", "")) as holder:
+        holder.execute("LOCK TABLE job")
+
+        with trio.fail_after(30), pytest.raises(DatabaseUnable, match="another session holds a lock"):
+            await ledger.ask(store.extend, claimed, lease=LEASE)
 
 
 async def test_a_lease_that_is_extended_is_not_rescued(database: Database) -> None:

@@ -1062,6 +1062,8 @@ async def test_workers_are_told_of_what_an_operator_makes_due(database: Database
             await database.run(store.fail, one, error="no", retries=0, pause=0)
             await database.run(operators.retry, later)
             await anext(heard)
+
+
 async def test_one_that_somebody_enqueues_anew_is_left_by_who_discards_what_waits(
     database: Database, writable_database_url: str
 ) -> None:

@@ -23,6 +23,10 @@ from tests.chat.system.balancer import balanced
 REFUSED_NAME = "Ada \U0001fae9"  # a character of Unicode 16, which Chromium knows and Python 3.13 does not
 
 
+# A page that waits for whatever is held: on a busy machine a click may take as long as it has patience.
+PATIENT = "AbortSignal.timeout = () => new AbortController().signal;"
+
+
 def status(page: Page) -> str:
     return page.inner_text("#status-text")
 
@@ -126,7 +130,7 @@ def test_a_replica_that_stood_still_keeps_no_page_from_the_next(service: Service
 def test_the_cause_of_an_earlier_failure_is_not_said_of_a_line_that_was_cut(
     service: Service, open_page: OpenPage
 ) -> None:
-    page = open_page(f"{service.url}/#cause", REFUSED_NAME, state="offline", forgiven=NETWORK)
+    page = open_page(f"{service.url}/#cause", REFUSED_NAME, state="offline", forgiven=NETWORK, script=PATIENT)
     held: list[Route] = []
 
     def hold(route: Route) -> None:

@@ -59,7 +59,7 @@ class Question:
 def create_routes() -> Blueprint:
     routes = Blueprint("reasons", __name__)
 
-    @routes.get("/raise/<what>")
+    @routes.route("/raise/<what>", methods=["GET", "POST"])
     @anyone
     @unlimited("a test's")
     async def raise_(what: str) -> str:

@@ -15,9 +15,9 @@ from service.platform.database.address import asked_for_forms, encoding_problem,
 from service.platform.database.names import look_up
 from service.platform.database.redaction import flat
 
+CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 # Of that for names of several hosts: a name server that says nothing of one leaves time for the others.
 LOOK_UP_SHARE = 0.5
-CONNECT_LIMIT = 2.0  # seconds for all addresses together, unless the caller has less
 # For an answer; longer than a wait for a lock, whose end says more. Whoever sends a statement sets it around, or less.
 ANSWER_LIMIT = 10.0
 STANDBY = "the database is a standby, takes no writes"

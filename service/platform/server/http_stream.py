@@ -1,6 +1,5 @@
 """One HTTP request between the protocol and the app."""
 
-from http import HTTPStatus
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -11,14 +10,12 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import AppWrapper, ASGISendEvent, ConnectionState, HTTPResponseBodyEvent, HTTPResponseStartEvent
 
 from service.platform.server.exchange import ConnectionTasks, Exchange
-from service.platform.server.responses import encode_head
+from service.platform.server.responses import BODILESS, encode_head
 
 if TYPE_CHECKING:
     from service.platform.server.connection import ServerConnection  # it makes the protocol that makes us
 
 EXTENSION = "service.exchange"
-# Of the first there is no length, and that of the second is the one of what its client has.
-BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class HttpStream(HTTPStream):

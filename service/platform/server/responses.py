@@ -18,6 +18,8 @@ ALWAYS = (
 
 # These say how long the body is, or what becomes of the connection: h11 knows what follows from them.
 _FRAMING = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+# Of the first there is no length, and that of the second is the one of what its client has (RFC 9110, 8.6).
+BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 # What the name of a field is made of (RFC 9110, 5.6.2), in lower case.
 _OF_NAMES = b"!#$%&'*+-.^_`|~" + string.digits.encode() + string.ascii_lowercase.encode()
 
@@ -29,7 +31,7 @@ def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
     make another of it.
     """
     lengths = [value for name, value in headers if name == b"content-length"]
-    if status < 200 or status in {204, 304} or lengths != [b"%d" % len(body)]:
+    if status < 200 or status in BODILESS or lengths != [b"%d" % len(body)]:
         return None
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:

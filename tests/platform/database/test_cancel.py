@@ -3,7 +3,8 @@
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from service.platform.settings import PlatformSettings
 from service.platform.testing.fixtures import MakeSettings
 from service.platform.testing.own_server import OwnServer
 from tests.platform.database.observer import OTHERS, Observer, observe
-from tests.platform.database.proxy import open_proxy
+from tests.platform.database.proxy import Proxy, open_proxy
 from tests.platform.database.units import (
     WAYS,
     Store,
@@ -284,26 +285,41 @@ async def wait_by_a_statement(database: Database) -> None:
     await database.execute(Statement("wait_for_lock", "SELECT pg_advisory_xact_lock(7)"))
 
 
+@asynccontextmanager
+async def open_line(server: OwnServer) -> AsyncIterator[tuple[Proxy, Database]]:
+    """Yield a database of one connection, which is open, behind a proxy."""
+    async with (
+        open_proxy(server.port) as proxy,
+        open_database(PlatformSettings(database_url=proxy.url(), database_connections=1)) as database,
+    ):
+        await database.run(select_one)
+        yield proxy, database
+
+
+@asynccontextmanager
+async def waiting_for_its_lock(
+    wait: Callable[[Database], Awaitable[None]], database: Database, observer: Observer
+) -> AsyncIterator[trio.CancelScope]:
+    """Yield the scope of a unit that waits for a lock of the observer's; go on when it has ended."""
+    observer.ask("SELECT pg_advisory_lock(7)")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, database)
+        while not observer.ask(f"SELECT count(*) {OTHERS} AND wait_event = 'advisory'"):
+            await trio.sleep(0.01)
+        yield nursery.cancel_scope
+
+
 @pytest.mark.parametrize("wait", [wait_on_a_thread, wait_by_a_statement])
 async def test_a_connection_for_which_a_cancel_may_be_under_way_is_not_used_again(
     own_server: OwnServer, wait: Callable[[Database], Awaitable[None]]
 ) -> None:
     """Nobody knows whether a request that failed comes yet: it would end the next unit's statement."""
-    waiting = f"SELECT count(*) {OTHERS} AND wait_event = 'advisory'"
     with trio.fail_after(25), observe(own_server.url) as observer:
-        async with (
-            open_proxy(own_server.port) as proxy,
-            open_database(PlatformSettings(database_url=proxy.url(), database_connections=1)) as database,
-        ):
-            await database.run(select_one)
-            observer.ask("SELECT pg_advisory_lock(7)")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait, database)
-                while not observer.ask(waiting):
-                    await trio.sleep(0.01)
+        async with open_line(own_server) as (proxy, database):
+            async with waiting_for_its_lock(wait, database, observer) as scope:
                 proxy.refuse()
                 await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
+                scope.cancel()
                 with trio.CancelScope(shield=True):
                     await trio.sleep(0.1)  # it has asked in vain
                     observer.ask("SELECT pg_advisory_unlock(7)")
@@ -315,21 +331,12 @@ async def test_a_connection_for_which_a_cancel_may_be_under_way_is_not_used_agai
 
 async def test_no_rollback_is_sent_while_a_cancel_is_under_way(one_server: OwnServer) -> None:
     """It might hit that. The statement is over by itself, and the server takes its time with the request."""
-    waiting = f"SELECT count(*) {OTHERS} AND wait_event = 'advisory'"
     with trio.fail_after(25), observe(one_server.url) as observer:
-        async with (
-            open_proxy(one_server.port) as proxy,
-            open_database(PlatformSettings(database_url=proxy.url(), database_connections=1)) as database,
-        ):
-            await database.run(select_one)
-            observer.ask("SELECT pg_advisory_lock(7)")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait_on_a_thread, database)
-                while not observer.ask(waiting):
-                    await trio.sleep(0.01)
+        async with open_line(one_server) as (proxy, database):
+            async with waiting_for_its_lock(wait_on_a_thread, database, observer) as scope:
                 proxy.silent = True
                 proxy.break_at(b"ROLLBACK", forward=False)
-                nursery.cancel_scope.cancel()
+                scope.cancel()
                 with trio.CancelScope(shield=True):
                     await trio.testing.wait_all_tasks_blocked()  # it has asked
                     observer.ask("SELECT pg_advisory_unlock(7)")

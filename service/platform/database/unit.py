@@ -31,7 +31,8 @@ What cannot happen, and why.
 - A loop that ends without having heard of the thread: where Trio's own task for that has crashed, as for want of
   memory, `_end` never runs, so `stop` looks at `_delivered` as well.
 - A request that hangs keeping the thread: the thread waits for `_cancelling` in `__exit__`. When GRACE is over, the
-  scope round the request is cancelled, its `finally` resets `_cancelling`, and the cut connection does the rest.
+  scope round the request is cancelled, which cuts the connection and only then resets `_cancelling`: a ROLLBACK of the
+  thread's finds no line on which the request might hit it.
 - `_end` and an abort both waking the task: an abort sets `_waiting` to None, and both run in the loop.
 """
 
@@ -174,11 +175,14 @@ class Unit:
         with trio.move_on_after(GRACE):
             await repeat_until(self._ended, self._cancel_once)
             return
-        self._pooled.cut()
-        self.was_cut = True
+        self._cut()
         while not self._delivered:
             with trio.move_on_after(LONGEST_PAUSE):
                 await self._ended.wait()
+
+    def _cut(self) -> None:
+        self._pooled.cut()
+        self.was_cut = True
 
     async def _cancel_once(self) -> None:
         with self._changed:
@@ -190,6 +194,9 @@ class Unit:
             self.cancels_sent += 1
             if not await request_cancel(pgconn):
                 self.tainted = True
+        except trio.Cancelled:  # GRACE is over, and the thread does not go on to a ROLLBACK that the request might hit
+            self._cut()
+            raise
         finally:
             with self._changed:
                 self._cancelling = False

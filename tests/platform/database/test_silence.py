@@ -12,6 +12,7 @@ from service.platform.database import Database, Statement, open_database
 from service.platform.errors import OutcomeUnknown
 from service.platform.settings import PlatformSettings
 from service.platform.testing.own_server import OwnServer
+from tests.platform.database.observer import observe
 from tests.platform.database.proxy import Proxy, open_proxy
 from tests.platform.database.units import select_one, sleep
 
@@ -89,7 +90,7 @@ async def test_a_line_that_was_heard_from_since_stays_when_another_falls_silent(
     with trio.fail_after(25):
         async with open_pool(one_server) as (proxy, database):
             async with trio.open_nursery() as nursery:
-                await nursery.start(sleep_on, database)
+                await nursery.start(sleep_on, one_server, database)
                 await database.run(select_one)  # by the second of them, which leaves two
                 proxy.mute()
                 nursery.cancel_scope.cancel()
@@ -102,7 +103,7 @@ async def test_a_query_that_ends_when_it_is_told_to_takes_no_line_with_it(one_se
     with trio.fail_after(25):
         async with open_pool(one_server) as (_, database):
             async with trio.open_nursery() as nursery:
-                await nursery.start(sleep_on, database)
+                await nursery.start(sleep_on, one_server, database)
                 nursery.cancel_scope.cancel()
 
             assert database.statistics().connections_idle == LINES
@@ -134,13 +135,13 @@ async def test_python_that_does_not_end_in_time_takes_no_line_with_it(one_server
             assert database.statistics().connections_idle == LINES - 1
 
 
-async def sleep_on(database: Database, task_status: trio.TaskStatus[None]) -> None:
-    """Have a query that answers late, and start once it is on its line."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(database.run, sleep, 30)
-        while database.statistics().connections_in_use == 0:
-            await trio.sleep(0.001)
-        task_status.started()
+async def sleep_on(server: OwnServer, database: Database, task_status: trio.TaskStatus[None]) -> None:
+    """Have a query that answers late, and start once the server runs it."""
+    with observe(server.url) as observer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.run, sleep, 30)
+            await observer.wait_running()
+            task_status.started()
 
 
 @asynccontextmanager

@@ -120,7 +120,8 @@ def template_page(name: str, root: Path = ROOT) -> Path:
 
 def need_clean_clone() -> None:
     need_clone()
-    if changed := run("git", "status", "--porcelain").rstrip():
+    # Whatever the user wants git to show him: what git does not know, it cannot bring back.
+    if changed := run("git", "status", "--porcelain", "--untracked-files=normal").rstrip():
         raise Refused(f"commit or stash first, so that it can be undone; git status says\n{changed}")
 
 

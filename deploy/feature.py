@@ -64,7 +64,10 @@ def refuse_bad(name: str) -> None:
         raise Refused(f"{name} is a word of Python's: choose another name")
     taken = [ROOT / "service" / name, ROOT / "service" / f"{name}.py", ROOT / "tests" / f"test_{name}.py"]
     if there := [str(path.relative_to(ROOT)) for path in taken if is_there(path)]:
-        raise Refused(f"{there[0]} is there already: choose another name")
+        raise Refused(
+            f"{there[0]} is there already: choose another name, or, where a run that was killed has left it, "
+            "take back what `git status` shows"
+        )
     if name.startswith("pg_"):
         raise Refused(f"{name} would be the name of a table, and PostgreSQL's own begin with pg_: choose another name")
     if name in tables():

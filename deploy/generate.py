@@ -48,11 +48,16 @@ def observability() -> dict[Path, str]:
 
 
 def groups_of(rules: str) -> str:
-    """Return the groups of a file as they stand below those of others: by two blanks, wherever its own begin."""
+    """Return the groups of a file as they stand below those of others: by two blanks, wherever its own begin.
+
+    Of a file without any it is nothing.
+    """
     begin = re.search(r"^groups:.*\n", rules, re.MULTILINE)
     groups = rules[begin.end() :] if begin else ""
     indented = re.search(r"^( *)- ", groups, re.MULTILINE)
-    own = re.compile(f"^ {{0,{len(indented[1]) if indented else 0}}}(?=.)", re.MULTILINE)
+    if indented is None:
+        return ""
+    own = re.compile(f"^ {{0,{len(indented[1])}}}(?=.)", re.MULTILINE)
     return own.sub("  ", groups).rstrip("\n") + "\n"
 
 

@@ -22,6 +22,7 @@ from deploy.clone import (  # after the path above
     command,
     follow_up,
     lock,
+    run,
     say,
     template_page,
     tracked,
@@ -33,6 +34,7 @@ HOME = "service/chat/"
 THIS = "deploy/remove_sample.py"
 GOES = (HOME, "tests/chat/", THIS)
 MIGRATIONS = "migrations/versions/"
+CACHED = re.compile(r"\.pyc$|(^|/)(__pycache__|\.\w+_cache|\.hypothesis)/")
 OWN_MIGRATION = re.compile(rf"{MIGRATIONS}\d{{4}}_chat\.py")  # yours may be called add_chat_archive
 # The only files that may have marked lines; a test looks whether any other has.
 README = str(template_page("README.md").relative_to(ROOT))
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--database", choices=("ask", "downgrade", "keep"), default="ask", help="the one in .data")
     given = parser.parse_args()
     removal = plan(look())
+    refuse_what_git_ignores()
     if given.dry_run:
         say("\n".join(removal.lines()))
         return
@@ -123,6 +126,14 @@ def look() -> list[str]:
     if not ruff().exists():
         raise Refused(f"{ruff()} is missing: run `make check`, and this with .venv/bin/python")
     return names
+
+
+def refuse_what_git_ignores() -> None:
+    """Refuse where the sample's folders have files that would go and that git could not bring back; caches may go."""
+    ignored = run("git", "ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *GOES[:2])
+    for name in ignored.split("\0")[:-1]:
+        if not CACHED.search(name):
+            raise Refused(f"{name}, which git ignores, would go with the sample for good: move it first")
 
 
 def plan(names: list[str]) -> Removal:

@@ -73,8 +73,11 @@ if [ -z "$uv" ]; then
 	# Of a uv that was half written, as on a full disk, pip says that it is installed. What was downloaded into .uv stays.
 	rm -rf .uv/bin .uv/lib .uv/lib64
 	python3 -m venv .uv >/dev/null 2>&1 || fail "python3 -m venv failed: install the venv module (Debian: apt install python3-venv), or uv"
-	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed: is a package index within reach?"
+	# Into .uv, wherever pip is told to put what others install.
+	unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON
+	.uv/bin/python -m pip install --no-user --quiet --disable-pip-version-check uv || fail "uv could not be installed: is a package index within reach?"
 	uv=.uv/bin/uv
+	[ -x "$uv" ] || fail "pip has put uv elsewhere than into .uv: \`.uv/bin/python -m pip config list\` shows what tells it to, such as a target"
 fi
 
 python=${UV_PYTHON:-$(find_python)}

@@ -245,6 +245,18 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
     assert "no git clone" in run_in(clone, *REMOVE).stderr
 
 
+def test_it_removes_nothing_of_yours_that_git_ignores_but_caches(clone: Path) -> None:
+    mine, cache = clone / "service" / "chat" / ".env", clone / "service" / "chat" / "__pycache__" / "gone.pyc"
+    mine.write_text("mine")
+    cache.parent.mkdir(exist_ok=True)
+    cache.touch()
+    assert "service/chat/.env, which git ignores, would go with the sample for good" in refused(clone)
+
+    mine.rename(clone / ".env")
+    done = run_in(clone, *REMOVE)
+    assert (done.returncode, cache.exists(), (clone / ".env").read_text()) == (0, False, "mine"), done.stderr
+
+
 def test_it_refuses_a_second_time(removed: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(removed, tmp_path / "again", symlinks=True))
     shutil.copy(ROOT / "deploy" / "remove_sample.py", again / "deploy")

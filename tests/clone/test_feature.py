@@ -98,7 +98,7 @@ def test_what_another_branch_has_left_is_no_feature(pristine: Path) -> None:
         ("pg_class", "PostgreSQL's own begin with pg_"),
         ("class", "class is a word of Python's"),
         ("platform", "is there already"),
-        ("settings", "is there already"),
+        ("settings", "take back what `git status` shows"),
         ("job", "there is a table job already"),
         ("schema_state", "there is a table schema_state already"),
         ("alembic_version", "there is a table alembic_version already"),

@@ -167,6 +167,16 @@ def test_it_refuses_when_it_could_not_be_undone(clone: Path) -> None:
     assert "commit or stash first" in done.stderr
 
 
+def test_it_writes_over_nothing_that_git_was_told_not_to_show(clone: Path) -> None:
+    git(clone, "config", "status.showUntrackedFiles", "no")
+    mine = clone / "deploy" / "systemd" / "shop.service"
+    mine.write_text("mine")
+    done = run_in(clone, *RENAME, "shop")
+
+    assert (done.returncode, mine.read_text()) == (1, "mine")
+    assert "?? deploy/systemd/shop.service" in done.stderr
+
+
 def test_a_folder_of_a_larger_repository_is_renamed_and_updated_elsewhere(pristine: Path, tmp_path: Path) -> None:
     """It was told to `git init`, which makes a repository within the other."""
     folder = Path(shutil.copytree(pristine, tmp_path / "services" / "shop", ignore=shutil.ignore_patterns(".git")))

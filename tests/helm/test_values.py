@@ -401,7 +401,7 @@ def test_settings_that_need_each_other_may_be_where_the_chart_cannot_see() -> No
 
 def test_the_notes_do_not_warn_of_what_is_safe() -> None:
     workers = {"config": {"SERVICE_JOBS_CONCURRENCY": 0}, "workers": {"enabled": True}}
-    notes = render(CHART, OUTSIDE | workers | {"networkPolicy": {"enabled": True}}).notes
+    notes = render(CHART, OUTSIDE | TWO | workers | {"networkPolicy": {"enabled": True}}).notes
 
     assert "Nobody runs jobs" not in notes
     assert "maxUnavailable" not in notes

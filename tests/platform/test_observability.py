@@ -35,11 +35,14 @@ LANGUAGE = {
 }  # fmt: skip
 
 
-def rules_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the rules of a folder, which may have a dashboard alone."""
+def groups_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the groups of rules of a folder, which may have a dashboard alone, or a file that is still empty."""
     file = folder / "rules.yaml"
-    groups = yaml.safe_load(file.read_text())["groups"] if file.exists() else []
-    return [rule for group in groups for rule in group["rules"]]
+    return ((yaml.safe_load(file.read_text()) if file.exists() else None) or {}).get("groups") or []
+
+
+def rules_of(folder: Path) -> list[dict[str, Any]]:
+    return [rule for group in groups_of(folder) for rule in group["rules"]]
 
 
 def recorded(rules: list[dict[str, Any]]) -> set[str]:
@@ -182,12 +185,8 @@ def test_the_chart_has_them_all() -> None:
     there = {path: path.read_text() for path in (ROOT / "helm" / "observability").iterdir()}
 
     assert there == made, "run: make generate"
-    assert yaml.safe_load(made[ROOT / "helm" / "observability" / "rules.yaml"])["groups"] == [
-        group
-        for folder in FOLDERS
-        for path in folder.glob("rules.yaml")
-        for group in yaml.safe_load(path.read_text())["groups"]
-    ]
+    groups = yaml.safe_load(made[ROOT / "helm" / "observability" / "rules.yaml"])["groups"] or []
+    assert groups == [group for folder in FOLDERS for group in groups_of(folder)]
 
 
 def test_a_file_of_alerts_may_be_indented_otherwise(tmp_path: Path) -> None:
@@ -212,17 +211,21 @@ def test_a_file_of_alerts_may_be_indented_otherwise(tmp_path: Path) -> None:
     assert groups[0]["name"] == yaml.safe_load((FOLDERS[0] / "rules.yaml").read_text())["groups"][0]["name"]
 
 
-def test_a_feature_may_have_a_dashboard_without_alerts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alerts", [None, "", "groups: []\n"], ids=["no file", "an empty file", "no groups"])
+def test_a_feature_may_have_a_dashboard_without_alerts(alerts: str | None, tmp_path: Path) -> None:
     """Alerts without a dashboard has the feature of docs/add-a-feature.md."""
     copy = copy_repository(tmp_path / "clone")
     own = copy / "service" / OF_A_TEST / "observability"
     own.mkdir(parents=True)
     shutil.copy(copy / "deploy" / "observability" / "dashboard.json", own)
+    if alerts is not None:
+        (own / "rules.yaml").write_text(alerts)
     made = run_in(copy, "python", "deploy/generate.py")
     tried = run_in(copy, "python", "-m", "pytest", "-q", "-k", "chart or tried", "tests/platform/test_observability.py")
 
     assert (made.returncode, made.stderr) == (0, "")
     assert (copy / "helm" / "observability" / f"dashboard-{OF_A_TEST}.json").exists()
+    assert not (copy / "helm" / "observability" / "rules.yaml").read_text().endswith("\n\n")
     assert tried.returncode == 0, tried.stdout
 
 

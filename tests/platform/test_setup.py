@@ -246,13 +246,11 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
     assert not (tmp_path / ".uv").exists()
 
 
-def test_a_uv_that_was_half_written_is_got_anew(tmp_path: Path) -> None:
-    """As on a full disk: pip writes what says that uv is installed before uv itself, and then has nothing to do."""
-    (tmp_path / "deploy").mkdir()
+def get_uv(tmp_path: Path, limit: str = "unlimited", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the set-up, of files of a size, where pip finds a uv beside it that says `whole` and ends with 2."""
+    for folder in ("deploy", "bin"):
+        (tmp_path / folder).mkdir(exist_ok=True)
     shutil.copy(ROOT / "deploy" / "setup.sh", tmp_path / "deploy")
-    kept = tmp_path / ".uv" / "cache" / "kept"
-    kept.parent.mkdir(parents=True)
-    kept.touch()
     with zipfile.ZipFile(tmp_path / "uv-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
         about = "uv-1.0.dist-info"
         wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: uv\nVersion: 1.0\n")
@@ -261,32 +259,55 @@ def test_a_uv_that_was_half_written_is_got_anew(tmp_path: Path) -> None:
         program = zipfile.ZipInfo("uv-1.0.data/scripts/uv")
         program.external_attr, program.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
         wheel.writestr(program, f"#!/bin/sh\necho whole; exit 2\n{'#' * LARGE}")
-    (tmp_path / "bin").mkdir()
     for name in ("dirname", "mkdir", "rm", "python3"):
         found = Path(sys.executable).resolve() if name == "python3" else shutil.which(name)
-        (tmp_path / "bin" / name).symlink_to(found or "")
+        if not (tmp_path / "bin" / name).exists():
+            (tmp_path / "bin" / name).symlink_to(found or "")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    return subprocess.run(
+        ["/bin/sh", "-c", f"ulimit -S -f {limit}; exec /bin/sh deploy/setup.sh"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/bin", "HOME": str(tmp_path)} | offline | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    def run(limit: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["/bin/sh", "-c", f"ulimit -S -f {limit}; exec /bin/sh deploy/setup.sh"],
-            cwd=tmp_path,
-            env={
-                "PATH": f"{tmp_path}/bin",
-                "HOME": str(tmp_path),
-                "PIP_NO_INDEX": "1",
-                "PIP_FIND_LINKS": str(tmp_path),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
-    full, again = run(str(LARGE // 2 // 512)), run("unlimited")
+def test_a_uv_that_was_half_written_is_got_anew(tmp_path: Path) -> None:
+    """As on a full disk: pip writes what says that uv is installed before uv itself, and then has nothing to do."""
+    kept = tmp_path / ".uv" / "cache" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    full, left = get_uv(tmp_path, str(LARGE // 2 // 512)), (tmp_path / ".uv/bin/uv").exists()
+    again = get_uv(tmp_path)
 
     assert "uv could not be installed" in full.stderr, full.stderr
-    assert (tmp_path / ".uv/bin/uv").exists()
+    assert left
     assert again.stdout == "whole\n", again.stderr
     assert kept.exists()
+
+
+@pytest.mark.parametrize("name", ["PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON"])
+def test_uv_comes_into_this_folder_wherever_pip_puts_what_others_install(tmp_path: Path, name: str) -> None:
+    given = {"PIP_USER": "1", "PIP_PYTHON": sys.executable}.get(name, str(tmp_path / "elsewhere"))
+    done = get_uv(tmp_path, **{name: given})
+
+    assert done.stdout == "whole\n", done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_user_s_own_pip_conf_is_got_round_or_named(tmp_path: Path) -> None:
+    own = tmp_path / "pip.conf"
+    own.write_text("[install]\nuser = true\n")
+    user = get_uv(tmp_path, PIP_CONFIG_FILE=str(own))
+    shutil.rmtree(tmp_path / ".uv")
+    own.write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\n")
+    target = get_uv(tmp_path, PIP_CONFIG_FILE=str(own))
+
+    assert user.stdout == "whole\n", user.stderr
+    assert target.returncode == 1
+    assert "pip has put uv elsewhere than into .uv" in target.stderr.splitlines()[-1]
 
 
 def test_advice_of_uv_s_names_the_uv_that_is_here(tmp_path: Path) -> None:

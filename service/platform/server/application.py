@@ -21,7 +21,7 @@ from service.platform.server.body import Request
 from service.platform.server.context import Context
 from service.platform.server.documents import Document, Json, header_fields, is_model
 from service.platform.server.http import HttpConnection, note_left
-from service.platform.server.parts import File, Parts, Whole
+from service.platform.server.parts import Buffer, File, Parts, Whole
 from service.platform.server.routing import Route, Routes, is_async
 from service.platform.server.websocket import Websocket, WebsocketConnection
 from service.platform.settings import PlatformSettings
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 # Views make responses of Quart's own class, by its name; its bodies wait for a loop of asyncio's, which does not run.
 Response.iterable_body_class = Parts
 Response.data_body_class = Whole
+Response.io_body_class = Buffer
 Response.file_body_class = File  # type: ignore[assignment]  # as Quart-Trio has it
 
 # Raised on purpose, as an answer to the client.

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
 from inspect import isgenerator
 from typing import Any, cast
 
-from quart.wrappers.response import DataBody, IterableBody
+from quart.wrappers.response import DataBody, IOBody, IterableBody
 from quart_trio.utils import run_sync_iterable
 from quart_trio.wrappers.response import TrioFileBody
 
@@ -26,6 +26,13 @@ class Whole(DataBody):
 
     async def make_conditional(self, begin: int, end: int | None) -> int:
         return await super().make_conditional(*_within(len(self.data), begin, end))
+
+
+class Buffer(IOBody):
+    """Quart's, of a `BytesIO`, which does the same."""
+
+    async def make_conditional(self, begin: int, end: int | None) -> int:
+        return await super().make_conditional(*_within(self.size, begin, end))
 
 
 class File(TrioFileBody):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import httpx2
 import pytest
 import trio
 from quart import Response, request
-from quart.wrappers.response import DataBody, IterableBody, ResponseBody
+from quart.wrappers.response import DataBody, IOBody, IterableBody, ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
 from quart_trio.wrappers.response import TrioFileBody
@@ -148,6 +149,12 @@ def as_file(path: Path) -> Response:
     return response
 
 
+def as_buffer(path: Path) -> Response:
+    response = Response()
+    response.response = Response.io_body_class(BytesIO(path.read_bytes()))
+    return response
+
+
 def as_bytes(path: Path) -> Response:
     return Response(path.read_bytes())
 
@@ -156,7 +163,7 @@ def as_parts(path: Path) -> Response:
     return Response([path.read_bytes()[:5], path.read_bytes()[5:]])
 
 
-@pytest.mark.parametrize("make", [as_bytes, as_parts, as_file])
+@pytest.mark.parametrize("make", [as_bytes, as_parts, as_file, as_buffer])
 @pytest.mark.parametrize("asked", RANGES, ids=lambda asked: asked.range)
 async def test_a_part_of_a_body_may_be_asked_for_from_its_end_and_beyond_it(
     app: Application, tmp_path: Path, make: Callable[[Path], Response], asked: Asked
@@ -293,12 +300,13 @@ async def test_trap_quart_trios_body_takes_no_async_class() -> None:
 async def test_trap_the_bodies_of_both_do_not_know_their_ends(tmp_path: Path) -> None:
     path = tmp_path / "digits"
     path.write_bytes(b"0123456789")
-    data, file = DataBody(path.read_bytes()), TrioFileBody(path)
+    data, buffer, file = DataBody(path.read_bytes()), IOBody(BytesIO(path.read_bytes())), TrioFileBody(path)
 
     await data.make_conditional(-3, None)
+    await buffer.make_conditional(-3, None)
     await file.make_conditional(8, 500)
 
-    assert (data.begin, file.end) == (-3, 500)
+    assert (data.begin, buffer.begin, file.end) == (-3, -3, 500)
 
 
 def refuse() -> None:

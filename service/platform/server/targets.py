@@ -57,15 +57,15 @@ def undecoded(path: bytes, query: bytes) -> Invalid | None:
 
 
 def join_lists(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """Return the headers with one line for each field that is a list."""
-    joined: dict[bytes, bytes] = {}
+    """Return the headers with one line for each field that is a list; nothing in it is empty (RFC 9110, 5.6.1.2)."""
+    joined: dict[bytes, list[bytes]] = {}
     others: HeaderList = []
     for name, value in headers:
         if name in _LISTS:
-            joined[name] = joined[name] + b", " + value if name in joined else value
+            joined.setdefault(name, []).extend(one for part in value.split(b",") if (one := part.strip()))
         else:
             others.append((name, value))
-    return [*others, *joined.items()]
+    return [*others, *((name, b", ".join(parts)) for name, parts in joined.items() if parts)]
 
 
 def is_upgrade(headers: HeaderList) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from service.platform.server import Application
+from service.platform.server import Application, websocket
 from tests.platform.server.conftest import running
 from tests.platform.server.wire import Reader
 
@@ -24,8 +24,6 @@ async def shake(app: Application, *lines: bytes, version: bytes = b"1.1") -> tup
 def talking(app: Application) -> Application:
     @app.websocket("/ws")
     async def ws() -> None:
-        from service.platform.server import websocket
-
         offered = websocket.requested_subprotocols
         await websocket.accept(subprotocol="two" if "two" in offered else None)
         await websocket.send(",".join(offered))
@@ -66,6 +64,32 @@ async def test_subprotocols_are_one_list(talking: Application, offer: bytes) -> 
 
     assert status == 101
     assert b"sec-websocket-protocol: two" in head
+
+
+@pytest.mark.parametrize(
+    ("offer", "read"),
+    [
+        (b"", []),
+        (b"Sec-WebSocket-Protocol:\r\n", []),
+        (b"Sec-WebSocket-Protocol: ,\t,\r\n", []),
+        (b"Sec-WebSocket-Protocol: one,\r\n", ["one"]),
+        (b"Sec-WebSocket-Protocol:\r\nSec-WebSocket-Protocol: ,one,,three\r\n", ["one", "three"]),
+    ],
+    ids=repr,
+)
+async def test_nothing_between_two_commas_is_no_subprotocol(app: Application, offer: bytes, read: list[str]) -> None:
+    """RFC 9110, 5.6.1.2: a handler that looks for an offer would refuse it as one that it does not speak."""
+    offers: list[list[str]] = []
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        offers.append(websocket.requested_subprotocols)
+        await websocket.accept()
+
+    with trio.fail_after(5):
+        status, _ = await shake(app, UPGRADE, KEY, VERSION, offer)
+
+    assert (status, offers) == (101, [read])
 
 
 @pytest.mark.parametrize("version", [b"12", b"", b"13, 8", b"1 3", b"014"])

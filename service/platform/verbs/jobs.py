@@ -78,7 +78,9 @@ def discard(
     context: typer.Context,
     id: IdOrNone = None,  # noqa: A002
     kind: Annotated[str | None, typer.Option(help="In the place of an id: all of this kind.")] = None,
-    state: Annotated[Literal["dead", "waiting"], typer.Option(help="With --kind: those in this state.")] = "dead",
+    state: Annotated[
+        Literal["dead", "waiting"] | None, typer.Option(help="With --kind: those in this state.  [default: dead]")
+    ] = None,
 ) -> None:
     """End a job that waits, is dead or has lost its worker, or all that wait or are dead of a kind.
 
@@ -105,15 +107,23 @@ def _about(context: typer.Context, id: int, change: str = "") -> None:  # noqa: 
     tell(lambda: one(where, id, change))
 
 
-def _about_some(context: typer.Context, id: int | None, kind: str | None, change: str, state: str = "dead") -> None:  # noqa: A002
+def _about_some(
+    context: typer.Context,
+    id: int | None,  # noqa: A002
+    kind: str | None,
+    change: str,
+    state: str | None = None,
+) -> None:
     from service.platform.verbs.jobs_report import of_a_kind
 
     if (id is None) == (kind is None):
         fail("name one job by its id, or a kind by --kind", WRONG)
+    if id is not None and state is not None:
+        fail(f"--state goes with --kind: job {id} is meant whatever its state is", WRONG)
     if id is not None:
         _about(context, id, change)
     else:
-        query = urlencode({"kind": kind, "state": state}, errors="surrogateescape")
+        query = urlencode({"kind": kind, "state": state or "dead"}, errors="surrogateescape")
         where = _where(context)
         tell(lambda: of_a_kind(where, query, change))
 

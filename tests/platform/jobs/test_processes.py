@@ -174,6 +174,7 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
                 ["retry", "--kind", "hopeles"],
                 ["retry"],
                 ["retry", "1", "--kind", "x"],
+                ["discard", "1", "--state", "waiting"],
             )
         ]
 
@@ -207,8 +208,9 @@ async def test_a_process_that_only_works_serves_operators_and_nobody_else(
         f"{first.management}/jobs/retry?kind=hopeles&state=dead says 404: there is no dead job of hopeles to retry\n",
         "name one job by its id, or a kind by --kind\n",
         "name one job by its id, or a kind by --kind\n",
+        "--state goes with --kind: job 1 is meant whatever its state is\n",
     ]
-    assert [one.returncode for one in of_a_kind] == [0, 0, 1, 1, 2, 2]
+    assert [one.returncode for one in of_a_kind] == [0, 0, 1, 1, 2, 2, 2]
     acts = [*first.events("job changed by an operator"), *first.events("jobs changed by an operator")]
     assert [[one.get(key) for key in ("change", "kind", "id", "count")] for one in acts] == [
         ["discard", "hopeless", listed[0]["id"], None],

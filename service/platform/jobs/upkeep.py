@@ -1,6 +1,6 @@
 """Looks at the table of jobs for the metrics, and takes away what was finished long ago."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from service.platform.database import Database
 from service.platform.jobs.declare import Job
 from service.platform.jobs.ledger import Ledger
-from service.platform.jobs.statistics import JobStatistics, counts, rescued_again
+from service.platform.jobs.statistics import Count, JobStatistics, counts, rescued_again
 from service.platform.jobs.turns import Turns
 
 COUNT_EVERY, SWEEP_EVERY = 15.0, 60.0  # seconds
@@ -30,14 +30,13 @@ class Upkeep:
 
     async def count(self) -> None:
         while True:
-            await self._ledger.ask(self._look)
+            seen = self._statistics
+            seen.table, seen.rescued_again, seen.missed = await self._ledger.ask(self._look)
             self._tell_unknown()
             await trio.sleep(COUNT_EVERY)
 
-    def _look(self, connection: Connection) -> None:
-        self._statistics.table = counts(connection)
-        self._statistics.rescued_again = rescued_again(connection)
-        self._statistics.missed = self._turns.missed(connection)
+    def _look(self, connection: Connection) -> tuple[Sequence[Count], Mapping[str, int], Mapping[str, float]]:
+        return counts(connection), rescued_again(connection), self._turns.missed(connection)
 
     def _tell_unknown(self) -> None:
         """Tell once of each kind that is due and that no feature here names; who enqueues cannot know."""

@@ -223,7 +223,7 @@ def _locked_before(uv: str) -> Mapping[str, str]:
     if file.exists() and "\n[options]\n" in file.read_text(encoding="utf-8"):
         return os.environ
     environment = {name: value for name, value in os.environ.items() if name not in RESOLVING}
-    if re.match(r"uv 0\.(9|10|11)\.", attempt(uv, "--version").stdout):  # these cannot be told to leave it
+    if re.match(r"uv 0\.(\d|10|11)\.", attempt(uv, "--version").stdout):  # these cannot be told to leave it
         return environment
     return environment | {"UV_EXCLUDE_NEWER": "false"}
 

@@ -101,7 +101,8 @@ def main() -> None:
     holder = holder or answer("Who holds the copyright of what you add? (nothing leaves LICENSE as it is) ")
     refuse_bad_holder(holder)
     replace(old, new)
-    move_files(old, new)
+    for path, target in moves(old, new).items():
+        path.rename(target)
     first_time = not (ROOT / TEMPLATE_DOCS / "README.md").exists()
     if first_time:
         make_pages_own(title_of(new))
@@ -135,6 +136,9 @@ def refuse_taken(name: str, old: str) -> None:
     packages = set(re.findall(r'^name = "([^"]+)"$', (ROOT / "uv.lock").read_text(), re.MULTILINE))
     if name == "service" or name in packages - {old}:
         raise Refused(f"{name} is the name of a package that this service uses: choose another")
+    for path, target in moves(old, name).items():
+        if target != path and os.path.lexists(target):
+            raise Refused(f"{target.relative_to(ROOT)} is there already: choose another name, or move it first")
 
 
 def title_of(name: str) -> str:
@@ -143,20 +147,28 @@ def title_of(name: str) -> str:
 
 
 def replace(old: str, new: str) -> None:
+    files = known()
     for pattern, places in PLACES.items():
-        for path in ROOT.glob(pattern):
-            text = path.read_text()
+        for path in files.intersection(ROOT.glob(pattern)):
+            text = before_text = path.read_text(errors="surrogateescape")  # yours may be no text
             for place in places:
                 before, after = (place.format(name=name, title=title_of(name)) for name in (old, new))
                 text = text.replace(before, after)
             if pattern == "pyproject.toml":
                 text = describe(text, title_of(old), title_of(new))
-            path.write_text(sort_packages(text) if pattern == "uv.lock" else text)
+            if text != before_text:
+                path.write_text(sort_packages(text) if pattern == "uv.lock" else text, errors="surrogateescape")
 
 
-def move_files(old: str, new: str) -> None:
-    for path in (ROOT / "deploy" / "systemd").glob(f"{old}[.-]*"):
-        path.rename(path.with_name(new + path.name.removeprefix(old)))
+def moves(old: str, new: str) -> dict[Path, Path]:
+    """Return the files that have the name in their own, and where they go."""
+    found = known().intersection((ROOT / "deploy" / "systemd").glob(f"{old}[.-]*"))
+    return {path: path.with_name(new + path.name.removeprefix(old)) for path in found}
+
+
+def known() -> set[Path]:
+    """Return the files that git could bring back; of others in the same folders none is touched."""
+    return {ROOT / name for name in tracked()}
 
 
 def describe(text: str, old: str, new: str) -> str:

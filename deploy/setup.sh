@@ -92,7 +92,7 @@ fi
 if ! grep -q '^\[options\]' uv.lock 2>/dev/null; then
 	unset UV_EXCLUDE_NEWER UV_RESOLUTION UV_PRERELEASE UV_FORK_STRATEGY
 	case $("$uv" --version 2>/dev/null) in
-	"uv 0.9."* | "uv 0.10."* | "uv 0.11."*) ;;
+	"uv 0."[0-9].* | "uv 0.10."* | "uv 0.11."*) ;;
 	*) export UV_EXCLUDE_NEWER=false ;;
 	esac
 fi

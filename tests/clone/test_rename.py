@@ -177,6 +177,37 @@ def test_it_writes_over_nothing_that_git_was_told_not_to_show(clone: Path) -> No
     assert "?? deploy/systemd/shop.service" in done.stderr
 
 
+def test_it_leaves_what_git_ignores_as_it_is(clone: Path) -> None:
+    """Git could not bring it back; and what a file browser has left in a folder is no text, nor need yours be UTF-8."""
+    units = clone / "deploy" / "systemd"
+    with (clone / ".gitignore").open("a") as ignored:
+        ignored.write("local.conf\n.DS_Store\n")
+    (clone / "service" / "platform" / "runbook.md").write_bytes(other := b"caf\xe9\r\n")
+    commit(clone)
+    (units / ".DS_Store").write_bytes(b"\0Bud1\xff")
+    (units / "local.conf").write_text(mine := f"of {NAME}.service\n")
+    done = run_in(clone, *RENAME, "shop")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (units / "local.conf").read_text() == mine
+    assert (clone / "service" / "platform" / "runbook.md").read_bytes() == other
+
+
+@pytest.mark.parametrize("name", ["shop", f"{NAME}-migrate"])
+def test_it_writes_over_no_file_that_has_the_name_already(clone: Path, name: str) -> None:
+    """Such as one that git ignores, or another of those that are to be moved."""
+    with (clone / ".gitignore").open("a") as ignored:
+        ignored.write("shop.service\n")
+    commit(clone)
+    (clone / "deploy" / "systemd" / "shop.service").write_text("mine")
+    done = run_in(clone, *RENAME, name)
+
+    assert done.returncode == 1
+    assert f"deploy/systemd/{name}.service is there already" in done.stderr
+    assert git(clone, "status", "--porcelain") == ""
+    assert (clone / "deploy" / "systemd" / "shop.service").read_text() == "mine"
+
+
 def test_a_folder_of_a_larger_repository_is_renamed_and_updated_elsewhere(pristine: Path, tmp_path: Path) -> None:
     """It was told to `git init`, which makes a repository within the other."""
     folder = Path(shutil.copytree(pristine, tmp_path / "services" / "shop", ignore=shutil.ignore_patterns(".git")))

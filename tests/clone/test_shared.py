@@ -45,6 +45,20 @@ def test_it_asks_the_package_index_where_what_is_here_does_not_do(tmp_path: Path
     assert told in done.stdout if told else done.stdout == ""
 
 
+@pytest.mark.parametrize(("version", "left"), [("0.8.24", ""), ("0.9.30", ""), ("0.11.9", ""), ("0.12.0", "false")])
+def test_uv_is_told_only_what_it_knows_of_a_user_s_own_wishes(tmp_path: Path, version: str, left: str) -> None:
+    """One before 0.12 takes it for a date that cannot be read; one before 0.9 then no more says that it is too old."""
+    uv, said = tmp_path / "uv", tmp_path / "said"
+    uv.write_text(f"""#!/bin/sh
+[ "$1" = --version ] && echo "uv {version} (x86_64)" || echo "${{UV_EXCLUDE_NEWER-}}" >"$SAID"
+""")
+    uv.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run_in(ROOT, "python", "-c", "from deploy.clone import lock; lock()", PATH=path, SAID=str(said))
+
+    assert said.read_text() == f"{left}\n"
+
+
 @pytest.mark.ci
 @pytest.mark.skipif(not Path(REAL_UV).exists(), reason="needs uv")
 @pytest.mark.parametrize("way", ["file", "environment"])

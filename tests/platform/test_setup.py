@@ -246,6 +246,15 @@ def test_a_python_that_cannot_get_uv_is_named_before_anything_is_made(
     assert not (tmp_path / ".uv").exists()
 
 
+@pytest.mark.parametrize(("version", "left"), [("0.8.24", []), ("0.9.30", []), ("0.11.9", []), ("0.12.0", ["false"])])
+def test_a_uv_is_told_only_what_it_knows_of_a_user_s_own_wishes(tmp_path: Path, version: str, left: list[str]) -> None:
+    """One before 0.12 takes it for a date that cannot be read; one before 0.9 then no more says that it is too old."""
+    says = f'[ "$1" = sync ] || {{ echo "uv {version} (x86_64)"; exit; }}; echo "${{UV_EXCLUDE_NEWER-}}"; exit 2'
+    done = set_up_where_there_is_little(tmp_path, **{"bin/uv": says, "bin/python3": "exit 0"})
+
+    assert (done.returncode, done.stdout.split()) == (2, left), done.stderr
+
+
 def get_uv(tmp_path: Path, limit: str = "unlimited", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the set-up, of files of a size, where pip finds a uv beside it that says `whole` and ends with 2."""
     for folder in ("deploy", "bin"):

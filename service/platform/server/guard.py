@@ -3,11 +3,13 @@
 A refusal made inside the framework proved too dear on a busy core; here it costs a dictionary and a write.
 """
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
 from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
@@ -22,6 +24,7 @@ from service.platform.server.entry import (
     media_type,
     refusal,
 )
+from service.platform.server.http_stream import EXTENSION
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
@@ -99,6 +102,11 @@ class Guard:
             self._statistics.requests_in_flight += 1
             try:
                 await self._app(scope, receive, send)
+            except (trio.Cancelled, BaseExceptionGroup):  # alone, or with what a nursery of the view's has ended by
+                if _is_left(scope):
+                    told = "this replica has gone before the request was done"
+                    await _refuse(scope, send, self._turn_away("leaving", told))  # noqa: ASYNC102  the outbox bounds it
+                raise
             finally:
                 self._requests -= 1
                 self._statistics.requests_in_flight -= 1
@@ -178,6 +186,12 @@ class Guard:
             self._websockets_of[address] -= 1
             if not self._websockets_of[address]:
                 del self._websockets_of[address]
+
+
+def _is_left(scope: HTTPScope) -> bool:
+    """Return whether a request is cancelled by the end of its server: its client is there, and has no answer."""
+    stream: Any = scope["extensions"].get(EXTENSION)
+    return stream is not None and stream.owes_answer and trio.current_effective_deadline() == -math.inf
 
 
 async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:

@@ -1,5 +1,6 @@
 """Whoever reads the log is told why a request was refused: in its own line, by a word that the runbook explains."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import trio
-from quart import Blueprint, Response, websocket
+from quart import Blueprint, Response, request, websocket
 from quart_schema import validate_querystring
 from structlog.testing import capture_logs
 
@@ -103,6 +104,12 @@ def create_routes() -> Blueprint:
         await trio.Event().wait()
         return ""
 
+    @routes.post("/body")
+    @anyone
+    @unlimited("a test's")
+    async def body() -> str:
+        return str(await request.get_data())
+
     @routes.get("/rare")
     @anyone
     @limited(rate=1e-6)
@@ -143,6 +150,7 @@ async def surrounded(
     around = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe)
     with capture_logs() as lines:
         async with running(around, settings) as server:
+            server.statistics = statistics  # the guard's
             yield server, lines
 
 
@@ -213,6 +221,25 @@ async def test_an_answer_without_an_end_is_cut_by_a_replica_that_leaves() -> Non
         await server.stopped.wait()
 
     assert line_of(lines) == (200, "cut, leaving")
+
+
+HALF = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("sends", [get("/slow"), HALF])
+async def test_a_request_that_a_replica_leaves_without_an_answer_is_told_to_come_again(sends: bytes) -> None:
+    """It was an empty 500 to the client, and in the log a client who had gone."""
+    async with surrounded(Lifecycle(), graceful_timeout=0.1) as (server, lines), await server.connect() as client:
+        await client.send_all(sends)
+        while not server.statistics.requests_in_flight:  # noqa: ASYNC110  a number has no event
+            await trio.sleep(0.01)
+        server.stop.set()
+        status, head, body = await Reader(client).response()
+        await server.stopped.wait()
+
+    assert (status, line_of(lines)) == (503, (503, "leaving"))
+    assert b"\r\nretry-after: 1\r\n" in head.lower()
+    assert json.loads(body)["request_id"].encode() in head
 
 
 POST = b"POST /raise/well HTTP/1.1\r\nHost: x\r\n%bContent-Length: 0\r\n\r\n"

@@ -24,10 +24,11 @@ from service.platform.server.entry import (
     media_type,
     refusal,
 )
-from service.platform.server.http_stream import EXTENSION
+from service.platform.server.http_stream import EXTENSION as HTTP
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
+from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
 from service.platform.settings import PlatformSettings
 
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
@@ -103,9 +104,7 @@ class Guard:
             try:
                 await self._app(scope, receive, send)
             except (trio.Cancelled, BaseExceptionGroup):  # alone, or with what a nursery of the view's has ended by
-                if _is_left(scope):
-                    told = "this replica has gone before the request was done"
-                    await _refuse(scope, send, self._turn_away("leaving", told))  # noqa: ASYNC102  the outbox bounds it
+                await self._tell_left(scope, send)  # noqa: ASYNC102  the outbox bounds it
                 raise
             finally:
                 self._requests -= 1
@@ -118,7 +117,11 @@ class Guard:
             await _refuse(scope, send, error)
             return
         with self._seat(subscriber(client_of(scope))):
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except (trio.Cancelled, BaseExceptionGroup):  # as for a request
+                await self._tell_left(scope, send)  # noqa: ASYNC102  the outbox bounds it
+                raise
 
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
@@ -168,6 +171,13 @@ class Guard:
         if is_elsewhere(headers.origin, headers.host):
             cast(dict[str, Any], scope)[UNASKED] = True
 
+    async def _tell_left(self, scope: HTTPScope | WebsocketScope, send: ASGISendCallable) -> None:
+        """Answer what the end of the server cancels, if its client is there and has no answer."""
+        stream: Any = scope["extensions"].get(HTTP if scope["type"] == "http" else WEBSOCKET)
+        if stream is not None and stream.owes_answer and trio.current_effective_deadline() == -math.inf:
+            told = "this replica has gone before the request was done"
+            await _refuse(scope, send, self._turn_away("leaving", told))
+
     def _turn_away(self, reason: str, message: str) -> ServiceError:
         return self._count(Unavailable(message, retry_after=RETRY_AFTER, reason=reason))
 
@@ -186,12 +196,6 @@ class Guard:
             self._websockets_of[address] -= 1
             if not self._websockets_of[address]:
                 del self._websockets_of[address]
-
-
-def _is_left(scope: HTTPScope) -> bool:
-    """Return whether a request is cancelled by the end of its server: its client is there, and has no answer."""
-    stream: Any = scope["extensions"].get(EXTENSION)
-    return stream is not None and stream.owes_answer and trio.current_effective_deadline() == -math.inf
 
 
 async def _refuse(scope: HTTPScope | WebsocketScope, send: ASGISendCallable, error: ServiceError) -> None:

@@ -57,7 +57,7 @@ class Question:
     of: Literal["orders"]
 
 
-def create_routes() -> Blueprint:
+def create_routes(asked: trio.Event) -> Blueprint:
     routes = Blueprint("reasons", __name__)
 
     @routes.route("/raise/<what>", methods=["GET", "POST"])
@@ -101,6 +101,7 @@ def create_routes() -> Blueprint:
     @anyone
     @limited(concurrency=1)
     async def slow() -> str:
+        asked.set()
         await trio.Event().wait()
         return ""
 
@@ -108,6 +109,7 @@ def create_routes() -> Blueprint:
     @anyone
     @unlimited("a test's")
     async def body() -> str:
+        asked.set()
         return str(await request.get_data())
 
     @routes.get("/rare")
@@ -123,6 +125,13 @@ def create_routes() -> Blueprint:
         await websocket.accept()
         await websocket.receive()
 
+    @routes.websocket("/wait")
+    @anyone
+    @unlimited("a test's")
+    async def wait() -> None:
+        asked.set()
+        await trio.sleep_forever()
+
     @routes.websocket("/raise/<when>")
     @anyone
     @unlimited("a test's")
@@ -136,11 +145,14 @@ def create_routes() -> Blueprint:
 
 @asynccontextmanager
 async def surrounded(
-    lifecycle: Lifecycle, observe: RequestObserver = lambda *_: None, **changes: Any
+    lifecycle: Lifecycle,
+    observe: RequestObserver = lambda *_: None,
+    asked: trio.Event | None = None,
+    **changes: Any,
 ) -> AsyncIterator[tuple[Server, list[Any]]]:
     """Yield a server of these routes, and the lines that it logs."""
     settings = make_settings(**changes)
-    app = create_app([create_routes()], settings)
+    app = create_app([create_routes(trio.Event() if asked is None else asked)], settings)
 
     @app.errorhandler(RateLimited)
     async def be_kind(error: RateLimited) -> Response:
@@ -150,7 +162,6 @@ async def surrounded(
     around = surround(app, settings, lifecycle=lifecycle, statistics=statistics, limits=limits, observe=observe)
     with capture_logs() as lines:
         async with running(around, settings) as server:
-            server.statistics = statistics  # the guard's
             yield server, lines
 
 
@@ -226,13 +237,16 @@ async def test_an_answer_without_an_end_is_cut_by_a_replica_that_leaves() -> Non
 HALF = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\nhalf"
 
 
-@pytest.mark.parametrize("sends", [get("/slow"), HALF])
+@pytest.mark.parametrize("sends", [get("/slow"), HALF, UPGRADE % (b"/wait", b"")])
 async def test_a_request_that_a_replica_leaves_without_an_answer_is_told_to_come_again(sends: bytes) -> None:
     """It was an empty 500 to the client, and in the log a client who had gone."""
-    async with surrounded(Lifecycle(), graceful_timeout=0.1) as (server, lines), await server.connect() as client:
+    asked = trio.Event()
+    async with (
+        surrounded(Lifecycle(), asked=asked, graceful_timeout=0.1) as (server, lines),
+        await server.connect() as client,
+    ):
         await client.send_all(sends)
-        while not server.statistics.requests_in_flight:  # noqa: ASYNC110  a number has no event
-            await trio.sleep(0.01)
+        await asked.wait()
         server.stop.set()
         status, head, body = await Reader(client).response()
         await server.stopped.wait()

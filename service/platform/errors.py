@@ -9,7 +9,7 @@ A class per thing the caller can do about it:
     │   ├── Forbidden           403
     │   ├── NotFound            404
     │   ├── RequestTimeout      408
-    │   ├── Conflict            409
+    │   ├── Conflict            409  but for BeingAnswered, of platform/http, which says when it will
     │   ├── PreconditionFailed  412
     │   ├── TooLarge            413
     │   ├── UnsupportedMedia    415

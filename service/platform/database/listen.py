@@ -40,7 +40,8 @@ type Wakeup = frozenset[str] | None
 class Wakeups(AsyncIterator[Wakeup]):
     """What comes in on a channel. The first item, and the first after each loss of the connection, is None: catch up.
 
-    Payloads that came together, or while nobody asked, are one item, without repeats.
+    Payloads that came together, or while nobody asked, are one item, without repeats. One whose process was killed
+    right after its commit never comes: whoever may not miss it looks at the tables from time to time as well.
     """
 
     def __init__(self, channel: str, *, own: bool) -> None:

@@ -9,8 +9,9 @@
 
 Theory of operation. The key, a hash of the request and the answer are a row that is written in the unit's own
 transaction: there is an effect if and only if there is an answer to repeat. A lock that lives as long as the
-transaction keeps a second request of the same key out, at any replica: it is told 409 at once and comes again. A unit
-that raises leaves nothing, so its repeat is tried anew. A key belongs to whoever has signed in; guests share theirs.
+transaction keeps a second request of the same key out, at any replica: it is told 409 at once, with `Retry-After`, and
+comes again. A unit that raises leaves nothing, so its repeat is tried anew. A key belongs to whoever has signed in;
+guests share theirs.
 """
 
 import random
@@ -62,8 +63,8 @@ async def run_once[**P, T](
     """Run a unit of work unless its request was answered before; return that answer, or the one that is made now.
 
     `answer` makes the body, which becomes JSON, and the status of what the unit returns. It runs inside the
-    transaction, so it is quick and does nothing else. Raises as `database.run` does, Conflict while another request
-    of this key runs, Unprocessable when the key belongs to another request, RuntimeError for a second unit of a
+    transaction, so it is quick and does nothing else. Raises as `database.run` does, BeingAnswered while another
+    request of this key runs, Unprocessable when the key belongs to another request, RuntimeError for a second unit of a
     request: the answer of the first would be taken for its own.
     """
     scope = cast(dict[str, Any], request.scope)

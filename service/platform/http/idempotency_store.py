@@ -25,6 +25,13 @@ answer_table = sa.Table(
 _OLD = answer_table.c.at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, KEPT_HOURS)
 
 
+class BeingAnswered(Conflict):
+    """Another request of the key is being answered: the one conflict after which the same is to be sent again."""
+
+    reason = REASON
+    retry_after = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Once:
     """A key and the hash of its request."""
@@ -45,12 +52,12 @@ class Kept:
 def answer_once(connection: Connection, *, once: Once, work: Callable[[Connection], Kept]) -> Kept:
     """Return the answer that a key has, or else the one that `work` makes, which is kept with what it did.
 
-    Raises Conflict while another transaction works for the key, Unprocessable when it belongs to another request.
+    Raises BeingAnswered while another transaction works for the key, Unprocessable when it belongs to another request.
     """
     number = int.from_bytes(once.key[:8], signed=True)
     if not connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(number))).scalar_one():
         told = "Idempotency-Key: another request with this key is being answered; send it again in a moment"
-        raise Conflict(told, reason=REASON)
+        raise BeingAnswered(told)
     found = connection.execute(sa.select(answer_table).where(answer_table.c.key == once.key, ~_OLD)).one_or_none()
     if found is not None:
         if found.fingerprint != once.fingerprint:

@@ -1,7 +1,8 @@
 """What a job is: a function, what it may be called with, and how it is repeated. Declaring does nothing else.
 
 A job is named after its function, and its arguments are JSON: both outlive the release that enqueued it. So a job whose
-function is renamed says `name`, and one whose argument is renamed says `renamed`; a new argument needs a default.
+function is renamed says `name`, and one whose argument is renamed says `renamed`; a new argument needs a default,
+which is that of the release that runs the job.
 """
 
 import inspect
@@ -91,7 +92,10 @@ class Job[**P]:
         return replace(self, options=Options(priority, delay, at, key))
 
     def dump(self, given: Mapping[str, Any]) -> str:
-        """Return arguments as JSON from which `load` makes them again. Raises ArgumentsWrong."""
+        """Return arguments as JSON from which `load` makes them again. Raises ArgumentsWrong.
+
+        Those that are not given are looked at, and not stored: the release before may not know them.
+        """
         try:
             taken = self.model.model_validate(dict(given), strict=True)
             text = taken.model_dump_json(by_alias=False)
@@ -111,7 +115,9 @@ class Job[**P]:
         if _MASK in text and (secret := next((name for name, value in taken if _SECRET.search(repr(value))), "")):
             reason = f"a secret is not stored, so {secret} would come back as asterisks; give its name, or its row's id"
             raise ArgumentsWrong(f"job {self.name}: {reason}")
-        return text
+        fields = self.model.model_fields  # what a factory makes is made once, for every attempt
+        left_out = {one for one in fields.keys() - taken.model_fields_set if fields[one].default_factory is None}
+        return taken.model_dump_json(by_alias=False, exclude=left_out) if left_out else text
 
     def dump_turn(self, turn: datetime) -> str:
         """Return the arguments of a scheduled one. Raises ArgumentsWrong."""

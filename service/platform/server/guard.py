@@ -3,11 +3,13 @@
 A refusal made inside the framework proved too dear on a busy core; here it costs a dictionary and a write.
 """
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope, WebsocketScope
 
 from service.platform.errors import RateLimited, ServiceError, Unavailable, UnsupportedMedia, note_reason, reply_to
@@ -22,9 +24,11 @@ from service.platform.server.entry import (
     media_type,
     refusal,
 )
+from service.platform.server.http_stream import EXTENSION as HTTP
 from service.platform.server.rates import RateLimits
 from service.platform.server.statistics import FULL_HOUSE, ServerStatistics
 from service.platform.server.targets import undecoded
+from service.platform.server.websocket_stream import EXTENSION as WEBSOCKET
 from service.platform.settings import PlatformSettings
 
 # How long a refused client should wait: requests last less than that, and another replica may have room at once.
@@ -99,6 +103,9 @@ class Guard:
             self._statistics.requests_in_flight += 1
             try:
                 await self._app(scope, receive, send)
+            except (trio.Cancelled, BaseExceptionGroup):  # alone, or with what a nursery of the view's has ended by
+                await self._tell_left(scope, send)  # noqa: ASYNC102  the outbox bounds it
+                raise
             finally:
                 self._requests -= 1
                 self._statistics.requests_in_flight -= 1
@@ -110,7 +117,11 @@ class Guard:
             await _refuse(scope, send, error)
             return
         with self._seat(subscriber(client_of(scope))):
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except (trio.Cancelled, BaseExceptionGroup):  # as for a request
+                await self._tell_left(scope, send)  # noqa: ASYNC102  the outbox bounds it
+                raise
 
     def _refuse_request(self, scope: HTTPScope) -> ServiceError | None:
         if self._requests >= self._settings.max_requests:
@@ -159,6 +170,13 @@ class Guard:
     def _note_elsewhere(self, scope: HTTPScope | WebsocketScope, headers: Headers) -> None:
         if is_elsewhere(headers.origin, headers.host):
             cast(dict[str, Any], scope)[UNASKED] = True
+
+    async def _tell_left(self, scope: HTTPScope | WebsocketScope, send: ASGISendCallable) -> None:
+        """Answer what the end of the server cancels, if its client is there and has no answer."""
+        stream: Any = scope["extensions"].get(HTTP if scope["type"] == "http" else WEBSOCKET)
+        if stream is not None and stream.owes_answer and trio.current_effective_deadline() == -math.inf:
+            told = "this replica has gone before the request was done"
+            await _refuse(scope, send, self._turn_away("leaving", told))
 
     def _turn_away(self, reason: str, message: str) -> ServiceError:
         return self._count(Unavailable(message, retry_after=RETRY_AFTER, reason=reason))

@@ -28,6 +28,11 @@ class HttpStream(HTTPStream):
         super().__init__(*args)
         self.transport = transport
 
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a client waits who has been sent nothing."""
+        return not self.closed and self._started is None and self.state is ASGIHTTPState.REQUEST
+
     async def handle(self, event: Event) -> None:
         if self.closed:
             return

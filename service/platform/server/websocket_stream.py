@@ -177,6 +177,11 @@ class WebsocketStream(WSStream):
             await self.transport.outbox.send(encode_message(data))  # type: ignore[arg-type]  # one of them is there
 
     @property
+    def owes_answer(self) -> bool:
+        """Whether a client waits whose upgrade has no answer."""
+        return not self.closed and self.state is ASGIWebsocketState.HANDSHAKE
+
+    @property
     def _unplanned(self) -> CloseReason:
         """The code for an end that the handler did not choose."""
         return CloseReason.SERVICE_RESTART if self.config.lifecycle.draining else CloseReason.INTERNAL_ERROR

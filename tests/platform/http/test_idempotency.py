@@ -185,10 +185,10 @@ async def test_the_log_tells_a_clash_of_keys_from_other_conflicts(make_settings:
         async with booted(settings, [ORDERS]) as urls, Client(urls.public) as client:
             with psycopg.connect(orders_url.replace("+psycopg", "")) as another_request:
                 another_request.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
-                await client.post("/orders", json={"item": "tea"}, headers=key)
-            for item in ("tea", "milk"):
-                await client.post("/orders", json={"item": item}, headers=key)
+                busy = await client.post("/orders", json={"item": "tea"}, headers=key)
+            answers = [await client.post("/orders", json={"item": item}, headers=key) for item in ("tea", "milk")]
 
+    assert [one.headers.get("retry-after") for one in (busy, *answers)] == ["1", None, None], "a client tells them, too"
     told = [(line["status"], line.get("reason")) for line in lines if line.get("route") == "/orders"]
     assert told == [(409, "idempotency"), (201, None), (422, "idempotency")]
 

@@ -1,5 +1,6 @@
 """Whoever reads the log is told why a request was refused: in its own line, by a word that the runbook explains."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import trio
-from quart import Blueprint, Response, websocket
+from quart import Blueprint, Response, request, websocket
 from quart_schema import validate_querystring
 from structlog.testing import capture_logs
 
@@ -56,7 +57,7 @@ class Question:
     of: Literal["orders"]
 
 
-def create_routes() -> Blueprint:
+def create_routes(asked: trio.Event) -> Blueprint:
     routes = Blueprint("reasons", __name__)
 
     @routes.route("/raise/<what>", methods=["GET", "POST"])
@@ -100,8 +101,16 @@ def create_routes() -> Blueprint:
     @anyone
     @limited(concurrency=1)
     async def slow() -> str:
+        asked.set()
         await trio.Event().wait()
         return ""
+
+    @routes.post("/body")
+    @anyone
+    @unlimited("a test's")
+    async def body() -> str:
+        asked.set()
+        return str(await request.get_data())
 
     @routes.get("/rare")
     @anyone
@@ -116,6 +125,13 @@ def create_routes() -> Blueprint:
         await websocket.accept()
         await websocket.receive()
 
+    @routes.websocket("/wait")
+    @anyone
+    @unlimited("a test's")
+    async def wait() -> None:
+        asked.set()
+        await trio.sleep_forever()
+
     @routes.websocket("/raise/<when>")
     @anyone
     @unlimited("a test's")
@@ -129,11 +145,14 @@ def create_routes() -> Blueprint:
 
 @asynccontextmanager
 async def surrounded(
-    lifecycle: Lifecycle, observe: RequestObserver = lambda *_: None, **changes: Any
+    lifecycle: Lifecycle,
+    observe: RequestObserver = lambda *_: None,
+    asked: trio.Event | None = None,
+    **changes: Any,
 ) -> AsyncIterator[tuple[Server, list[Any]]]:
     """Yield a server of these routes, and the lines that it logs."""
     settings = make_settings(**changes)
-    app = create_app([create_routes()], settings)
+    app = create_app([create_routes(trio.Event() if asked is None else asked)], settings)
 
     @app.errorhandler(RateLimited)
     async def be_kind(error: RateLimited) -> Response:
@@ -213,6 +232,28 @@ async def test_an_answer_without_an_end_is_cut_by_a_replica_that_leaves() -> Non
         await server.stopped.wait()
 
     assert line_of(lines) == (200, "cut, leaving")
+
+
+HALF = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("sends", [get("/slow"), HALF, UPGRADE % (b"/wait", b"")])
+async def test_a_request_that_a_replica_leaves_without_an_answer_is_told_to_come_again(sends: bytes) -> None:
+    """It was an empty 500 to the client, and in the log a client who had gone."""
+    asked = trio.Event()
+    async with (
+        surrounded(Lifecycle(), asked=asked, graceful_timeout=0.1) as (server, lines),
+        await server.connect() as client,
+    ):
+        await client.send_all(sends)
+        await asked.wait()
+        server.stop.set()
+        status, head, body = await Reader(client).response()
+        await server.stopped.wait()
+
+    assert (status, line_of(lines)) == (503, (503, "leaving"))
+    assert b"\r\nretry-after: 1\r\n" in head.lower()
+    assert json.loads(body)["request_id"].encode() in head
 
 
 POST = b"POST /raise/well HTTP/1.1\r\nHost: x\r\n%bContent-Length: 0\r\n\r\n"

@@ -2,14 +2,15 @@
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from math import inf, nan
-from typing import Any, cast
+from typing import Annotated, Any, cast
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 from sqlalchemy import Connection
 
 from service.platform.jobs import ArgumentsWrong, JobContext, JobsTwice, job, refuse_twins
-from service.platform.jobs.declare import FIRST_PAUSE, LONGEST_PAUSE
+from service.platform.jobs.declare import FIRST_PAUSE, LONGEST_PAUSE, StoredArgumentsWrong
 
 WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
 
@@ -105,6 +106,37 @@ def test_an_older_release_s_arguments_fit_a_renamed_one_and_one_that_was_added()
     assert charge_now.load('{"order_id": 7}') == {"order": 7, "currency": "EUR"}
     assert charge_now.load('{"order": 7, "currency": "CHF"}') == {"order": 7, "currency": "CHF"}
     assert '"order":7' in charge_now.dump({"order": 7})
+
+
+@job(name="charge")
+def charge_before(connection: Connection, *, order: int) -> None: ...
+
+
+@job(name="charge", renamed={"order": "number"})
+def charge_ahead(connection: Connection, *, order: int) -> None: ...
+
+
+@job(name="charge", renamed={"number": "order"})
+def charge_next(connection: Connection, *, number: int) -> None: ...
+
+
+def test_what_is_enqueued_fits_the_release_before_as_long_as_it_uses_nothing_new() -> None:
+    """During a rollout that one takes jobs too, and after a rollback it alone: it refused an argument nobody gave."""
+    assert charge_before.load(charge_now.dump({"order": 7})) == {"order": 7}
+    assert charge_ahead.load(charge_next.dump({"number": 7})) == {"order": 7}
+    with pytest.raises(StoredArgumentsWrong, match="job charge: currency"):
+        charge_before.load(charge_now.dump({"order": 7, "currency": "EUR"}))
+
+
+@job()
+def stamp(connection: Connection, *, by: Annotated[str, Field(default_factory=lambda: uuid4().hex)]) -> None: ...
+
+
+def test_what_a_factory_makes_is_the_same_at_each_attempt() -> None:
+    stored = stamp.dump({})
+
+    assert stamp.load(stored) == stamp.load(stored)
+    assert stored != stamp.dump({})
 
 
 def test_what_an_older_release_stored_and_nobody_takes_any_more_is_told() -> None:

@@ -10,7 +10,8 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same request with the same key has its effect once, and gets the same answer for 24 hours.",
+    "description": "The same request with the same key has its effect once, and gets the same answer for 24 hours; "
+    "a 409 with `Retry-After` while another is being answered, after which it is to be sent again.",
     "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,255}$"},
 }
 # Sent ahead of all that a route says, a probe as well: a bare status, as the request was not read to its end.

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, from anywhere
 
-from deploy.clone import command, rewrite, template_page  # noqa: E402  # after the path above
+from deploy.clone import ask, command, rewrite, say, template_page  # noqa: E402  # after the path above
 
 BEGIN, END = "<!-- settings: made by `make generate` -->\n", "<!-- end of settings -->\n"
 CHARTS = ROOT / "helm" / "observability"
@@ -64,8 +64,11 @@ def groups_of(rules: str) -> str:
 def main() -> None:
     copies = observability()
     CHARTS.mkdir(exist_ok=True)
-    for path in set(CHARTS.iterdir()) - copies.keys():
-        path.unlink()
+    for path in sorted(set(CHARTS.iterdir()) - copies.keys()):
+        if path.is_file() and ask("ls-files", "--", str(path)):
+            path.unlink()
+        else:  # git could not bring it back
+            say(f"{path.relative_to(ROOT)} is not made here: move it, a dashboard to a feature's observability folder")
     for path, text in (texts() | copies).items():
         rewrite(path, text)
     runpy.run_path(str(ROOT / "helm" / "generate.py"), run_name="__main__")

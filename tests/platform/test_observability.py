@@ -19,7 +19,7 @@ from service.platform.feature import Feature
 from service.platform.identity.caller import Flaw
 from service.platform.identity.keys import AWAY
 from service.platform.testing.booting import booted
-from service.platform.testing.copies import copy_repository, run_in
+from service.platform.testing.copies import commit, copy_repository, run_in
 from service.platform.testing.fixtures import MakeSettings
 from tests.platform.features import PLAIN, open_plain
 from tests.platform.jobs.kinds import note
@@ -209,6 +209,25 @@ def test_a_file_of_alerts_may_be_indented_otherwise(tmp_path: Path) -> None:
         [{"record": "a", "expr": "b\n"}],
     ]
     assert groups[0]["name"] == yaml.safe_load((FOLDERS[0] / "rules.yaml").read_text())["groups"][0]["name"]
+
+
+def test_what_is_not_made_goes_only_where_git_could_bring_it_back(tmp_path: Path) -> None:
+    """As the dashboard of a feature that is no more; yours, which nobody has committed, stays and is told."""
+    copy = copy_repository(tmp_path / "clone")
+    charts = copy / "helm" / "observability"
+    (charts / "dashboard-gone.json").write_text("{}")
+    commit(copy)
+    (charts / "dashboard-yours.json").write_text("{}")
+    (charts / "notes").mkdir()
+    made = run_in(copy, "python", "deploy/generate.py")
+
+    assert (made.returncode, made.stderr) == (0, "")
+    assert not (charts / "dashboard-gone.json").exists()
+    assert (charts / "dashboard-yours.json").exists()
+    assert [line.split()[0] for line in made.stdout.splitlines()] == [
+        "helm/observability/dashboard-yours.json",
+        "helm/observability/notes",
+    ]
 
 
 @pytest.mark.parametrize("alerts", [None, "", "groups: []\n"], ids=["no file", "an empty file", "no groups"])

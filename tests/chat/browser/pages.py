@@ -2,6 +2,9 @@
 
 from playwright.sync_api import Page
 
+# How far the newest message is from the end of what is seen, in pixels.
+FROM_END = "(room => room.scrollHeight - room.scrollTop - room.clientHeight)(document.querySelector('#scroller'))"
+
 
 def write(page: Page, text: str) -> None:
     page.fill("#text", text)

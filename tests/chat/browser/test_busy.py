@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, Route
 
 from tests.chat.browser.conftest import OpenPage
-from tests.chat.browser.pages import shown, wait_shown
+from tests.chat.browser.pages import FROM_END, shown, wait_shown
 from tests.chat.browser.served import NETWORK, Service
 
 
@@ -137,8 +137,9 @@ def test_the_button_covers_nothing_of_what_is_being_written(service: Service, op
     wait_shown(page, 50)
     page.wait_for_selector("#subtitle:text-is('1 here now')")  # what stood there before took two lines
     page.fill("#text", "a line\n" * 12)
+    page.wait_for_function(f"() => document.querySelector('#text').clientHeight > 100 && {FROM_END} < 2")
     page.evaluate("document.querySelector('#scroller').scrollTop = 0")
-    page.wait_for_function("document.querySelector('#scroller').scrollTop === 0")
+    page.wait_for_function("() => document.querySelector('#scroller').scrollTop === 0")
     before = page.locator("#scroller").bounding_box()
     service.post("covers", "new")
     page.wait_for_selector("#newer:text-is('1 new ↓')")

@@ -16,7 +16,7 @@ from service.platform.testing.fixtures import fresh_database
 from service.platform.testing.own_server import free_ports
 from service.platform.testing.processes import Process, started
 from tests.chat.browser.conftest import OpenPage
-from tests.chat.browser.pages import shown, wait_shown, write
+from tests.chat.browser.pages import FROM_END, shown, wait_shown, write
 from tests.chat.system.balancer import Balancer, balanced
 
 QUICK: dict[str, Any] = {"drain_delay": 0, "drain_spread": 0.5, "rate_per_address": 0}
@@ -272,9 +272,6 @@ def test_an_enter_that_ends_a_composition_sends_nothing(room: str, open_page: Op
 
     assert kept == "\u306b\u307b\u3093"
     assert wait_shown(page, 1) == [(1, kept)]
-
-
-FROM_END = "(room => room.scrollHeight - room.scrollTop - room.clientHeight)(document.querySelector('#scroller'))"
 
 
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"

@@ -91,7 +91,7 @@ def test_earlier_messages_that_come_from_before_a_new_epoch_are_asked_for_again(
     held: list[tuple[Route, APIResponse]] = []
     page.route("**/api/rooms/overtaken/messages*", lambda route: held.append((route, route.fetch())), times=1)
     page.evaluate("location.hash = 'overtaken'")
-    page.wait_for_function("document.querySelector('#frames').textContent.includes('overtaken')")
+    page.wait_for_function("() => document.querySelector('#frames').textContent.includes('overtaken')")
     while not held:
         page.wait_for_timeout(20)
     assert run_to_end(tmp_path, "epoch", database_url=service.database_url).returncode == 0

@@ -118,14 +118,14 @@ def _about_some(
 
     if (id is None) == (kind is None):
         fail("name one job by its id, or a kind by --kind", WRONG)
-    if id is not None and state is not None:
-        fail(f"--state goes with --kind: job {id} is meant whatever its state is", WRONG)
-    if id is not None:
-        _about(context, id, change)
-    else:
+    if id is None:
         query = urlencode({"kind": kind, "state": state or "dead"}, errors="surrogateescape")
         where = _where(context)
         tell(lambda: of_a_kind(where, query, change))
+    elif state is None:
+        _about(context, id, change)
+    else:
+        fail(f"--state goes with --kind: job {id} is meant whatever its state is", WRONG)
 
 
 def _where(context: typer.Context) -> str:

@@ -354,31 +354,14 @@ async def test_a_websocket_that_an_error_closes_says_which_and_one_that_its_clie
 
 
 async def test_an_upgrade_whose_client_leaves_is_aborted_and_not_refused() -> None:
-    settings, waits = make_settings(), trio.Event()
-    routes = Blueprint("waiting", __name__)
-
-    @routes.websocket("/wait")
-    @anyone
-    @unlimited("a test's")
-    async def wait() -> None:
-        waits.set()
-        await trio.sleep_forever()
-
-    around = surround(
-        create_app([routes], settings),
-        settings,
-        lifecycle=Lifecycle(),
-        statistics=ServerStatistics(),
-        limits=RateLimits(0),
-    )
-    with capture_logs() as lines:
-        async with running(around, settings) as server:
-            async with await server.connect() as client:
-                await client.send_all(UPGRADE % (b"/wait", b""))
-                await waits.wait()
-            with trio.fail_after(10):
-                while not lines:  # noqa: ASYNC110  a log has no event
-                    await trio.sleep(0.01)
+    asked = trio.Event()
+    async with surrounded(Lifecycle(), asked=asked) as (server, lines):
+        async with await server.connect() as client:
+            await client.send_all(UPGRADE % (b"/wait", b""))
+            await asked.wait()
+        with trio.fail_after(10):
+            while not lines:  # noqa: ASYNC110  a log has no event
+                await trio.sleep(0.01)
 
     assert line_of(lines) == ("aborted", None)
 
